@@ -1,0 +1,14 @@
+"""Forgive and Forget: robust, interpretable feed-forward layers on any Hugging Face model."""
+__version__ = "0.1.0"
+
+_public = dict(FFConfig='mechanisms.method', attach='mechanisms.method', evaluate='evaluation.evaluate', FFTrainer='training.trainer',
+               load_pretrained='models.tiny', find_sites='models.sites')
+__all__ = [*_public]
+
+def __getattr__(name):
+    "Names of the short API are imported when they are first used, so that `import ff_nbdev` is quick"
+    if name not in _public: raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from importlib import import_module
+    return getattr(import_module(f'{__name__}.{_public[name]}'), name)
+
+def __dir__(): return sorted([*globals(), *_public])
