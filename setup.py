@@ -8,6 +8,8 @@ config = ConfigParser(delimiters=['='])
 config.read(here/'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 readme = here/'README.md'
+# The run graph and the experiment notebooks live outside the package, and an installed package carries them inside.
+carried = {'workflow': 'workflow', 'experiments': 'nbs/experiments'}
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], license='Apache-2.0',
@@ -18,8 +20,9 @@ setup(
     classifiers=['Programming Language :: Python :: 3', 'Programming Language :: Python :: 3 :: Only',
                  'Framework :: Jupyter', 'Intended Audience :: Science/Research'],
     python_requires=f">={cfg['min_python']}",
-    packages=find_packages(include=[cfg['lib_path'], f"{cfg['lib_path']}.*"]),
-    include_package_data=True,
+    packages=find_packages(include=[cfg['lib_path'], f"{cfg['lib_path']}.*"]) + [f"{cfg['lib_path']}.{p}" for p in carried],
+    package_dir={f"{cfg['lib_path']}.{p}": folder for p, folder in carried.items()},
+    include_package_data=True, package_data={'': ['*.ipynb', '*.yaml', 'Snakefile', 'profiles/*/*', 'config/*'], cfg['lib_path']: ['pretrained/**']},
     install_requires=cfg['requirements'].split(), extras_require={'dev': cfg['dev_requirements'].split()},
     entry_points={'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],
                   'console_scripts': [f"ff-nbdev={cfg['lib_path']}.reproduce.cli:main"]},

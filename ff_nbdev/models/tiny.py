@@ -45,7 +45,7 @@ def random_tiny(
     small = dict(d_model=32, d_ff=128, d_kv=8) if arch == 'mt5' else dict(hidden_size=32, intermediate_size=128, num_hidden_layers=2)
     return new_model(arch, shape.pop('vocab_size', 512), seed, **{**small, **shape}).eval()
 
-# %% ../../nbs/models/tiny.ipynb #012975bc
+# %% ../../nbs/models/tiny.ipynb #162bea51
 SHIPPED = Path(__file__).parent.parent/'pretrained' if '__file__' in globals() else Path.cwd().parent.parent/'ff_nbdev'/'pretrained'
 
 def shipped_models()->list[str]: # For example ['tiny-mt5', 'tiny-rwkv']
@@ -66,7 +66,18 @@ def load_pretrained(
     config = AutoConfig.from_pretrained(where)
     if config.model_type == 'rwkv': config.rescale_every = 0
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    return kind.from_pretrained(where, config=config, dtype=dtype).eval(), AutoTokenizer.from_pretrained(where)
+    with _quiet(): model = kind.from_pretrained(where, config=config, dtype=dtype).eval()
+    return model, AutoTokenizer.from_pretrained(where)
+
+@contextlib.contextmanager
+def _quiet():
+    "No progress bar for files that load in a moment"
+    from transformers.utils import logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try: yield
+    finally:
+        if shown: logging.enable_progress_bar()
 
 # %% ../../nbs/models/tiny.ipynb #6ff61181
 def _first(out): return out[0] if isinstance(out, tuple) else out
