@@ -114,7 +114,7 @@ def effective_rank(
     p = s[s > 0]/s.sum()
     return torch.exp(-(p*p.log()).sum()).item()
 
-# %% ../../nbs/evaluation/spatial.ipynb #1e9facb9
+# %% ../../nbs/evaluation/spatial.ipynb #d0f14f28
 def weight_geography(
     model,             # With feed-forward sites
     roles=('gate', 'value', 'down'), # Which matrices
@@ -128,6 +128,6 @@ def weight_geography(
             if role not in s.names: continue
             w = s.weight(role).detach().double().cpu()
             shuffled = w.flatten()[torch.randperm(w.numel(), generator=gen)].view(w.shape)
-            rows.append(dict(site=s.index, stack=s.stack, layer=s.layer, role=role, moran_queen=morans_i(w), moran_rook=morans_i(w, 'rook'), rci=rci(w), lcps=lcps(w),
+            rows.append(dict(site=s.name, stack=s.stack, layer=s.layer, role=role, moran_queen=morans_i(w), moran_rook=morans_i(w, 'rook'), rci=rci(w), lcps=lcps(w),
                 effective_rank=effective_rank(w) if rank else None, shuffled_queen=morans_i(shuffled)))
     return rows

@@ -164,7 +164,7 @@ def _preset(cls,
 
 FFConfig.preset = classmethod(_preset)
 
-# %% ../../nbs/mechanisms/method.ipynb #726ef5de
+# %% ../../nbs/mechanisms/method.ipynb #2e45e989
 class FF:
     "The method attached to a model: see `attach`"
     def __init__(self, model:nn.Module, config:FFConfig, tokenizer=None, pattern=None):
@@ -179,6 +179,7 @@ class FF:
         self.classes, self.exempt = None, None
         if tokenizer is not None: self._read_tokenizer(tokenizer)
         elif 'two_letter' in (config.forgiveness.kind, config.forgiveness.late_kind): raise ValueError('Two-letter forgiveness compares the text of tokens, so attach needs tokenizer=…')
+        self.labels = None                            # labels of this batch, where the model is not given them
         self._micro, self._examples, self._masks, self._counts, self._seen = 0, None, {}, {}, set()
         self.last = {}
         self._hook()
@@ -220,7 +221,7 @@ def kind(self:FF)->str:
     f = self.config.forgiveness
     return f.late_kind if f.late_kind and self.progress >= f.late_from else f.kind
 
-# %% ../../nbs/mechanisms/method.ipynb #cacbccd8
+# %% ../../nbs/mechanisms/method.ipynb #c53232e1
 def _world(): return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 class _ModelHook:
@@ -233,7 +234,7 @@ class _ModelHook:
         rank, world = _world()
         ff._examples = (ff._micro*world + rank)*len(x) + torch.arange(len(x), device=x.device)
         ff._micro += 1; ff._seen = set()
-        labels, own = kwargs.get('labels'), kwargs.get('decoder_attention_mask')
+        labels, own = kwargs.get('labels', ff.labels), kwargs.get('decoder_attention_mask')
         two = getattr(getattr(module, 'config', None), 'is_encoder_decoder', False)
         ff._masks = dict(encoder=kwargs.get('attention_mask'), decoder=(own if own is not None else labels != -100 if labels is not None else None) if two else kwargs.get('attention_mask'))
 

@@ -1,0 +1,253 @@
+"Properties of the evaluation room that are too heavy for its pages"
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from ff_nbdev.data.corpus import load_corpus
+from ff_nbdev.data.objectives import Windows, encode_corpus, objective_for
+from ff_nbdev.data.tokenizers import special_ids, train_tokenizer
+from ff_nbdev.evaluation import activations as A, robustness as R, signatures as S, spatial as P
+from ff_nbdev.evaluation.base_test import token_scores
+from ff_nbdev.evaluation.evaluate import Evaluation, evaluate, ffn_share, scored_targets, unigram_ce
+from ff_nbdev.mechanisms.forgetfulness import proximal_kernel
+from ff_nbdev.models.sites import find_sites
+from ff_nbdev.models.tiny import random_tiny
+
+torch.set_num_threads(1)
+quick = settings(max_examples=25, deadline=None)
+pytestmark = pytest.mark.filterwarnings('ignore::RuntimeWarning')
+
+
+@pytest.fixture(scope='session')
+def text(tmp_path_factory):
+    "A small made-up corpus: 40 words in sentences, each word drawn after the one before it"
+    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp('text')
+    words = [''.join(rng.choice(list('abcdefghiklmnoprstu'), rng.integers(3, 8))) for _ in range(120)]
+    lines = [' '.join(words[min(119, int(rng.exponential(25)))] for _ in range(rng.integers(6, 14))).capitalize() + '.' for _ in range(6000)]
+    (folder/'words.txt').write_text('\n'.join(lines))
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv('FF_NBDEV_CACHE', str(folder/'cache')); corpus = load_corpus(folder/'words.txt')
+    tokenizer = train_tokenizer(corpus, 640)
+    return corpus, tokenizer, encode_corpus(corpus, tokenizer)
+
+
+def gpt2(vocab):
+    from transformers import GPT2Config, GPT2LMHeadModel
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_embd=32, n_layer=2, n_head=4, n_positions=256)).eval()
+
+
+def models(vocab): return dict(mt5=random_tiny('mt5', vocab_size=vocab), rwkv=random_tiny('rwkv', vocab_size=vocab), gpt2=gpt2(vocab))
+
+
+# Geography
+
+def field(rows, cols, seed): return torch.rand(rows, cols, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)**2
+
+@quick
+@given(st.integers(2, 14), st.integers(2, 14), st.integers(0, 10**6))
+def test_moran_equals_esda(rows, cols, seed):
+    import esda
+    import libpysal
+    x = field(rows, cols, seed)
+    for contiguity in ('queen', 'rook'):
+        w = libpysal.weights.lat2W(rows, cols, rook=contiguity == 'rook')
+        assert P.morans_i(x, contiguity) == pytest.approx(esda.Moran(x.numpy().ravel(), w, permutations=0).I, abs=1e-12)
+        w = libpysal.weights.lat2W(rows, cols, rook=contiguity == 'rook')
+        assert P.morans_i(x, contiguity, standardise=False) == pytest.approx(esda.Moran(x.numpy().ravel(), w, transformation='b', permutations=0).I, abs=1e-12)
+
+@quick
+@given(st.integers(4, 12), st.integers(4, 12), st.integers(0, 10**6), st.floats(-5, 5), st.floats(.01, 50))
+def test_moran_knows_no_units(rows, cols, seed, shift, scale):
+    x = field(rows, cols, seed); i = P.morans_i(x)
+    assert P.morans_i(x*scale + shift) == pytest.approx(i, abs=1e-9) and P.morans_i(-x) == pytest.approx(i, abs=1e-12)
+    assert P.morans_i(x.T) == pytest.approx(i, abs=1e-12) and P.morans_i(x.flip(0)) == pytest.approx(i, abs=1e-12)
+    assert P.local_morans(x)[0].mean().item() == pytest.approx((x.numel() - 1)/x.numel()*i, abs=1e-12)
+    assert 0 <= P.lcps(x) <= 1 and 1 <= P.effective_rank(x) <= min(rows, cols) + 1e-9
+
+@quick
+@given(st.integers(3, 9), st.integers(8, 12), st.integers(1, 4), st.integers(0, 10**6))
+def test_rings_by_brute_force(rows, cols, r, seed):
+    x = field(rows, cols, seed); z = x - x.mean(); top = 0.
+    for i in range(rows):
+        for j in range(cols):
+            v = [z[a, b] for a in range(rows) for b in range(cols) if max(abs(a - i), abs(b - j)) == r]
+            top += z[i, j]*sum(v)/len(v)
+    assert P.rho(x, r) == pytest.approx((top/(z**2).sum()).item(), abs=1e-12)
+
+def test_a_batch_is_its_members():
+    x = torch.rand(5, 40)
+    assert torch.allclose(P.morans_i(x, 'line'), torch.tensor([P.morans_i(v) for v in x], dtype=torch.float64), atol=1e-12)
+    assert torch.isnan(P.morans_i(torch.ones(2, 8), 'line')).all()
+
+def test_mean_of_moran_on_noise():
+    v = P.morans_i(torch.randn(4000, 64, generator=torch.Generator().manual_seed(0)), 'line')
+    assert v.mean().item() == pytest.approx(-1/63, abs=4*v.std().item()/4000**.5)
+
+
+# Activations
+
+@pytest.mark.parametrize('arch', ['mt5', 'rwkv', 'gpt2'])
+def test_reading_does_not_depend_on_the_batch(text, arch):
+    _, tok, tokens = text; windows = Windows(tokens, 'test', 24); model = models(len(tok))[arch]
+    places = A.random_places(windows, 60, special_ids(tok), seed=3)
+    a, b = (A.collect(model, tok, windows, places, batch=n) for n in (64, 3))
+    assert all(torch.allclose(x, y, atol=1e-4) for x, y in zip(a, b)) and all(x.abs().sum() > 0 for x in a)
+    order = np.random.default_rng(0).permutation(len(places))
+    assert all(torch.allclose(x[order], y, atol=1e-4) for x, y in zip(a, A.collect(model, tok, windows, places[order])))
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+def test_hooks_go_when_reading_fails(text):
+    _, tok, tokens = text; windows, model = Windows(tokens, 'test', 24), random_tiny('mt5', vocab_size=len(tok))
+    def fail(*a): raise RuntimeError('stop')
+    h = model.decoder.block[0].register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError): A.collect(model, tok, windows, A.random_places(windows, 5, special_ids(tok)))
+    h.remove()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+def test_decoder_never_sees_the_word_it_is_asked_for(text):
+    _, tok, tokens = text; windows = Windows(tokens, 'test', 24); starts = A.word_starts(tok)
+    places = A.random_places(windows, 200, special_ids(tok))
+    for rows, inputs, (r, at) in A._masked(random_tiny('mt5', vocab_size=len(tok)), tok, windows, places, 50, starts, True):
+        for i, k in enumerate(rows):
+            ids, y = windows[int(places[k, 1])]['ids'], inputs['labels'][i]
+            assert y[at[i]] == ids[places[k, 2]]                                # the label at the position that is read is the token
+            x = inputs['input_ids'][i][inputs['attention_mask'][i].bool()]
+            m = A.word_mask(ids, places[k, 2], starts)
+            assert len(x) == len(ids) - m.sum() + 2                             # one sentinel and one end mark for the word
+            assert torch.equal(y[1:1 + m.sum()], torch.tensor(ids[m]))
+
+def test_nothing_is_stored_but_what_was_asked_for(text):
+    _, tok, tokens = text; windows, model = Windows(tokens, 'train', 24), random_tiny('mt5', vocab_size=len(tok))
+    most = max(x.numel() for _, _, x in A.read(model, tok, windows, A.random_places(windows, 600, special_ids(tok)), batch=8))
+    assert most <= 8*16*128                                                     # places of one batch, never windows times tokens
+
+def test_rwkv_weights_survive_an_evaluation(text):
+    _, tok, tokens = text; model = random_tiny('rwkv', vocab_size=len(tok), num_hidden_layers=8)
+    before = [s.weight('down').clone() for s in find_sites(model)]
+    A.activation_geography(model, tok, Windows(tokens, 'test', 24), 20)
+    assert all(torch.equal(b, s.weight('down')) for b, s in zip(before, find_sites(model)))
+
+
+# Signatures
+
+def hubs(rng, n=4, sites=3):
+    p = np.where(rng.random((n, sites, 2, 3)) < .4, np.nan, rng.integers(0, 40, (n, sites, 2, 3)).astype(float))
+    return S.Hubs(p, np.ones_like(p), np.array([40, 60, 80]))
+
+@quick
+@given(st.integers(0, 10**6))
+def test_distance_is_symmetric_and_bounded(seed):
+    rng = np.random.default_rng(seed); a, b = hubs(rng), hubs(rng)
+    d = S.signature_distance(a, b)
+    assert np.allclose(d, S.signature_distance(b, a).T, atol=1e-12) and (d >= 0).all() and (d <= 1).all()
+    assert np.allclose(np.diag(S.signature_distance(a, a)), 0, atol=1e-12)
+
+def test_distance_of_empty_sides():
+    one, none = np.full((1, 1, 2, 3), np.nan), np.full((1, 1, 2, 3), np.nan); one[0, 0, 0, 0] = 5.
+    make = lambda p: S.Hubs(p, p, np.array([10]))
+    assert S.signature_distance(make(one), make(none))[0, 0] == .5 and S.signature_distance(make(none), make(none))[0, 0] == 0
+
+@quick
+@given(st.integers(2, 8), st.integers(0, 10**6))
+def test_credit_of_ties(n, seed):
+    d = np.random.default_rng(seed).integers(0, 3, (n, n)).astype(float)
+    credit, _ = S.classify(d)
+    for j in range(n):
+        best = np.flatnonzero(d[:, j] == d[:, j].min())
+        assert credit[j] == pytest.approx(1/len(best) if j in best else 0)
+
+def test_planted_hubs_and_both_chances():
+    known, found = (S.planted_instances(100, 6, 1024, 20, seed=1, draw=d) for d in (0, 1))
+    r = S.signature_test(known, found, redraws=4)
+    assert r['16:16']['accuracy'] > .99 and r['16:1']['accuracy'] > .95
+    for task in ('16:1', '16:16'):
+        for control in ('permuted_differently', 'shuffled_labels'): assert abs(r[task][control] - .01) < .03
+    assert r == S.signature_test(known, found, redraws=4)
+
+def test_signatures_of_100_tokens_take_a_second():
+    import time
+    known, found = (S.planted_instances(100, 24, 512, 16, draw=d) for d in (0, 1))
+    a, b = (S.mean_of(x) for x in (known, found))
+    t = time.perf_counter(); S.classify(S.signature_distance(S.hubs_of(a), S.hubs_of(b))); assert time.perf_counter() - t < 5
+
+def test_smoothing_window_lies_over_the_bump():
+    x = torch.zeros(1, 400); x[0, 111:124] = 1
+    h = S.hubs_of([x], share=.0325)
+    assert h.places[0, 0, 0, 0] == 117 and np.isnan(h.places[0, 0, 0, 1])
+
+
+# Robustness
+
+@quick
+@given(st.integers(5, 40), st.floats(0, 1), st.integers(0, 10**6))
+def test_blur_is_a_matrix(n, b, seed):
+    k = proximal_kernel()[4]; m = torch.zeros(n, n, dtype=torch.float64)
+    for i in range(n):
+        for j in range(max(0, i - 4), min(n, i + 5)): m[i, j] = k[j - i + 4]
+    x = torch.randn(3, n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    assert torch.allclose(R.blurred(x, b), x + b*(x @ (m/m.sum(1, keepdim=True)).T - x), atol=1e-12)
+
+@pytest.mark.parametrize('arch', ['mt5', 'rwkv', 'gpt2'])
+def test_scores_of_windows_add_up(text, arch):
+    _, tok, tokens = text; windows, model = Windows(tokens, 'test', 32, 6), models(len(tok))[arch]
+    b = objective_for(model, tok)([windows[i] for i in range(6)]); skip = special_ids(tok)
+    with A.evaluating(model): s, t = R.window_scores(model, b, skip), token_scores(model, [b], skip)
+    assert s[0].sum() == t['hit'].sum().item() and s[1].sum() == len(t['ce']) == len(scored_targets([b], skip, arch == 'mt5'))
+    assert s[2].sum() == pytest.approx(t['ce'].double().sum().item(), rel=1e-6)
+
+def test_two_models_meet_the_same_noise(text):
+    _, tok, tokens = text; seen = []
+    windows = Windows(tokens, 'test', 32, 4); a, b = (random_tiny('mt5', seed=s, vocab_size=len(tok)) for s in (0, 1))
+    for m in (a, b):
+        keep, batch = {}, objective_for(m, tok)([windows[i] for i in range(4)])
+        with A.evaluating(m), R.perturbed(m, 'noise', 1., batch['index'], draws=keep): m(**{k: batch[k] for k in ('input_ids', 'attention_mask', 'labels')})
+        seen.append(keep)
+    assert seen[0].keys() == seen[1].keys() and len(seen[0]) == 4 and all(torch.equal(seen[0][k], seen[1][k]) for k in seen[0])
+
+def test_scores_are_those_of_single_conditions(text):
+    _, tok, tokens = text; windows, model = Windows(tokens, 'test', 32, 4), random_tiny('rwkv', vocab_size=len(tok))
+    make, skip = objective_for(model, tok), special_ids(tok)
+    batches = [make([windows[i] for i in range(s, s + 2)]) for s in (0, 2)]
+    many = R.strength_scores(model, batches, skip, grid=dict(noise=(1., 3.), nonhub=(2.,), blur=(.5,)))
+    with A.evaluating(model), R.perturbed(model, 'nonhub', 2., batches[1]['index']): one = R.window_scores(model, batches[1], skip)
+    assert np.allclose(many['nonhub', 2.][:, 2:], one)
+
+@quick
+@given(st.floats(.1, .9), st.integers(0, 10**6))
+def test_threshold_of_a_straight_line(level, seed):
+    xs = np.sort(np.random.default_rng(seed).uniform(0, 1, 6)); xs[-1] = 1.
+    assert R.threshold(xs, 1 - xs, 1., level) == pytest.approx(1 - level, abs=1e-9)
+
+
+# All of it
+
+@pytest.mark.parametrize('arch', ['mt5', 'rwkv', 'gpt2'])
+def test_evaluate_any_model(text, arch, tmp_path):
+    corpus, tok, _ = text; model = models(len(tok))[arch]; model.train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    e = evaluate(model, corpus, tok, windows=8, length=48, robust_windows=4, grid=dict(noise=(1.,), nonhub=(2.,), blur=(.5,)), rank_from=5, rank_to=24, redraws=2, baseline=60, positions=30)
+    assert model.training and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    e.save(tmp_path); again = Evaluation.load(tmp_path)
+    assert again['clean'] == e['clean'] and len(e.table('spatial')) == len(find_sites(model))*(2 if arch == 'gpt2' else 3)
+    assert len(e._repr_html_()) > 1000 and str(e.signature(0)).startswith('Signature of')
+    assert all(0 < s['share'] < 5 for s in e['ffn_share'])
+
+def test_ffn_share_by_hand(text):
+    _, tok, tokens = text; windows, model = Windows(tokens, 'test', 32, 4), gpt2(len(tok)); got = {}
+    block = model.transformer.h[1]
+    hooks = [block.mlp.register_forward_hook(lambda m, a, o: got.update(ffn=o)), block.register_forward_hook(lambda m, a, o: got.update(out=o[0] if isinstance(o, tuple) else o))]
+    batch = [objective_for(model, tok)([windows[i] for i in range(4)])]
+    share = ffn_share(model, batch)[1]['share']
+    for h in hooks: h.remove()
+    assert share == pytest.approx((got['ffn'].norm(dim=-1)/got['out'].norm(dim=-1)).mean().item(), rel=1e-5)
+
+def test_unigram_is_a_distribution():
+    counts = np.array([5, 0, 3, 2, 0])
+    assert sum(np.exp(-unigram_ce(counts, np.array([i]))) for i in range(5)) == pytest.approx(1, abs=1e-12)
+
+def test_a_text_too_small_for_signatures_says_so(text):
+    corpus, tok, _ = text
+    with pytest.raises(ValueError, match='fewer instances'):
+        evaluate(random_tiny('mt5', vocab_size=len(tok)), corpus, tok, windows=4, length=48, robust_windows=2, rank_from=100, rank_to=110, instances_each=400, pool=400, baseline=20, positions=10)
