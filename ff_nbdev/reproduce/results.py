@@ -2,7 +2,8 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'ROLES', 'UNTRAINED', 'QUICK', 'NEEDED', 'commit', 'provenance', 'hardware_name', 'plain', 'save_json',
-           'example_runs', 'command_for', 'Run', 'load_run', 'paired_interval', 'price', 'Runs', 'load_runs']
+           'example_runs', 'settings_of', 'command_for', 'Run', 'load_run', 'paired_interval', 'price', 'Runs',
+           'load_runs']
 
 # %% ../../nbs/reproduce/results.ipynb #74a9c86b
 import json
@@ -52,14 +53,14 @@ def provenance()->dict: # `commit`, `versions` (package → version), `hardware`
     return dict(commit=commit(), versions=versions, hardware=dict(device='cuda' if gpu else 'cpu', cpu=_cpu(), cores=os.cpu_count(),
                 threads=torch.get_num_threads(), gpu=gpu))
 
-# %% ../../nbs/reproduce/results.ipynb #9b331246
+# %% ../../nbs/reproduce/results.ipynb #4fd0ba86
 def hardware_name(
     hardware:dict|str|None, # From `provenance`, or already a name
 )->str: # For a table
     "One line for the hardware of a run"
     if not isinstance(hardware, dict): return hardware or 'unknown'
     if hardware.get('gpu'): return hardware['gpu']
-    return f"{hardware.get('cpu', 'cpu')}, {hardware.get('threads', '?')} threads"
+    return f"{hardware.get('cpu', 'cpu')}, {(n := hardware.get('threads', '?'))} thread{'' if n == 1 else 's'}"
 
 # %% ../../nbs/reproduce/results.ipynb #56f551a6
 def plain(
@@ -123,13 +124,13 @@ def _example_train(arm, sites, sentences, dose, price, rng, steps=60):
     bands = dict(site=np.array([s[0] for s in sites]), sentences=(times*sentences).astype(int), activations=shift.astype(np.float16), tokens=np.array(tokens))
     return dict(arm=arm, recipe=arm, seed=0, dose=dose, total_dose=dose, sentences=sentences, tokens=sentences*21, steps=steps, seconds=60., log=log, valid=valid), bands
 
-# %% ../../nbs/reproduce/results.ipynb #145b81f3
+# %% ../../nbs/reproduce/results.ipynb #70a5fcab
 def _example_evaluation(arm, sites, sentences, dose, e, rng, windows=64):
     "An evaluation.json and the arrays of an evaluation.npz"
     ce, clean, zero, mean = 4. + e['price'], .30 - .02*e['price'], .30 - e['ffn'], .32 - e['ffn']
     null = 1 - 1/(1 + .4*dose**2) if dose else 0.
     spatial = [dict(site=n, stack=s, layer=l, role=r, moran_queen=null + e['moran'] + .004*rng.standard_normal() if dose else .002*rng.standard_normal(), moran_rook=null*1.03 + e['moran'] if dose else 0.,
-                    rci=.4*null, lcps=.01, effective_rank=float(500*(1 - .8*null)), null_queen=null, null_queen_sd=.004, null_rook=null*1.03, shuffled_queen=.0005) for n, s, l in sites for r in ROLES]
+                    rci=.4*null, lcps=.01, effective_rank=float(500*(1 - .8*null)), null_queen=null, null_queen_sd=.004, null_rook=null*1.03, null_rank=float(500*(1 - .8*null)), shuffled_queen=.0005) for n, s, l in sites for r in ROLES]
     signature = lambda a: dict(accuracy=a, ci=[max(0, a - .03), min(1, a + .03)], cosine=.55, shuffled_labels=.01, permuted_differently=.01, encoder=a, decoder=a)
     noise = _example_curve([0, .5, 1, 1.5, 2, 3, 4, 6], clean, zero, e['half'], rng)
     blur = [dict(b=float(c['x']/6), **{k: c[k] for k in ('accuracy', 'lo', 'hi')}) for c in _example_curve(np.linspace(0, 6, 6), clean, zero, 2*e['half'], rng)]
@@ -137,46 +138,69 @@ def _example_evaluation(arm, sites, sentences, dose, e, rng, windows=64):
     out = dict(tokens_scored=windows*30, sentences=sentences, dose=dose, unigram_ce=5.6,
         clean=dict(ce=ce, ce_ci=[ce - .08, ce + .08], accuracy=clean, accuracy_ci=[clean - .01, clean + .01]),
         floors=dict(zero=dict(ce=5.6 - 1.2*(.3 - e['ffn']), accuracy=zero), mean=dict(ce=5.4 - 1.2*(.3 - e['ffn']), accuracy=mean)), spatial=spatial,
-        activation_moran=[dict(site=n, stack=s, layer=l, mean=.8*null, sd=.05, n=1000) for n, s, l in sites],
-        signatures={'n_tokens': 100, 'rank_from': 51, 'rank_to': 150, 'instances': 16, 'redraws': 20, '16:1': signature(e['one']), '16:16': signature(e['sixteen']), 'chance': .01, 'close_error_share': .2, 'most_frequent_prediction': .05},
+        activation_moran=[dict(site=n, stack=s, layer=l, mean=.8*null + e['line'], sd=.05, n=1000, **({f'null_{k}{x}': v for k in ('diffused', 'noise_diffused') for x, v in (('', .8*null), ('_sd', .05))} if dose else {})) for n, s, l in sites],
+        signatures={'n_tokens': 100, 'rank_from': 51, 'rank_to': 150, 'instances': 16, 'redraws': 20, '16:1': signature(e['one']), '16:16': signature(e['sixteen']), 'chance': .01, 'close_error_share': .2, 'close_by_chance': .02, 'most_frequent_prediction': '▁the', 'most_frequent_share': .03},
         robustness=dict(measure='token accuracy', sites='all', noise=noise, blur=blur, nonhub=_example_curve([0, 1, 2, 4, 8], clean, zero, 2*e['half'], rng), floor_zero=zero, floor_mean=mean, clean=clean,
-            threshold=dict(noise=dict(relative=e['half'], half_of_clean=e['half']), blur=dict(relative=None, half_of_clean=None), nonhub=dict(relative=2*e['half'], half_of_clean=2*e['half'])), measurable=clean - max(zero, mean) >= .1),
+            threshold={k: dict(relative=t, relative_ci=[.9*t, 1.1*t] if t else None, half_of_clean=t, top=top) if clean - max(zero, mean) >= .1 else dict(relative=None, relative_ci=None, half_of_clean=t, top=top) for k, t, top in (('noise', e['half'], 6.), ('nonhub', 2*e['half'], 8.), ('blur', min(.3*e['half'], .97), 1.))},
+            ratio=2., measurable=clean - max(zero, mean) >= .1),
         ffn_share=[dict(site=n, layer=l, share=.4) for n, s, l in sites])
     arrays = {f'down_slice_{n}': _example_field((64, 128), 1.3*dose**.5, rng) for n, _, _ in sites[:1]}
-    arrays |= {f'rho_{n}': (null*np.exp(-np.arange(12)/4)).astype(np.float32) for n, _, _ in sites}
+    arrays |= {f'rho_{n}': (null*np.exp(-np.arange(12)/4)).astype(np.float32) for n, _, _ in sites} | ({f'rho_null_{n}': (null*np.exp(-np.arange(12)/4)).astype(np.float32) for n, _, _ in sites} if dose else {})
     return out, dict(arrays, window_ce=per.astype(np.float32), window_tokens=np.full(windows, 30))
 
-# %% ../../nbs/reproduce/results.ipynb #8d4d8730
+# %% ../../nbs/reproduce/results.ipynb #25fa2229
 def example_runs(
     folder:str|Path,     # Where the arms' folders go
     arms:list[str]=QUICK, # Which arms
     seed:int=0,          # Of the invented noise
-    **effects,           # Of full_stack: `price` (nats), `moran` (over the null), `one`, `sixteen` (accuracy), `half` (noise), `ffn` (what the FFNs are worth, all arms)
+    **effects,           # Of full_stack: `price` (nats), `moran`, `line` (weights and activations over their nulls), `one`, `sixteen` (accuracy), `half` (noise), `ffn` (what the FFNs are worth, all arms)
 )->Path: # The folder
     "Write run folders of the exact form with invented numbers; scale 'synthetic'"
     folder, rng = Path(folder), np.random.default_rng(seed)
     sites = [(f'{s}.block.{l}', s, i*2 + l) for i, s in enumerate(['encoder', 'decoder']) for l in range(2)]
-    common = dict(model='invented', corpus='invented', seed=0, scale='synthetic', **provenance())
+    common = dict(model='invented', corpus='invented', seed=seed, scale='synthetic', **provenance())
     plan = dict(base=dict(), base_reordered=dict(one=.06, sixteen=.2), base_continued=dict(), no_fzr=dict(dose=1.5, price=.03, one=.3, sixteen=.7, half=2.4), full_stack=dict(dose=1.5, price=.05, one=.4, sixteen=.8, half=3.4) | effects)
     for arm in arms:
-        e = dict(dose=0., price=0., moran=0., one=.05, sixteen=.15, half=1.6, ffn=effects.get('ffn', .25)) | plan.get(arm, {})
+        e = dict(dose=0., price=0., moran=0., line=0., one=.05, sixteen=.15, half=1.6, ffn=effects.get('ffn', .25)) | plan.get(arm, {})
         out = folder/arm; out.mkdir(parents=True, exist_ok=True); sentences = 0 if arm in UNTRAINED else 20_000
         result, arrays = _example_evaluation(arm, sites, sentences, e['dose'], e, rng)
         save_json(dict(arm=arm, parameters=3_000_000, **common, **result), out/'evaluation.json'); np.savez_compressed(out/'evaluation.npz', **arrays)
         if arm in UNTRAINED: continue
         result, bands = _example_train(arm, sites, sentences, e['dose'], e['price'], rng)
-        save_json(dict(common, forgiveness='two-letter', **result), out/'train.json'); np.savez_compressed(out/'bands.npz', **bands)
+        save_json(dict(common, forgiveness='two_letter', **result), out/'train.json'); np.savez_compressed(out/'bands.npz', **bands)
     return folder
 
-# %% ../../nbs/reproduce/results.ipynb #cbc9a864
+# %% ../../nbs/reproduce/results.ipynb #2abb7ec6
 NEEDED = {'evaluation.json': ['clean', 'floors', 'unigram_ce', 'spatial', 'signatures', 'robustness', 'dose', 'sentences'],
           'train.json': ['log', 'valid', 'dose', 'sentences', 'tokens', 'seconds']}
+
+def settings_of(
+    folder:str|Path, # A folder of arms
+)->dict: # {} where there is no run.json
+    "What the folder's runs were started with (run.json of `ff-nbdev run`)"
+    try: return json.loads((Path(folder)/'run.json').read_text(encoding='utf-8'))
+    except (OSError, ValueError): return {}
+
+def _usual(scale):
+    "The settings of a scale, as `ff-nbdev run` reads them"
+    from ff_nbdev.reproduce.cli import read_scale
+    try: return read_scale(scale)
+    except (ValueError, OSError): return {}
 
 def command_for(
     folder:str|Path, # A run folder such as runs/quick/full_stack
 )->str: # The line to type
     "The command that makes what a run folder holds, and reuses what is done"
-    return f'ff-nbdev run {Path(folder).absolute().parent.name}'
+    top = Path(folder).absolute().parent; s = settings_of(top); scale = s.get('scale') or top.name
+    words, usual = [f'ff-nbdev run {scale}'], _usual(scale) if s else {}
+    name = lambda v: Path(v).name if Path(v).is_absolute() else v
+    for k, default in (('corpus', 'python_prose'), ('model', 'tiny-mt5'), ('seed', 0)):
+        if s.get(k, default) != usual.get(k, default): words.append(f'--{k} {name(str(s[k]))}')
+    arms = lambda d: d.get('given', []) + d.get('trained', [])
+    if usual and arms(s) and arms(s) != arms(usual): words.append('--arms ' + ' '.join(arms(s)))
+    for node in ('retrofit', 'evaluate', 'report'): words += [f'--set {node}.{k}={v}' for k, v in (s.get(node) or {}).items() if usual and (usual.get(node) or {}).get(k) != v]
+    if top.name != scale: words.append(f'--out runs/{top.name}')
+    return ' '.join(words)
 
 def _read(path, kind):
     if not path.exists(): raise FileNotFoundError(f'{path.parent} is half finished: {path.name} is missing. Make it with: {command_for(path.parent)}')
@@ -192,7 +216,7 @@ def _arrays(path):
         with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in z.files}
     except Exception as e: raise ValueError(f'{path} cannot be read ({type(e).__name__}): it was cut off. Delete it and make it again with: {command_for(path.parent)}') from None
 
-# %% ../../nbs/reproduce/results.ipynb #c59daf07
+# %% ../../nbs/reproduce/results.ipynb #a5e356c3
 @dataclass
 class Run:
     "One arm: its evaluation, its training (None where there was none) and their arrays"
@@ -214,9 +238,10 @@ def load_run(
     "Read one arm; `FileNotFoundError` for a half-finished one, `ValueError` for a damaged one"
     folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f'There is no run folder {folder}. Make it with: {command_for(folder)}')
-    train = None if folder.name in UNTRAINED and not (folder/'train.json').exists() else _read(folder/'train.json', 'train.json')
+    name = folder.absolute().name
+    train = None if name in UNTRAINED and not (folder/'train.json').exists() else _read(folder/'train.json', 'train.json')
     e = _read(folder/'evaluation.json', 'evaluation.json')
-    return Run(e.get('arm', folder.name), folder, e, train, _arrays(folder/'evaluation.npz'), _arrays(folder/'bands.npz'))
+    return Run(name, folder, e, train, _arrays(folder/'evaluation.npz'), _arrays(folder/'bands.npz'))
 
 # %% ../../nbs/reproduce/results.ipynb #b6883d10
 def paired_interval(
@@ -249,7 +274,7 @@ def price(
     return dict(nats=nats, lo=lo, hi=hi, relative=nats/r['ce'], relative_lo=lo/r['ce'], relative_hi=hi/r['ce'], paired=paired,
                 resampled='held-out windows, paired' if paired else 'held-out text of each arm, unpaired')
 
-# %% ../../nbs/reproduce/results.ipynb #64868943
+# %% ../../nbs/reproduce/results.ipynb #d4b322d2
 class Runs(dict):
     "Arms by name, base first, and their tables (pandas)"
     def _table(self, rows):
@@ -280,8 +305,8 @@ class Runs(dict):
         "Accuracy of 16:1 and 16:16 with the controls"
         def rows(run):
             s = run.evaluation['signatures']
-            for k in ('16:1', '16:16'):
-                if k in s: yield dict(task=k, accuracy=s[k]['accuracy'], lo=s[k]['ci'][0], hi=s[k]['ci'][1], chance=s['chance'], **{c: s[k].get(c) for c in ('cosine', 'shuffled_labels', 'permuted_differently', 'encoder', 'decoder')})
+            for k in [k for k in s if ':' in k]:
+                yield dict(task=k, accuracy=s[k]['accuracy'], lo=s[k]['ci'][0], hi=s[k]['ci'][1], chance=s['chance'], **{c: s[k].get(c) for c in ('cosine', 'shuffled_labels', 'permuted_differently', 'encoder', 'decoder')})
         return self._table(rows)
     @property
     def robustness(self):
@@ -297,16 +322,17 @@ class Runs(dict):
         return self._table(lambda run: [price(run, self[reference])] if run.arm != reference else [])
     def _repr_html_(self): return self.arms.drop(columns=['command', 'hardware'])._repr_html_()
 
-# %% ../../nbs/reproduce/results.ipynb #7737a08f
+# %% ../../nbs/reproduce/results.ipynb #a58820a9
 def load_runs(
     folder:str|Path,          # A folder of arms, such as runs/quick
-    arms:list[str]|None=None, # These arms; by default every sub-folder that is a run
+    arms:list[str]|None=None, # These arms; by default those of run.json, else every sub-folder that is a run
 )->Runs:
     "Read all arms of a folder; a half-finished arm is an error that says how to finish it"
     folder = Path(folder)
-    if not folder.is_dir(): raise FileNotFoundError(f'There is no folder {folder}. Make it with: ff-nbdev run {folder.name}')
-    marks = ['evaluation.json', 'train.json', 'model', 'retrofit.ipynb', 'evaluate.ipynb']
-    found = arms or [p.name for p in sorted(folder.iterdir()) if p.is_dir() and any((p/m).exists() for m in marks)]
-    if not found: raise FileNotFoundError(f'{folder} holds no run. Make some with: ff-nbdev run {folder.name}')
+    if not folder.is_dir(): raise FileNotFoundError(f'There is no folder {folder}. Make it with: {command_for(folder/"arm")}')
+    planned = settings_of(folder); planned = planned.get('given', []) + planned.get('trained', [])
+    marks = ['evaluation.json', 'evaluation.npz', 'train.json', 'bands.npz', 'model', 'retrofit.ipynb', 'evaluate.ipynb']
+    found = arms or planned or [p.name for p in sorted(folder.iterdir()) if p.is_dir() and any((p/m).exists() for m in marks)]
+    if not found: raise FileNotFoundError(f'{folder} holds no run. Make some with: {command_for(folder/"arm")}')
     order = {a: i for i, a in enumerate(QUICK)}
     return Runs({a: load_run(folder/a) for a in sorted(found, key=lambda a: (order.get(a, len(order)), a))})

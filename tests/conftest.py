@@ -1,0 +1,76 @@
+"""Shared by the tests: where things are, and a tiny run graph whose notebooks compute nothing."""
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault('OMP_NUM_THREADS', '1')      # tiny models gain nothing from a second thread
+os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+
+
+def make_notebook(path, parameters, *code):
+    "Write a notebook with a tagged cell and some code"
+    import nbformat
+    new = nbformat.v4
+    cells = [new.new_code_cell(parameters, metadata=dict(tags=['parameters'])), *map(new.new_code_cell, code)]
+    nbformat.write(new.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python'))), path)
+    return path
+
+
+SHARED = "corpus: str = ''\nout: str = ''\nseed: int = 0\nscale: str = 'quick'\nseconds: float = 0.1"
+START = 'import json, os, time\nfrom pathlib import Path\nfrom ff_nbdev.reproduce.progress import Progress'
+WORK = 'p = Progress()\nfor i in range(20): time.sleep(seconds/20); p.update(i + 1, 20, f"step {i + 1}")'
+
+
+@pytest.fixture(scope='session')
+def fake(tmp_path_factory):
+    "A folder with experiment notebooks that write the right files with nothing in them, a text, a tokenizer, a cache"
+    from ff_nbdev.data.tokenizers import make_tokenizer
+    from ff_nbdev.reproduce.cli import read_scale
+    d = tmp_path_factory.mktemp('fake'); nbs = d/'experiments'; nbs.mkdir()
+    more = {n: '\n'.join(f'{k} = {v!r}' for k, v in (read_scale('quick').get(n) or {}).items()) for n in ('retrofit', 'evaluate', 'report')}     # what the scale sets
+    make_notebook(nbs/'retrofit.ipynb', f"arm: str = ''\nmodel: str = ''\n{SHARED}\n{more['retrofit']}", START, WORK,
+        'Path(out, "model").mkdir(parents=True, exist_ok=True)\nPath(out, "model", "weights").write_text(arm)\nPath(out, "bands.npz").write_text("")\n'
+        'Path(out, "train.json").write_text(json.dumps(dict(arm=arm, seed=seed, pid=os.getpid(), time=time.time())))')
+    make_notebook(nbs/'evaluate.ipynb', f"arm: str = ''\nmodel: str = ''\nbase: str = ''\n{SHARED}\n{more['evaluate']}", START, WORK,
+        'assert arm in ("base", "base_reordered") or Path(model, "weights").read_text() == arm\nPath(out, "evaluation.npz").write_text("")\n'
+        'Path(out, "evaluation.json").write_text(json.dumps(dict(arm=arm)))')
+    make_notebook(nbs/'report.ipynb', f"runs: str = '.'\nout: str = '.'\n{more['report']}", START,
+        'arms = sorted(json.loads(p.read_text())["arm"] for p in Path(runs).glob("*/evaluation.json"))\nPath(out, "report.html").write_text("<p>report")\n'
+        'Path(out, "report.json").write_text(json.dumps(dict(findings=[f"{len(arms)} arms were evaluated."])))')
+    words = ['the', 'a', 'cat', 'dog', 'house', 'sees', 'likes', 'finds', 'near', 'old', 'small', 'green']
+    lines = [' '.join(words[(i*k + j) % 12] for j, k in enumerate([1, 2, 3, 5, 7])) + '.' for i in range(400)]
+    (d/'text.txt').write_text('\n'.join(f'Line {chr(97 + i % 26)}{chr(97 + i//26)} says {l}' for i, l in enumerate(lines)))
+    make_tokenizer([('<pad>', 0.), ('</s>', 0.), ('<unk>', 0.), *((f'<0x{i:02X}>', -9.) for i in range(256)), ('▁', -2.)], 4).save_pretrained(d/'tokenizer')
+    return d
+
+
+@pytest.fixture
+def ff_nbdev_run(fake, tmp_path):
+    "The words of a command that runs the fake graph in a folder of its own"
+    env = dict(os.environ, FF_NBDEV_CACHE=str(fake/'cache'), PYTHONPATH=''); env.pop('IN_TEST', None)
+    words = [sys.executable, '-m', 'ff_nbdev.reproduce.cli', 'run', 'quick', '--corpus', str(fake/'text.txt'), '--model', str(fake/'tokenizer'),
+        '--notebooks', str(fake/'experiments'), '--out', str(tmp_path/'quick'), '--jobs', '2']
+    return words, env, tmp_path/'quick'
+
+
+NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if not any(x.startswith(('.', '_')) for x in p.relative_to(ROOT).parts))
+
+def page(path): return path.relative_to(ROOT/'nbs').as_posix().removesuffix('.ipynb')
+
+CHROMIUM = next((c for c in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if c), None)
+FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+
+
+@pytest.fixture(scope='module')
+def browser():
+    "A headless Chromium; the test is skipped where there is none"
+    if not CHROMIUM: pytest.skip('missing tool: chromium')
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as pw:
+        b = pw.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield b
+        b.close()

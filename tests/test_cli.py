@@ -1,0 +1,139 @@
+"""The command line: what it says to mistakes, and a whole run of a tiny graph, stopped in every way and started again."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+from test_runner import until
+
+ARMS = ['base', 'base_reordered', 'base_continued', 'no_fzr', 'full_stack']
+TRAINED = ARMS[2:]
+
+def ff(*words, **kw):
+    return subprocess.run([sys.executable, '-m', 'ff_nbdev.reproduce.cli', *map(str, words)], capture_output=True, text=True, **kw)
+
+def go(words, env, *more, status=0):
+    r = subprocess.run([*words, *more], env=env, capture_output=True, text=True, timeout=240)
+    assert r.returncode == status, r.stdout + r.stderr
+    return r.stdout + r.stderr
+
+def trained(out): return {a: json.loads((out/a/'train.json').read_text())['time'] for a in ARMS if (out/a/'train.json').exists()}
+
+
+@pytest.mark.parametrize('words, said', [
+    (['rnu'], "did you mean 'run'?"), (['run', 'quik'], "did you mean 'quick'?"), (['run', '--corpsu', 'x'], "did you mean '--corpus'?"),
+    (['run', '--arms', 'full_stak'], "did you mean 'full_stack'?"), (['run', '--corpus', 'no/such.txt'], "No text at 'no/such.txt'"),
+    (['run', '--jobs', '0'], 'at least 1'), (['run', '--set', 'x=1'], 'retrofit.total_sentences=1000'), (['run', '--seed', 'one'], 'invalid int'),
+    (['report', 'no/such'], 'holds no run'), (['notebook', 'no.ipynb', 'out.ipynb'], 'There is no notebook no.ipynb'), (['run', 'quick', 'more'], 'one word too many')])
+def test_mistakes_are_answered_in_one_sentence(words, said, tmp_path):
+    r = ff(*words, cwd=tmp_path)
+    assert r.returncode == 2 and said in r.stderr and r.stderr.count('\n') == 1 and 'Traceback' not in r.stderr and not r.stdout
+    assert not list(tmp_path.iterdir())                                       # nothing was made
+
+def test_mistaken_folders_and_texts(fake, tmp_path, ff_nbdev_run):
+    words, env, out = ff_nbdev_run
+    empty = tmp_path/'empty.txt'; empty.write_text('')
+    assert 'is empty' in ff('run', '--corpus', empty, '--out', out).stderr
+    out.mkdir(); (out/'letter.txt').write_text('mine')
+    assert 'not of a run' in go(words, env, status=2) and [p.name for p in out.iterdir()] == ['letter.txt']
+    assert 'is a file' in go(words, env, '--out', str(empty), status=2)
+    assert 'lacks retrofit.ipynb' in go(words, env, '--notebooks', str(tmp_path), '--out', str(tmp_path/'new'), status=2)
+
+def test_help_teaches():
+    for words in [[], ['--help'], ['run', '--help']]:
+        r = ff(*words)
+        assert r.returncode == 0 and 'examples:' in r.stdout and 'ff-nbdev run quick' in r.stdout
+    t = time.time(); ff('--help')
+    assert time.time() - t < 2
+
+def test_a_run_and_what_it_keeps(ff_nbdev_run, tmp_path):
+    words, env, out = ff_nbdev_run
+    words = [*words, '--arms', 'base', 'full_stack']
+    said = go(words, env)
+    assert 'Found at scale quick, on text.txt, seed 0:\n  - 2 arms were evaluated.' in said and said.rstrip().endswith(f'Report: {out}/report.html')
+    assert 'retrofit full_stack: done in' in said and not (out/'no_fzr').exists()
+    assert '\r' not in said and '\x1b' not in said                            # no terminal: plain lines
+    assert not list(out.rglob('*.part.ipynb'))
+    first = trained(out)
+    assert 'Everything is up to date' in go(words, env) and trained(out) == first
+    assert 'up to date' in go(words, env, '--dry-run')
+    (out/'full_stack'/'evaluation.json').unlink()                             # half-finished: only what is missing is done
+    assert 'Would run: 1 x evaluate, 1 x report.' in go(words, env, '--dry-run')
+    go(words, env); assert trained(out) == first
+    assert 'Would run: 1 x retrofit, 2 x evaluate, 1 x report.' in go(words, env, '--dry-run', '--seed', '1')     # other parameters: all again
+    r = ff('report', out); assert r.returncode == 0 and '2 arms were evaluated' in r.stdout
+    (out/'base'/'evaluation.json').unlink()
+    r = ff('report', out); assert r.returncode == 1 and 'half-finished (base not evaluated)' in r.stderr
+
+def test_unknown_and_ill_typed_parameters_stop_the_run_before_it_starts(ff_nbdev_run):
+    words, env, out = ff_nbdev_run
+    for setting, text in [('evaluate.secnods=1', "did you mean 'seconds'?"), ('report.runs=3', "must be str"), ('retrofit.seconds=many', 'must be float')]:
+        said = go(words, env, '--set', setting, status=2)
+        assert text in said and 'Traceback' not in said and not (out/'base_continued').exists(), said
+
+def test_a_failing_node_is_told_in_one_sentence(ff_nbdev_run, fake, tmp_path):
+    words, env, out = ff_nbdev_run
+    said = go(words, env, '--arms', 'base', 'full_stack', '--set', 'evaluate.seconds=-1.0', status=1)
+    last = said.strip().splitlines()[-1]
+    assert last.startswith('ff-nbdev: evaluate ') and 'ValueError: sleep length must be non-negative' in last and 'snakemake.log' in last and 'Traceback' not in said
+
+@pytest.mark.parametrize('who', ['everything', 'command', 'snakemake'])
+def test_killed_and_started_again(ff_nbdev_run, who):
+    "kill -9, whoever it hits: nothing works on, and the same command finishes"
+    words, env, out = ff_nbdev_run
+    slow = ['--set', 'retrofit.seconds=2.0', '--arms', 'base', 'full_stack']
+    p = subprocess.Popen([*words, *slow], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: any(json.loads(f.read_text()).get('done', 0) >= 3 for f in out.glob('*/progress.json')))
+    snakemake = children(p.pid)
+    assert len(snakemake) == 1
+    if who != 'snakemake': p.kill()
+    if who != 'command': os.kill(snakemake[0], signal.SIGKILL)
+    p.wait(timeout=30)
+    assert not (out/'full_stack'/'train.json').exists()
+    said = go(words, env, *slow)
+    assert '2 arms were evaluated' in said
+    assert not list(out.rglob('*.part.ipynb'))
+
+def test_two_runs_in_one_folder_are_refused(ff_nbdev_run):
+    words, env, out = ff_nbdev_run
+    p = subprocess.Popen([*words, '--set', 'retrofit.seconds=60.0'], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until(lambda: any(out.glob('*/progress.json')))
+    said = go(words, env, status=1)
+    assert f'is at work already (process {p.pid})' in said
+    p.terminate()
+    assert p.wait(timeout=30) == 130 and 'goes on from what is done' in p.stderr.read()
+    until(lambda: not running(out), 20)                                        # nothing is left behind
+
+def test_terminal_shows_bars(ff_nbdev_run):
+    pty = pytest.importorskip('pty')
+    words, env, out = ff_nbdev_run
+    seen = []
+    import select
+    pid, fd = pty.fork()
+    if pid == 0: os.execve(words[0], [*words, '--arms', 'base'], dict(env, TERM='xterm'))
+    while True:
+        try: data = os.read(fd, 4096)
+        except OSError: break
+        if not data: break
+        seen.append(data)
+    text = b''.join(seen).decode()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert 'evaluate base' in text and '|' in text and '\x1b[' in text and '100 %' in text and 'Report:' in text.splitlines()[-1]
+
+
+def children(pid):
+    with open(f'/proc/{pid}/task/{pid}/children') as f: return [int(x) for x in f.read().split()]
+
+def running(out):
+    "Processes that work in a run's folder"
+    found = []
+    for p in os.listdir('/proc'):
+        if not p.isdigit(): continue
+        try: cwd = os.readlink(f'/proc/{p}/cwd')
+        except OSError: continue
+        if cwd.startswith(str(out)): found.append(p)
+    return found

@@ -1,0 +1,61 @@
+"""JupyterLab in a real browser: open a notebook, Run All, no errors."""
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+from conftest import ROOT
+
+PAGES = [p for p in ('mechanisms/forgetfulness.ipynb', 'models/sites.ipynb', 'reproduce/runner.ipynb') if (ROOT/'nbs'/p).exists()]
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope='module')
+def lab(tmp_path_factory):
+    "JupyterLab on a copy of the notebooks, since saving changes them"
+    pytest.importorskip('jupyterlab', reason='missing tool: jupyterlab')
+    d = tmp_path_factory.mktemp('lab'); shutil.copytree(ROOT/'nbs', d/'nbs')
+    st = d/'settings'/'@jupyterlab'/'apputils-extension'; st.mkdir(parents=True)
+    (st/'notification.jupyterlab-settings').write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    token = secrets.token_hex(8); base = f'http://127.0.0.1:{port}'
+    env = {**os.environ, 'IN_TEST': '1', 'JUPYTERLAB_SETTINGS_DIR': str(d/'settings'), 'JUPYTERLAB_WORKSPACES_DIR': str(d/'ws')}
+    p = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0',
+        f'--IdentityProvider.token={token}', f'--ServerApp.root_dir={d/"nbs"}'], env=env, stdout=open(d/'lab.log', 'w'), stderr=subprocess.STDOUT)
+    def api(path):
+        request = urllib.request.Request(f'{base}/api/{path}', headers={'Authorization': f'token {token}'})
+        return json.load(urllib.request.urlopen(request, timeout=10))
+    for _ in range(120):
+        try: api('status'); break
+        except OSError: time.sleep(.5)
+    yield base, token, api
+    p.terminate(); p.wait(20)
+
+@pytest.mark.parametrize('nb', PAGES)
+def test_run_all(lab, browser, nb):
+    base, token, api = lab
+    tab, errors = browser.new_page(viewport=dict(width=1400, height=1000)), []
+    tab.on('pageerror', lambda e: errors.append(str(e)))
+    tab.goto(f'{base}/lab/tree/{nb}?token={token}&reset')
+    tab.locator('.jp-Notebook .jp-Cell').first.wait_for(timeout=90_000)
+    def idle(): return any(s['path'] == nb and s['kernel']['execution_state'] == 'idle' for s in api('sessions'))
+    def until(n, seconds):
+        calm, end = 0, time.time() + seconds
+        while calm < n:
+            assert time.time() < end, 'timed out'
+            tab.wait_for_timeout(500); calm = calm + 1 if idle() else 0
+    until(1, 60)
+    tab.get_by_role('menuitem', name='Run', exact=True).click()
+    tab.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
+    until(4, 200)
+    tab.keyboard.press('Control+s'); tab.wait_for_timeout(1500)
+    code = [c for c in api(f'contents/{nb}?content=1')['content']['cells'] if c['cell_type'] == 'code' and ''.join(c['source']).strip()]
+    wrong = [o for c in code for o in c['outputs'] if o['output_type'] == 'error']
+    assert not wrong and not errors and all(c['execution_count'] for c in code)
+    tab.close()

@@ -1,0 +1,20 @@
+"""Every notebook is a test: all its cells are run as nbdev-test runs them, without those flagged slow or gpu."""
+import tomllib
+
+import pytest
+from conftest import NOTEBOOKS, ROOT, page
+
+FLAGS = tomllib.loads((ROOT/'pyproject.toml').read_text())['tool']['nbdev']['tst_flags'].split()
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize('nb', NOTEBOOKS, ids=page)
+def test_notebook(nb, monkeypatch):
+    import torch
+    from nbdev.test import test_nb as run_nb
+    threads = torch.get_num_threads()
+    monkeypatch.setenv('IN_TEST', '1')
+    torch.set_num_threads(1)
+    try: ok, seconds = run_nb(nb, skip_flags=FLAGS, cell_timeout=200)
+    finally: torch.set_num_threads(threads); torch.use_deterministic_algorithms(False); torch.set_grad_enabled(True); torch.set_default_dtype(torch.float32)
+    assert ok, f'{page(nb)} failed; its error is printed above'
