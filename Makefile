@@ -1,0 +1,36 @@
+# make run: from a fresh clone to results.   make test: every test.   make help: the rest.
+VENV   ?= .venv
+PYTHON ?= python3
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# make run CORPUS=text/*.txt.xz OUT=runs/mine JOBS=4 ARGS='--seed 1'
+RUN := $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(OUT),--out '$(OUT)') $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
+
+.PHONY: help setup run test docs lab clean
+help:            ## list these targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
+
+setup: $(READY)  ## make the virtual environment
+$(READY): settings.ini setup.py pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "Python 3.11 or newer is needed, and $(PYTHON) is %d.%d: make PYTHON=python3.12, for example." % v[:2])'
+	@echo "Installing into $(VENV): one to three minutes, 1.8 GB"
+	@$(PYTHON) -m venv $(VENV) || { echo "The virtual environment could not be made: on Debian and Ubuntu, apt install python3-venv."; exit 1; }
+	@$(BIN)/python -m pip install -qq -c requirements.lock -e '.[dev]'
+	@touch $@
+
+run: $(READY)    ## retrofit, evaluate, report (CORPUS=path for your own text); goes on where it was stopped
+	@$(BIN)/ff-nbdev run quick $(RUN)
+
+test: $(READY)   ## every test: the notebooks, the library, the site, JupyterLab
+	@$(BIN)/python -m pytest tests $(ARGS)
+
+docs: $(READY)   ## build README.md and the site in _docs
+	@$(BIN)/ff-nbdev docs
+
+lab: $(READY)    ## open JupyterLab on the notebooks
+	@$(BIN)/jupyter lab nbs
+
+clean:           ## take away what can be built again (not runs/, not .venv)
+	rm -rf _proc _docs build dist .pytest_cache .hypothesis .ruff_cache
