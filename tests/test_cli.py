@@ -87,7 +87,7 @@ def test_killed_and_started_again(ff_nbdev_run, who):
     words, env, out = ff_nbdev_run
     slow = ['--set', 'retrofit.seconds=2.0', '--arms', 'base', 'full_stack']
     p = subprocess.Popen([*words, *slow], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(lambda: any(json.loads(f.read_text()).get('done', 0) >= 3 for f in out.glob('*/progress.json')))
+    until(lambda: any(json.loads(f.read_text()).get('done', 0) >= 3 for f in out.glob('*/*progress.json')))
     snakemake = children(p.pid)
     assert len(snakemake) == 1
     if who != 'snakemake': p.kill()
@@ -101,7 +101,7 @@ def test_killed_and_started_again(ff_nbdev_run, who):
 def test_two_runs_in_one_folder_are_refused(ff_nbdev_run):
     words, env, out = ff_nbdev_run
     p = subprocess.Popen([*words, '--set', 'retrofit.seconds=60.0'], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    until(lambda: any(out.glob('*/progress.json')))
+    until(lambda: any(out.glob('*/*progress.json')))
     said = go(words, env, status=1)
     assert f'is at work already (process {p.pid})' in said
     p.terminate()

@@ -15,7 +15,7 @@ from ..evaluation.spatial import effective_rank, morans_i, rci
 from ..mechanisms.forgetfulness import proximal_kernel, pulse_
 from ..models.sites import find_sites
 
-# %% ../../nbs/baselines/noise_null.ipynb #6f821119
+# %% ../../nbs/baselines/noise_null.ipynb #f4c62ce7
 def pulse_gain(
     shape:tuple[int, int], # Rows, columns
     kernel:Tensor,         # From `proximal_kernel`
@@ -30,6 +30,7 @@ def pulse_gain(
     gain[0, 0] = 0
     return gain
 
+# %% ../../nbs/baselines/noise_null.ipynb #cd9d9db4
 def pulses_for(
     dose:float,  # Σp
     power:float=.03, # Largest p of a pulse
@@ -40,6 +41,7 @@ def pulses_for(
     n = math.ceil(dose/power - 1e-9)
     return n, (dose/n if n else 0.)
 
+# %% ../../nbs/baselines/noise_null.ipynb #1cc95fa0
 def noise_field(
     shape:tuple[int, int], # Rows, columns
     dose:float,            # Σp
@@ -58,7 +60,15 @@ def noise_field(
     w = w.double() - w.double().mean()
     return w/w.std(unbiased=False)
 
-# %% ../../nbs/baselines/noise_null.ipynb #8788a6e2
+# %% ../../nbs/baselines/noise_null.ipynb #373bac0c
+def _rank(w):
+    "`effective_rank`, from the eigenvalues of the smaller Gram matrix"
+    w = w if w.shape[0] <= w.shape[1] else w.T
+    s = torch.linalg.eigvalsh(w@w.T)
+    p = s[s > 0]/s[s > 0].sum()
+    return torch.exp(-(p*p.log()).sum()).item()
+
+# %% ../../nbs/baselines/noise_null.ipynb #639b604e
 @lru_cache(maxsize=512)
 def _null(shape, dose, power, repeats, seed, method, rank):
     fields = [noise_field(shape, dose, power, seed + i, method) for i in range(repeats)]
@@ -69,6 +79,7 @@ def _null(shape, dose, power, repeats, seed, method, rank):
     if rank: out['effective_rank'] = sum(map(effective_rank, fields))/repeats
     return out
 
+# %% ../../nbs/baselines/noise_null.ipynb #5c361595
 def null_moran(
     shape:tuple[int, int],  # Rows, columns of the matrix
     dose:float,             # Σp it has received
@@ -87,7 +98,7 @@ def null_moran(
     out = _null(shape, float(dose), float(power), repeats, seed, method, rank)
     return dict(mean=out[contiguity], sd=out[f'{contiguity}_sd'], **out)
 
-# %% ../../nbs/baselines/noise_null.ipynb #f8da7ae4
+# %% ../../nbs/baselines/noise_null.ipynb #6824938d
 @contextlib.contextmanager
 def _lend(model, change):
     "Every feed-forward matrix changed in place, and restored"
@@ -101,6 +112,7 @@ def _lend(model, change):
         with torch.no_grad():
             for w, k in zip(weights, kept): w.copy_(k)
 
+# %% ../../nbs/baselines/noise_null.ipynb #c9bbdba0
 def _dose_(w, dose, power):
     n, p = pulses_for(dose, power); kernel = proximal_kernel()
     x = w.detach().float()
@@ -108,6 +120,7 @@ def _dose_(w, dose, power):
     for _ in range(n): pulse_(x, kernel, p)
     w.copy_(x)
 
+# %% ../../nbs/baselines/noise_null.ipynb #31f7d842
 def diffused(
     model:nn.Module, # With feed-forward sites
     dose:float,      # Σp for every feed-forward matrix
@@ -117,6 +130,7 @@ def diffused(
     pulses_for(dose, power)
     return _lend(model, lambda i, w: _dose_(w, dose, power))
 
+# %% ../../nbs/baselines/noise_null.ipynb #64da5170
 def noise_diffused(
     model:nn.Module, # With feed-forward sites
     dose:float,      # Σp

@@ -32,13 +32,14 @@ def hidden_permutation(
     f = f if f[np.argmax(np.abs(f))] > 0 else -f
     return torch.from_numpy(np.argsort(f, kind='stable'))
 
-# %% ../../nbs/baselines/reordered.ipynb #21b67f9a
+# %% ../../nbs/baselines/reordered.ipynb #f0a56bd9
 def gate_along_hidden(
     site:FFNSite, # From `find_sites`
 )->bool:
     "Does the gate multiply the hidden activation (gated FFNs), rather than the output (RWKV)?"
     return 'gate' in site.names and site.names['gate'] != 'receptance' and site.weight('gate').shape[0] == site.d_ff
 
+# %% ../../nbs/baselines/reordered.ipynb #87066b3f
 @torch.no_grad()
 def permute_hidden_(
     site:FFNSite, # Changed in place
@@ -54,7 +55,7 @@ def permute_hidden_(
     w = site.weight('down'); w.copy_(w[:, order].clone())
     return site
 
-# %% ../../nbs/baselines/reordered.ipynb #fa51fc8b
+# %% ../../nbs/baselines/reordered.ipynb #fe92a845
 @torch.no_grad()
 def _hidden(model, batch, sites):
     "The hidden activation of each site at positions that are not padding, and the logits"
@@ -67,6 +68,7 @@ def _hidden(model, batch, sites):
         for h in hooks: h.remove()
     return [got[s.index].float().cpu() for s in sites], logits
 
+# %% ../../nbs/baselines/reordered.ipynb #8855fe83
 def reorder_(
     model:nn.Module,     # Changed in place, without changing what it computes
     batches:list[dict],  # At least four, from an objective on training text

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'SPLITS', 'prose_blocks', 'split_sentences', 'clean_sentence', 'docstring_sentences', 'prose_versions',
            'sentence_hash', 'split_of', 'cache_dir', 'check_disk', 'write_corpus', 'python_prose', 'find_text',
-           'text_documents', 'is_hub_id', 'load_corpus', 'read_sentences', 'expect_fail']
+           'expect_fail', 'is_hub_id', 'text_documents', 'load_corpus', 'read_sentences']
 
 # %% ../../nbs/data/corpus.ipynb #2047d6e4
 import ast
@@ -68,7 +68,7 @@ def split_sentences(
     if text[start:].strip(): out.append(text[start:].strip())
     return out
 
-# %% ../../nbs/data/corpus.ipynb #7850e343
+# %% ../../nbs/data/corpus.ipynb #71788732
 _markup = [(re.compile(p), r) for p, r in [
     (r':[\w:+-]+:`~?([^`<]+?)\s*(?:<[^`]*>)?`', lambda m: m[1].rsplit('.', 1)[-1]),       # :func:`~a.b`
     (r'\[`{1,2}~?([^`\]]+)`{1,2}\](?:\([^)]*\))?', lambda m: m[1].rsplit('.', 1)[-1]),     # [`Name`]
@@ -88,6 +88,7 @@ def clean_sentence(
     if not 5 <= len(words) <= 60 or not _sentence.match(sentence) or _code.search(sentence) or not sentence.isascii(): return None
     return sentence if sum(bool(_plain.match(w)) for w in words) >= .85*len(words) else None
 
+# %% ../../nbs/data/corpus.ipynb #27476595
 def docstring_sentences(
     path:str|Path, # A Python source file
 )->list[list[str]]: # One list of sentences a docstring
@@ -101,11 +102,20 @@ def docstring_sentences(
     found = ([s for b in prose_blocks(d) for s in map(clean_sentence, split_sentences(b)) if s] for d in docs if d)
     return [f for f in found if f]
 
-# %% ../../nbs/data/corpus.ipynb #95a75c87
+# %% ../../nbs/data/corpus.ipynb #110a9426
 PACKAGES = ('torch transformers datasets accelerate huggingface_hub tokenizers safetensors numpy scipy pandas sympy mpmath networkx matplotlib seaborn PIL '
     'pyarrow fsspec IPython traitlets jupyter_client ipykernel nbformat nbclient papermill snakemake jinja2 requests httpx urllib3 yaml click rich '
     'docutils jsonschema sacrebleu filelock tqdm packaging dateutil prompt_toolkit pygments jedi parso dill attr').split()
 
+def prose_versions()->dict[str, str]:
+    "Name → version of every listed package that is installed, the Python version first"
+    dists, out = packages_distributions(), {'python': '.'.join(map(str, sys.version_info[:3]))}
+    for p in PACKAGES:
+        try: out[p] = version(dists[p][0]).split('+')[0]
+        except (KeyError, PackageNotFoundError): continue
+    return out
+
+# %% ../../nbs/data/corpus.ipynb #ffaa3d3f
 def _package_files(name):
     "The Python files of an importable package, its tests left out; [] where it is not installed"
     if name == 'stdlib': root = Path(sysconfig.get_paths()['stdlib'])
@@ -115,14 +125,6 @@ def _package_files(name):
         root = Path(spec.submodule_search_locations[0])
     skip = {'site-packages', 'test', 'tests', 'idlelib', 'lib2to3', '__pycache__'}
     return sorted(p for p in root.rglob('*.py') if not skip & set(p.relative_to(root).parts))
-
-def prose_versions()->dict[str, str]:
-    "Name → version of every listed package that is installed, the Python version first"
-    dists, out = packages_distributions(), {'python': '.'.join(map(str, sys.version_info[:3]))}
-    for p in PACKAGES:
-        try: out[p] = version(dists[p][0]).split('+')[0]
-        except (KeyError, PackageNotFoundError): continue
-    return out
 
 # %% ../../nbs/data/corpus.ipynb #d6448f68
 SPLITS = ('train', 'valid', 'test')
@@ -137,7 +139,7 @@ def split_of(
     u = int.from_bytes(sentence_hash(sentence), 'big') / 2**64
     return 'valid' if u < share else 'test' if u < 2*share else 'train'
 
-# %% ../../nbs/data/corpus.ipynb #97d0bc56
+# %% ../../nbs/data/corpus.ipynb #edc09cae
 def cache_dir(
     *parts:str, # Folders below it
 )->Path: # Made if it is missing
@@ -146,6 +148,7 @@ def cache_dir(
     p.mkdir(parents=True, exist_ok=True)
     return p
 
+# %% ../../nbs/data/corpus.ipynb #f62409eb
 def check_disk(
     path:str|Path, # An existing folder
     need:int,      # Bytes about to be written
@@ -155,6 +158,7 @@ def check_disk(
     if free < need:
         raise OSError(f'{path} has {free/2**20:.0f} MiB free and this step writes about {need/2**20:.0f} MiB: free some space, or point FF_NBDEV_CACHE or the run folder at another disk.')
 
+# %% ../../nbs/data/corpus.ipynb #cdbdf115
 def write_corpus(
     documents,      # Iterable of documents, each an iterable of sentences
     folder:Path,    # Made whole or not at all
@@ -210,7 +214,7 @@ def python_prose(
         docs = (d for file in _progress(found, len(files), 'reading docstrings', progress) for d in file)
         return write_corpus(docs, folder, dict(source='python_prose', versions=versions))
 
-# %% ../../nbs/data/corpus.ipynb #e125b22a
+# %% ../../nbs/data/corpus.ipynb #49ca3730
 _open = {'.xz': lzma.open, '.gz': gzip.open, '.bz2': bz2.open}
 _kinds = ('.txt', '.jsonl', '.parquet')
 
@@ -231,6 +235,17 @@ def find_text(
     if all(p.stat().st_size == 0 for p in files): raise ValueError(f'The text at {source!r} is empty: every file has 0 bytes.')
     return files
 
+# %% ../../nbs/data/corpus.ipynb #593ab739
+def expect_fail(
+    f,        # Called with no arguments
+    *errors:type, # Exceptions that are expected; any by default
+)->str: # Its message
+    "Call `f`, and return the message of the error that it must raise: how pages show errors"
+    try: f()
+    except (errors or Exception) as e: return f'{type(e).__name__}: {e}'
+    raise AssertionError('no error was raised')
+
+# %% ../../nbs/data/corpus.ipynb #12f56e73
 def _rows(path, column):
     kind = _kind(path)
     if kind == '.parquet':
@@ -246,6 +261,15 @@ def _rows(path, column):
             try: yield json.loads(line)[column]
             except (json.JSONDecodeError, KeyError, TypeError): raise ValueError(f'{path}, line {i}: not a JSON object with a {column!r} field.') from None
 
+# %% ../../nbs/data/corpus.ipynb #ab883dee
+def is_hub_id(
+    source:str|Path, # What a user gave as text
+)->bool: # True for `owner/name` or `owner/name:configuration` that is no path on this machine
+    "Is `source` the id of a data set rather than a path?"
+    s = str(source)
+    return bool(re.fullmatch(r'[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?', s)) and not Path(s).exists() and _kind(s.split(':')[0]) not in (*_kinds, *_open) and not Path(s).parent.exists()
+
+# %% ../../nbs/data/corpus.ipynb #09739c20
 _control = re.compile(r'[\x00-\x08\x0b-\x1f\x7f\ufeff\ufffd]')
 
 def text_documents(
@@ -263,14 +287,14 @@ def text_documents(
         doc = [s for line in lines if line and not re.fullmatch(r'=+ .* =+', line) for s in split_sentences(line)]
         if doc: yield doc
 
-def is_hub_id(
-    source:str|Path, # What a user gave as text
-)->bool: # True for `owner/name` or `owner/name:configuration` that is no path on this machine
-    "Is `source` the id of a data set rather than a path?"
-    s = str(source)
-    return bool(re.fullmatch(r'[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?', s)) and not Path(s).exists() and _kind(s.split(':')[0]) not in (*_kinds, *_open) and not Path(s).parent.exists()
+# %% ../../nbs/data/corpus.ipynb #cbfd7342
+def _limit(docs, n):
+    "Documents until `n` sentences have passed"
+    for d in docs:
+        if n is None: yield d; continue
+        if n <= 0: return
+        yield d[:n]; n -= len(d)
 
-# %% ../../nbs/data/corpus.ipynb #a957dd69
 def load_corpus(
     source:str|Path='python_prose', # `python_prose`, a path, a pattern, a hub id, or a corpus folder made before
     max_sentences:int|None=None,    # Stop after so many
@@ -289,13 +313,7 @@ def load_corpus(
     docs = _limit(text_documents(source), max_sentences)
     return write_corpus(_progress(docs, None, 'reading text (documents)', progress), folder, dict(source=Path(str(source)).name if not is_hub_id(source) else str(source)))
 
-def _limit(docs, n):
-    "Documents until `n` sentences have passed"
-    for d in docs:
-        if n is None: yield d; continue
-        if n <= 0: return
-        yield d[:n]; n -= len(d)
-
+# %% ../../nbs/data/corpus.ipynb #4c52123e
 def read_sentences(
     folder:Path,        # A corpus folder
     split:str='train',  # 'train', 'valid' or 'test'
@@ -304,13 +322,3 @@ def read_sentences(
     if split not in SPLITS: raise ValueError(f'Unknown split {split!r}: it is one of {", ".join(SPLITS)}.')
     with open(Path(folder)/f'{split}.txt', encoding='utf-8') as f:
         for line in f: yield line.rstrip('\n') or None
-
-# %% ../../nbs/data/corpus.ipynb #593ab739
-def expect_fail(
-    f,        # Called with no arguments
-    *errors:type, # Exceptions that are expected; any by default
-)->str: # Its message
-    "Call `f`, and return the message of the error that it must raise: how pages show errors"
-    try: f()
-    except (errors or Exception) as e: return f'{type(e).__name__}: {e}'
-    raise AssertionError('no error was raised')

@@ -16,25 +16,7 @@ import numpy as np
 from .corpus import SPLITS, check_disk, load_corpus, read_sentences
 from .tokenizers import sentinel_ids, special_ids, tokenizer_digest
 
-# %% ../../nbs/data/objectives.ipynb #98333cfe
-def encode_corpus(
-    corpus:str|Path, # A corpus folder (see `load_corpus`)
-    tokenizer,       # A Hugging Face tokenizer
-    batch:int=4096,  # Sentences a call
-    progress:bool=False, # Show a bar
-)->Path: # Folder with `{split}.ids.npy` and `{split}.starts.npy`, inside the corpus folder
-    "Write the ids of every split, once for each tokenizer; made whole or not at all"
-    corpus = Path(corpus); folder = corpus/f'tokens-{tokenizer_digest(tokenizer)}'
-    if (folder/'tokens.json').exists(): return folder
-    info = json.loads((corpus/'corpus.json').read_text())
-    check_disk(corpus, 2*sum(info['bytes'].values()))
-    tmp = corpus/f'{folder.name}.part{os.getpid()}'; shutil.rmtree(tmp, ignore_errors=True); tmp.mkdir()
-    dtype, counts = np.uint16 if len(tokenizer) <= 2**16 else np.uint32, {}
-    for split in SPLITS: counts[split] = _encode_split(corpus, split, tokenizer, dtype, tmp, batch, progress, info['sentences'][split])
-    (tmp/'tokens.json').write_text(json.dumps(dict(tokens=counts, corpus=info['sha256'], tokenizer=tokenizer_digest(tokenizer)), indent=1))
-    shutil.rmtree(folder, ignore_errors=True); tmp.rename(folder)
-    return folder
-
+# %% ../../nbs/data/objectives.ipynb #dfed3ec0
 def _encode_split(corpus, split, tokenizer, dtype, folder, batch, progress, total):
     from tqdm.auto import tqdm
     end, n, lines = tokenizer.eos_token_id, 0, []
@@ -55,6 +37,25 @@ def _encode_split(corpus, split, tokenizer, dtype, folder, batch, progress, tota
         raw = np.memmap(folder/f'{name}.raw', dtype=t, mode='r') if n else np.zeros(0, t)
         np.save(folder/f'{split}.{name}.npy', raw); del raw; (folder/f'{name}.raw').unlink()
     return n
+
+# %% ../../nbs/data/objectives.ipynb #68b7d089
+def encode_corpus(
+    corpus:str|Path, # A corpus folder (see `load_corpus`)
+    tokenizer,       # A Hugging Face tokenizer
+    batch:int=4096,  # Sentences a call
+    progress:bool=False, # Show a bar
+)->Path: # Folder with `{split}.ids.npy` and `{split}.starts.npy`, inside the corpus folder
+    "Write the ids of every split, once for each tokenizer; made whole or not at all"
+    corpus = Path(corpus); folder = corpus/f'tokens-{tokenizer_digest(tokenizer)}'
+    if (folder/'tokens.json').exists(): return folder
+    info = json.loads((corpus/'corpus.json').read_text())
+    check_disk(corpus, 2*sum(info['bytes'].values()))
+    tmp = corpus/f'{folder.name}.part{os.getpid()}'; shutil.rmtree(tmp, ignore_errors=True); tmp.mkdir()
+    dtype, counts = np.uint16 if len(tokenizer) <= 2**16 else np.uint32, {}
+    for split in SPLITS: counts[split] = _encode_split(corpus, split, tokenizer, dtype, tmp, batch, progress, info['sentences'][split])
+    (tmp/'tokens.json').write_text(json.dumps(dict(tokens=counts, corpus=info['sha256'], tokenizer=tokenizer_digest(tokenizer)), indent=1))
+    shutil.rmtree(folder, ignore_errors=True); tmp.rename(folder)
+    return folder
 
 # %% ../../nbs/data/objectives.ipynb #13459fce
 class Windows:
@@ -78,7 +79,7 @@ class Windows:
         if not 0 <= i < self.n: raise IndexError(i)
         return dict(ids=np.asarray(self.ids[i*self.length:(i+1)*self.length]).astype(np.int64), sentences=int(self.sentences[i]), index=int(i))
 
-# %% ../../nbs/data/objectives.ipynb #b5f6f841
+# %% ../../nbs/data/objectives.ipynb #93d281a4
 def random_parts(
     total:int, # What to cut
     n:int,     # Into so many parts, each at least 1
@@ -88,6 +89,7 @@ def random_parts(
     cuts = np.sort(rng.permutation(total - 1)[:n-1]) + 1
     return np.diff(cuts, prepend=0, append=total)
 
+# %% ../../nbs/data/objectives.ipynb #806a45a2
 def span_mask(
     length:int,          # Tokens in the window
     density:float=.15,   # Share that is masked
@@ -118,9 +120,10 @@ def corrupt(
     pairs = np.stack([np.where(first, s[np.maximum(k, 0)], -1), np.where(mask, ids, -1)], 1).ravel()
     return np.r_[source, eos], np.r_[pairs[pairs >= 0], eos]
 
-# %% ../../nbs/data/objectives.ipynb #f2676fb4
+# %% ../../nbs/data/objectives.ipynb #f0563361
 def _rng(seed, epoch, index): return np.random.Generator(np.random.Philox(key=[(seed << 32) + epoch, index]))
 
+# %% ../../nbs/data/objectives.ipynb #15eb8e8b
 def _pad(rows, fill):
     out = np.full((len(rows), max(map(len, rows))), fill, np.int64)
     for o, r in zip(out, rows): o[:len(r)] = r
@@ -131,6 +134,7 @@ def _tensors(items, **arrays):
     out = {k: torch.from_numpy(v) for k, v in arrays.items()}
     return dict(out, sentences=torch.tensor([i['sentences'] for i in items]), index=torch.tensor([i['index'] for i in items]))
 
+# %% ../../nbs/data/objectives.ipynb #e1ad5b4b
 @dataclass
 class SpanCorruption:
     "Collate windows for an encoder-decoder: `input_ids`, `attention_mask`, `labels` (-100 where padded), `sentences`, `index`"
@@ -151,6 +155,7 @@ class SpanCorruption:
         x, y = _pad([p[0] for p in pairs], -1), _pad([p[1] for p in pairs], -100)
         return _tensors(items, input_ids=np.where(x < 0, self.pad, x), attention_mask=(x >= 0).astype(np.int64), labels=y)
 
+# %% ../../nbs/data/objectives.ipynb #1ca25bc1
 @dataclass
 class NextToken:
     "Collate windows for a decoder: `input_ids` and `labels` are the same ids (the model shifts), `sentences`, `index`"
@@ -161,6 +166,7 @@ class NextToken:
         x = np.stack([i['ids'] for i in items])
         return _tensors(items, input_ids=x, labels=x.copy())
 
+# %% ../../nbs/data/objectives.ipynb #a157e406
 def objective_for(
     model,       # A Hugging Face model
     tokenizer,   # Its tokenizer

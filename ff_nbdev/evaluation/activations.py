@@ -33,7 +33,7 @@ def evaluating(
         with torch.no_grad(), fast_wkv() if getattr(c, 'model_type', '') == 'rwkv' else contextlib.nullcontext(): yield model
     finally: model.train(training)
 
-# %% ../../nbs/evaluation/activations.ipynb #491b4f9c
+# %% ../../nbs/evaluation/activations.ipynb #8ef4e74e
 def token_counts(
     windows:Windows, # Its ids are mapped, not loaded
     vocab_size:int,  # Ids of the tokenizer
@@ -44,6 +44,7 @@ def token_counts(
     for s in range(0, len(windows.ids), chunk): out += np.bincount(windows.ids[s:s+chunk], minlength=vocab_size)[:vocab_size]
     return out
 
+# %% ../../nbs/evaluation/activations.ipynb #b1fb8705
 def frequent_tokens(
     windows:Windows,   # Of the training split
     tokenizer,         # Its tokenizer
@@ -57,6 +58,7 @@ def frequent_tokens(
     if not 1 <= rank_from <= rank_to <= len(order): raise ValueError(f'Ranks {rank_from} to {rank_to} were asked for, and the text has {len(order)} different tokens: give more text or lower ranks.')
     return order[rank_from-1:rank_to]
 
+# %% ../../nbs/evaluation/activations.ipynb #6a020e19
 def find_places(
     windows:Windows,  # Where to look
     ids,              # (k,) token ids
@@ -78,6 +80,7 @@ def find_places(
     out = np.array(out, int).reshape(-1, 3)
     return out[np.argsort(out[:, 0], kind='stable')]
 
+# %% ../../nbs/evaluation/activations.ipynb #73c4b7f9
 def random_places(
     windows:Windows,  # Where to look
     n:int,            # Places, at most all of them
@@ -94,7 +97,7 @@ def random_places(
         if have >= n: break
     return np.concatenate(out)[:n] if out else np.zeros((0, 3), int)
 
-# %% ../../nbs/evaluation/activations.ipynb #56788332
+# %% ../../nbs/evaluation/activations.ipynb #8b83526a
 def word_starts(
     tokenizer, # Any Hugging Face tokenizer
 )->np.ndarray: # (ids,) booleans
@@ -105,6 +108,7 @@ def word_starts(
     out = np.array(starts); out[[i for i in special_ids(tokenizer) if i < len(out)]] = True
     return out
 
+# %% ../../nbs/evaluation/activations.ipynb #1f40cad0
 def word_mask(
     ids:np.ndarray,     # (length,) one window
     position:int,       # Of the token
@@ -114,7 +118,7 @@ def word_mask(
     word = np.cumsum(starts[ids])
     return word == word[position]
 
-# %% ../../nbs/evaluation/activations.ipynb #94b76f60
+# %% ../../nbs/evaluation/activations.ipynb #526a3ad8
 def _pick(site, rows, hidden):
     "A hook that keeps hidden[rows], and where to hang it"
     got = {}
@@ -122,6 +126,7 @@ def _pick(site, rows, hidden):
     def after(m, args, out): got['x'] = out[rows]
     return got, site.down.register_forward_pre_hook(before) if site.signed or hidden else site.module('value').register_forward_hook(after)
 
+# %% ../../nbs/evaluation/activations.ipynb #5303ffb1
 def _pad(rows, fill, device):
     out = torch.full((len(rows), max(map(len, rows))), fill, dtype=torch.long)
     for o, r in zip(out, rows): o[:len(r)] = torch.as_tensor(r)
@@ -137,6 +142,7 @@ def _intact(model, tokenizer, windows, places, batch):
         x = _pad([np.r_[windows[int(w)]['ids'], ends].astype(np.int64) for w in used[s:s+batch]], 0, model.device)
         yield mine, dict(input_ids=x), (torch.as_tensor(row[mine] - s), torch.as_tensor(places[mine, 2]))
 
+# %% ../../nbs/evaluation/activations.ipynb #c2d22362
 def _masked(model, tokenizer, windows, places, batch, starts, whole_word):
     "Groups of (places, inputs, (row, position)) with one masked word a row"
     sentinels, eos, pad = sentinel_ids(tokenizer)[:2], tokenizer.eos_token_id, tokenizer.pad_token_id or 0
@@ -151,6 +157,7 @@ def _masked(model, tokenizer, windows, places, batch, starts, whole_word):
         x, n = _pad(sources, pad, model.device), torch.tensor([len(r) for r in sources], device=model.device)
         yield mine, dict(input_ids=x, attention_mask=(torch.arange(x.shape[1], device=x.device) < n[:, None]).long(), labels=_pad(targets, -100, model.device)), (torch.arange(len(mine)), torch.tensor(at))
 
+# %% ../../nbs/evaluation/activations.ipynb #431a8d3a
 def _forward(model, inputs):
     "Run without the output head: it is as large as the rest and not needed"
     inputs = dict(inputs); labels = inputs.pop('labels', None)
@@ -160,6 +167,7 @@ def _forward(model, inputs):
     if model.config.is_encoder_decoder: return model.get_encoder()(**inputs)
     return model.base_model(**inputs, use_cache=False)
 
+# %% ../../nbs/evaluation/activations.ipynb #58b3611a
 def read(
     model:nn.Module,    # Encoder-decoder or decoder
     tokenizer,          # Its tokenizer
@@ -188,7 +196,7 @@ def read(
                     for _, h in hooks: h.remove()
                 for (k, _), (got, _) in zip(mine, hooks): yield k, rows, got['x']
 
-# %% ../../nbs/evaluation/activations.ipynb #019ea5ee
+# %% ../../nbs/evaluation/activations.ipynb #3d74086a
 def collect(
     model:nn.Module,    # Encoder-decoder or decoder
     tokenizer,          # Its tokenizer
@@ -204,6 +212,7 @@ def collect(
     for k, rows, x in read(model, tokenizer, windows, places, sites, **kw): out[k][torch.as_tensor(rows)] = x.to('cpu', dtype)
     return out
 
+# %% ../../nbs/evaluation/activations.ipynb #2333e705
 def mean_activation(
     model:nn.Module,    # Encoder-decoder or decoder
     tokenizer,          # Its tokenizer
@@ -220,7 +229,7 @@ def mean_activation(
     for k, rows, x in read(model, tokenizer, windows, places, sites, **kw): out[k] += x.double().sum(0).cpu()
     return [(o/len(places)).float() for o in out]
 
-# %% ../../nbs/evaluation/activations.ipynb #8f41e254
+# %% ../../nbs/evaluation/activations.ipynb #de47e9f9
 @dataclass
 class Instances:
     "Activations of instances of some tokens, baseline taken off"
@@ -238,6 +247,7 @@ class Instances:
         rows = np.flatnonzero(new[self.owner] >= 0)
         return Instances([self.tokens[i] for i in which], self.ids[which], new[self.owner[rows]], [a[torch.as_tensor(rows)] for a in self.acts], self.sites)
 
+# %% ../../nbs/evaluation/activations.ipynb #a2bee363
 def instances(
     model:nn.Module,    # Encoder-decoder or decoder
     tokenizer,          # Its tokenizer

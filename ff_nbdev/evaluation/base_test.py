@@ -3,12 +3,13 @@
 # %% auto #0
 __all__ = ['NGram', 'token_scores', 'base_test']
 
-# %% ../../nbs/evaluation/base_test.ipynb #f5bc0960
+# %% ../../nbs/evaluation/base_test.ipynb #fe8b4d40
 import math
 from collections import Counter
 from pathlib import Path
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..data.objectives import Windows, objective_for
@@ -16,7 +17,7 @@ from ..data.tokenizers import special_ids
 from ..models.tiny import ablate, ffn_means, model_inputs
 from ..models.wkv import fast_wkv
 
-# %% ../../nbs/evaluation/base_test.ipynb #4244fd8e
+# %% ../../nbs/evaluation/base_test.ipynb #2a866997
 class NGram:
     "A unigram and a trigram with interpolated absolute discounting, from a stream of ids"
     def __init__(self,
@@ -30,24 +31,30 @@ class NGram:
         for n in range(3):
             for g in zip(*(ids[k:] for k in range(n + 1))): self.c[n][g] += 1
             for g, m in self.c[n].items(): self.total[n][g[:-1]] += m; self.kinds[n][g[:-1]] += 1
-    def prob(self, gram):
-        "Probability of the last id of a tuple of 1 to 3 ids, given the others"
-        p = 1/self.v
-        for n in range(len(gram)):
-            g = gram[len(gram)-1-n:]; t = self.total[n][g[:-1]]
-            if t: p = max(self.c[n][g] - self.d, 0)/t + self.d*self.kinds[n][g[:-1]]/t*p
-        return p
-    def cross_entropy(self,
-        ids,           # (n,) held-out token ids
-        skip=(),       # Ids that do not count
-        order:int=1,   # 1 for unigram, 3 for trigram
-    )->float: # Nats a token
-        "Mean −log p of held-out ids under the unigram or trigram"
-        ids, skip = [int(i) for i in ids], set(skip)
-        ps = [-math.log(self.prob(tuple(ids[max(0, i+1-order):i+1]))) for i in range(len(ids)) if ids[i] not in skip]
-        return sum(ps)/len(ps)
 
-# %% ../../nbs/evaluation/base_test.ipynb #0bbabb71
+# %% ../../nbs/evaluation/base_test.ipynb #1125d8e5
+@patch
+def prob(self:NGram, gram):
+    "Probability of the last id of a tuple of 1 to 3 ids, given the others"
+    p = 1/self.v
+    for n in range(len(gram)):
+        g = gram[len(gram)-1-n:]; t = self.total[n][g[:-1]]
+        if t: p = max(self.c[n][g] - self.d, 0)/t + self.d*self.kinds[n][g[:-1]]/t*p
+    return p
+
+# %% ../../nbs/evaluation/base_test.ipynb #e32dd4e2
+@patch
+def cross_entropy(self:NGram,
+    ids,           # (n,) held-out token ids
+    skip=(),       # Ids that do not count
+    order:int=1,   # 1 for unigram, 3 for trigram
+)->float: # Nats a token
+    "Mean −log p of held-out ids under the unigram or trigram"
+    ids, skip = [int(i) for i in ids], set(skip)
+    ps = [-math.log(self.prob(tuple(ids[max(0, i+1-order):i+1]))) for i in range(len(ids)) if ids[i] not in skip]
+    return sum(ps)/len(ps)
+
+# %% ../../nbs/evaluation/base_test.ipynb #ce15a96a
 @torch.no_grad()
 def token_scores(
     model:nn.Module, # Encoder-decoder or decoder
@@ -67,6 +74,7 @@ def token_scores(
         window.append(b['index'][:, None].expand_as(y)[use])
     return dict(ce=torch.cat(ce), hit=torch.cat(hit).float(), window=torch.cat(window))
 
+# %% ../../nbs/evaluation/base_test.ipynb #48ac9e88
 def base_test(
     model:nn.Module, # To be tested
     tokenizer,       # Its tokenizer

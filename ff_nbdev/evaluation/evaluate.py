@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['ffn_share', 'unigram_ce', 'scored_targets', 'Evaluation', 'evaluate']
 
-# %% ../../nbs/evaluation/evaluate.ipynb #2c44476b
+# %% ../../nbs/evaluation/evaluate.ipynb #70db8d0a
 import json
 import os
 import time
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 from ..data.corpus import load_corpus
@@ -70,14 +71,7 @@ def scored_targets(
     y = torch.cat([x.flatten() for x in y]).cpu().numpy()
     return y[(y >= 0) & ~np.isin(y, list(skip))]
 
-# %% ../../nbs/evaluation/evaluate.ipynb #ecdcb1b3
-def _plain(x):
-    "Only what JSON holds; nan and inf become null"
-    if isinstance(x, dict): return {str(k): _plain(v) for k, v in x.items()}
-    if isinstance(x, (list, tuple)): return [_plain(v) for v in x]
-    if isinstance(x, (np.generic,)): x = x.item()
-    return None if isinstance(x, float) and not np.isfinite(x) else x
-
+# %% ../../nbs/evaluation/evaluate.ipynb #e57d79f6
 @dataclass
 class Evaluation:
     "What `evaluate` found"
@@ -92,64 +86,29 @@ class Evaluation:
         "Places and powers of one of the tokens that were read"
         if self.known is None: raise ValueError('This evaluation was loaded from disk and holds no activations: run evaluate again to read signatures.')
         return signature(self.known, token)
-    def table(self,
-        which:str='summary', # 'summary', 'spatial', 'activation', 'signatures', 'robustness', 'share'
-    ): # A pandas data frame
-        "One of the tables"
-        import pandas as pd
-        r = self.result; make = dict(summary=self._summary, spatial=lambda: r['spatial'], activation=lambda: r['activation_moran'], share=lambda: r['ffn_share'],
-            signatures=lambda: [dict(task=k, **{c: v for c, v in r['signatures'][k].items() if not isinstance(v, (list, str))}) for k in r['signatures'] if ':' in k],
-            robustness=lambda: [dict(kind=k, strength=p.get('x', p.get('b')), accuracy=p['accuracy'], lo=p['lo'], hi=p['hi'], ce=p['ce']) for k in ('noise', 'nonhub', 'blur') for p in r['robustness'].get(k, [])])
-        if which not in make: raise ValueError(f'There is no table {which!r}: the tables are {", ".join(make)}.')
-        return pd.DataFrame(make[which]())
-    def _summary(self):
-        r = self.result; down = [s for s in r['spatial'] if s['role'] == 'down'] or r['spatial']; s, b = r['signatures'], r['robustness']
-        mean = lambda rows, k: None if any(x.get(k) is None for x in rows) else round(float(np.mean([x[k] for x in rows])), 4)
-        span = lambda c, d=3: f'{c[0]:.{d}f} to {c[1]:.{d}f}'
-        out = [dict(measure='cross-entropy, nats a token', value=round(r['clean']['ce'], 3), interval=span(r['clean']['ce_ci']), beside=f"unigram {r['unigram_ce']:.3f}, FFNs zeroed {r['floors']['zero']['ce']:.3f}", resampled='windows'),
-               dict(measure='token accuracy', value=round(r['clean']['accuracy'], 3), interval=span(r['clean']['accuracy_ci']), beside=f"FFNs zeroed {r['floors']['zero']['accuracy']:.3f}, at their mean {r['floors']['mean']['accuracy']:.3f}", resampled='windows'),
-               dict(measure="Moran's I of down, 2-D queen", value=mean(down, 'moran_queen'), interval='', beside=f"null of the dose {mean(down, 'null_queen')}, shuffled {mean(down, 'shuffled_queen')}", resampled=''),
-               dict(measure="Moran's I of activations, 1-D", value=mean(r['activation_moran'], 'mean'), interval='', beside=f"diffused base {mean(r['activation_moran'], 'null_diffused')}", resampled='')]
-        out += [dict(measure=f'signatures {k}', value=round(s[k]['accuracy'], 3), interval=span(s[k]['ci']), beside=f"cosine {s[k]['cosine']:.3f}, permuted differently {s[k]['permuted_differently']:.3f}, chance {s['chance']:.3f}", resampled=s['resampled']) for k in s if ':' in k]
-        return out + [dict(measure=dict(noise='noise that halves', nonhub='noise outside hubs that halves', blur='blur that halves')[k], value=say_threshold(t, b['measurable']), interval='', beside=f"by cross-entropy {say_threshold(t, b['measurable_ce'], 'ce')}", resampled='windows') for k, t in b['threshold'].items()]
     def __repr__(self): return f"Evaluation of {self.result['model']}\n" + self.table().to_string(index=False)
-    def _repr_html_(self):
-        style = lambda which: self.table(which).drop(columns=['site'], errors='ignore').round(3).to_html(index=False)
-        return ''.join(f'<details{" open" if w == "summary" else ""}><summary>{w}</summary>{style(w)}</details>' for w in ('summary', 'spatial', 'activation', 'signatures', 'robustness', 'share'))
-    def save(self,
-        folder:str|Path, # Made if it is missing
-    )->Path: # Of evaluation.json
-        "Write evaluation.json and evaluation.npz; whole or not at all, the JSON last"
-        folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
-        part = folder/f'.evaluation.{os.getpid()}.npz'
-        np.savez_compressed(part, **self.arrays); os.replace(part, folder/'evaluation.npz')
-        part = folder/f'.evaluation.{os.getpid()}.json'
-        part.write_text(json.dumps(_plain(self.result), indent=1, ensure_ascii=False), encoding='utf-8'); os.replace(part, folder/'evaluation.json')
-        return folder/'evaluation.json'
-    @classmethod
-    def load(cls,
-        folder:str|Path, # As written by `save`
-    )->'Evaluation': # Without activations
-        "Read a saved evaluation"
-        folder = Path(folder)
-        if not (folder/'evaluation.json').exists(): raise FileNotFoundError(f'{folder} holds no evaluation.json: it is written by evaluate(…).save(folder).')
-        with np.load(folder/'evaluation.npz', allow_pickle=False) as z: arrays = {k: z[k] for k in z.files}
-        return cls(json.loads((folder/'evaluation.json').read_text('utf-8')), arrays)
 
-# %% ../../nbs/evaluation/evaluate.ipynb #18b7115c
-class _Steps:
-    "Time of each part, and progress"
-    def __init__(self, progress, plan): self.progress, self.plan, self.done, self.seconds, self.name, self.t = progress, plan, 0., {}, None, time.time()
-    def start(self, name):
-        self.stop(); self.name, self.t, self.inside = name, time.time(), 0.
-        self.tell()
-    def tick(self, share):
-        self.inside = min(1., self.inside + share); self.tell()
-    def tell(self):
-        if self.progress is not None: self.progress.update(self.done + self.plan.get(self.name, 0)*self.inside, sum(self.plan.values()), self.name)
-    def stop(self):
-        if self.name: self.seconds[self.name] = round(time.time() - self.t, 2); self.done += self.plan.get(self.name, 0)
+# %% ../../nbs/evaluation/evaluate.ipynb #8598188f
+def _clean(model, batches, skip, seed):
+    "Scores with intervals over windows, and the per-window arrays of paired tests"
+    with evaluating(model): s = np.concatenate([window_scores(model, b, skip) for b in batches], 1)
+    pick = np.random.default_rng(seed).integers(s.shape[1], size=(1000, s.shape[1])); n = s[1][pick].sum(1)
+    ci = lambda v: [float(x) for x in np.quantile(v[pick].sum(1)/n, [.025, .975])]
+    clean = dict(ce=float(s[2].sum()/s[1].sum()), ce_ci=ci(s[2]), accuracy=float(s[0].sum()/s[1].sum()), accuracy_ci=ci(s[0]), resampled='windows')
+    return clean, int(s[1].sum()), dict(window_ce=s[2]/np.maximum(s[1], 1), window_hits=s[0], window_tokens=s[1])
 
+# %% ../../nbs/evaluation/evaluate.ipynb #52b6fc11
+def _floors(model, batches, skip, means):
+    out = {}
+    for how in ('zero', 'mean'):
+        with evaluating(model), ablate(model, how, means): s = np.concatenate([window_scores(model, b, skip) for b in batches], 1)
+        out[how] = dict(ce=float(s[2].sum()/s[1].sum()), accuracy=float(s[0].sum()/s[1].sum()))
+    return out
+
+def _means(model, batches):
+    with evaluating(model): return ffn_means(model, batches)
+
+# %% ../../nbs/evaluation/evaluate.ipynb #4a5392bc
 def _spatial(model, dose, nulls, seed):
     "Rows of Table 5 with the null of the dose, and the arrays of its pictures"
     rows, arrays, sites = weight_geography(model, seed=seed), {}, {s.name: s for s in find_sites(model)}
@@ -164,6 +123,7 @@ def _spatial(model, dose, nulls, seed):
         if k in (0, len(sites) - 1): arrays[f'down_slice_{s.name}'] = w[:128, :256].numpy().astype(np.float16)
     return rows, arrays
 
+# %% ../../nbs/evaluation/evaluate.ipynb #55a23d67
 def _activation_rows(model, tokenizer, held, positions, dose, nulls, base, seed):
     rows = activation_geography(model, tokenizer, held, positions, seed)
     for name in ('diffused', 'noise_diffused'):
@@ -173,22 +133,21 @@ def _activation_rows(model, tokenizer, held, positions, dose, nulls, base, seed)
         for k, r in enumerate(rows): r[f'null_{name}'], r[f'null_{name}_sd'] = (null[k]['mean'], null[k]['sd']) if null else (None, None)
     return rows
 
-def _clean(model, batches, skip, seed):
-    "Scores with intervals over windows, and the per-window arrays of paired tests"
-    with evaluating(model): s = np.concatenate([window_scores(model, b, skip) for b in batches], 1)
-    pick = np.random.default_rng(seed).integers(s.shape[1], size=(1000, s.shape[1])); n = s[1][pick].sum(1)
-    ci = lambda v: [float(x) for x in np.quantile(v[pick].sum(1)/n, [.025, .975])]
-    clean = dict(ce=float(s[2].sum()/s[1].sum()), ce_ci=ci(s[2]), accuracy=float(s[0].sum()/s[1].sum()), accuracy_ci=ci(s[0]), resampled='windows')
-    return clean, int(s[1].sum()), dict(window_ce=s[2]/np.maximum(s[1], 1), window_hits=s[0], window_tokens=s[1])
+# %% ../../nbs/evaluation/evaluate.ipynb #0739308f
+class _Steps:
+    "Time of each part, and progress"
+    def __init__(self, progress, plan): self.progress, self.plan, self.done, self.seconds, self.name, self.t = progress, plan, 0., {}, None, time.time()
+    def start(self, name):
+        self.stop(); self.name, self.t, self.inside = name, time.time(), 0.
+        self.tell()
+    def tick(self, share):
+        self.inside = min(1., self.inside + share); self.tell()
+    def tell(self):
+        if self.progress is not None: self.progress.update(self.done + self.plan.get(self.name, 0)*self.inside, sum(self.plan.values()), self.name)
+    def stop(self):
+        if self.name: self.seconds[self.name] = round(time.time() - self.t, 2); self.done += self.plan.get(self.name, 0)
 
-def _floors(model, batches, skip, means):
-    out = {}
-    for how in ('zero', 'mean'):
-        with evaluating(model), ablate(model, how, means): s = np.concatenate([window_scores(model, b, skip) for b in batches], 1)
-        out[how] = dict(ce=float(s[2].sum()/s[1].sum()), accuracy=float(s[0].sum()/s[1].sum()))
-    return out
-
-# %% ../../nbs/evaluation/evaluate.ipynb #5616765f
+# %% ../../nbs/evaluation/evaluate.ipynb #ff7be6cf
 def _ready(model, text, tokenizer, length, split, device):
     "Model, tokenizer and windows, or one clear error"
     if isinstance(model, (str, Path)): model, tokenizer = (lambda m, t: (m, tokenizer or t))(*load_pretrained(model))
@@ -205,6 +164,7 @@ def _batches(model, tokenizer, windows, n, seed, size=16):
     out = [make([windows[i] for i in range(s, min(s + size, n))]) for s in range(0, n, size)]
     return [{k: v.to(model.device) for k, v in b.items()} for b in out]
 
+# %% ../../nbs/evaluation/evaluate.ipynb #36c11847
 def evaluate(
     model,                   # A model, a shipped name, a folder or a hub id
     text:str|Path='python_prose',     # A source of `load_corpus`: its test split is scored, its train split gives baselines
@@ -274,5 +234,66 @@ def evaluate(
         settings=dict(windows=min(windows, len(held)), length=length, robust_windows=robust['windows'], pool=pool, read_length=read_length, baseline=baseline, positions=positions, split=split))
     return Evaluation(result, arrays, known, step.seconds)
 
-def _means(model, batches):
-    with evaluating(model): return ffn_means(model, batches)
+# %% ../../nbs/evaluation/evaluate.ipynb #14d066aa
+@patch
+def _summary(self:Evaluation):
+    r = self.result; down = [s for s in r['spatial'] if s['role'] == 'down'] or r['spatial']; s, b = r['signatures'], r['robustness']
+    mean = lambda rows, k: None if any(x.get(k) is None for x in rows) else round(float(np.mean([x[k] for x in rows])), 4)
+    span = lambda c, d=3: f'{c[0]:.{d}f} to {c[1]:.{d}f}'
+    out = [dict(measure='cross-entropy, nats a token', value=round(r['clean']['ce'], 3), interval=span(r['clean']['ce_ci']), beside=f"unigram {r['unigram_ce']:.3f}, FFNs zeroed {r['floors']['zero']['ce']:.3f}", resampled='windows'),
+           dict(measure='token accuracy', value=round(r['clean']['accuracy'], 3), interval=span(r['clean']['accuracy_ci']), beside=f"FFNs zeroed {r['floors']['zero']['accuracy']:.3f}, at their mean {r['floors']['mean']['accuracy']:.3f}", resampled='windows'),
+           dict(measure="Moran's I of down, 2-D queen", value=mean(down, 'moran_queen'), interval='', beside=f"null of the dose {mean(down, 'null_queen')}, shuffled {mean(down, 'shuffled_queen')}", resampled=''),
+           dict(measure="Moran's I of activations, 1-D", value=mean(r['activation_moran'], 'mean'), interval='', beside=f"diffused base {mean(r['activation_moran'], 'null_diffused')}", resampled='')]
+    out += [dict(measure=f'signatures {k}', value=round(s[k]['accuracy'], 3), interval=span(s[k]['ci']), beside=f"cosine {s[k]['cosine']:.3f}, permuted differently {s[k]['permuted_differently']:.3f}, chance {s['chance']:.3f}", resampled=s['resampled']) for k in s if ':' in k]
+    return out + [dict(measure=dict(noise='noise that halves', nonhub='noise outside hubs that halves', blur='blur that halves')[k], value=say_threshold(t, b['measurable']), interval='', beside=f"by cross-entropy {say_threshold(t, b['measurable_ce'], 'ce')}", resampled='windows') for k, t in b['threshold'].items()]
+
+# %% ../../nbs/evaluation/evaluate.ipynb #af6b780b
+@patch
+def table(self:Evaluation,
+    which:str='summary', # 'summary', 'spatial', 'activation', 'signatures', 'robustness', 'share'
+): # A pandas data frame
+    "One of the tables"
+    import pandas as pd
+    r = self.result; make = dict(summary=self._summary, spatial=lambda: r['spatial'], activation=lambda: r['activation_moran'], share=lambda: r['ffn_share'],
+        signatures=lambda: [dict(task=k, **{c: v for c, v in r['signatures'][k].items() if not isinstance(v, (list, str))}) for k in r['signatures'] if ':' in k],
+        robustness=lambda: [dict(kind=k, strength=p.get('x', p.get('b')), accuracy=p['accuracy'], lo=p['lo'], hi=p['hi'], ce=p['ce']) for k in ('noise', 'nonhub', 'blur') for p in r['robustness'].get(k, [])])
+    if which not in make: raise ValueError(f'There is no table {which!r}: the tables are {", ".join(make)}.')
+    return pd.DataFrame(make[which]())
+
+# %% ../../nbs/evaluation/evaluate.ipynb #15bd119c
+@patch
+def _repr_html_(self:Evaluation):
+    style = lambda which: self.table(which).drop(columns=['site'], errors='ignore').round(3).to_html(index=False)
+    return ''.join(f'<details{" open" if w == "summary" else ""}><summary>{w}</summary>{style(w)}</details>' for w in ('summary', 'spatial', 'activation', 'signatures', 'robustness', 'share'))
+
+# %% ../../nbs/evaluation/evaluate.ipynb #610310de
+def _plain(x):
+    "Only what JSON holds; nan and inf become null"
+    if isinstance(x, dict): return {str(k): _plain(v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)): return [_plain(v) for v in x]
+    if isinstance(x, (np.generic,)): x = x.item()
+    return None if isinstance(x, float) and not np.isfinite(x) else x
+
+# %% ../../nbs/evaluation/evaluate.ipynb #4e8a6ba9
+@patch
+def save(self:Evaluation,
+    folder:str|Path, # Made if it is missing
+)->Path: # Of evaluation.json
+    "Write evaluation.json and evaluation.npz; whole or not at all, the JSON last"
+    folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
+    part = folder/f'.evaluation.{os.getpid()}.npz'
+    np.savez_compressed(part, **self.arrays); os.replace(part, folder/'evaluation.npz')
+    part = folder/f'.evaluation.{os.getpid()}.json'
+    part.write_text(json.dumps(_plain(self.result), indent=1, ensure_ascii=False), encoding='utf-8'); os.replace(part, folder/'evaluation.json')
+    return folder/'evaluation.json'
+
+# %% ../../nbs/evaluation/evaluate.ipynb #9e0106b9
+@patch(cls_method=True)
+def load(cls:Evaluation,
+    folder:str|Path, # As written by `save`
+)->'Evaluation': # Without activations
+    "Read a saved evaluation"
+    folder = Path(folder)
+    if not (folder/'evaluation.json').exists(): raise FileNotFoundError(f'{folder} holds no evaluation.json: it is written by evaluate(…).save(folder).')
+    with np.load(folder/'evaluation.npz', allow_pickle=False) as z: arrays = {k: z[k] for k in z.files}
+    return cls(json.loads((folder/'evaluation.json').read_text('utf-8')), arrays)

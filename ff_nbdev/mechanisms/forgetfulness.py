@@ -3,12 +3,13 @@
 # %% auto #0
 __all__ = ['proximal_kernel', 'neighbour_mean', 'pulse_', 'PulseSchedule']
 
-# %% ../../nbs/mechanisms/forgetfulness.ipynb #3e8818bb
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #bf5f714b
 import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #92dd5fba
@@ -54,7 +55,7 @@ def pulse_(
     if std == 0 or spread == 0: return weight
     return weight.copy_(mean + (v - v.mean())*(std/spread))
 
-# %% ../../nbs/mechanisms/forgetfulness.ipynb #1de65321
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #df31548f
 @dataclass
 class PulseSchedule:
     "When which matrix is pulsed, and how strongly, as a function of sentences alone"
@@ -66,31 +67,38 @@ class PulseSchedule:
     order:str='random'   # 'random' (a new order each round), 'round_robin' or 'all' (all at once)
     seed:int=0           # Of the random orders
 
-    @property
-    def period(self)->float:
-        "Sentences between two pulses of the same matrix"
-        return math.inf if self.dose == 0 else self.total*self.power*(1 - self.ramp/2)/self.dose
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #d49ee8cb
+@patch(as_prop=True)
+def period(self:PulseSchedule)->float:
+    "Sentences between two pulses of the same matrix"
+    return math.inf if self.dose == 0 else self.total*self.power*(1 - self.ramp/2)/self.dose
 
-    def power_at(self,
-        sentences:float, # Seen so far
-    )->float: # p
-        "Power of a pulse that falls due now: a linear ramp, then held"
-        if self.ramp == 0: return self.power
-        return self.power*min(1., sentences/(self.ramp*self.total))
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #3552439d
+@patch
+def power_at(self:PulseSchedule,
+    sentences:float, # Seen so far
+)->float: # p
+    "Power of a pulse that falls due now: a linear ramp, then held"
+    if self.ramp == 0: return self.power
+    return self.power*min(1., sentences/(self.ramp*self.total))
 
-    def due(self,
-        since:float, # Sentences when this was last asked
-        now:float,   # Sentences seen so far
-    )->list[tuple[int, float]]: # (matrix, power), in order
-        "Pulses that fell due; the answer does not depend on how the sentences were batched"
-        if self.dose == 0 or self.matrices == 0: return []
-        gap, out = self.period/self.matrices, []
-        for k in range(math.floor(since/gap + 1e-9), math.floor(now/gap + 1e-9)):
-            turn, place = divmod(k, self.matrices)
-            when = (turn + 1)*self.period if self.order == 'all' else (k + 1)*gap
-            out.append((self._round(turn)[place], self.power_at(when)))
-        return out
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #6a46833e
+@patch
+def _round(self:PulseSchedule, turn):
+    if self.order != 'random': return range(self.matrices)
+    return torch.randperm(self.matrices, generator=torch.Generator().manual_seed(self.seed*1_000_003 + turn)).tolist()
 
-    def _round(self, turn):
-        if self.order != 'random': return range(self.matrices)
-        return torch.randperm(self.matrices, generator=torch.Generator().manual_seed(self.seed*1_000_003 + turn)).tolist()
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #7d2d5915
+@patch
+def due(self:PulseSchedule,
+    since:float, # Sentences when this was last asked
+    now:float,   # Sentences seen so far
+)->list[tuple[int, float]]: # (matrix, power), in order
+    "Pulses that fell due; the answer does not depend on how the sentences were batched"
+    if self.dose == 0 or self.matrices == 0: return []
+    gap, out = self.period/self.matrices, []
+    for k in range(math.floor(since/gap + 1e-9), math.floor(now/gap + 1e-9)):
+        turn, place = divmod(k, self.matrices)
+        when = (turn + 1)*self.period if self.order == 'all' else (k + 1)*gap
+        out.append((self._round(turn)[place], self.power_at(when)))
+    return out

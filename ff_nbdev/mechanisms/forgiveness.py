@@ -12,7 +12,19 @@ from torch import Tensor
 
 from ..data.tokenizers import special_ids
 
-# %% ../../nbs/mechanisms/forgiveness.ipynb #b1880cde
+# %% ../../nbs/mechanisms/forgiveness.ipynb #8d74b64e
+_markers = '▁Ġ '
+
+def _plain(text):
+    "Marker off, NFC, casefolded"
+    return unicodedata.normalize('NFC', text.lstrip(_markers).removeprefix('##').strip()).casefold()
+
+# %% ../../nbs/mechanisms/forgiveness.ipynb #80996566
+def _byte_level(tokenizer):
+    "Does this tokenizer spell bytes as letters, like GPT-2's?"
+    first = {p[0] for p in tokenizer.get_vocab() if p}
+    return 'Ġ' in first and '▁' not in first
+
 def prefix_classes(
     tokenizer,    # Any Hugging Face tokenizer: SentencePiece, byte-level BPE or WordPiece
     letters:int=2,# How many letters must agree (paper: 2)
@@ -26,18 +38,7 @@ def prefix_classes(
         if len(start) == letters and all(unicodedata.category(c)[0] == 'L' for c in start): table[i] = known.setdefault(start, len(known))
     return table
 
-_markers = '▁Ġ '
-
-def _byte_level(tokenizer):
-    "Does this tokenizer spell bytes as letters, like GPT-2's?"
-    first = {p[0] for p in tokenizer.get_vocab() if p}
-    return 'Ġ' in first and '▁' not in first
-
-def _plain(text):
-    "Marker off, NFC, casefolded"
-    return unicodedata.normalize('NFC', text.lstrip(_markers).removeprefix('##').strip()).casefold()
-
-# %% ../../nbs/mechanisms/forgiveness.ipynb #2ebdaa14
+# %% ../../nbs/mechanisms/forgiveness.ipynb #0304bb57
 def two_letter_closeness(
     predicted:Tensor, # (...) ids
     target:Tensor,    # (...) ids
@@ -48,6 +49,7 @@ def two_letter_closeness(
     c = classes.to(target.device)[target.clamp(min=0)]
     return ((c >= 0) & (classes.to(target.device)[predicted] == c) & (predicted != target)).float()*amount
 
+# %% ../../nbs/mechanisms/forgiveness.ipynb #f63f4822
 def listed_closeness(
     predicted:Tensor, # (...) ids
     target:Tensor,    # (...) ids
@@ -58,7 +60,7 @@ def listed_closeness(
     hit = (alternatives == predicted[..., None]) & (predicted != target)[..., None]
     return (hit*scores.float()).amax(-1)
 
-# %% ../../nbs/mechanisms/forgiveness.ipynb #f91d431e
+# %% ../../nbs/mechanisms/forgiveness.ipynb #27e7dc22
 FORMS = ('literal', 'soft')
 
 def _soft_closeness(logits, target, classes, amount, alternatives, scores, chunk):
@@ -76,6 +78,7 @@ def _soft_closeness(logits, target, classes, amount, alternatives, scores, chunk
         out.append(torch.where(cy >= 0, per_class.gather(1, (cy + 1)[:, None])[:, 0] - own, 0.)*amount)
     return torch.cat(out)
 
+# %% ../../nbs/mechanisms/forgiveness.ipynb #c7732223
 def forgiving_loss(
     logits:Tensor,    # (rows, vocabulary)
     labels:Tensor,    # (rows,) ids, −100 where there is no target

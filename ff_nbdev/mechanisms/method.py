@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'ForgetfulnessConfig', 'RecallConfig', 'ForgivenessConfig', 'FFConfig', 'FF', 'attach']
 
-# %% ../../nbs/mechanisms/method.ipynb #8b1b1718
+# %% ../../nbs/mechanisms/method.ipynb #d2d945b1
 import dataclasses
 import difflib
 import json
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .forgetfulness import PulseSchedule, proximal_kernel, pulse_
@@ -20,7 +21,7 @@ from .forgiveness import FORMS, forgiving_loss, prefix_classes
 from .recall import NOISE, hub_width, keyed_uniform, noisy_hidden, update_usage, usage_entropy
 from ..models.sites import find_sites
 
-# %% ../../nbs/mechanisms/method.ipynb #6f320a7b
+# %% ../../nbs/mechanisms/method.ipynb #0e2ef4a9
 _rules = {
     'forgetfulness': dict(dose=lambda v: v >= 0 or 'at least 0', power=lambda v: 0 < v <= 1 or 'above 0 and at most 1', ramp=lambda v: 0 <= v <= 1 or 'between 0 and 1',
         size=lambda v: (v >= 3 and v % 2 == 1) or 'odd and at least 3', decay=lambda v: v > 0 or 'above 0', order=lambda v: v in ('random', 'round_robin', 'all') or 'random, round_robin or all',
@@ -31,6 +32,7 @@ _rules = {
         letters=lambda v: v >= 1 or 'at least 1', late_kind=lambda v: v in (None, 'none', 'two_letter', 'conceptual') or 'none, two_letter or conceptual', late_from=lambda v: 0 <= v <= 1 or 'between 0 and 1'),
 }
 
+# %% ../../nbs/mechanisms/method.ipynb #1437c746
 def _typed(cls, values, where):
     "Values checked against the dataclass: unknown names and wrong types are errors that say what is right"
     fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -49,7 +51,7 @@ class _Checked:
     _where = ''
     def __post_init__(self): _typed(type(self), dataclasses.asdict(self), self._where)
 
-# %% ../../nbs/mechanisms/method.ipynb #df6ab4b4
+# %% ../../nbs/mechanisms/method.ipynb #709877ca
 @dataclass
 class ForgetfulnessConfig(_Checked):
     "Proximal Forgetfulness [§2.1]"
@@ -62,6 +64,7 @@ class ForgetfulnessConfig(_Checked):
     order:str='random' # 'random', 'round_robin' or 'all'
     roles:tuple=('gate', 'value', 'down') # Which matrices (paper: all three)
 
+# %% ../../nbs/mechanisms/method.ipynb #465ca3da
 @dataclass
 class RecallConfig(_Checked):
     "Fuzzy Recall [§2.2]"
@@ -76,6 +79,7 @@ class RecallConfig(_Checked):
     intra:float=.5     # c: strength inside is c·x·usage
     halflife:float=20_000. # Memory of usage, sentences
 
+# %% ../../nbs/mechanisms/method.ipynb #47d49aae
 @dataclass
 class ForgivenessConfig(_Checked):
     "Forgiveness [§2.3]"
@@ -88,6 +92,7 @@ class ForgivenessConfig(_Checked):
     late_from:float=.8 # Share of the run
     alternatives:str|None=None # Conceptual: folder of the alternatives
 
+# %% ../../nbs/mechanisms/method.ipynb #a7c38ebc
 @dataclass
 class FFConfig:
     "The whole method; `FFConfig.preset(name)` for the paper's recipes"
@@ -123,7 +128,7 @@ def _from_dict(cls,
 
 FFConfig.to_dict, FFConfig.from_dict = _to_dict, classmethod(_from_dict)
 
-# %% ../../nbs/mechanisms/method.ipynb #b4a7b9ba
+# %% ../../nbs/mechanisms/method.ipynb #4e2691ed
 _pfg, _con, _tlf = dict(dose=5.4), dict(kind='conceptual'), dict(kind='two_letter')
 _late = dict(kind='conceptual', late_kind='two_letter')
 _held = dict(dose=2.5, ramp=0.)                     # 40 % more sentences at full power
@@ -142,6 +147,7 @@ PRESETS = {
     'from_scratch': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=9.6)),
 }
 
+# %% ../../nbs/mechanisms/method.ipynb #5c21ea28
 def _preset(cls,
     name:str,              # A recipe: see `PRESETS`
     total_sentences:int=0, # Length of your run
@@ -164,7 +170,7 @@ def _preset(cls,
 
 FFConfig.preset = classmethod(_preset)
 
-# %% ../../nbs/mechanisms/method.ipynb #2e45e989
+# %% ../../nbs/mechanisms/method.ipynb #954f10d9
 class FF:
     "The method attached to a model: see `attach`"
     def __init__(self, model:nn.Module, config:FFConfig, tokenizer=None, pattern=None):
@@ -184,19 +190,14 @@ class FF:
         self.last = {}
         self._hook()
 
-    def _read_tokenizer(self, tokenizer):
-        from ff_nbdev.data.tokenizers import special_ids
-        self.exempt = torch.tensor(special_ids(tokenizer))
-        if 'two_letter' in (self.config.forgiveness.kind, self.config.forgiveness.late_kind): self.classes = prefix_classes(tokenizer, self.config.forgiveness.letters)
-
-    def _hook(self):
-        self.model.register_forward_pre_hook(_ModelHook(self), with_kwargs=True)
-        for s in self.sites: s.down.register_forward_pre_hook(_SiteHook(self, s.index))
-
     def __repr__(self): return f'FF({self.config.recipe}, {self.sites}, {self.sentences:,} of {self.config.total_sentences:,} sentences, mean dose {self.doses.mean():.3f}, noise {self.noise_x:.2f}x)'
 
-# %% ../../nbs/mechanisms/method.ipynb #4fc88afa
-from fastcore.basics import patch
+# %% ../../nbs/mechanisms/method.ipynb #0367b7e6
+@patch
+def _read_tokenizer(self:FF, tokenizer):
+    from ff_nbdev.data.tokenizers import special_ids
+    self.exempt = torch.tensor(special_ids(tokenizer))
+    if 'two_letter' in (self.config.forgiveness.kind, self.config.forgiveness.late_kind): self.classes = prefix_classes(tokenizer, self.config.forgiveness.letters)
 
 # %% ../../nbs/mechanisms/method.ipynb #a34893db
 @patch(as_prop=True)
@@ -221,7 +222,7 @@ def kind(self:FF)->str:
     f = self.config.forgiveness
     return f.late_kind if f.late_kind and self.progress >= f.late_from else f.kind
 
-# %% ../../nbs/mechanisms/method.ipynb #c53232e1
+# %% ../../nbs/mechanisms/method.ipynb #8952e010
 def _world(): return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 class _ModelHook:
@@ -238,6 +239,7 @@ class _ModelHook:
         two = getattr(getattr(module, 'config', None), 'is_encoder_decoder', False)
         ff._masks = dict(encoder=kwargs.get('attention_mask'), decoder=(own if own is not None else labels != -100 if labels is not None else None) if two else kwargs.get('attention_mask'))
 
+# %% ../../nbs/mechanisms/method.ipynb #b23fa443
 class _SiteHook:
     "At the input of a down projection: lay the noise, count the hubs"
     def __init__(self, ff, index): self.ff, self.index = ff, index
@@ -254,11 +256,18 @@ class _SiteHook:
         if self.index not in ff._seen: ff._seen.add(self.index); ff._count(self.index, mask, ff._masks.get(site.stack))
         return (noisy, *args[1:])
 
+# %% ../../nbs/mechanisms/method.ipynb #f406b5ee
 @patch
 def _count(self:FF, i, mask, real):
     m = mask.flatten(0, 1) if real is None or real.shape != mask.shape[:2] else mask[real.bool()]
     c, n = self._counts.get(i, (0., 0))
     self._counts[i] = (c + m.sum(0).float(), n + len(m))
+
+# %% ../../nbs/mechanisms/method.ipynb #c9cb3962
+@patch
+def _hook(self:FF):
+    self.model.register_forward_pre_hook(_ModelHook(self), with_kwargs=True)
+    for s in self.sites: s.down.register_forward_pre_hook(_SiteHook(self, s.index))
 
 # %% ../../nbs/mechanisms/method.ipynb #f5904c3d
 @patch
@@ -278,7 +287,7 @@ def step(self:FF,
     self.sentences += int(sentences); self.steps += 1
     return due
 
-# %% ../../nbs/mechanisms/method.ipynb #8883f37d
+# %% ../../nbs/mechanisms/method.ipynb #297e0aa4
 @patch
 def loss(self:FF,
     logits:Tensor,      # (batch, time, vocabulary)
@@ -300,6 +309,7 @@ def loss(self:FF,
     self.last = dict(ce=d['ce'].mean().item(), forgiven=(d['f'] > 0).float().mean().item(), amount=d['f'].mean().item())
     return out
 
+# %% ../../nbs/mechanisms/method.ipynb #7beffa65
 @patch
 def remove(self:FF):
     "Take the hooks off; the weights stay as they are"
@@ -307,7 +317,7 @@ def remove(self:FF):
         for k, h in list(m._forward_pre_hooks.items()):
             if getattr(h, 'ff', None) is self: m._forward_pre_hooks.pop(k); m._forward_pre_hooks_with_kwargs.pop(k, None)
 
-# %% ../../nbs/mechanisms/method.ipynb #2ad495d9
+# %% ../../nbs/mechanisms/method.ipynb #d3810fdf
 @patch
 def save_pretrained(self:FF,
     path:str|Path, # A folder
@@ -318,6 +328,7 @@ def save_pretrained(self:FF,
     (path/'ff_config.json').write_text(json.dumps(self.config.to_dict(), indent=1))
     save_file(dict(doses=self.doses, counters=torch.tensor([self.sentences, self.steps]), **{f'usage.{i}': u.contiguous() for i, u in enumerate(self.usage)}), path/'ff_state.safetensors')
 
+# %% ../../nbs/mechanisms/method.ipynb #d3066bca
 @patch
 def load_state(self:FF,
     path:str|Path, # Written by `save_pretrained`
@@ -330,6 +341,7 @@ def load_state(self:FF,
     self.usage = [d[f'usage.{i}'] for i in range(len(self.usage))]
     return self
 
+# %% ../../nbs/mechanisms/method.ipynb #840f9e29
 def attach(
     model:nn.Module,  # Any model with feed-forward sites; changed only by hooks
     config:FFConfig,  # What to do
@@ -342,6 +354,7 @@ def attach(
         if any(isinstance(h, _SiteHook) for h in s.down._forward_pre_hooks.values()): raise ValueError('This model has the method attached already: call remove() on the first one, or use it.')
     return FF(model, config, tokenizer, pattern)
 
+# %% ../../nbs/mechanisms/method.ipynb #4b830e7a
 def _attach_pretrained(
     model:nn.Module,  # The model whose training goes on
     path:str|Path,    # Folder written by `save_pretrained`

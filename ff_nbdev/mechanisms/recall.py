@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-# %% ../../nbs/mechanisms/recall.ipynb #20a90497
+# %% ../../nbs/mechanisms/recall.ipynb #0b1af493
 def hub_width(
     d_ff:int,         # Hidden units
     share:float=.03,  # Of the units in one hub (paper: 3 %)
@@ -20,6 +20,7 @@ def hub_width(
     n = round(share*d_ff)
     return max(3, n if n % 2 else n + 1 if share*d_ff >= n else n - 1)
 
+# %% ../../nbs/mechanisms/recall.ipynb #e7d12882
 def smooth(
     hidden:Tensor, # (..., d_ff)
     width:int,     # Units a window
@@ -29,7 +30,7 @@ def smooth(
     c = torch.nn.functional.pad(hidden.double().cumsum(-1), (1, 0))
     return (c[..., width:] - c[..., :-width])/width
 
-# %% ../../nbs/mechanisms/recall.ipynb #29000237
+# %% ../../nbs/mechanisms/recall.ipynb #c604d9b9
 def _greedy(s, width, per_sign):
     "Starts of the highest non-overlapping windows of s, −1 where none is above zero"
     n, out = s.shape[-1], []
@@ -42,6 +43,7 @@ def _greedy(s, width, per_sign):
         if k + 1 < per_sign: s = s.masked_fill(((place - at[..., None]).abs() < width) & (at[..., None] >= 0), -math.inf)
     return torch.stack(out, -1)
 
+# %% ../../nbs/mechanisms/recall.ipynb #aa00ccf2
 @torch.no_grad()
 def find_hubs(
     hidden:Tensor,   # (..., d_ff)
@@ -55,6 +57,7 @@ def find_hubs(
     pos = _greedy(s, width, per_sign)
     return torch.cat([pos, _greedy(-s, width, per_sign)], -1) if signed else pos
 
+# %% ../../nbs/mechanisms/recall.ipynb #4f9f4201
 def hub_mask(
     hubs:Tensor, # (..., n) starts from `find_hubs`
     d_ff:int,    # Hidden units
@@ -66,7 +69,7 @@ def hub_mask(
     edge.scatter_add_(-1, hubs.clamp(min=0), there); edge.scatter_add_(-1, (hubs + width).clamp(0, d_ff)*(hubs >= 0), -there)
     return edge.cumsum(-1, dtype=torch.int8)[..., :d_ff] > 0
 
-# %% ../../nbs/mechanisms/recall.ipynb #303c31d4
+# %% ../../nbs/mechanisms/recall.ipynb #4adbcedc
 _M1, _M2 = -7046029254386353131, -4658895280553007687          # SplitMix64's odd constants, as signed numbers
 
 def _mix64(x):
@@ -76,6 +79,7 @@ def _mix64(x):
     x = (x ^ ((x >> 27) & 0x1FFFFFFFFF))*-7723592293110705685
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
 
+# %% ../../nbs/mechanisms/recall.ipynb #43650788
 def keyed_uniform(
     seed:int,        # Of the run
     step:int,        # Optimizer step
@@ -96,7 +100,7 @@ def keyed_uniform(
     x ^= (x >> 16) & 0xFFFF
     return ((x >> 8) & 0xFFFFFF).float()*2**-24
 
-# %% ../../nbs/mechanisms/recall.ipynb #6bf157b7
+# %% ../../nbs/mechanisms/recall.ipynb #865ab32b
 NOISE = ('uniform', 'gaussian', 'range')
 
 def multiplier(
@@ -112,6 +116,7 @@ def multiplier(
         return low + (x - low)*u
     raise ValueError(f'Unknown noise {kind!r}: it is one of {", ".join(NOISE)}.')
 
+# %% ../../nbs/mechanisms/recall.ipynb #af6ccfb7
 def noise_moments(
     x:float,            # Strength
     kind:str='uniform', # As for `multiplier`

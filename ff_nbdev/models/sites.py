@@ -3,14 +3,15 @@
 # %% auto #0
 __all__ = ['PATTERNS', 'FFNPattern', 'FFNSite', 'Sites', 'find_sites']
 
-# %% ../../nbs/models/sites.ipynb #5d6af61a
+# %% ../../nbs/models/sites.ipynb #dfbf7776
 import re
 from dataclasses import dataclass, field
 
 import torch
+from fastcore.basics import patch
 from torch import Tensor, nn
 
-# %% ../../nbs/models/sites.ipynb #ff748d28
+# %% ../../nbs/models/sites.ipynb #32693ab8
 @dataclass(frozen=True)
 class FFNPattern:
     "How to recognise the feed-forward blocks of an architecture"
@@ -21,6 +22,7 @@ class FFNPattern:
     gate:str|None=None     # Child that gates, where there is one
     signed:bool|None=None  # Can the hidden be negative? None: decided by the activation's name
 
+# %% ../../nbs/models/sites.ipynb #fa186822
 PATTERNS = [
     FFNPattern('T5 v1.1, mT5, umT5', r'DenseReluDense', 'wo', 'wi_1', 'wi_0', True),
     FFNPattern('T5 v1.0', r'DenseReluDense', 'wo', 'wi'),
@@ -29,7 +31,7 @@ PATTERNS = [
     FFNPattern('GPT-2', r'mlp', 'c_proj', 'c_fc'),
 ]
 
-# %% ../../nbs/models/sites.ipynb #e1fab053
+# %% ../../nbs/models/sites.ipynb #a30ed265
 @dataclass(eq=False)
 class FFNSite:
     "One feed-forward block of a model"
@@ -41,55 +43,73 @@ class FFNSite:
     names:dict=field(repr=False)      # Role → name of the child
     signed:bool=True # Can the hidden activation be negative?
 
-    def module(self,
-        role:str, # 'gate', 'value' or 'down'
-    )->nn.Module: # The projection
-        "The projection that plays a role; `KeyError` with the roles there are"
-        if role not in self.names: raise KeyError(f'{self.name} has no {role!r} matrix; its roles are {", ".join(self.names)}.')
-        return self.block.get_submodule(self.names[role])
+# %% ../../nbs/models/sites.ipynb #2eb30226
+@patch
+def module(self:FFNSite,
+    role:str, # 'gate', 'value' or 'down'
+)->nn.Module: # The projection
+    "The projection that plays a role; `KeyError` with the roles there are"
+    if role not in self.names: raise KeyError(f'{self.name} has no {role!r} matrix; its roles are {", ".join(self.names)}.')
+    return self.block.get_submodule(self.names[role])
 
-    def weight(self,
-        role:str, # 'gate', 'value' or 'down'
-    )->Tensor: # (out, in), a view of the parameter
-        "The weight of a role, always as (out, in)"
-        m = self.module(role)
-        return m.weight.T if _is_conv1d(m) else m.weight
-
-    @property
-    def roles(self)->dict[str, Tensor]: return {r: self.weight(r) for r in self.names}
-    @property
-    def down(self)->nn.Module: return self.module('down')
-    @property
-    def d_ff(self)->int: return self.weight('down').shape[1]
-    @property
-    def d_model(self)->int: return self.weight('down').shape[0]
-
+# %% ../../nbs/models/sites.ipynb #2dd31860
 def _is_conv1d(m): return type(m).__name__ == 'Conv1D'
 
-# %% ../../nbs/models/sites.ipynb #d46015f0
+@patch
+def weight(self:FFNSite,
+    role:str, # 'gate', 'value' or 'down'
+)->Tensor: # (out, in), a view of the parameter
+    "The weight of a role, always as (out, in)"
+    m = self.module(role)
+    return m.weight.T if _is_conv1d(m) else m.weight
+
+# %% ../../nbs/models/sites.ipynb #1f707397
+@patch(as_prop=True)
+def roles(self:FFNSite)->dict[str, Tensor]: return {r: self.weight(r) for r in self.names}
+
+@patch(as_prop=True)
+def down(self:FFNSite)->nn.Module: return self.module('down')
+
+@patch(as_prop=True)
+def d_ff(self:FFNSite)->int: return self.weight('down').shape[1]
+
+@patch(as_prop=True)
+def d_model(self:FFNSite)->int: return self.weight('down').shape[0]
+
+# %% ../../nbs/models/sites.ipynb #e1ec336e
 class Sites(list):
     "A list of `FFNSite`, shown as a table in a notebook"
-    def rows(self)->list[dict]:
-        "One row a matrix: layer, name, role, shape and dtype"
-        return [dict(site=s.index, stack=s.stack, layer=s.layer, name=s.name, role=r, shape=' × '.join(map(str, w.shape)), dtype=str(w.dtype).split('.')[-1], signed=s.signed) for s in self for r, w in s.roles.items()]
-    def table(self):
-        "The rows as a data frame"
-        import pandas as pd
-        return pd.DataFrame(self.rows())
-    def _repr_html_(self): return self.table().to_html(index=False)
     def __repr__(self): return f'{len(self)} feed-forward sites, d_ff {sorted({s.d_ff for s in self})}'
 
+# %% ../../nbs/models/sites.ipynb #4167d883
+@patch
+def rows(self:Sites)->list[dict]:
+    "One row a matrix: layer, name, role, shape and dtype"
+    return [dict(site=s.index, stack=s.stack, layer=s.layer, name=s.name, role=r, shape=' × '.join(map(str, w.shape)), dtype=str(w.dtype).split('.')[-1], signed=s.signed) for s in self for r, w in s.roles.items()]
+
+@patch
+def table(self:Sites):
+    "The rows as a data frame"
+    import pandas as pd
+    return pd.DataFrame(self.rows())
+
+@patch
+def _repr_html_(self:Sites): return self.table().to_html(index=False)
+
+# %% ../../nbs/models/sites.ipynb #a0453449
 def _match(path, block, patterns):
     children = dict(block.named_children())
     for p in patterns:
         names = {r: n for r, n in (('gate', p.gate), ('value', p.value), ('down', p.down)) if n}
         if re.search(rf'(?:^|\.)(?:{p.block})$', path) and all(n in children for n in names.values()): return p, names
 
+# %% ../../nbs/models/sites.ipynb #5e229834
 def _is_signed(pattern, block, config):
     if pattern.signed is not None: return pattern.signed
     act = next((type(m).__name__ for n, m in block.named_children() if 'act' in n), '') or str(getattr(config, 'activation_function', ''))
     return 'relu' not in act.lower()
 
+# %% ../../nbs/models/sites.ipynb #7419f63e
 def _check(site):
     if len(set(site.names.values())) < len(site.names): raise ValueError(f'{site.name}: one matrix plays two roles ({site.names}); give each role its own child.')
     for role, w in ((r, site.module(r).weight) for r in site.names):
@@ -98,6 +118,7 @@ def _check(site):
         if not w.is_floating_point() or w.ndim != 2: raise ValueError(f'{where} is {w.dtype} of {w.ndim} dimensions: a quantised or packed weight has no geography, so load the model in float32 or bfloat16.')
     if site.weight('value').shape[0] != site.d_ff: raise ValueError(f'{site.name}: value gives {site.weight("value").shape[0]} units but down takes {site.d_ff}; name the right children in an FFNPattern.')
 
+# %% ../../nbs/models/sites.ipynb #3062154b
 def find_sites(
     model:nn.Module, # Any model; it is only looked at
     pattern:FFNPattern|list[FFNPattern]|None=None, # Your own rows, tried before the known ones

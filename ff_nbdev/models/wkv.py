@@ -9,7 +9,25 @@ import contextlib
 import torch
 from torch import Tensor
 
-# %% ../../nbs/models/wkv.ipynb #19a6f94b
+# %% ../../nbs/models/wkv.ipynb #57dfcc63
+def _wkv_chunk(k, v, u, w, num, den, top):
+    "One chunk: outputs, and the state after it"
+    n = k.shape[1]
+    j = torch.arange(n, device=k.device, dtype=k.dtype)
+    lag = j[:, None] - 1 - j                                                  # t − 1 − i
+    decay = torch.where(lag >= 0, torch.exp(lag.clamp(min=0)*w[:, None, None]), 0.)   # (c, n, n)
+    m = torch.maximum(k.amax(1), top)                                         # (b, c): the chunk's largest exponent
+    e, carry = torch.exp(k - m[:, None]), torch.exp(top - m)
+    past = torch.exp(j[:, None]*w)                                            # (n, c): decay of what was carried in
+    now = torch.exp(u + k - m[:, None])
+    mix = lambda x: torch.einsum('cti,bic->btc', decay, x)
+    numer = mix(e*v) + past*(carry*num)[:, None] + now*v
+    denom = mix(e) + past*(carry*den)[:, None] + now
+    last = torch.exp((n - 1 - j)[:, None]*w)                                  # decay to the end of the chunk
+    keep = torch.exp(n*w)*carry
+    return numer/denom, (last*e*v).sum(1) + keep*num, (last*e).sum(1) + keep*den, m
+
+# %% ../../nbs/models/wkv.ipynb #df940c36
 def wkv(
     time_decay:Tensor, # (channels,) the parameter; the decay is w = −exp(time_decay)
     time_first:Tensor, # (channels,) u, the bonus of the present token
@@ -30,23 +48,6 @@ def wkv(
         out.append(o)
     state = [x.float() for x in (num, den, top)] if return_state or state is not None else None
     return torch.cat(out, 1).to(dtype), state
-
-def _wkv_chunk(k, v, u, w, num, den, top):
-    "One chunk: outputs, and the state after it"
-    n = k.shape[1]
-    j = torch.arange(n, device=k.device, dtype=k.dtype)
-    lag = j[:, None] - 1 - j                                                  # t − 1 − i
-    decay = torch.where(lag >= 0, torch.exp(lag.clamp(min=0)*w[:, None, None]), 0.)   # (c, n, n)
-    m = torch.maximum(k.amax(1), top)                                         # (b, c): the chunk's largest exponent
-    e, carry = torch.exp(k - m[:, None]), torch.exp(top - m)
-    past = torch.exp(j[:, None]*w)                                            # (n, c): decay of what was carried in
-    now = torch.exp(u + k - m[:, None])
-    mix = lambda x: torch.einsum('cti,bic->btc', decay, x)
-    numer = mix(e*v) + past*(carry*num)[:, None] + now*v
-    denom = mix(e) + past*(carry*den)[:, None] + now
-    last = torch.exp((n - 1 - j)[:, None]*w)                                  # decay to the end of the chunk
-    keep = torch.exp(n*w)*carry
-    return numer/denom, (last*e*v).sum(1) + keep*num, (last*e).sum(1) + keep*den, m
 
 # %% ../../nbs/models/wkv.ipynb #1ededf8f
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ __all__ = ['Parser', 'workflow_folder', 'notebooks_folder', 'scales', 'read_scal
            'watch_run', 'findings', 'failure', 'run_command', 'text_command', 'report_command', 'docs_command',
            'make_parser', 'main']
 
-# %% ../../nbs/reproduce/cli.ipynb #532811f6
+# %% ../../nbs/reproduce/cli.ipynb #23b85073
 import argparse
 import ast
 import contextlib
@@ -21,6 +21,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from fastcore.basics import patch
 
 import ff_nbdev
 from .progress import Progress, Screen, bar, clock, line, read_progress, share_done, write_whole
@@ -74,7 +76,7 @@ def read_scale(
     import yaml
     return yaml.safe_load((workflow_folder()/'config'/f'{name}.yaml').read_text('utf-8'))
 
-# %% ../../nbs/reproduce/cli.ipynb #57754b58
+# %% ../../nbs/reproduce/cli.ipynb #9ca94628
 def resolve_corpus(
     source:str, # As the user gave it
 )->tuple[str, str]: # The source, seen from anywhere, and a stamp that changes with its text
@@ -88,6 +90,7 @@ def resolve_corpus(
     stamp = json.dumps([[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files])
     return str(full.absolute()), hashlib.sha256(stamp.encode()).hexdigest()[:16]
 
+# %% ../../nbs/reproduce/cli.ipynb #2f31e729
 def choose_arms(
     settings:dict,        # Of a scale; changed in place
     arms:list[str]|None,  # Names; None keeps all
@@ -99,6 +102,7 @@ def choose_arms(
         if a not in known: raise ValueError(f'There is no recipe {a!r} at scale {settings["scale"]}: {nearest(a, known)}')
     for k in ('given', 'trained'): settings[k] = [a for a in settings[k] if a in arms]
 
+# %% ../../nbs/reproduce/cli.ipynb #add40137
 def apply_settings(
     settings:dict,   # Of a scale; changed in place
     pairs:list[str], # 'node.parameter=value'
@@ -113,7 +117,7 @@ def apply_settings(
         except (ValueError, SyntaxError): value = m[3]
         settings[m[1]] = {**(settings.get(m[1]) or {}), m[2]: value}
 
-# %% ../../nbs/reproduce/cli.ipynb #8e05ab76
+# %% ../../nbs/reproduce/cli.ipynb #4321781e
 def check_folder(
     out:Path, # Where a run will lie
     need:int, # Bytes that it writes
@@ -128,6 +132,7 @@ def check_folder(
     if not ours: raise ValueError(f'{out} holds files that are not of a run: give a new or an empty folder with --out.')
     return (out/'run.json').exists()
 
+# %% ../../nbs/reproduce/cli.ipynb #acaa2d9a
 def check_notebooks(
     folder:Path,     # With the experiment notebooks
     nodes=('retrofit', 'evaluate', 'report'), # Their names
@@ -136,7 +141,7 @@ def check_notebooks(
     missing = [f'{n}.ipynb' for n in nodes if not (folder/f'{n}.ipynb').exists()]
     if missing: raise FileNotFoundError(f'{folder} lacks {" and ".join(missing)}: give the folder of the experiment notebooks with --notebooks.')
 
-# %% ../../nbs/reproduce/cli.ipynb #3f799e14
+# %% ../../nbs/reproduce/cli.ipynb #b8701f98
 def make_settings(
     a, # Words of the command line: scale, corpus, arms, seed, model, set, notebooks
 )->dict: # What `run.json` holds
@@ -150,6 +155,7 @@ def make_settings(
     check_notebooks(Path(s['notebooks']))
     return {k: v if v is not None else {} for k, v in s.items()}
 
+# %% ../../nbs/reproduce/cli.ipynb #eaf6b939
 def snakemake_command(
     out:Path,       # The run's folder: all paths in the graph are relative to it
     settings:Path,  # `run.json`
@@ -162,7 +168,7 @@ def snakemake_command(
     return [sys.executable, '-m', 'snakemake', '--snakefile', str(w/'Snakefile'), '--directory', str(out), '--configfile', str(settings), '--profile', 'none',
         '--workflow-profile', str(profile if profile.exists() else w/'profiles'/'quick'), *(['--cores', str(jobs)] if jobs else []), *(['--dry-run'] if dry else [])]
 
-# %% ../../nbs/reproduce/cli.ipynb #cd49e687
+# %% ../../nbs/reproduce/cli.ipynb #de0ed793
 class Watch:
     "What a run has done so far, from Snakemake's log and the nodes' progress files"
     def __init__(self,
@@ -173,61 +179,72 @@ class Watch:
         self.out, self.weights, self.started = Path(out), weights or {}, now or time.time()
         self.total, self.finished, self.table, self.nothing, self.seen, self.errors = {}, {}, False, False, {}, []
 
-    def read(self,
-        text:str, # A line of the log
-    ):
-        "Take in one line of Snakemake's log"
-        if text.startswith('job ') and 'count' in text: self.table, self.total = True, {}
-        elif self.table and (m := re.match(r'(\w+)\s+(\d+)\s*$', text)):
-            if m[1] not in ('total', 'all'): self.total[m[1]] = int(m[2])
-        elif self.table and not text.strip() and self.total: self.table = False
-        elif m := re.search(r'Finished job(?:id:)? ?\d+ \(Rule: (\w+)\)', text): self.finished[m[1]] = self.finished.get(m[1], 0) + 1
-        elif 'Nothing to be done' in text: self.nothing = True
-        elif re.match(r'\w*(Error|Exception)\b', text): self.errors.append(re.sub(r'^WorkflowError( in file .*)?:?$', '', text.strip()))
-        elif self.errors and not self.total and text.strip() and not text.strip().startswith('File "'): self.errors.append(text.strip())
+# %% ../../nbs/reproduce/cli.ipynb #0f0840cb
+@patch
+def read(self:Watch,
+    text:str, # A line of the log
+):
+    "Take in one line of Snakemake's log"
+    if text.startswith('job ') and 'count' in text: self.table, self.total = True, {}
+    elif self.table and (m := re.match(r'(\w+)\s+(\d+)\s*$', text)):
+        if m[1] not in ('total', 'all'): self.total[m[1]] = int(m[2])
+    elif self.table and not text.strip() and self.total: self.table = False
+    elif m := re.search(r'Finished job(?:id:)? ?\d+ \(Rule: (\w+)\)', text): self.finished[m[1]] = self.finished.get(m[1], 0) + 1
+    elif 'Nothing to be done' in text: self.nothing = True
+    elif re.match(r'\w*(Error|Exception)\b', text): self.errors.append(re.sub(r'^WorkflowError( in file .*)?:?$', '', text.strip()))
+    elif self.errors and not self.total and text.strip() and not text.strip().startswith('File "'): self.errors.append(text.strip())
 
-    def nodes(self)->list[dict]: # One state for each progress file of this run, the oldest first
-        "What the nodes say"
-        found = (read_progress(p) for p in self.out.rglob('progress.json'))
-        return sorted((s for s in found if s.get('time', 0) >= self.started), key=lambda s: s['started'])
+# %% ../../nbs/reproduce/cli.ipynb #2b3a2caa
+@patch
+def nodes(self:Watch)->list[dict]: # One state for each progress file of this run, the oldest first
+    "What the nodes say"
+    found = (read_progress(p) for p in self.out.rglob('*progress.json'))
+    return sorted((s for s in found if s.get('time', 0) >= self.started), key=lambda s: s['started'])
 
-    def share(self,
-        nodes:list[dict], # From `nodes`
-    )->float: # Of the whole work, between 0 and 1
-        "How far the run is"
-        w = lambda rule: self.weights.get(rule, 1)
-        total = sum(w(r)*n for r, n in self.total.items())
-        running = sum(w(s['node'].split()[0])*share_done(s) for s in nodes if s['state'] == 'running' and s.get('node'))
-        return min(1., (sum(w(r)*n for r, n in self.finished.items()) + running)/total) if total else 0.
+# %% ../../nbs/reproduce/cli.ipynb #ed1ad585
+@patch
+def share(self:Watch,
+    nodes:list[dict], # From `nodes`
+)->float: # Of the whole work, between 0 and 1
+    "How far the run is"
+    w = lambda rule: self.weights.get(rule, 1)
+    total = sum(w(r)*n for r, n in self.total.items())
+    running = sum(w(s['node'].split()[0])*share_done(s) for s in nodes if s['state'] == 'running' and s.get('node'))
+    return min(1., (sum(w(r)*n for r, n in self.finished.items()) + running)/total) if total else 0.
 
-    def events(self,
-        nodes:list[dict], # From `nodes`
-    ):
-        "Yield a sentence for every node that started, passed a quarter, or ended since the last call"
-        for s in nodes:
-            key = (s['node'], s['started']); old = self.seen.get(key)
-            new = (s['state'], int(4*share_done(s)))
-            if old is None: yield f'{s["node"]}: started'
-            if s['state'] == 'running' and old and new[1] > old[1]: yield f'{s["node"]}: {25*new[1]} %{"  " + s["note"] if s.get("note") else ""}'
-            if s['state'] == 'done' and (old is None or old[0] != 'done'): yield f'{s["node"]}: done in {s["note"]}'
-            if s['state'] == 'failed' and (old is None or old[0] != 'failed'): yield f'{s["node"]}: failed'
-            self.seen[key] = new
+# %% ../../nbs/reproduce/cli.ipynb #4e27eec5
+@patch
+def events(self:Watch,
+    nodes:list[dict], # From `nodes`
+):
+    "Yield a sentence for every node that started, passed a quarter, or ended since the last call"
+    for s in nodes:
+        key = (s['node'], s['started']); old = self.seen.get(key)
+        new = (s['state'], int(4*share_done(s)))
+        if old is None: yield f'{s["node"]}: started'
+        if s['state'] == 'running' and old and new[1] > old[1]: yield f'{s["node"]}: {25*new[1]} %{"  " + s["note"] if s.get("note") else ""}'
+        if s['state'] == 'done' and (old is None or old[0] != 'done'): yield f'{s["node"]}: done in {s["note"]}'
+        if s['state'] == 'failed' and (old is None or old[0] != 'failed'): yield f'{s["node"]}: failed'
+        self.seen[key] = new
 
-    def lines(self,
-        nodes:list[dict], # From `nodes`
-    )->list[str]: # For `Screen.draw`
-        "One bar for the run and one for each running node"
-        x, n, of = self.share(nodes), sum(self.finished.values()), sum(self.total.values())
-        head = f'{"all":26} |{bar(x, 20)}| {100*x:3.0f} %  {clock(time.time() - self.started)}  {n} of {of} nodes'
-        return [head, *(line(s) for s in nodes if s['state'] == 'running')]
+# %% ../../nbs/reproduce/cli.ipynb #96ebb24a
+@patch
+def lines(self:Watch,
+    nodes:list[dict], # From `nodes`
+)->list[str]: # For `Screen.draw`
+    "One bar for the run and one for each running node"
+    x, n, of = self.share(nodes), sum(self.finished.values()), sum(self.total.values())
+    head = f'{"all":26} |{bar(x, 20)}| {100*x:3.0f} %  {clock(time.time() - self.started)}  {n} of {of} nodes'
+    return [head, *(line(s) for s in nodes if s['state'] == 'running')]
 
-# %% ../../nbs/reproduce/cli.ipynb #0a471d74
+# %% ../../nbs/reproduce/cli.ipynb #ffa1792e
 def _end(process, seconds=10):
     "End a process group"
     for sig in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError, PermissionError): os.killpg(process.pid, sig)
         with contextlib.suppress(subprocess.TimeoutExpired): process.wait(seconds)
 
+# %% ../../nbs/reproduce/cli.ipynb #88b70ae6
 @contextlib.contextmanager
 def _terminated_as_interrupted():
     "SIGTERM as Ctrl-C"
@@ -236,6 +253,7 @@ def _terminated_as_interrupted():
     try: yield
     finally: signal.signal(signal.SIGTERM, old)
 
+# %% ../../nbs/reproduce/cli.ipynb #8ad2b8e3
 def watch_run(
     command:list[str], # From `snakemake_command`
     out:Path,          # The run's folder
@@ -260,7 +278,7 @@ def watch_run(
         finally: screen.clear(); _end(p)
     return p.returncode, w
 
-# %% ../../nbs/reproduce/cli.ipynb #8b76dc77
+# %% ../../nbs/reproduce/cli.ipynb #5134bd0a
 def findings(
     out:Path,     # The run's folder
     scale:str='', # Its scale
@@ -273,6 +291,7 @@ def findings(
     name = Path(s.get('corpus', '')).name
     return ['', f'Found at scale {scale or s.get("scale", "?")}' + (f', on {name}, seed {s["seed"]}' if s else '') + ':', *(f'  - {x}' for x in r.get('findings', [])), f'Report: {out/"report.html"}']
 
+# %% ../../nbs/reproduce/cli.ipynb #ebfef2b0
 def failure(
     w:Watch,  # What was seen
     out:Path, # The run's folder
@@ -282,7 +301,7 @@ def failure(
     why = f'{failed[0]["node"]} failed: {failed[0]["note"]}' if failed else ' '.join(w.errors).strip()[:500] or 'Snakemake ended with an error'
     return f'{why.rstrip(".")}. The log is {out/"snakemake.log"}; the same command goes on from what is done.'
 
-# %% ../../nbs/reproduce/cli.ipynb #5821bae2
+# %% ../../nbs/reproduce/cli.ipynb #dab1f815
 def _dry_run(a, out, settings):
     with tempfile.TemporaryDirectory() as d:
         path = Path(d)/'run.json'; write_whole(path, json.dumps(settings))
@@ -293,6 +312,7 @@ def _dry_run(a, out, settings):
     print('Everything is up to date.' if not w.total else 'Would run: ' + ', '.join(f'{w.total[r]} x {r}' for r in sorted(w.total, key=[*settings['weights'], *w.total].index)) + '.')
     return 0
 
+# %% ../../nbs/reproduce/cli.ipynb #7f899055
 def run_command(
     a, # Parsed words
 )->int: # Exit status
@@ -312,7 +332,7 @@ def run_command(
     print('\n'.join(findings(out, a.scale)))
     return 0
 
-# %% ../../nbs/reproduce/cli.ipynb #c7330856
+# %% ../../nbs/reproduce/cli.ipynb #6b194b09
 def text_command(
     a, # Parsed words
 )->int: # Exit status
@@ -339,6 +359,7 @@ def text_command(
     p.update(1, 1, f'{time.time() - start:.0f} s', 'done')
     return 0
 
+# %% ../../nbs/reproduce/cli.ipynb #81786497
 def report_command(
     a, # Parsed words
 )->int: # Exit status
@@ -352,6 +373,7 @@ def report_command(
     print('\n'.join(findings(out)))
     return 0
 
+# %% ../../nbs/reproduce/cli.ipynb #3a0bf926
 def docs_command(
     a, # Parsed words
 )->int: # Exit status

@@ -5,19 +5,20 @@ __all__ = ['COLOURS', 'MARKS', 'DIVERGING', 'INK', 'GRID', 'KINDS', 'colour', 'm
            'base_test_figure', 'weights_figure', 'above_null', 'moran_figure', 'correlogram_figure', 'bands_figure',
            'signature_figure', 'robustness_figure', 'phases', 'training_figure', 'price_figure', 'all_figures']
 
-# %% ../../nbs/reproduce/figures.ipynb #a3e1785c
+# %% ../../nbs/reproduce/figures.ipynb #c8ae5ed1
 import contextlib
 import io
 import re
 from dataclasses import dataclass, field
 
 import numpy as np
+from fastcore.basics import patch
 
 from ..evaluation.robustness import say_threshold
 from ..evaluation.spatial import morans_i
 from .results import Run, Runs
 
-# %% ../../nbs/reproduce/figures.ipynb #9bffeba7
+# %% ../../nbs/reproduce/figures.ipynb #dce22aea
 COLOURS = dict(base='#777777', base_reordered='#E69F00', base_continued='#3AA0DB', no_fzr='#009E73', full_stack='#D55E00', highway='#CC79A7', tlf='#0072B2',
                tlf_minus_fzr='#B8A800', forgiveness_only='#8C6D31', pfg_fzr='#6A3D9A', topoloss='#A6761D', topolm='#1B9E77')
 MARKS = dict(base='o', base_reordered='s', base_continued='v', no_fzr='^', full_stack='D', highway='P', tlf='X', tlf_minus_fzr='<', forgiveness_only='>', pfg_fzr='h', topoloss='p', topolm='*')
@@ -35,6 +36,7 @@ def mark(
     "The mark of an arm"
     return MARKS.get(arm.removeprefix('rwkv_').removesuffix('_to_collapse'), '.')
 
+# %% ../../nbs/reproduce/figures.ipynb #f7ebfdf6
 def plot_style()->dict: # For `matplotlib.rc_context`
     "The settings of all figures"
     import seaborn as sns
@@ -42,7 +44,7 @@ def plot_style()->dict: # For `matplotlib.rc_context`
         'axes.spines.top': False, 'axes.spines.right': False, 'legend.frameon': False, 'text.color': INK, 'axes.labelcolor': INK, 'xtick.color': INK, 'ytick.color': INK, 'axes.edgecolor': INK,
         'axes.linewidth': .8, 'lines.linewidth': 1.4, 'grid.color': GRID, 'grid.linewidth': .7, 'figure.dpi': 100, 'svg.fonttype': 'none', 'font.sans-serif': ['DejaVu Sans'], 'font.family': 'sans-serif'}
 
-# %% ../../nbs/reproduce/figures.ipynb #6f798397
+# %% ../../nbs/reproduce/figures.ipynb #95f68eb5
 @dataclass
 class Plate:
     "A figure and the sentence under it"
@@ -57,18 +59,11 @@ class Plate:
         self.figure.savefig(b, format='png', dpi=dpi, facecolor='white')
         Image.open(b).convert('RGB').quantize(96, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(small, format='png', optimize=True)
         return small.getvalue()
-    def svg(self)->str:
-        "Inline SVG: ink is the page's own, the ground is clear, ids are those of this plate alone"
-        import matplotlib
-        b = io.StringIO()
-        with matplotlib.rc_context({'svg.hashsalt': self.name, 'svg.fonttype': 'none'}): self.figure.savefig(b, format='svg', transparent=True, metadata={'Date': None, 'Creator': None})
-        s = re.sub(r'(?s)<metadata>.*?</metadata>', '', b.getvalue()[b.getvalue().index('<svg'):]).replace(INK, 'currentColor').replace(GRID, 'var(--grid, #d9dadc)')
-        for i in ('figure_', 'axes_', 'patch_', 'line2d_', 'text_', 'xtick_', 'ytick_', 'matplotlib.axis_', 'legend_', 'LineCollection_', 'PathCollection_', 'FillBetweenPolyCollection_'): s = s.replace(f'id="{i}', f'id="{self.name}-{i}')
-        return s.replace('<svg ', f'<svg role="img" aria-label="{self.title.replace(chr(34), "")}" ', 1)
     def _ipython_display_(self):
         from IPython.display import Markdown, display
         display({'image/png': self.png(), 'text/plain': self.title}, raw=True); display(Markdown(f'*{self.caption}*'))
 
+# %% ../../nbs/reproduce/figures.ipynb #21c90cf1
 @contextlib.contextmanager
 def _draw(rows=1, columns=1, size=(6.4, 2.6), **kw):
     import matplotlib
@@ -78,10 +73,18 @@ def _draw(rows=1, columns=1, size=(6.4, 2.6), **kw):
         yield fig, fig.subplots(rows, columns, **kw)
         fig.draw_without_rendering(); fig.set_layout_engine('none')           # laid out once, so that every picture of it is the same
 
-def _key(fig, handles, labels, rows=1):
-    "One legend for the figure, below it"
-    fig.legend(handles, labels, loc='outside lower center', ncols=-(-len(labels)//rows), handletextpad=.4, columnspacing=1.2)
+# %% ../../nbs/reproduce/figures.ipynb #84d35c39
+@patch
+def svg(self:Plate)->str:
+    "Inline SVG: ink is the page's own, the ground is clear, ids are those of this plate alone"
+    import matplotlib
+    b = io.StringIO()
+    with matplotlib.rc_context({'svg.hashsalt': self.name, 'svg.fonttype': 'none'}): self.figure.savefig(b, format='svg', transparent=True, metadata={'Date': None, 'Creator': None})
+    s = re.sub(r'(?s)<metadata>.*?</metadata>', '', b.getvalue()[b.getvalue().index('<svg'):]).replace(INK, 'currentColor').replace(GRID, 'var(--grid, #d9dadc)')
+    for i in ('figure_', 'axes_', 'patch_', 'line2d_', 'text_', 'xtick_', 'ytick_', 'matplotlib.axis_', 'legend_', 'LineCollection_', 'PathCollection_', 'FillBetweenPolyCollection_'): s = s.replace(f'id="{i}', f'id="{self.name}-{i}')
+    return s.replace('<svg ', f'<svg role="img" aria-label="{self.title.replace(chr(34), "")}" ', 1)
 
+# %% ../../nbs/reproduce/figures.ipynb #5e4d0a10
 def _list(xs):
     "a, b and c"
     xs = [str(x) for x in xs]
@@ -96,6 +99,7 @@ def pct(
     v = round(100*x, digits) + 0.                                           # no −0
     return f"{v:{'+' if sign else ''}.{digits}f} %".replace('-', '−')
 
+# %% ../../nbs/reproduce/figures.ipynb #804ebea2
 def main_arm(
     runs:Runs, # Any arms
 )->str|None: # Its name; None where no arm was pulsed
@@ -141,13 +145,19 @@ def weights_figure(
     tail = f": Moran's I (queen) of the whole matrix goes from {row[0]['moran_queen']:.3f} to {row[1]['moran_queen']:.3f}" + ('' if row[1].get('null_queen') is None else f", and the same dose takes white noise to {row[1]['null_queen']:.3f}") + '.' if all(row) else '.'
     return Plate('weights', title.replace('W$_o$', 'W_o'), fig, f'A piece of {w[0].shape[0]} by {w[0].shape[1]} weights on one scale, before and after a dose of {after.dose:.3g}{tail}'.replace('-0.000', '0.000').replace('-0', '−0'))
 
-# %% ../../nbs/reproduce/figures.ipynb #f0da6d3a
+# %% ../../nbs/reproduce/figures.ipynb #86c80c55
 def above_null(
     row:dict, # Of the spatial table
 )->bool:
     "Is Moran's I of this matrix more than two standard deviations above its matched-dose null?"
     return row['moran_queen'] > row['null_queen'] + 2*max(row.get('null_queen_sd') or 0, 1e-4)
 
+# %% ../../nbs/reproduce/figures.ipynb #789a72ef
+def _key(fig, handles, labels, rows=1):
+    "One legend for the figure, below it"
+    fig.legend(handles, labels, loc='outside lower center', ncols=-(-len(labels)//rows), handletextpad=.4, columnspacing=1.2)
+
+# %% ../../nbs/reproduce/figures.ipynb #ce28db24
 def moran_figure(
     runs:Runs, # With a spatial table
 )->Plate:
@@ -249,7 +259,7 @@ def robustness_figure(
     half = _list([f"{say_threshold(r.evaluation['robustness']['threshold']['noise'], True)} for {a}" for a, r in runs.items() if r.evaluation['robustness']['measurable'] and 'noise' in r.evaluation['robustness']['threshold']] or ['not measurable for any arm'])
     return Plate('robustness', title, fig, f'Noise that takes half of what the feed-forward layers are worth: {half}; dotted lines are the undisturbed scores, bands the 95 % intervals.')
 
-# %% ../../nbs/reproduce/figures.ipynb #b8c2f3af
+# %% ../../nbs/reproduce/figures.ipynb #97052e43
 def phases(
     log:list[dict], # Of train.json
 )->dict: # 'ramp', 'held', 'noise': (first, last) sentence, where there is such a phase
@@ -262,6 +272,7 @@ def phases(
     if x.max(initial=0) > 0: out['noise'] = (float(s[max(int(np.argmax(x > 0)) - 1, 0)]), float(s[-1]))
     return out
 
+# %% ../../nbs/reproduce/figures.ipynb #5c747485
 def training_figure(
     runs:Runs, # Trained arms among them
 )->Plate:

@@ -18,7 +18,7 @@ from ..evaluation.robustness import say_threshold
 from .figures import Plate, _list, above_null, all_figures, main_arm, pct
 from .results import Run, Runs, load_runs, price, save_json
 
-# %% ../../nbs/reproduce/report.ipynb #8004c1b3
+# %% ../../nbs/reproduce/report.ipynb #7ea3e394
 def verdict(
     lo:float, # 95 % interval of an effect whose claimed direction is up
     hi:float, # Its upper end
@@ -30,6 +30,7 @@ def verdict(
     if lo > none: return 'fails' if control else 'holds'
     return 'fails' if hi < none else 'undecided'
 
+# %% ../../nbs/reproduce/report.ipynb #6e24ebbe
 def within(
     lo:float,     # 95 % interval of a cost
     hi:float,     # Its upper end
@@ -39,6 +40,7 @@ def within(
     if not lo <= hi: raise ValueError(f'An interval from {lo} to {hi} is upside down.')
     return 'holds' if hi <= margin else 'fails' if lo > margin else 'undecided'
 
+# %% ../../nbs/reproduce/report.ipynb #16534767
 def difference(
     a:tuple, # value, lo, hi of one arm
     b:tuple, # value, lo, hi of the other
@@ -59,7 +61,7 @@ def say_scale(
     what = f"{e.get('name') or next((r.evaluation['model'] for a, r in runs.items() if a == 'base'), e['model'])}" + (f" ({size/1e6:.1f} M parameters)" if size else '') + f", {'one seed' if seeds == 1 else f'{seeds} seeds'}, {t.get('sentences', 0):,} sentences of {t.get('corpus', e.get('corpus'))}" + (f" ({t['tokens']/1e6:.1f} M tokens)" if t.get('tokens') else '')
     return f"Smoke scale: {what}; this shows that the machinery works and is no evidence for or against the paper." if e.get('scale') in SMALL else f"Scale {e.get('scale')}: {what}."
 
-# %% ../../nbs/reproduce/report.ipynb #d34dc6cc
+# %% ../../nbs/reproduce/report.ipynb #32286a0c
 def base_numbers(
     e:dict, # An evaluation.json
 )->dict: # gain (nats), under (share of the unigram's), zero, mean (share of the gain given back), passed
@@ -68,6 +70,7 @@ def base_numbers(
     back = {k: (e['floors'][k]['ce'] - ce)/gain if gain > 0 else None for k in ('zero', 'mean')}
     return dict(gain=gain, under=gain/uni, **back, passed=gain > 0 and gain/uni >= .25 and min(back.values()) >= .5)
 
+# %% ../../nbs/reproduce/report.ipynb #714f5704
 def say_base(
     run:Run, # Usually base
 )->str:
@@ -79,7 +82,7 @@ def say_base(
     why = 'its feed-forward layers do too little for robustness and geography to mean much' if min(b['zero'], b['mean']) < .5 else 'it has learned too little (at least 25 % were asked for)'
     return f'The base falls short of its test: {facts}; {why}.'
 
-# %% ../../nbs/reproduce/report.ipynb #aeac595a
+# %% ../../nbs/reproduce/report.ipynb #53e299bb
 MARGIN = .01
 
 def say_price(
@@ -90,13 +93,13 @@ def say_price(
     base:dict|None=None, # The price against the untrained base
 )->str:
     "The price in cross-entropy, by the margin rule; continued training itself may have cost something, so the base stands beside it"
-    numbers = f"{pct(p['relative'], 1, True)} cross-entropy against base_continued (95 % interval {pct(p['relative_lo'], 1, True)} to {pct(p['relative_hi'], 1, True)}) at a dose of {dose:.2g}"
+    numbers = f"{pct(p['relative'], 1, True)} cross-entropy against base_continued (95 % interval {pct(p['relative_lo'], 1, True)} to {pct(p['relative_hi'], 1, True)}) at a dose of {dose:.3g}"
     v = within(p['relative_lo'], p['relative_hi'], margin)
     tail = f" Against the untrained base it is {pct(base['relative'], 1, True)} ({pct(base['relative_lo'], 1, True)} to {pct(base['relative_hi'], 1, True)})." if base else ''
     if p['relative_hi'] < 0: return f'Price: none; {arm} has {numbers}.{tail}'
     return f"Price: {arm} costs {numbers}, " + dict(holds=f'within the {pct(margin)} margin.', fails=f'more than the {pct(margin)} margin: it is not free.', undecided=f'and whether that is within the {pct(margin)} margin is undecided.')[v] + tail
 
-# %% ../../nbs/reproduce/report.ipynb #8dbf593e
+# %% ../../nbs/reproduce/report.ipynb #d584180e
 def spatial_numbers(
     run:Run, # A pulsed arm
 )->dict: # above, of; moran, null (means over all matrices); line, line_null, line_above, line_of (activations)
@@ -106,6 +109,7 @@ def spatial_numbers(
     return dict(above=sum(map(above_null, s)), of=len(s), moran=mean([r['moran_queen'] for r in s]), null=mean([r['null_queen'] for r in s]), line=mean([r['mean'] for r in a]), line_null=mean([max(r['null_diffused'], r.get('null_noise_diffused') or -1) for r in a]),
                 line_above=sum(r['mean'] - 2*r['sd']/max(r.get('n') or 1, 1)**.5 > max(r['null_diffused'], r.get('null_noise_diffused') or -1) for r in a), line_of=len(a))
 
+# %% ../../nbs/reproduce/report.ipynb #8965135d
 def say_spatial(
     n:dict,  # From `spatial_numbers`
     arm:str, # Its name
@@ -118,7 +122,7 @@ def say_spatial(
     more = n['line_above'] > n['line_of']/2
     return weights + f"; activations (1-D) have {n['line']:.3f} against {n['line_null']:.3f} for the higher of their nulls (base or noise, pulsed and not trained), " + (f"above it in {n['line_above']} of {n['line_of']} layers." if more else f"not above it in most layers ({n['line_above']} of {n['line_of']}).")
 
-# %% ../../nbs/reproduce/report.ipynb #eff6a37e
+# %% ../../nbs/reproduce/report.ipynb #df778b32
 def _signature(run, task):
     s = run.evaluation['signatures'][task]
     return s['accuracy'], *s['ci']
@@ -129,6 +133,7 @@ def tasks(
     "The signature tasks of an evaluation"
     return [k for k in run.evaluation['signatures'] if ':' in k]
 
+# %% ../../nbs/reproduce/report.ipynb #143d5b24
 def say_signatures(
     runs:Runs, # With full_stack, and base_reordered for the control
     arm:str,   # The arm in question
@@ -137,9 +142,10 @@ def say_signatures(
     task = tasks(runs[arm])[-1]; s, me = runs[arm].evaluation['signatures'], _signature(runs[arm], task); say = lambda x: f'{pct(x[0])} ({pct(x[1])} to {pct(x[2])})'
     if me[1] <= s['chance']: return f"Signatures: at {task} {arm} names {say(me)} of {s['n_tokens']} tokens, not shown to be above chance ({pct(s['chance'], 1)})."
     out = f"Signatures: at {task} {arm} names {say(me)} of {s['n_tokens']} tokens, chance {pct(s['chance'], 1)}"
-    if 'base_reordered' in runs:
-        free = _signature(runs['base_reordered'], task); v = verdict(*difference(me, free)[1:])
-        out += f'; base_reordered, which costs no training, {say(free)}: ' + dict(holds='the arm is better', fails='the arm is worse, so this geography adds nothing', undecided='no difference is shown')[v]
+    for other, note in dict(base_continued='without the method', base_reordered='sorted and not trained').items():
+        if other not in runs or other == arm: continue
+        free = _signature(runs[other], task); v = verdict(*difference(me, free)[1:])
+        out += f'; {other}, {note}, {say(free)}: ' + dict(holds='the arm is better', fails='the arm is worse', undecided='no difference is shown')[v]
     cos = s[task].get('cosine')
     if cos is not None: out += f", and the nearest cosine on raw activations names {pct(cos)}{'' if cos < me[0] else ', as many or more'}"
     if 'no_fzr' in runs and arm != 'no_fzr':
@@ -147,13 +153,14 @@ def say_signatures(
         out += '. Fuzzy recall ' + dict(holds=f'improves it from {say(old)} in no_fzr', fails=f'makes it worse than {say(old)} in no_fzr', undecided=f'makes no difference that can be seen (no_fzr {say(old)})')[v]
     return out + '.'
 
-# %% ../../nbs/reproduce/report.ipynb #f906e49e
+# %% ../../nbs/reproduce/report.ipynb #1ea6bb85
 def _reach(t):
     "Threshold and interval, with infinity where it was not reached"
     far = lambda v: math.inf if v is None else v
     ci = t.get('relative_ci') or (t['relative'], t['relative'])
     return far(t['relative']), far(ci[0]), far(ci[1])
 
+# %% ../../nbs/reproduce/report.ipynb #d698f534
 def compare_thresholds(
     a:dict, # One kind of `threshold`
     b:dict, # The same of the other arm
@@ -162,6 +169,7 @@ def compare_thresholds(
     (_, alo, ahi), (_, blo, bhi) = _reach(a), _reach(b)
     return 'higher' if alo > bhi else 'lower' if ahi < blo else 'undecided'
 
+# %% ../../nbs/reproduce/report.ipynb #42c41c86
 def say_robustness(
     runs:Runs, # base_continued (or base), no_fzr and the arm
     arm:str,   # The arm in question
@@ -206,7 +214,7 @@ def _paper(table, arm, key):
     v = x[key]
     return pct(v) if table == 'signatures' else f'{v:g}' if table == 'robustness' else f'{v:.3f}'.replace('-', '−')
 
-# %% ../../nbs/reproduce/report.ipynb #1186413d
+# %% ../../nbs/reproduce/report.ipynb #f4948a77
 def _cell(v):
     if v is None or (isinstance(v, float) and math.isnan(v)): return '–'
     if isinstance(v, bool): return 'yes' if v else 'no'
@@ -223,13 +231,12 @@ def table_html(
     number = {k: all(isinstance(r.get(k), (int, float, type(None))) or str(r.get(k))[:1] in '–−+>0123456789' or r.get(k) == 'not measurable' for r in rows) for k in rows[0]}
     head = ''.join(f'<th{" class=n" if number[k] else ""}>{html.escape(str(k))}</th>' for k in rows[0])
     body = ''.join('<tr>' + ''.join(f'<td{" class=n" if number[k] else ""}>{_cell(r.get(k))}</td>' for k in rows[0]) + '</tr>' for r in rows)
-    return f'<div class="scroll"><table>{f"<caption>{html.escape(caption)}</caption>" if caption else ""}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="scroll"><table{" class=wide" if len(rows[0]) > 10 else ""}>{f"<caption>{html.escape(caption)}</caption>" if caption else ""}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
+# %% ../../nbs/reproduce/report.ipynb #4318fd72
 def _mean(xs):
     xs = [x for x in xs if x is not None]
     return sum(xs)/len(xs) if xs else None
-
-def _ci(a, lo, hi, d=0): return f'{pct(a, d)} ({pct(lo, d)} to {pct(hi, d)})'
 
 def base_table(
     runs:Runs, # Any arms
@@ -242,6 +249,9 @@ def base_table(
                      'gives back ': pct(b['mean']) if b['mean'] is not None else None, 'accuracy': pct(e['clean']['accuracy'], 1), 'zeroed': pct(e['floors']['zero']['accuracy'], 1), 'at mean': pct(e['floors']['mean']['accuracy'], 1), 'FFN share': None if not e.get('ffn_share') else pct(_mean([x['share'] for x in e['ffn_share']]))})
     return rows
 
+# %% ../../nbs/reproduce/report.ipynb #7d8f9a44
+def _ci(a, lo, hi, d=0): return f'{pct(a, d)} ({pct(lo, d)} to {pct(hi, d)})'
+
 def score_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
@@ -252,6 +262,7 @@ def score_table(
         return {'arm': a, 'dose Σp': f'{r.dose:.3g}', 'CE (95 % interval)': f"{c['ce']:.3f} ({c['ce_ci'][0]:.3f} to {c['ce_ci'][1]:.3f})", 'token accuracy': _ci(c['accuracy'], *c['accuracy_ci'], 1), 'price: CE over base_continued': '–' if p is None else f'{pct(p.relative, 1, True)} ({pct(p.relative_lo, 1, True)} to {pct(p.relative_hi, 1, True)})', 'tokens scored': r.evaluation.get('tokens_scored')}
     return [row(a, r) for a, r in runs.items()]
 
+# %% ../../nbs/reproduce/report.ipynb #95cf93d7
 def made_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
@@ -259,7 +270,7 @@ def made_table(
     number = lambda v: None if v is None or v != v else int(v)
     return [{'arm': t.arm, 'dose Σp': f'{t.dose:.3g}', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
 
-# %% ../../nbs/reproduce/report.ipynb #e5b6819c
+# %% ../../nbs/reproduce/report.ipynb #556ee0ba
 def spatial_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
@@ -272,6 +283,7 @@ def spatial_table(
                          'effective rank': None if m('effective_rank') is None else f"{m('effective_rank'):.0f}", 'of the null': None if m('null_rank') is None else f"{m('null_rank'):.0f}", "paper: Moran's I": _paper('spatial', a, 'moran_2d') if role == 'down' else '–', 'paper: RCI': _paper('spatial', a, 'rci_2d') if role == 'down' else '–'})
     return rows
 
+# %% ../../nbs/reproduce/report.ipynb #bc65b534
 def activation_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
@@ -279,6 +291,7 @@ def activation_table(
     return [{'arm': a, "1-D Moran's I": _mean([x['mean'] for x in v]), 'sd over tokens': _mean([x['sd'] for x in v]), 'null: base, pulsed': _mean([x.get('null_diffused') for x in v]), 'null: noise, pulsed': _mean([x.get('null_noise_diffused') for x in v]), 'tokens': v[0].get('n'), 'paper': _paper('spatial', a, 'moran_1d')}
             for a, r in runs.items() if (v := r.evaluation.get('activation_moran'))]
 
+# %% ../../nbs/reproduce/report.ipynb #c4c622f8
 def signature_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
@@ -291,6 +304,7 @@ def signature_table(
             rows.append({'arm': a, 'task': k, 'right (95 % interval)': _ci(t['accuracy'], *t['ci']), 'chance': pct(s['chance'], 1), 'nearest cosine': p('cosine'), 'labels shuffled': p('shuffled_labels'), 'permuted differently': p('permuted_differently'), 'encoder only': p('encoder'), 'decoder only': p('decoder'), 'paper': _paper('signatures', a, i) if i < 2 else '–'})
     return rows
 
+# %% ../../nbs/reproduce/report.ipynb #9473f3cd
 def robustness_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
@@ -302,7 +316,7 @@ def robustness_table(
                      'blur': say('blur'), 'paper  ': _paper('robustness', a, 'blur'), 'ratio': None if v.get('ratio') is None else f"{v['ratio']:.2f}"})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #666fcad7
+# %% ../../nbs/reproduce/report.ipynb #3aee0ede
 STYLE = '''
 :root{color-scheme:light dark;--bg:#fdfdfc;--ink:#1b1c1e;--soft:#5b5e63;--grid:#d9dadc;--panel:#f4f4f2;--mark:#0a63a8;--warn:#fff4dc;--edge:#d9a400}
 @media (prefers-color-scheme:dark){:root{--bg:#16181b;--ink:#e4e5e7;--soft:#a2a6ac;--grid:#3a3d42;--panel:#1e2125;--mark:#7cb8ea;--warn:#33290f;--edge:#a77e00}}
@@ -310,7 +324,7 @@ STYLE = '''
 h1{font-size:1.7rem;line-height:1.2;margin:.4rem 0}h2{font-size:1.25rem;margin:2.6rem 0 .4rem;padding-top:.6rem;border-top:1px solid var(--grid)}h3{font-size:1rem;margin:1.4rem 0 .3rem}
 p{margin:.5rem 0}.soft,figcaption,caption{color:var(--soft);font-size:.9rem}a{color:var(--mark)}code{font:.88em ui-monospace,Menlo,Consolas,monospace;background:var(--panel);padding:.1em .3em;border-radius:3px;white-space:pre-wrap}
 .warn{background:var(--warn);border-left:4px solid var(--edge);padding:.6rem .9rem;margin:1rem 0}ol.found{padding-left:1.3rem}ol.found li{margin:.45rem 0}
-.scroll{overflow-x:auto;margin:.6rem 0}table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums;min-width:100%}caption{text-align:left;padding:.2rem 0}th,td{padding:.28rem .6rem;text-align:left;border-bottom:1px solid var(--grid);white-space:nowrap}th{font-weight:600;vertical-align:bottom;white-space:normal;min-width:4.2rem}td.n,th.n{text-align:right}
+.scroll{overflow-x:auto;margin:.6rem 0}table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums;min-width:100%}caption{text-align:left;padding:.2rem 0}th,td{padding:.28rem .6rem;text-align:left;border-bottom:1px solid var(--grid);white-space:nowrap}th{font-weight:600;vertical-align:bottom;white-space:normal;min-width:4.2rem}td.n,th.n{text-align:right}.wide th,.wide td{padding:.28rem .3rem}.wide th{min-width:3rem}
 tbody tr:hover{background:var(--panel)}td:first-child,th:first-child{position:sticky;left:0;background:var(--bg)}
 figure{margin:1rem 0 1.6rem}.plot{overflow-x:auto}.plot svg{display:block;width:100%;min-width:30rem;max-width:54rem;height:auto;margin:auto}.plot svg text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,sans-serif!important}figcaption{max-width:54rem;margin:.3rem auto 0}
 details{margin:.6rem 0}summary{cursor:pointer;color:var(--mark)}nav{font-size:.9rem}nav a{margin-right:.9rem;white-space:nowrap}@media print{details{display:block}}
@@ -325,15 +339,18 @@ SECTIONS = [ # anchor, title, sentence, tables, figures
     ('robustness', 'Disturbance', 'Token accuracy, teacher-forced, all sites disturbed. A threshold is the strength that takes half of the way from the undisturbed score down to the floor (the higher of the two ablations); with less than 10 points between them it is not measurable. Ratio: non-hub noise over noise. Intervals resample windows. The paper [Table 4] does not state its floor.', [('', robustness_table)], ['robustness']),
 ]
 
-# %% ../../nbs/reproduce/report.ipynb #03c2e8b0
+# %% ../../nbs/reproduce/report.ipynb #eaed4990
 def _figure(plate): return f'<figure id="fig-{plate.name}"><div class="plot">{plate.svg()}</div><figcaption>{html.escape(plate.caption)}</figcaption></figure>'
 
 def _limits(runs, missing):
     kinds = list(dict.fromkeys(r.train.get('forgiveness') for a, r in runs.items() if r.trained and r.dose > 0))
     out = [f'Forgiveness: {FORGIVENESS.get(k, k)}.' for k in kinds if k] + ["The paper's numbers come from other models, text, doses and scores (BLEU among them): beside ours they give the order of magnitude, no comparison.",
            'Intervals resample windows, tokens or draws of one run; they do not hold the spread between seeds.' if len({r.evaluation.get('seed') for r in runs.values()}) == 1 else '']
-    if any(r.dose > 0 for r in runs.values()): out.append(f"The dose Σp is {_list(sorted({f'{r.dose:.2g}' for r in runs.values() if r.dose > 0}))} a matrix; the paper's is not stated, and we reckon 5.4 from its schedule.")
+    if any(r.dose > 0 for r in runs.values()): out.append(f"The dose Σp is {_list(sorted({f'{r.dose:.3g}' for r in runs.values() if r.dose > 0}))} a matrix; the paper's is not stated, and we reckon 5.4 from its schedule.")
     return [o for o in out if o] + [f'Not shown, {k}: {v}' for k, v in missing.items()]
+
+# %% ../../nbs/reproduce/report.ipynb #027e43d7
+def _versions(run): return 'Versions: ' + ', '.join(f'{k} {v}' for k, v in (run.evaluation.get('versions') or {}).items()) + '.'
 
 def page(
     runs:Runs, # Arms of one folder
@@ -353,9 +370,7 @@ def page(
     body = [re.sub(r'(?<=\d) %(?!\w)', '\u00a0%', b) for b in body]
     return f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>Forgive and Forget: report</title><style>{STYLE}</style></head><body>{"".join(body)}</body></html>\n'
 
-def _versions(run): return 'Versions: ' + ', '.join(f'{k} {v}' for k, v in (run.evaluation.get('versions') or {}).items()) + '.'
-
-# %% ../../nbs/reproduce/report.ipynb #b9de6fc6
+# %% ../../nbs/reproduce/report.ipynb #6b443681
 def verdicts(
     runs:Runs, # base_continued, base_reordered, no_fzr and full_stack as far as there are
 )->dict: # Claim → 'holds', 'fails', 'undecided' at this scale
@@ -375,6 +390,7 @@ def verdicts(
         if b and kind in r['threshold'] and kind in b['threshold']: out[claim] = 'not measurable' if not (r['measurable'] and b['measurable']) else dict(higher='holds', lower='fails', undecided='undecided')[compare_thresholds(r['threshold'][kind], b['threshold'][kind])]
     return out
 
+# %% ../../nbs/reproduce/report.ipynb #26262254
 def write_report(
     runs:Runs|str|Path, # Runs, or their folder
     out:str|Path='',    # A file ending in .html, or a folder; by default the runs' folder

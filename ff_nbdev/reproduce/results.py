@@ -5,7 +5,7 @@ __all__ = ['PACKAGES', 'ROLES', 'UNTRAINED', 'QUICK', 'NEEDED', 'commit', 'prove
            'example_runs', 'settings_of', 'command_for', 'Run', 'load_run', 'paired_interval', 'price', 'Runs',
            'load_runs']
 
-# %% ../../nbs/reproduce/results.ipynb #74a9c86b
+# %% ../../nbs/reproduce/results.ipynb #5774bc0c
 import json
 import math
 import os
@@ -16,16 +16,9 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+from fastcore.basics import patch
 
-# %% ../../nbs/reproduce/results.ipynb #94a941d2
-PACKAGES = ['ff_nbdev', 'torch', 'transformers', 'numpy', 'scipy', 'accelerate', 'sentencepiece']
-
-def _cpu():
-    try: lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError: lines = []
-    names = [l.split(':', 1)[1].strip() for l in lines if l.startswith('model name')]
-    return names[0] if names else platform.processor() or platform.machine() or 'unknown processor'
-
+# %% ../../nbs/reproduce/results.ipynb #7b4dca96
 def _git(folder, *args):
     try: r = subprocess.run(['git', '-C', str(folder), *args], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError): return None
@@ -41,6 +34,15 @@ def commit(
         if _git(folder, 'ls-files', '--error-unmatch', '__init__.py') is None: return None
     head = _git(folder, 'rev-parse', '--short=12', 'HEAD')
     return head and head + ('+' if _git(folder, 'status', '--porcelain', '--untracked-files=no') else '')
+
+# %% ../../nbs/reproduce/results.ipynb #bd60b85b
+PACKAGES = ['ff_nbdev', 'torch', 'transformers', 'numpy', 'scipy', 'accelerate', 'sentencepiece']
+
+def _cpu():
+    try: lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError: lines = []
+    names = [l.split(':', 1)[1].strip() for l in lines if l.startswith('model name')]
+    return names[0] if names else platform.processor() or platform.machine() or 'unknown processor'
 
 def provenance()->dict: # `commit`, `versions` (package → version), `hardware` (device, cpu, cores, threads, gpu)
     "What ran, on what: versions, commit, hardware"
@@ -62,7 +64,7 @@ def hardware_name(
     if hardware.get('gpu'): return hardware['gpu']
     return f"{hardware.get('cpu', 'cpu')}, {(n := hardware.get('threads', '?'))} thread{'' if n == 1 else 's'}"
 
-# %% ../../nbs/reproduce/results.ipynb #56f551a6
+# %% ../../nbs/reproduce/results.ipynb #931abbdb
 def plain(
     x,          # Numbers, strings, lists, dicts, numpy arrays, tensors, paths
     where:str='', # Its place, for the error message
@@ -79,6 +81,7 @@ def plain(
     if isinstance(x, Path): return x.name
     raise TypeError(f'{where or "the value"} is a {type(x).__name__}, which JSON cannot hold: turn it into numbers, text, lists or dicts.')
 
+# %% ../../nbs/reproduce/results.ipynb #468721d7
 def save_json(
     data:dict,      # The result
     path:str|Path,  # A file name ending in .json
@@ -170,10 +173,7 @@ def example_runs(
         save_json(dict(common, forgiveness='two_letter', **result), out/'train.json'); np.savez_compressed(out/'bands.npz', **bands)
     return folder
 
-# %% ../../nbs/reproduce/results.ipynb #2abb7ec6
-NEEDED = {'evaluation.json': ['clean', 'floors', 'unigram_ce', 'spatial', 'signatures', 'robustness', 'dose', 'sentences'],
-          'train.json': ['log', 'valid', 'dose', 'sentences', 'tokens', 'seconds']}
-
+# %% ../../nbs/reproduce/results.ipynb #071746e7
 def settings_of(
     folder:str|Path, # A folder of arms
 )->dict: # {} where there is no run.json
@@ -187,6 +187,7 @@ def _usual(scale):
     try: return read_scale(scale)
     except (ValueError, OSError): return {}
 
+# %% ../../nbs/reproduce/results.ipynb #84c4502b
 def command_for(
     folder:str|Path, # A run folder such as runs/quick/full_stack
 )->str: # The line to type
@@ -202,6 +203,10 @@ def command_for(
     if top.name != scale: words.append(f'--out runs/{top.name}')
     return ' '.join(words)
 
+# %% ../../nbs/reproduce/results.ipynb #e5d207b5
+NEEDED = {'evaluation.json': ['clean', 'floors', 'unigram_ce', 'spatial', 'signatures', 'robustness', 'dose', 'sentences'],
+          'train.json': ['log', 'valid', 'dose', 'sentences', 'tokens', 'seconds']}
+
 def _read(path, kind):
     if not path.exists(): raise FileNotFoundError(f'{path.parent} is half finished: {path.name} is missing. Make it with: {command_for(path.parent)}')
     try: data = json.loads(path.read_text(encoding='utf-8'))
@@ -210,13 +215,14 @@ def _read(path, kind):
     if lack: raise ValueError(f'{path} lacks {", ".join(lack)}: another version wrote it. Delete it and make it again with: {command_for(path.parent)}')
     return data
 
+# %% ../../nbs/reproduce/results.ipynb #b609649d
 def _arrays(path):
     if not path.exists(): return {}
     try:
         with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in z.files}
     except Exception as e: raise ValueError(f'{path} cannot be read ({type(e).__name__}): it was cut off. Delete it and make it again with: {command_for(path.parent)}') from None
 
-# %% ../../nbs/reproduce/results.ipynb #a5e356c3
+# %% ../../nbs/reproduce/results.ipynb #d06f6a22
 @dataclass
 class Run:
     "One arm: its evaluation, its training (None where there was none) and their arrays"
@@ -232,6 +238,7 @@ class Run:
     def trained(self): return self.train is not None
     def __repr__(self): return f"Run({self.arm}: dose {self.dose:g}, {self.evaluation['sentences']:,} sentences, CE {self.evaluation['clean']['ce']:.3f})"
 
+# %% ../../nbs/reproduce/results.ipynb #2d8af215
 def load_run(
     folder:str|Path, # A run folder such as runs/quick/full_stack
 )->Run:
@@ -274,22 +281,12 @@ def price(
     return dict(nats=nats, lo=lo, hi=hi, relative=nats/r['ce'], relative_lo=lo/r['ce'], relative_hi=hi/r['ce'], paired=paired,
                 resampled='held-out windows, paired' if paired else 'held-out text of each arm, unpaired')
 
-# %% ../../nbs/reproduce/results.ipynb #d4b322d2
+# %% ../../nbs/reproduce/results.ipynb #39962f64
 class Runs(dict):
     "Arms by name, base first, and their tables (pandas)"
     def _table(self, rows):
         import pandas as pd
         return pd.DataFrame([dict(arm=a, **r) for a, run in self.items() for r in rows(run)])
-    @property
-    def arms(self):
-        "What each row was made with"
-        def rows(run):
-            e, t = run.evaluation, run.train or {}
-            src = t or e
-            yield dict(dose=run.dose, total_dose=t.get('total_dose'), sentences=t.get('sentences', 0), tokens=t.get('tokens', 0), seed=e.get('seed', t.get('seed')), parameters=e.get('parameters') or t.get('parameters'),
-                       seconds=t.get('seconds'), hardware=hardware_name(src.get('hardware')), commit=src.get('commit') or e.get('commit'), forgiveness=t.get('forgiveness'),
-                       ce=e['clean']['ce'], ce_lo=e['clean']['ce_ci'][0], ce_hi=e['clean']['ce_ci'][1], accuracy=e['clean']['accuracy'], scale=e.get('scale'), command=command_for(run.folder))
-        return self._table(rows)
     @property
     def spatial(self): return self._table(lambda run: run.evaluation['spatial'])
     @property
@@ -300,27 +297,48 @@ class Runs(dict):
     def valid(self): return self._table(lambda run: run.train['valid'] if run.train else [])
     @property
     def share(self): return self._table(lambda run: run.evaluation.get('ffn_share', []))
-    @property
-    def signatures(self):
-        "Accuracy of 16:1 and 16:16 with the controls"
-        def rows(run):
-            s = run.evaluation['signatures']
-            for k in [k for k in s if ':' in k]:
-                yield dict(task=k, accuracy=s[k]['accuracy'], lo=s[k]['ci'][0], hi=s[k]['ci'][1], chance=s['chance'], **{c: s[k].get(c) for c in ('cosine', 'shuffled_labels', 'permuted_differently', 'encoder', 'decoder')})
-        return self._table(rows)
-    @property
-    def robustness(self):
-        "Score against the strength of each disturbance"
-        def rows(run):
-            for kind in ('noise', 'blur', 'nonhub'):
-                for p in run.evaluation['robustness'].get(kind, []):
-                    yield dict(kind=kind, strength=p['b'] if 'b' in p else p['x'], accuracy=p['accuracy'], lo=p.get('lo'), hi=p.get('hi'))
-        return self._table(rows)
-    def prices(self, reference='base_continued'):
-        "Cross-entropy over that of the reference, for every arm that has a model of its own"
-        if reference not in self: raise KeyError(f'{reference} is not among the runs ({", ".join(self)}): the price needs it. Make it with: {command_for(next(iter(self.values())).folder)}')
-        return self._table(lambda run: [price(run, self[reference])] if run.arm != reference else [])
-    def _repr_html_(self): return self.arms.drop(columns=['command', 'hardware'])._repr_html_()
+
+# %% ../../nbs/reproduce/results.ipynb #1c9a56ef
+@patch(as_prop=True)
+def arms(self:Runs):
+    "What each row was made with"
+    def rows(run):
+        e, t = run.evaluation, run.train or {}
+        src = t or e
+        yield dict(dose=run.dose, total_dose=t.get('total_dose'), sentences=t.get('sentences', 0), tokens=t.get('tokens', 0), seed=e.get('seed', t.get('seed')), parameters=e.get('parameters') or t.get('parameters'),
+                   seconds=t.get('seconds'), hardware=hardware_name(src.get('hardware')), commit=src.get('commit') or e.get('commit'), forgiveness=t.get('forgiveness'),
+                   ce=e['clean']['ce'], ce_lo=e['clean']['ce_ci'][0], ce_hi=e['clean']['ce_ci'][1], accuracy=e['clean']['accuracy'], scale=e.get('scale'), command=command_for(run.folder))
+    return self._table(rows)
+
+@patch
+def _repr_html_(self:Runs): return self.arms.drop(columns=['command', 'hardware'])._repr_html_()
+
+# %% ../../nbs/reproduce/results.ipynb #4b70051e
+@patch(as_prop=True)
+def signatures(self:Runs):
+    "Accuracy of 16:1 and 16:16 with the controls"
+    def rows(run):
+        s = run.evaluation['signatures']
+        for k in [k for k in s if ':' in k]:
+            yield dict(task=k, accuracy=s[k]['accuracy'], lo=s[k]['ci'][0], hi=s[k]['ci'][1], chance=s['chance'], **{c: s[k].get(c) for c in ('cosine', 'shuffled_labels', 'permuted_differently', 'encoder', 'decoder')})
+    return self._table(rows)
+
+# %% ../../nbs/reproduce/results.ipynb #69858071
+@patch(as_prop=True)
+def robustness(self:Runs):
+    "Score against the strength of each disturbance"
+    def rows(run):
+        for kind in ('noise', 'blur', 'nonhub'):
+            for p in run.evaluation['robustness'].get(kind, []):
+                yield dict(kind=kind, strength=p['b'] if 'b' in p else p['x'], accuracy=p['accuracy'], lo=p.get('lo'), hi=p.get('hi'))
+    return self._table(rows)
+
+# %% ../../nbs/reproduce/results.ipynb #ca2925cf
+@patch
+def prices(self:Runs, reference='base_continued'):
+    "Cross-entropy over that of the reference, for every arm that has a model of its own"
+    if reference not in self: raise KeyError(f'{reference} is not among the runs ({", ".join(self)}): the price needs it. Make it with: {command_for(next(iter(self.values())).folder)}')
+    return self._table(lambda run: [price(run, self[reference])] if run.arm != reference else [])
 
 # %% ../../nbs/reproduce/results.ipynb #a58820a9
 def load_runs(

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from .progress import Progress, read_progress
 
-# %% ../../nbs/reproduce/runner.ipynb #38ae213f
+# %% ../../nbs/reproduce/runner.ipynb #b163b336
 _scalars = {'int', 'float', 'str', 'bool', 'None'}
 
 def kinds(
@@ -37,6 +37,7 @@ def kinds(
         raise ValueError(f'{annotation!r} is no flat type: use int, float, str, bool, None or list[…] of one of them, joined by |.')
     return read(ast.parse(annotation, mode='eval').body)
 
+# %% ../../nbs/reproduce/runner.ipynb #b31de002
 def kind(
     value, # Anything
 )->str: # The name of its type, as in `kinds`
@@ -79,7 +80,7 @@ def nearest(
     near = difflib.get_close_matches(word, words, 1, .5) or [w for w in words if word and (w.startswith(word) or word.startswith(w))][:1]
     return f'did you mean {near[0]!r}?' if near else f'there {"is" if len(words) == 1 else "are"} {", ".join(words) or "none"}.'
 
-# %% ../../nbs/reproduce/runner.ipynb #6e86f38e
+# %% ../../nbs/reproduce/runner.ipynb #ae52db93
 def _source(cell): return ''.join(cell['source'])
 
 def read_notebook(
@@ -92,6 +93,7 @@ def read_notebook(
     if not isinstance(nb, dict) or 'cells' not in nb: raise ValueError(f'{path} is no notebook: it has no cells.')
     return nb
 
+# %% ../../nbs/reproduce/runner.ipynb #266c119d
 def _assignment(node, place):
     "(name, types, value) of one line of a parameters cell"
     targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, 'targets', [])
@@ -124,7 +126,7 @@ def parse_parameters(
         out[k] = (allowed, value)
     return out
 
-# %% ../../nbs/reproduce/runner.ipynb #a12ba4fd
+# %% ../../nbs/reproduce/runner.ipynb #2d789435
 def resolve(
     declared:dict,     # From `parse_parameters`
     given:dict,        # name → value
@@ -135,6 +137,7 @@ def resolve(
         if k not in declared: raise ValueError(f'{name} has no parameter {k!r}: {nearest(k, declared)}')
     return {k: as_kind(k, v, declared[k][0], name) for k, v in given.items()}
 
+# %% ../../nbs/reproduce/runner.ipynb #d6eb66ca
 def read_value(
     text:str,          # From a command line
     allowed:set[str],  # From `kinds`
@@ -144,7 +147,7 @@ def read_value(
     try: return ast.literal_eval(text)
     except (ValueError, SyntaxError): return text
 
-# %% ../../nbs/reproduce/runner.ipynb #88f91807
+# %% ../../nbs/reproduce/runner.ipynb #6e48cda5
 def _root(): return Path(sys.modules['ff_nbdev'].__file__).resolve().parent
 
 def _imported(
@@ -160,6 +163,7 @@ def _imported(
         else: continue
         yield from (x for x in names if x.split('.')[0] == 'ff_nbdev')
 
+# %% ../../nbs/reproduce/runner.ipynb #11ac0055
 def library_files(
     code, # Pieces of Python source, for example the code cells of a notebook
 )->list[Path]: # In order of their path
@@ -180,7 +184,7 @@ def library_files(
                 if f not in seen: seen.add(f); todo.append((f.read_text('utf-8'), '.'.join(['ff_nbdev', *f.parent.relative_to(root).parts])))
     return sorted(seen)
 
-# %% ../../nbs/reproduce/runner.ipynb #162c5b52
+# %% ../../nbs/reproduce/runner.ipynb #0686c66c
 def _digest_file(h, name, path):
     h.update(name.encode())
     with open(path, 'rb') as f:
@@ -196,6 +200,7 @@ def notebook_digest(
     for p in [*library_files(code), *sorted(p for p in (root/'pretrained').rglob('*') if p.is_file())]: _digest_file(h, p.relative_to(root).as_posix(), p)
     return h.hexdigest()[:16]
 
+# %% ../../nbs/reproduce/runner.ipynb #15ae82a4
 def run_key(
     nb:dict,      # A notebook's JSON
     params:dict,  # What is given to it
@@ -208,10 +213,11 @@ def run_key(
         for p in [i] if i.is_file() else sorted(p for p in i.rglob('*') if p.is_file()): _digest_file(h, p.relative_to(i.parent).as_posix(), p)
     return h.hexdigest()[:16]
 
-# %% ../../nbs/reproduce/runner.ipynb #25cbbf8c
+# %% ../../nbs/reproduce/runner.ipynb #393b6612
 class RunError(RuntimeError):
     "A notebook that failed, in one sentence"
 
+# %% ../../nbs/reproduce/runner.ipynb #a2c84415
 def alive(
     pid:int|str, # Of a process on this machine
 )->bool: # False also for no number
@@ -221,6 +227,7 @@ def alive(
     except (ValueError, OSError): return False
     return True
 
+# %% ../../nbs/reproduce/runner.ipynb #4ffedbac
 @contextlib.contextmanager
 def locked(
     path:str|Path,     # The lock file; its folder is made
@@ -244,7 +251,7 @@ def locked(
         try: yield f
         finally: f.truncate(0)
 
-# %% ../../nbs/reproduce/runner.ipynb #59f64aad
+# %% ../../nbs/reproduce/runner.ipynb #d1768c35
 def kernel_env(
     threads:int=1,           # Of the numerical libraries
     progress:Path|None=None, # Where the notebook's `Progress` writes
@@ -254,6 +261,7 @@ def kernel_env(
     return dict(env, PYTHONHASHSEED='0', TOKENIZERS_PARALLELISM='false', JUPYTER_PREFER_ENV_PATH='1', PYDEVD_DISABLE_FILE_VALIDATION='1',
         IN_TEST=None, FF_NBDEV_PROGRESS=str(progress.resolve()) if progress else None)
 
+# %% ../../nbs/reproduce/runner.ipynb #7269ffa7
 @contextlib.contextmanager
 def _environment(env):
     old = {k: os.environ.get(k) for k in env}
@@ -300,7 +308,7 @@ def _attempt(src, out, params, cwd, key, outputs, threads, p, timeout):
     p.update(1, 1, f'{seconds:.0f} s', 'done')
     return seconds
 
-# %% ../../nbs/reproduce/runner.ipynb #5627fea1
+# %% ../../nbs/reproduce/runner.ipynb #c84396fc
 def run_notebook(
     notebook:str|Path,      # With exactly one cell tagged `parameters`; it is never changed
     out:str|Path,           # The executed notebook
@@ -309,7 +317,7 @@ def run_notebook(
     inputs=(),              # Files and folders that it reads, for the run key
     outputs=(),             # Files that it must have written, seen from `cwd`
     threads:int=1,          # Of the numerical libraries
-    progress:str|Path|None=None, # Progress file; `progress.json` beside `out` by default
+    progress:str|Path|None=None, # Progress file; `NAME.progress.json` beside `out` by default
     node:str|None=None,     # Name in the progress file
     force:bool=False,       # Run even when it is up to date
     timeout:int|None=None,  # Seconds a cell may take
@@ -326,11 +334,11 @@ def run_notebook(
             say(f'{label}: up to date'); return out
         if out.with_suffix('.part.ipynb').exists(): say(f'{label}: an earlier run was cut short, so it is done again')
         out.unlink(missing_ok=True)
-        seconds = _attempt(src, out, params, cwd, key, outputs, threads, Progress(progress or out.parent/'progress.json', node or label, every=0), timeout)
+        seconds = _attempt(src, out, params, cwd, key, outputs, threads, Progress(progress or out.with_suffix('.progress.json'), node or label, every=0), timeout)
         say(f'{label}: done in {seconds:.0f} s')
     return out
 
-# %% ../../nbs/reproduce/runner.ipynb #6779de70
+# %% ../../nbs/reproduce/runner.ipynb #f8ecb363
 def _annotations(scope):
     "The annotations of a notebook's own variables"
     if '__annotations__' in scope: return scope['__annotations__']
@@ -341,6 +349,7 @@ def _injected(scope):
     cells = [c for c in scope.get('In', []) if isinstance(c, str) and c.startswith('# Parameters')]
     return {t.id for c in cells[:1] for n in ast.walk(ast.parse(c)) if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
 
+# %% ../../nbs/reproduce/runner.ipynb #f5603152
 def check_params(
     scope:dict,            # `globals()` of the notebook
     choices:dict|None=None,# name → the values allowed

@@ -20,7 +20,7 @@ import yaml
 from ..data.corpus import cache_dir
 from .runner import RunError
 
-# %% ../../nbs/reproduce/site.ipynb #477bd251
+# %% ../../nbs/reproduce/site.ipynb #92297927
 _outfile = re.compile(r'^output-file:\s*(\S+)$', re.M)
 
 def _source(cell): return ''.join(cell['source'])
@@ -32,6 +32,7 @@ def new_names(
     asked = {p.name: _outfile.search(_source(nb['cells'][0])) for p, nb in pages.items() if nb['cells']}
     return {a: Path(m[1]).with_suffix('.ipynb').name for a, m in asked.items() if m and Path(m[1]).stem != Path(a).stem}
 
+# %% ../../nbs/reproduce/site.ipynb #08ff44b5
 def fix_links(
     text:str,      # Markdown
     up:str,        # The way to the top: '' or '../'
@@ -44,7 +45,7 @@ def fix_links(
     text = re.sub(r'\[source\]\(/blob/[^)]*\)(\{[^}]*\})?', '', text)
     return re.sub(r'\]\(/(?=[\w/-]+\.html)', f']({up}', text)
 
-# %% ../../nbs/reproduce/site.ipynb #6e139cc7
+# %% ../../nbs/reproduce/site.ipynb #7b4b482e
 def sized_figure(
     output:dict, # Of a cell; changed in place
     source:str,  # Of the cell, for its caption
@@ -57,6 +58,7 @@ def sized_figure(
     png = ''.join(data['image/png']).replace('\n', '')
     data['text/html'] = f'<figure class="figure"><img src="data:image/png;base64,{png}" width="{width}" class="img-fluid">{caption}</figure>'
 
+# %% ../../nbs/reproduce/site.ipynb #b9e42575
 def prune(
     node,        # Of `_quarto.yml`
     root:Path,   # Paths in it are seen from here
@@ -72,7 +74,7 @@ def prune(
         return {k: prune(v, root) if isinstance(v, (list, dict)) else v for k, v in node.items()}
     return node
 
-# %% ../../nbs/reproduce/site.ipynb #26850b76
+# %% ../../nbs/reproduce/site.ipynb #e00b1fc3
 def prune_navigation(
     folder:Path, # With a `_quarto.yml`
     quarto:bool, # Will Quarto read it?
@@ -83,6 +85,7 @@ def prune_navigation(
     if not quarto: y['format']['html'].pop('html-math-method', None)             # smalldocs uses KaTeX anyhow
     path.write_text(yaml.safe_dump(y, sort_keys=False, allow_unicode=True), 'utf-8')
 
+# %% ../../nbs/reproduce/site.ipynb #a9bbc033
 def stage(
     cache:Path,    # What nbdev made
     dest:Path,     # A folder that is not there yet
@@ -160,7 +163,7 @@ def offline(
         css = p.read_text('utf-8'); cut = re.sub(r'@import\s*(?:url\([^)]*\)|"[^"]*"|\'[^\']*\')\s*;', '', css)
         if css != cut: p.write_text(cut, 'utf-8')
 
-# %% ../../nbs/reproduce/site.ipynb #71bac710
+# %% ../../nbs/reproduce/site.ipynb #ea5b088b
 def _checkout():
     "nbdev's settings; `RunError` outside a checkout"
     here = next((p for p in [Path.cwd(), *Path.cwd().parents] if (p/'settings.ini').exists() and (p/'nbs').is_dir()), None)
@@ -169,6 +172,7 @@ def _checkout():
     os.chdir(here)
     return get_config()
 
+# %% ../../nbs/reproduce/site.ipynb #26b47ac7
 def _processed(cfg, **kw):
     "nbdev's pages; a changed library changes pages whose notebook did not, so nothing is taken from its cache"
     import nbdev.doclinks
@@ -180,6 +184,7 @@ def _processed(cfg, **kw):
         last = str(e).strip().splitlines() or ['']
         raise RunError(f'nbdev could not prepare the pages ({last[0]} {last[-1]}): imports must stand in cells of their own, for these are run when the site is built.') from None
 
+# %% ../../nbs/reproduce/site.ipynb #bbc52bda
 def build_site(
     quarto:bool|None=None, # Render with Quarto; by default where it is installed
     n_workers:int=2,       # Processes that prepare the pages
@@ -198,7 +203,7 @@ def build_site(
     shutil.rmtree(cache, ignore_errors=True)
     return out/'index.html'
 
-# %% ../../nbs/reproduce/site.ipynb #44c17cb3
+# %% ../../nbs/reproduce/site.ipynb #5519f1d2
 def readme_text(
     nb,          # A processed notebook, as nbformat reads it
     nbs:str='nbs', # Folder of the notebooks, for links
@@ -219,6 +224,7 @@ def readme_text(
     head = f"# {front.get('title', '')}\n\n" + (f"{front['description']}\n\n" if front.get('description') else '')
     return head + re.sub(r'\n\s*\n\s*(?=\n)', '\n\n', re.sub(r'<!-- WARNING.*?-->\n*', '', md)).strip() + '\n', extra['outputs']
 
+# %% ../../nbs/reproduce/site.ipynb #47fa6c07
 def build_readme()->Path: # README.md
     "Write README.md from `nbs/index.ipynb`"
     import nbformat

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from ..mechanisms.method import PRESETS, FFConfig
 
-# %% ../../nbs/training/recipes.ipynb #57d8cec9
+# %% ../../nbs/training/recipes.ipynb #f75ea767
 @dataclass(frozen=True)
 class Scale:
     "What a scale fixes for all its arms"
@@ -27,7 +27,7 @@ class Scale:
     density:float=.15 # Share of the tokens masked (mT5)
 
 SCALES = {
-    'quick': Scale('quick', 'tiny-mt5', steps=360, batch=32, length=128, lr=1e-3, warmup=20, dose=.6, top=2., halflife=2_000., forgiveness='two_letter'),
+    'quick': Scale('quick', 'tiny-mt5', steps=420, batch=32, length=128, lr=3e-4, warmup=20, dose=1.25, top=2., halflife=2_000., forgiveness='two_letter'),
 }
 
 # %% ../../nbs/training/recipes.ipynb #1d38a7ae

@@ -3,17 +3,18 @@
 # %% auto #0
 __all__ = ['FFCallback', 'FFTrainer', 'Watch']
 
-# %% ../../nbs/training/trainer.ipynb #17de43a5
+# %% ../../nbs/training/trainer.ipynb #5b3755e7
 import time
 
 import torch
 import torch.distributed as dist
+from fastcore.basics import patch
 from transformers import Trainer, TrainerCallback
 
 from ..mechanisms.recall import usage_entropy
 from ..models.wkv import fast_wkv
 
-# %% ../../nbs/training/trainer.ipynb #80effcdf
+# %% ../../nbs/training/trainer.ipynb #613c0e33
 class FFCallback(TrainerCallback):
     "After every optimizer step: move the method's clock on; it holds no settings"
     def __init__(self, trainer): self.trainer = trainer
@@ -26,6 +27,7 @@ class FFCallback(TrainerCallback):
         t.ff.step(sentences=int(n.item())); t._sentences = 0
         t.on_ff_step(state)
 
+# %% ../../nbs/training/trainer.ipynb #9028a73f
 class FFTrainer(Trainer):
     "Hugging Face's Trainer with the method: batches carry `sentences`, the loss is `ff.loss`"
     def __init__(self,
@@ -38,25 +40,28 @@ class FFTrainer(Trainer):
         self.args.remove_unused_columns = False
         self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = False, False
         self.add_callback(FFCallback(self))
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        "`ff.loss` while training, the model's own loss in evaluation"
-        inputs = dict(inputs); sentences = inputs.pop('sentences', None); inputs.pop('index', None); alternatives = inputs.pop('alternatives', None)
-        with fast_wkv():
-            if not model.training:
-                out = model(**inputs)
-                return (out.loss, out) if return_outputs else out.loss
-            if sentences is None: raise ValueError("The batches carry no 'sentences': the method's clock counts them, so the collator must give how many start in each window.")
-            self._sentences += int(sentences.sum())
-            labels = inputs.pop('labels')
-            if self.ff.model.config.is_encoder_decoder: inputs['decoder_input_ids'] = self.ff.model.prepare_decoder_input_ids_from_labels(labels)
-            self.ff.labels = labels
-            out = model(**inputs)
-            loss = self.ff.loss(out.logits, labels, alternatives=alternatives)
-        return (loss, out) if return_outputs else loss
     def on_ff_step(self, state):
         "For subclasses: called after every step, with the method's clock moved on"
 
-# %% ../../nbs/training/trainer.ipynb #6b2ee51a
+# %% ../../nbs/training/trainer.ipynb #0706cfc8
+@patch
+def compute_loss(self:FFTrainer, model, inputs, return_outputs=False, num_items_in_batch=None):
+    "`ff.loss` while training, the model's own loss in evaluation"
+    inputs = dict(inputs); sentences = inputs.pop('sentences', None); inputs.pop('index', None); alternatives = inputs.pop('alternatives', None)
+    with fast_wkv():
+        if not model.training:
+            out = model(**inputs)
+            return (out.loss, out) if return_outputs else out.loss
+        if sentences is None: raise ValueError("The batches carry no 'sentences': the method's clock counts them, so the collator must give how many start in each window.")
+        self._sentences += int(sentences.sum())
+        labels = inputs.pop('labels')
+        if self.ff.model.config.is_encoder_decoder: inputs['decoder_input_ids'] = self.ff.model.prepare_decoder_input_ids_from_labels(labels)
+        self.ff.labels = labels
+        out = model(**inputs)
+        loss = self.ff.loss(out.logits, labels, alternatives=alternatives)
+    return (loss, out) if return_outputs else loss
+
+# %% ../../nbs/training/trainer.ipynb #b7e310ec
 class Watch(FFTrainer):
     "FFTrainer that keeps a log of what matters here"
     def __init__(self,
@@ -73,12 +78,15 @@ class Watch(FFTrainer):
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if model.training: self._loss = (loss[0] if return_outputs else loss).detach()
         return loss
-    def on_ff_step(self, state):
-        ff = self.ff
-        if not torch.isfinite(self._loss): raise FloatingPointError(f'The loss is {self._loss.item()} at step {state.global_step}: lower the learning rate, the dose or the noise. Nothing was saved from this step.')
-        if state.global_step % self.every == 0 or state.global_step == state.max_steps:
-            self.rows.append(dict(step=state.global_step, sentences=ff.sentences, loss=self._loss.item(), power=ff.power, dose=ff.doses.mean().item(), noise_x=ff.noise_x,
-                usage_entropy=sum(map(usage_entropy, ff.usage))/len(ff.usage), seconds=time.time() - self.started, **ff.last))
-            if self.tell: self.tell(state.global_step, state.max_steps, f'loss {self._loss.item():.2f}, dose {ff.doses.mean():.2f}, noise {ff.noise_x:.1f}x')
-        while self.probe and self.probe_at and state.global_step >= self.probe_at[0]*state.max_steps:
-            self.probe_at.pop(0); self.probes.append(self.probe(self))
+
+# %% ../../nbs/training/trainer.ipynb #cbe5a6ea
+@patch
+def on_ff_step(self:Watch, state):
+    ff = self.ff
+    if not torch.isfinite(self._loss): raise FloatingPointError(f'The loss is {self._loss.item()} at step {state.global_step}: lower the learning rate, the dose or the noise. Nothing was saved from this step.')
+    if state.global_step % self.every == 0 or state.global_step == state.max_steps:
+        self.rows.append(dict(step=state.global_step, sentences=ff.sentences, loss=self._loss.item(), power=ff.power, dose=ff.doses.mean().item(), noise_x=ff.noise_x,
+            usage_entropy=sum(map(usage_entropy, ff.usage))/len(ff.usage), seconds=time.time() - self.started, **ff.last))
+        if self.tell: self.tell(state.global_step, state.max_steps, f'loss {self._loss.item():.2f}, dose {ff.doses.mean():.2f}, noise {ff.noise_x:.1f}x')
+    while self.probe and self.probe_at and state.global_step >= self.probe_at[0]*state.max_steps:
+        self.probe_at.pop(0); self.probes.append(self.probe(self))

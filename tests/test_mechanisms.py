@@ -1,0 +1,328 @@
+"""The three mechanisms on real architectures: at strength 0 nothing changes, to the bit; and what must hold for any input."""
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, neighbour_mean, proximal_kernel, pulse_
+from ff_nbdev.mechanisms.forgiveness import forgiving_loss
+from ff_nbdev.mechanisms.method import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig, attach
+from ff_nbdev.mechanisms.recall import find_hubs, hub_mask, hub_width, keyed_uniform, multiplier, noise_moments, noisy_hidden, smooth, update_usage
+from ff_nbdev.models.sites import find_sites
+from ff_nbdev.models.tiny import random_tiny
+
+ARCHS = ['mt5', 'rwkv', 'gpt2', 'llama']
+quick = settings(max_examples=40, deadline=None)
+
+
+def tiny(arch, seed=0, **kw):
+    "A random model of an architecture; dropout is on where the architecture has it"
+    if arch in ('mt5', 'rwkv'): m = random_tiny(arch, seed, **({'dropout_rate': .1} if arch == 'mt5' else {}), **kw)
+    else:
+        from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+        torch.manual_seed(seed)
+        m = GPT2LMHeadModel(GPT2Config(vocab_size=512, n_embd=32, n_layer=2, n_head=4, n_inner=128, n_positions=64)) if arch == 'gpt2' else \
+            LlamaForCausalLM(LlamaConfig(vocab_size=512, hidden_size=32, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2))
+    return m
+
+
+def batch(seed=0, n=4, time=12):
+    ids = torch.randint(3, 500, (n, time), generator=torch.Generator().manual_seed(seed))
+    return dict(input_ids=ids, labels=ids.clone())
+
+
+def strong(top=2., dose=1., total=100, **kw): return FFConfig(total_sentences=total, forgetfulness=ForgetfulnessConfig(dose=dose), recall=RecallConfig(top=top, start=0., **kw))
+
+
+def train(model, steps=20, after=None):
+    "Losses and the final state of a short training run with dropout"
+    model.train(); opt, losses = torch.optim.AdamW(model.parameters(), 1e-2), []
+    torch.manual_seed(5)
+    for i in range(steps):
+        loss = model(**batch(i)).loss
+        loss.backward(); opt.step(); opt.zero_grad(); losses.append(loss.item())
+        if after: after()
+    return losses, {k: v.clone() for k, v in model.state_dict().items()}
+
+
+# Strength 0 is the bare model, to the bit
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_zero_strengths_change_nothing(arch):
+    bare, own = tiny(arch), tiny(arch)
+    ff = attach(own, FFConfig())
+    for mode in (False, True):
+        bare.train(mode); own.train(mode)
+        torch.manual_seed(1); a = bare(**batch()); torch.manual_seed(1); b = own(**batch())
+        assert torch.equal(a.logits, b.logits) and torch.equal(a.loss, b.loss)
+        if arch == 'rwkv' and not mode: continue                              # its evaluation writes its state in place
+        a.loss.backward(); b.loss.backward()
+        for p, q in zip(bare.parameters(), own.parameters()): assert (p.grad is None) == (q.grad is None) and (p.grad is None or torch.equal(p.grad, q.grad))
+        bare.zero_grad(); own.zero_grad()
+    la, sa = train(bare); lb, sb = train(own, after=lambda: ff.step(sentences=4))
+    assert la == lb and all(torch.equal(sa[k], sb[k]) for k in sa)
+
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_removed_without_a_trace(arch):
+    model, bare = tiny(arch), tiny(arch)
+    seen = lambda m: [(n, sorted(x.__dict__), {k: list(v) for k, v in x.__dict__.items() if 'hooks' in k}) for n, x in m.named_modules()]
+    before, keys = seen(model), list(model.state_dict())
+    ff = attach(model, strong())
+    assert list(model.state_dict()) == keys                                   # no keys while it is attached either
+    with pytest.raises(ValueError, match='attached already'): attach(model, strong())
+    ff.remove(); ff.remove()
+    assert seen(model) == before and list(model.state_dict()) == keys
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), bare.parameters()))
+    attach(model, strong()).remove()
+
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_hooks_survive_deepcopy_and_moves(arch):
+    model = tiny(arch); ff = attach(model, strong()); ff.step(sentences=100)
+    twin = copy.deepcopy(model)
+    hook = next(h for h in twin._forward_pre_hooks.values() if hasattr(h, 'ff'))
+    assert hook.ff is not ff and hook.ff.model is twin
+    model.eval(); twin.eval(); assert torch.equal(model(**batch()).logits, twin(**batch()).logits)
+    model.train(); twin.train()
+    torch.manual_seed(0); a = model(**batch()).logits; torch.manual_seed(0); assert torch.equal(a, twin(**batch()).logits)
+    hook.ff.remove(); torch.manual_seed(0); assert not torch.equal(a, twin(**batch()).logits)         # and the copy is its own
+    torch.manual_seed(0); b = model(**batch()).logits; assert torch.equal(a, b) is False              # another micro-batch draws other noise
+    half = copy.deepcopy(model).to(torch.bfloat16); half.train(); assert half(**batch()).logits.isfinite().all()
+
+
+def test_generate_and_evaluation_are_without_noise():
+    for arch in ('mt5', 'gpt2'):
+        model, bare = tiny(arch).eval(), tiny(arch).eval()
+        ff = attach(model, strong()); ff.step(sentences=100)
+        for p, q in zip(model.parameters(), bare.parameters()): q.data.copy_(p.data)
+        kw = dict(max_new_tokens=6, do_sample=False, pad_token_id=0)
+        assert torch.equal(model.generate(batch()['input_ids'], **kw), bare.generate(batch()['input_ids'], **kw))
+
+
+# Noise is a function of its keys
+
+def grads(model): return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+@pytest.mark.parametrize('arch', ['mt5', 'gpt2', 'llama'])
+def test_gradient_checkpointing_agrees(arch):
+    out = []
+    for on in (False, True):
+        model = tiny(arch); ff = attach(model, strong()); ff.step(sentences=100)
+        if on: model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
+        model.train(); torch.manual_seed(0); model(**batch(), use_cache=False).loss.backward()
+        out.append((grads(model), [c for c, n in ff._counts.values()]))
+    for a, b in zip(*(o[0] for o in out)): assert torch.allclose(a, b, atol=1e-7)
+    for a, b in zip(*(o[1] for o in out)): assert torch.equal(a, b)            # usage is counted once, not again in the recomputation
+
+
+def test_noise_leaves_torchs_generator_alone():
+    "Dropout and data order are the same with noise and without"
+    states = []
+    for top in (0., 2.):
+        model = tiny('mt5').train(); ff = attach(model, strong(top=top, dose=0.)); ff.step(sentences=100)
+        torch.manual_seed(3); model(**batch()).loss.backward(); ff.step(sentences=4); states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+
+
+def test_noise_does_not_depend_on_the_batch():
+    "Two micro-batches of 2 draw what one batch of 4 draws; a rank would draw its own part"
+    def hidden(parts):
+        model = random_tiny('mt5', dropout_rate=0.); ff = attach(model, strong(dose=0.)); ff.step(sentences=100); model.train(); seen = []
+        ff.sites[0].down.register_forward_pre_hook(lambda m, a: seen.append(a[0].detach()))
+        for ids in batch()['input_ids'].chunk(parts): model(input_ids=ids, labels=ids)
+        return torch.cat(seen)
+    a, b = hidden(1), hidden(2)
+    assert torch.allclose(a, b, atol=1e-5) and not torch.allclose(a[0], a[1])
+    u = keyed_uniform(1, 2, torch.tensor([7]), 3, 5, 64)
+    assert torch.equal(u, keyed_uniform(1, 2, torch.tensor([3, 7]), 3, 9, 64)[1:, :5])
+    for other in (keyed_uniform(2, 2, torch.tensor([7]), 3, 5, 64), keyed_uniform(1, 3, torch.tensor([7]), 3, 5, 64), keyed_uniform(1, 2, torch.tensor([8]), 3, 5, 64), keyed_uniform(1, 2, torch.tensor([7]), 4, 5, 64)):
+        assert abs(torch.corrcoef(torch.stack([u.flatten(), other.flatten()]))[0, 1]) < .2
+
+
+def test_bf16_autocast():
+    for arch in ARCHS:
+        model = tiny(arch).train(); ff = attach(model, strong()); ff.step(sentences=100)
+        with torch.autocast('cpu', torch.bfloat16): loss = model(**batch()).loss
+        loss.backward(); assert loss.isfinite() and all(g.isfinite().all() for g in grads(model))
+
+
+def test_compiled_model_draws_the_same_noise():
+    outs = []
+    for how in (lambda m: m, lambda m: torch.compile(m, backend='aot_eager')):
+        model = random_tiny('mt5', num_layers=1, num_decoder_layers=1); ff = attach(model, strong(dose=0.)); ff.step(sentences=100); model.train()
+        outs.append(how(model)(**batch()).logits)
+    assert torch.allclose(*outs, atol=1e-5)
+
+
+# State
+
+def test_state_goes_on_where_it_was(tmp_path):
+    def run(model, ff, a, b):
+        model.train()
+        opt = torch.optim.SGD(model.parameters(), 1e-2)
+        for i in range(a, b): model(**batch(i)).loss.backward(); opt.step(); opt.zero_grad(); ff.step(sentences=4)
+    one = random_tiny('mt5'); f1 = attach(one, strong(total=80)); run(one, f1, 0, 20)
+    two = random_tiny('mt5'); f2 = attach(two, strong(total=80)); run(two, f2, 0, 9); f2.save_pretrained(tmp_path); two.save_pretrained(tmp_path); f2.remove()
+    three = type(two).from_pretrained(tmp_path); f3 = attach.from_pretrained(three, tmp_path); run(three, f3, 9, 20)
+    assert (f3.sentences, f3.steps, f3.noise_x) == (f1.sentences, f1.steps, f1.noise_x) and torch.equal(f3.doses, f1.doses)
+    for a, b in zip(f1.usage, f3.usage): assert torch.allclose(a, b, atol=1e-7)
+    for a, b in zip(one.parameters(), three.parameters()): assert torch.allclose(a, b, atol=1e-6)
+
+
+# Forgetfulness
+
+@quick
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(0, 1), st.integers(0, 99), st.sampled_from([3, 5, 9]), st.sampled_from([torch.float32, torch.float64]))
+def test_pulse_keeps_mean_and_spread(rows, cols, p, seed, size, dtype):
+    w = torch.randn(rows, cols, generator=torch.Generator().manual_seed(seed)).to(dtype)*3 + 1; old = w.clone()
+    assert pulse_(w, proximal_kernel(size), p) is w and w.isfinite().all()
+    assert abs(w.mean() - old.mean()) < 1e-4 and abs(w.std(unbiased=False) - old.std(unbiased=False)) < 1e-4
+    if p == 0: assert torch.equal(w, old)
+
+@quick
+@given(st.integers(2, 30), st.integers(2, 30), st.integers(0, 99))
+def test_neighbour_mean_is_a_mean(rows, cols, seed):
+    w = torch.randn(rows, cols, generator=torch.Generator().manual_seed(seed)).double(); k = proximal_kernel(5)
+    m = neighbour_mean(w, k)
+    assert (m <= w.max() + 1e-9).all() and (m >= w.min() - 1e-9).all()
+    assert torch.allclose(neighbour_mean(torch.full_like(w, 2.5), k), torch.full_like(w, 2.5))
+    assert torch.allclose(neighbour_mean(w.T, k).T, m, atol=1e-12)                        # the kernel has no direction
+
+@quick
+@given(st.integers(1, 12), st.floats(.01, 8), st.integers(100, 20_000), st.floats(0, 1), st.integers(3, 97), st.sampled_from(['random', 'round_robin', 'all']))
+def test_dose_is_what_was_asked(matrices, dose, total, ramp, stride, order):
+    s = PulseSchedule(total, dose, matrices, ramp=ramp, order=order, seed=3)
+    got = torch.zeros(matrices, dtype=torch.float64)
+    for a in range(0, total, max(1, total*stride//1000)):
+        for m, p in s.due(a, min(total, a + max(1, total*stride//1000))): got[m] += p
+    assert (got - dose).abs().max() <= .03*1.5                                             # to a pulse, and half a one for the steps of the ramp
+
+def test_pulse_on_tied_frozen_bf16_and_transposed_weights():
+    model = random_tiny('mt5'); sites = find_sites(model)
+    sites[1].down.weight = sites[0].down.weight                                            # tied
+    for p in model.parameters(): p.requires_grad_(False)                                   # frozen
+    ff = attach(model, strong(top=0., dose=.3)); before = sites[0].down.weight.clone(); ff.step(sentences=100)
+    assert not torch.equal(before, sites[0].down.weight) and sites[0].down.weight is sites[1].down.weight
+    w = torch.randn(40, 30); b = w.bfloat16()
+    for _ in range(30): pulse_(w, proximal_kernel(), .03); pulse_(b, proximal_kernel(), .03)
+    assert b.dtype == torch.bfloat16 and torch.corrcoef(torch.stack([w.flatten(), b.float().flatten()]))[0, 1] > .99
+    gpt = tiny('gpt2'); s = find_sites(gpt)[0]; conv = s.down.weight; old = conv.clone()
+    pulse_(s.weight('down').data, proximal_kernel(), .03)
+    ref = old.T.clone(); pulse_(ref, proximal_kernel(), .03)
+    assert torch.allclose(conv, ref.T, atol=1e-7) and not torch.equal(conv, old)
+
+
+# Recall
+
+def brute_hubs(h, width, per_sign, signed):
+    n, out = len(h) - width + 1, []
+    means = [math.fsum(h[i:i + width])/width for i in range(n)]
+    for sign in ((1, -1) if signed else (1,)):
+        taken = []
+        for _ in range(per_sign):
+            free = [i for i in range(n) if all(abs(i - t) >= width for t in taken if t >= 0)]
+            best = max(free, key=lambda i: (sign*means[i], -i), default=-1)
+            taken.append(best if best >= 0 and sign*means[best] > 0 else -1)
+        out += taken
+    return out
+
+@quick
+@given(st.integers(6, 40), st.integers(1, 5), st.integers(1, 3), st.booleans(), st.integers(0, 999), st.booleans())
+def test_hubs_against_brute_force(n, width, per_sign, signed, seed, ties):
+    g = torch.Generator().manual_seed(seed)
+    h = torch.randint(-2, 3, (3, n), generator=g).double() if ties else torch.randn(3, n, generator=g).double()
+    hubs = find_hubs(h, width, per_sign, signed)
+    assert hubs.tolist() == [brute_hubs(row, width, per_sign, signed) for row in h.tolist()]
+    mask = hub_mask(hubs, n, width)
+    for row, starts in zip(mask, hubs.tolist()):
+        units = {u for s in starts if s >= 0 for u in range(s, s + width)}
+        assert set(row.nonzero()[:, 0].tolist()) == units
+
+@quick
+@given(st.integers(4, 5000), st.floats(.001, .49))
+def test_width_is_odd(d_ff, share): w = hub_width(d_ff, share); assert w % 2 and w >= 3 and (w == 3 or abs(w - share*d_ff) <= 1.5)
+
+@pytest.mark.parametrize('kind', ['uniform', 'gaussian', 'range'])
+@pytest.mark.parametrize('x', [.5, 1.2, 3.7, 9.6])
+def test_moments_of_the_noise(kind, x):
+    m = multiplier(keyed_uniform(0, 0, torch.arange(8), 0, 100, 1024), x, kind)
+    mean, sd = noise_moments(x, kind)
+    assert abs(m.mean() - mean) < 4*sd/math.sqrt(m.numel()) + 1e-6 and abs(m.std() - sd) <= .005*sd + 1e-6
+
+@quick
+@given(st.integers(0, 99), st.floats(0, 6), st.booleans(), st.booleans(), st.sampled_from(['uniform', 'gaussian', 'range']))
+def test_hubs_are_left_alone_in_highway(seed, x, signed, sign_specific, kind):
+    g = torch.Generator().manual_seed(seed); h = torch.randn(2, 5, 64, generator=g)
+    h = h if signed else h.relu()
+    noisy, mask = noisy_hidden(h, torch.rand(h.shape, generator=g), x, 7, None, kind=kind, signed=signed, sign_specific=sign_specific)
+    safe = mask if not sign_specific else torch.zeros_like(mask)
+    assert torch.equal(noisy[safe], h[safe])
+    if sign_specific:
+        hubs = find_hubs(h, 7, 1, signed); pos = hub_mask(hubs[..., :1], 64, 7) & (h > 0)
+        assert torch.equal(noisy[pos], h[pos])
+    if x == 0 or (kind == 'range' and x <= 1): assert torch.equal(noisy, h)
+
+def test_padding_does_not_count_as_use():
+    model = random_tiny('mt5').train(); ff = attach(model, strong(dose=0.)); ff.step(sentences=100)
+    ids = batch()['input_ids']; mask = torch.ones_like(ids); mask[:, 7:] = 0
+    labels = ids.clone(); labels[:, 5:] = -100
+    model(input_ids=ids, attention_mask=mask, labels=labels)
+    assert [n for _, n in ff._counts.values()] == [4*7]*2 + [4*5]*2
+
+@quick
+@given(st.integers(1, 50), st.floats(1, 1e5), st.floats(10, 1e5), st.integers(0, 9))
+def test_usage_is_a_mean(n, sentences, halflife, seed):
+    u = torch.rand(32, generator=torch.Generator().manual_seed(seed)); c = torch.randint(0, n + 1, (32,), generator=torch.Generator().manual_seed(seed)).float()
+    new = update_usage(u, c, n, sentences, halflife); lo, hi = torch.minimum(u, c/n), torch.maximum(u, c/n)
+    assert (new >= lo - 1e-6).all() and (new <= hi + 1e-6).all() and torch.equal(update_usage(u, c, 0, sentences, halflife), u)
+
+
+# Forgiveness
+
+@quick
+@given(st.integers(1, 20), st.integers(2, 30), st.integers(0, 99), st.sampled_from(['literal', 'soft']), st.sampled_from([0., .1]), st.floats(0, 1))
+def test_forgiven_loss_lies_between_nothing_and_cross_entropy(rows, vocab, seed, form, smoothing, amount):
+    g = torch.Generator().manual_seed(seed)
+    logits = torch.randn(rows, vocab, generator=g).double().requires_grad_(); labels = torch.randint(0, vocab, (rows,), generator=g)
+    classes = torch.randint(-1, 3, (vocab,), generator=g).int()
+    loss, d = forgiving_loss(logits, labels, classes, amount, form=form, label_smoothing=smoothing)
+    ce = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    assert -1e-9 <= loss <= ce + 1e-6 and ((d['f'] >= 0) & (d['f'] <= amount + 1e-6)).all()
+    assert (d['f'][classes[labels] < 0] == 0).all()
+    if form == 'literal': assert (d['f'][d['predicted'] == labels] == 0).all()
+
+@quick
+@given(st.integers(2, 20), st.integers(2, 30), st.integers(0, 99), st.sampled_from(['literal', 'soft']))
+def test_nothing_forgiven_is_cross_entropy(rows, vocab, seed, form):
+    g = torch.Generator().manual_seed(seed)
+    logits = torch.randn(rows, vocab, generator=g).requires_grad_(); labels = torch.randint(0, vocab, (rows,), generator=g); labels[0] = -100
+    a = forgiving_loss(logits, labels, torch.full((vocab,), -1).int(), form=form)[0]; b = F.cross_entropy(logits, labels, ignore_index=-100)
+    ga, gb = torch.autograd.grad(a, logits)[0], torch.autograd.grad(b, logits)[0]
+    assert torch.allclose(a, b, atol=1e-6) and torch.allclose(ga, gb, atol=1e-6)
+
+@quick
+@given(st.integers(1, 12), st.integers(4, 25), st.integers(1, 4), st.integers(0, 99), st.integers(1, 7))
+def test_soft_against_a_dense_sum(rows, vocab, n, seed, chunk):
+    g = torch.Generator().manual_seed(seed); logits = torch.randn(rows, vocab, generator=g).double(); labels = torch.randint(0, vocab, (rows,), generator=g)
+    classes = torch.randint(-1, 3, (vocab,), generator=g).int(); p = logits.softmax(-1); ce = F.cross_entropy(logits, labels, reduction='none')
+    same = (classes[labels][:, None] == classes[None]) & (classes[labels] >= 0)[:, None]; same[torch.arange(rows), labels] = False
+    want = (ce*(1 - .5*(p*same).sum(-1))).mean()
+    assert torch.allclose(forgiving_loss(logits, labels, classes, .5, form='soft', chunk=chunk)[0].double(), want, atol=1e-5)
+    alts = torch.stack([torch.randperm(vocab, generator=g)[:n] for _ in range(rows)]); scores = torch.rand(rows, n, generator=g)
+    f = torch.zeros(rows, vocab).double().scatter(1, alts, scores.double()); f[torch.arange(rows), labels] = 0
+    want = (ce*(1 - (p*f).sum(-1))).mean()
+    assert torch.allclose(forgiving_loss(logits, labels, alternatives=alts, scores=scores, form='soft', chunk=chunk)[0].double(), want, atol=1e-5)
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_loss_without_forgiveness_is_hugging_faces(arch):
+    model = tiny(arch).train(arch == 'rwkv'); ff = attach(model, FFConfig()); b = batch(); b['labels'][:, :3] = -100
+    out = model(**b); ours = ff.loss(out.logits, b['labels'])
+    ps = [p for p in model.parameters() if p.requires_grad]
+    ga, gb = torch.autograd.grad(out.loss, ps, retain_graph=True, allow_unused=True), torch.autograd.grad(ours, ps, allow_unused=True)
+    assert torch.allclose(out.loss, ours, atol=1e-6) and all(x is y or torch.allclose(x, y, atol=1e-6) for x, y in zip(ga, gb))
