@@ -76,7 +76,7 @@ CASES = {
     'unknown scale': (lambda: recipe('no_fzr', 'huge', 10), 'the scales are quick'),
     # attaching
     'config is a dict': (lambda: attach(MODEL, dict(dose=1)), 'give an FFConfig'),
-    'letters without a tokenizer': (lambda: attach(MODEL, FFConfig(forgiveness=ForgivenessConfig(kind='two_letter'))), 'needs tokenizer='),
+    'letters without a tokenizer': (lambda: attach(MODEL, FFConfig(forgiveness=ForgivenessConfig(kind='two_letter'))), 'needs the tokenizer'),
     'negative sentences': (lambda: attached().step(sentences=-1), 'must not be negative'),
     'logits and labels': (lambda: attached().loss(torch.zeros(2, 5, 9), torch.zeros(2, 4).long()), 'share batch and time'),
     'no alternatives': (lambda: attached(forgiveness=ForgivenessConfig(kind='conceptual')).loss(torch.zeros(2, 5, 512), torch.zeros(2, 5).long()), 'needs alternatives='),
@@ -111,7 +111,7 @@ CASES = {
     'form': (lambda: forgiving_loss(LOGITS, LABELS, form='hard'), "'literal' or 'soft'"),
     'two criteria': (lambda: forgiving_loss(LOGITS, LABELS, torch.zeros(20).int(), alternatives=torch.zeros(6, 2).long()), 'one criterion at a time'),
     'table of another tokenizer': (lambda: forgiving_loss(LOGITS, LABELS, torch.zeros(30).int()), 'belong to different tokenizers'),
-    'alternatives without shares': (lambda: forgiving_loss(LOGITS, LABELS, alternatives=torch.zeros(6, 2).long()), 'scores='),
+    'alternatives without shares': (lambda: forgiving_loss(LOGITS, LABELS, alternatives=torch.zeros(6, 2).long()), 'come with scores'),
     'shares of another shape': (lambda: forgiving_loss(LOGITS, LABELS, alternatives=torch.zeros(6, 2).long(), scores=torch.zeros(6, 3)), 'one share for each alternative'),
     # variants
     'penalty on a vector': (lambda: spatial_penalty(W[0]), 'needs a matrix'),

@@ -313,12 +313,15 @@ def load_corpus(
     docs = _limit(text_documents(source), max_sentences)
     return write_corpus(_progress(docs, None, 'reading text (documents)', progress), folder, dict(source=Path(str(source)).name if not is_hub_id(source) else str(source)))
 
-# %% ../../nbs/data/corpus.ipynb #4c52123e
+# %% ../../nbs/data/corpus.ipynb #f7af6792
 def read_sentences(
     folder:Path,        # A corpus folder
     split:str='train',  # 'train', 'valid' or 'test'
 ):
-    "Yield the sentences of a split in order, and None where a document ends"
+    "The sentences of a split in order, one after the other, and None where a document ends"
     if split not in SPLITS: raise ValueError(f'Unknown split {split!r}: it is one of {", ".join(SPLITS)}.')
-    with open(Path(folder)/f'{split}.txt', encoding='utf-8') as f:
+    return _lines(Path(folder)/f'{split}.txt')
+
+def _lines(path):
+    with open(path, encoding='utf-8') as f:
         for line in f: yield line.rstrip('\n') or None

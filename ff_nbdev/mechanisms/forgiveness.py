@@ -78,7 +78,7 @@ def _soft_closeness(logits, target, classes, amount, alternatives, scores, chunk
         out.append(torch.where(cy >= 0, per_class.gather(1, (cy + 1)[:, None])[:, 0] - own, 0.)*amount)
     return torch.cat(out)
 
-# %% ../../nbs/mechanisms/forgiveness.ipynb #c7732223
+# %% ../../nbs/mechanisms/forgiveness.ipynb #3de0d3a4
 def forgiving_loss(
     logits:Tensor,    # (rows, vocabulary)
     labels:Tensor,    # (rows,) ids, −100 where there is no target
@@ -96,6 +96,7 @@ def forgiving_loss(
     if form not in FORMS: raise ValueError(f"Unknown form {form!r}: forgiveness is 'literal' or 'soft'.")
     if classes is not None and alternatives is not None: raise ValueError('Give either prefix classes or alternatives: a token is forgiven by one criterion at a time.')
     if classes is not None and len(classes) > logits.shape[-1]: raise ValueError(f'The class table has {len(classes)} ids but the model predicts {logits.shape[-1]}: table and model belong to different tokenizers.')
+    if alternatives is not None and (scores is None or scores.shape != alternatives.shape): raise ValueError('Alternatives come with scores=…: one share for each alternative, in the same shape.')
     rows = labels != -100
     lg, y = logits[rows], labels[rows]
     ce = F.cross_entropy(lg.float(), y, reduction='none', label_smoothing=label_smoothing)

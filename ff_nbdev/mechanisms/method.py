@@ -170,7 +170,7 @@ def _preset(cls,
 
 FFConfig.preset = classmethod(_preset)
 
-# %% ../../nbs/mechanisms/method.ipynb #954f10d9
+# %% ../../nbs/mechanisms/method.ipynb #469d8fed
 class FF:
     "The method attached to a model: see `attach`"
     def __init__(self, model:nn.Module, config:FFConfig, tokenizer=None, pattern=None):
@@ -184,7 +184,7 @@ class FF:
         self.usage = [torch.full((s.d_ff,), config.recall.share*config.recall.per_sign) for s in self.sites]
         self.classes, self.exempt = None, None
         if tokenizer is not None: self._read_tokenizer(tokenizer)
-        elif 'two_letter' in (config.forgiveness.kind, config.forgiveness.late_kind): raise ValueError('Two-letter forgiveness compares the text of tokens, so attach needs tokenizer=…')
+        elif 'two_letter' in (config.forgiveness.kind, config.forgiveness.late_kind): raise ValueError('Two-letter forgiveness compares the text of tokens, so attach needs the tokenizer: attach(model, config, tokenizer).')
         self.labels = None                            # labels of this batch, where the model is not given them
         self._micro, self._examples, self._masks, self._counts, self._seen = 0, None, {}, {}, set()
         self.last = {}

@@ -109,14 +109,16 @@ def _is_signed(pattern, block, config):
     act = next((type(m).__name__ for n, m in block.named_children() if 'act' in n), '') or str(getattr(config, 'activation_function', ''))
     return 'relu' not in act.lower()
 
-# %% ../../nbs/models/sites.ipynb #7419f63e
+# %% ../../nbs/models/sites.ipynb #ab191aba
 def _check(site):
-    if len(set(site.names.values())) < len(site.names): raise ValueError(f'{site.name}: one matrix plays two roles ({site.names}); give each role its own child.')
+    if len(set(site.names.values())) < len(site.names) or len({id(site.module(r).weight) for r in site.names}) < len(site.names): raise ValueError(f'{site.name}: one matrix plays two roles ({site.names}); give each role its own child.')
     for role, w in ((r, site.module(r).weight) for r in site.names):
         where = f'{site.name}.{site.names[role]}'
         if w.device.type == 'meta': raise ValueError(f'{where} is on the meta device and holds no numbers: load the weights first.')
         if not w.is_floating_point() or w.ndim != 2: raise ValueError(f'{where} is {w.dtype} of {w.ndim} dimensions: a quantised or packed weight has no geography, so load the model in float32 or bfloat16.')
-    if site.weight('value').shape[0] != site.d_ff: raise ValueError(f'{site.name}: value gives {site.weight("value").shape[0]} units but down takes {site.d_ff}; name the right children in an FFNPattern.')
+    for role in site.names:
+        units, fits = site.weight(role).shape[0], (site.d_ff,) if role == 'value' else (site.d_ff, site.d_model)      # RWKV's gate acts on the output
+        if units not in fits: raise ValueError(f'{site.name}: {role} gives {units} units but down takes {site.d_ff}; name the right children in an FFNPattern.')
 
 # %% ../../nbs/models/sites.ipynb #3062154b
 def find_sites(

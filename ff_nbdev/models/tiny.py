@@ -20,7 +20,7 @@ TINY = dict(
         decoder_start_token_id=0, pad_token_id=0, eos_token_id=1),
     rwkv=dict(hidden_size=128, intermediate_size=1024, num_hidden_layers=3, context_length=1024, rescale_every=0, bos_token_id=1, eos_token_id=1))
 
-# %% ../../nbs/models/tiny.ipynb #36598e56
+# %% ../../nbs/models/tiny.ipynb #00c439fb
 def new_model(
     arch:str,        # 'mt5' or 'rwkv'
     vocab_size:int,  # Ids of the tokenizer
@@ -30,7 +30,7 @@ def new_model(
     "A randomly initialised mT5 or RWKV-4 of the tiny shape, or of your own"
     from transformers import MT5Config, MT5ForConditionalGeneration, RwkvConfig, RwkvForCausalLM
     if arch not in TINY: raise ValueError(f'Unknown architecture {arch!r}: it is one of {", ".join(TINY)}.')
-    cfg = dict(TINY[arch], vocab_size=vocab_size, **{k: v for k, v in shape.items()}) if not set(shape) & set(TINY[arch]) else {**TINY[arch], 'vocab_size': vocab_size, **shape}
+    cfg = {**TINY[arch], 'vocab_size': vocab_size, **shape}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = MT5ForConditionalGeneration(MT5Config(**cfg)) if arch == 'mt5' else RwkvForCausalLM(RwkvConfig(**cfg))
