@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['pulse_gain', 'pulses_for', 'noise_field', 'null_moran', 'diffused', 'noise_diffused']
 
-# %% ../../nbs/baselines/noise_null.ipynb #ffdef78e
+# %% ../../nbs/baselines/noise_null.ipynb #779a650f
 import contextlib
 import math
 from functools import lru_cache
@@ -11,8 +11,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from ..evaluation.spatial import effective_rank, morans_i, rci
-from ..mechanisms.forgetfulness import proximal_kernel, pulse_
+from ..evaluation.spatial import morans_i, rci
+from ..mechanisms.forgetfulness import effective_rank, proximal_kernel, pulse_
 from ..models.sites import find_sites
 
 # %% ../../nbs/baselines/noise_null.ipynb #f4c62ce7
@@ -59,14 +59,6 @@ def noise_field(
         for _ in range(n): pulse_(w, kernel, p)
     w = w.double() - w.double().mean()
     return w/w.std(unbiased=False)
-
-# %% ../../nbs/baselines/noise_null.ipynb #373bac0c
-def _rank(w):
-    "`effective_rank`, from the eigenvalues of the smaller Gram matrix"
-    w = w if w.shape[0] <= w.shape[1] else w.T
-    s = torch.linalg.eigvalsh(w@w.T)
-    p = s[s > 0]/s[s > 0].sum()
-    return torch.exp(-(p*p.log()).sum()).item()
 
 # %% ../../nbs/baselines/noise_null.ipynb #639b604e
 @lru_cache(maxsize=512)

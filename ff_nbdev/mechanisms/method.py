@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'ForgetfulnessConfig', 'RecallConfig', 'ForgivenessConfig', 'FFConfig', 'FF', 'attach']
 
-# %% ../../nbs/mechanisms/method.ipynb #d2d945b1
+# %% ../../nbs/mechanisms/method.ipynb #d1677a9b
 import dataclasses
 import difflib
 import json
@@ -16,7 +16,7 @@ import torch.distributed as dist
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .forgetfulness import PulseSchedule, proximal_kernel, pulse_
+from .forgetfulness import PulseSchedule, effective_rank, proximal_kernel, pulse_
 from .forgiveness import FORMS, forgiving_loss, prefix_classes
 from .recall import NOISE, hub_width, keyed_uniform, noisy_hidden, update_usage, usage_entropy
 from ..models.sites import find_sites
@@ -170,7 +170,7 @@ def _preset(cls,
 
 FFConfig.preset = classmethod(_preset)
 
-# %% ../../nbs/mechanisms/method.ipynb #469d8fed
+# %% ../../nbs/mechanisms/method.ipynb #b2b54360
 class FF:
     "The method attached to a model: see `attach`"
     def __init__(self, model:nn.Module, config:FFConfig, tokenizer=None, pattern=None):
@@ -180,14 +180,14 @@ class FF:
         self.schedule = PulseSchedule(config.total_sentences, fg.dose, len(self.targets), fg.power, fg.ramp, fg.order, config.seed)
         self.kernel = proximal_kernel(fg.size, fg.decay)
         self.sentences, self.steps = 0, 0
-        self.doses = torch.zeros(len(self.targets), dtype=torch.float64)
+        self.doses, self.pulses = torch.zeros(len(self.targets), dtype=torch.float64), torch.zeros(len(self.targets), dtype=torch.int64)
         self.usage = [torch.full((s.d_ff,), config.recall.share*config.recall.per_sign) for s in self.sites]
         self.classes, self.exempt = None, None
         if tokenizer is not None: self._read_tokenizer(tokenizer)
         elif 'two_letter' in (config.forgiveness.kind, config.forgiveness.late_kind): raise ValueError('Two-letter forgiveness compares the text of tokens, so attach needs the tokenizer: attach(model, config, tokenizer).')
         self.labels = None                            # labels of this batch, where the model is not given them
-        self._micro, self._examples, self._masks, self._counts, self._seen = 0, None, {}, {}, set()
-        self.last = {}
+        self._passed, self._examples, self._masks, self._counts, self._seen = 0, None, {}, {}, set()
+        self.last, self.tally = {}, None               # a `Tally` here counts what is forgiven, token by token
         self._hook()
 
     def __repr__(self): return f'FF({self.config.recipe}, {self.sites}, {self.sentences:,} of {self.config.total_sentences:,} sentences, mean dose {self.doses.mean():.3f}, noise {self.noise_x:.2f}x)'
@@ -222,7 +222,7 @@ def kind(self:FF)->str:
     f = self.config.forgiveness
     return f.late_kind if f.late_kind and self.progress >= f.late_from else f.kind
 
-# %% ../../nbs/mechanisms/method.ipynb #8952e010
+# %% ../../nbs/mechanisms/method.ipynb #483b1614
 def _world(): return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 class _ModelHook:
@@ -233,8 +233,8 @@ class _ModelHook:
         if not module.training or ff.noise_x == 0: return
         x = next(v for v in [kwargs.get('input_ids'), kwargs.get('inputs_embeds'), *args] if v is not None)
         rank, world = _world()
-        ff._examples = (ff._micro*world + rank)*len(x) + torch.arange(len(x), device=x.device)
-        ff._micro += 1; ff._seen = set()
+        ff._examples = ff._passed + rank*len(x) + torch.arange(len(x), device=x.device)
+        ff._passed += world*len(x); ff._seen = set()
         labels, own = kwargs.get('labels', ff.labels), kwargs.get('decoder_attention_mask')
         two = getattr(getattr(module, 'config', None), 'is_encoder_decoder', False)
         ff._masks = dict(encoder=kwargs.get('attention_mask'), decoder=(own if own is not None else labels != -100 if labels is not None else None) if two else kwargs.get('attention_mask'))
@@ -263,13 +263,20 @@ def _count(self:FF, i, mask, real):
     c, n = self._counts.get(i, (0., 0))
     self._counts[i] = (c + m.sum(0).float(), n + len(m))
 
-# %% ../../nbs/mechanisms/method.ipynb #c9cb3962
+# %% ../../nbs/mechanisms/method.ipynb #f49ead9e
+def _opaque():
+    "The hooks run as they are inside a compiled model"
+    import torch._dynamo
+    for c in (_ModelHook, _SiteHook):
+        if '_plain' not in c.__dict__: c._plain, c.__call__ = c.__call__, torch._dynamo.disable(c.__call__)
+
 @patch
 def _hook(self:FF):
+    _opaque()
     self.model.register_forward_pre_hook(_ModelHook(self), with_kwargs=True)
     for s in self.sites: s.down.register_forward_pre_hook(_SiteHook(self, s.index))
 
-# %% ../../nbs/mechanisms/method.ipynb #f5904c3d
+# %% ../../nbs/mechanisms/method.ipynb #52cd052c
 @patch
 def step(self:FF,
     sentences:int, # Seen in this step, over all ranks and micro-batches
@@ -279,35 +286,50 @@ def step(self:FF,
     due = self.schedule.due(self.sentences, self.sentences + sentences)
     for m, p in due:
         i, role = self.targets[m]
-        pulse_(self.sites[i].weight(role).data, self.kernel, p); self.doses[m] += p
+        pulse_(self.sites[i].weight(role).data, self.kernel, p); self.doses[m] += p; self.pulses[m] += 1
     for i, (c, n) in self._counts.items():
         if _world()[1] > 1: both = torch.cat([c, c.new_tensor([n])]); dist.all_reduce(both); c, n = both[:-1], both[-1].item()
         self.usage[i] = update_usage(self.usage[i], c.cpu(), n, sentences, self.config.recall.halflife)
-    self._counts, self._micro = {}, 0
+    self._counts, self._passed = {}, 0
     self.sentences += int(sentences); self.steps += 1
     return due
 
-# %% ../../nbs/mechanisms/method.ipynb #297e0aa4
+# %% ../../nbs/mechanisms/method.ipynb #52365931
 @patch
 def loss(self:FF,
     logits:Tensor,      # (batch, time, vocabulary)
     labels:Tensor,      # (batch, time) ids, −100 where there is no target
     alternatives=None,  # Conceptual: (ids, shares), each (batch, time, n), for the labels
-    **kw,               # For `forgiving_loss`: label_smoothing, weight
+    weight=None,        # (batch, time) weights of the targets
+    label_smoothing:float=0., # As in cross-entropy
 )->Tensor: # Mean over targets
     "Cross-entropy with forgiveness, as the run's stage asks; diagnostics in `ff.last`"
     if logits.shape[:2] != labels.shape: raise ValueError(f'logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit: they share batch and time.')
     two = getattr(self.model.config, 'is_encoder_decoder', False)
+    later = (lambda x: x) if two else (lambda x: x[:, 1:])
     if not two: logits, labels = logits[:, :-1], labels[:, 1:]
-    f, kind = self.config.forgiveness, self.kind
+    f, kind, kw = self.config.forgiveness, self.kind, dict(label_smoothing=label_smoothing)
+    if weight is not None: kw['weight'] = later(weight).flatten()
     if kind == 'conceptual':
         if alternatives is None: raise ValueError("Conceptual forgiveness needs alternatives=(ids, shares) for the labels: make them with a teacher, or choose forgiveness='two_letter'.")
-        ids, shares = (a if two else a[:, 1:] for a in alternatives)
+        ids, shares = map(later, alternatives)
         kw |= dict(alternatives=ids.flatten(0, 1), scores=shares.flatten(0, 1))
     elif kind == 'two_letter': kw |= dict(classes=self.classes, amount=f.amount)
     out, d = forgiving_loss(logits.flatten(0, 1), labels.flatten(), form=f.form, exempt=self.exempt, **kw)
     self.last = dict(ce=d['ce'].mean().item(), forgiven=(d['f'] > 0).float().mean().item(), amount=d['f'].mean().item())
+    if self.tally is not None: self.tally.add(d, labels.flatten())
     return out
+
+# %% ../../nbs/mechanisms/method.ipynb #0f0ad84a
+@patch
+def table(self:FF,
+    rank:bool=False, # Effective rank of each matrix too: an eigenvalue problem each
+):
+    "The dose log, one row a matrix, as a data frame"
+    import pandas as pd
+    rows = [dict(site=i, stack=s.stack, layer=s.layer, role=r, shape=' × '.join(map(str, s.weight(r).shape)), pulses=int(n), dose=float(d)) for (i, r), n, d in zip(self.targets, self.pulses, self.doses) for s in [self.sites[i]]]
+    if rank: rows = [x | dict(effective_rank=effective_rank(self.sites[x['site']].weight(x['role']).cpu())) for x in rows]
+    return pd.DataFrame(rows)
 
 # %% ../../nbs/mechanisms/method.ipynb #7beffa65
 @patch
@@ -317,7 +339,7 @@ def remove(self:FF):
         for k, h in list(m._forward_pre_hooks.items()):
             if getattr(h, 'ff', None) is self: m._forward_pre_hooks.pop(k); m._forward_pre_hooks_with_kwargs.pop(k, None)
 
-# %% ../../nbs/mechanisms/method.ipynb #d3810fdf
+# %% ../../nbs/mechanisms/method.ipynb #0e614866
 @patch
 def save_pretrained(self:FF,
     path:str|Path, # A folder
@@ -326,9 +348,9 @@ def save_pretrained(self:FF,
     from safetensors.torch import save_file
     path = Path(path); path.mkdir(parents=True, exist_ok=True)
     (path/'ff_config.json').write_text(json.dumps(self.config.to_dict(), indent=1))
-    save_file(dict(doses=self.doses, counters=torch.tensor([self.sentences, self.steps]), **{f'usage.{i}': u.contiguous() for i, u in enumerate(self.usage)}), path/'ff_state.safetensors')
+    save_file(dict(doses=self.doses, pulses=self.pulses, counters=torch.tensor([self.sentences, self.steps]), **{f'usage.{i}': u.contiguous() for i, u in enumerate(self.usage)}), path/'ff_state.safetensors')
 
-# %% ../../nbs/mechanisms/method.ipynb #d3066bca
+# %% ../../nbs/mechanisms/method.ipynb #021287b3
 @patch
 def load_state(self:FF,
     path:str|Path, # Written by `save_pretrained`
@@ -337,7 +359,7 @@ def load_state(self:FF,
     from safetensors.torch import load_file
     d = load_file(Path(path)/'ff_state.safetensors')
     if len(d['doses']) != len(self.doses) or any(d[f'usage.{i}'].shape != u.shape for i, u in enumerate(self.usage)): raise ValueError(f'The state in {path} belongs to a model with other feed-forward sites.')
-    self.doses, (self.sentences, self.steps) = d['doses'], d['counters'].tolist()
+    self.doses, self.pulses, (self.sentences, self.steps) = d['doses'], d.get('pulses', self.pulses), d['counters'].tolist()
     self.usage = [d[f'usage.{i}'] for i in range(len(self.usage))]
     return self
 
