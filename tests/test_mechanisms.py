@@ -1,6 +1,7 @@
 """The three mechanisms on real architectures: at strength 0 nothing changes, to the bit; and what must hold for any input."""
 import copy
 import math
+import tempfile
 
 import pytest
 import torch
@@ -215,6 +216,14 @@ def test_pulse_on_tied_frozen_bf16_and_transposed_weights():
     w = torch.randn(40, 30); b = w.bfloat16()
     for _ in range(30): pulse_(w, proximal_kernel(), .03); pulse_(b, proximal_kernel(), .03)
     assert b.dtype == torch.bfloat16 and torch.corrcoef(torch.stack([w.flatten(), b.float().flatten()]))[0, 1] > .99
+    full, half = random_tiny('mt5'), random_tiny('mt5').bfloat16()                         # pulses far below bfloat16's last digit still add up, also over a restart
+    config = lambda: FFConfig(100_000, ForgetfulnessConfig(dose=.3, power=.0005, ramp=0.))
+    a, b = attach(full, config()), attach(half, config())
+    for _ in range(10): a.step(sentences=5_000); b.step(sentences=5_000)
+    with tempfile.TemporaryDirectory() as d: b.save_pretrained(d); b.remove(); b = attach.from_pretrained(half, d)
+    for _ in range(10): a.step(sentences=5_000); b.step(sentences=5_000)
+    for x, y in zip(find_sites(full), find_sites(half)): assert (x.weight('down') - y.weight('down').float()).abs().max() < .01*x.weight('down').abs().max()
+    assert b.rests and all(r.any() for r in b.rests.values()) and not a.rests
     gpt = tiny('gpt2'); s = find_sites(gpt)[0]; conv = s.down.weight; old = conv.clone()
     pulse_(s.weight('down').data, proximal_kernel(), .03)
     ref = old.T.clone(); pulse_(ref, proximal_kernel(), .03)

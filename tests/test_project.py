@@ -134,6 +134,9 @@ def test_arrows_point_upwards():
 
 # The repository
 
+def test_no_undefined_names():
+    assert subprocess.run([sys.executable, '-m', 'ruff', 'check', '--no-cache', '.'], cwd=ROOT).returncode == 0
+
 def test_no_local_paths_in_sources():
     for f in tracked():
         p = ROOT/f

@@ -12,18 +12,19 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
-# %% ../../nbs/mechanisms/forgetfulness.ipynb #92dd5fba
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #9878fbfd
 def proximal_kernel(
     size:int=9,      # Cells on a side, odd (paper: 9)
     decay:float=1.0, # τ, in cells (paper: 1)
-)->Tensor: # (size, size), float64, centre 0, sum 1
-    "κ(d) = exp(−d/τ) around an empty centre, normalised [§2.1]; `ValueError` for an even size or τ ≤ 0"
+    normalized:bool=True, # To a sum of 1 (the paper does not say)
+)->Tensor: # (size, size), float64, centre 0
+    "κ(d) = exp(−d/τ) around an empty centre [§2.1]; `ValueError` for an even size or τ ≤ 0"
     if size < 3 or size % 2 == 0: raise ValueError(f'A kernel of {size} cells has no centre or no neighbours: give an odd size of 3 or more.')
     if not decay > 0: raise ValueError(f'decay={decay} must be positive: it is τ, in cells.')
     r = torch.arange(size, dtype=torch.float64) - size//2
     k = torch.exp(-torch.hypot(r[:, None], r)/decay)
     k[size//2, size//2] = 0
-    return k/k.sum()
+    return k/k.sum() if normalized else k
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #182360bc
 def neighbour_mean(
@@ -35,13 +36,13 @@ def neighbour_mean(
     conv = lambda x: F.conv2d(x[None, None], k, padding=pad)[0, 0]
     return conv(weight)/conv(torch.ones_like(weight))
 
-# %% ../../nbs/mechanisms/forgetfulness.ipynb #c5a5e687
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #3a1af5df
 @torch.no_grad()
 def pulse_(
     weight:Tensor, # (out, in), changed in place; any float dtype, computed in float32 at least
     kernel:Tensor, # From `proximal_kernel`
     power:float,   # p, between 0 and 1 (paper: at most 0.03)
-    normalized:bool=True, # False: p·(κ∗W − Σκ·W) with a kernel whose sum is not 1
+    rest:Tensor|None=None, # Like `weight`: what rounding has taken so far, added back and kept up to date in place
 )->Tensor: # `weight`
     "One pulse of Proximal Forgetfulness, keeping mean and standard deviation exactly [§2.1]"
     if weight.ndim != 2: raise ValueError(f'A pulse needs a matrix; this weight has {weight.ndim} dimensions.')
@@ -49,11 +50,14 @@ def pulse_(
     if not 0 <= power <= 1: raise ValueError(f'power={power} must lie between 0 and 1: it is the share of the way to the neighbours (the paper uses at most 0.03).')
     if power == 0: return weight
     w = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
-    toward = neighbour_mean(w, kernel)
-    v = w + power*(toward - w)*(1. if normalized else kernel.sum().item())
+    if rest is not None: w = w + rest
+    v = w + power*kernel.sum().item()*(neighbour_mean(w, kernel) - w)                      # Σκ is 1 where the kernel is normalised
     mean, std, spread = w.mean(), w.std(unbiased=False), v.std(unbiased=False)
     if std == 0 or spread == 0: return weight
-    return weight.copy_(mean + (v - v.mean())*(std/spread))
+    v = mean + (v - v.mean())*(std/spread)
+    weight.copy_(v)
+    if rest is not None: rest.copy_(v - weight)
+    return weight
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #df31548f
 @dataclass

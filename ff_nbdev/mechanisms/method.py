@@ -51,7 +51,7 @@ class _Checked:
     _where = ''
     def __post_init__(self): _typed(type(self), dataclasses.asdict(self), self._where)
 
-# %% ../../nbs/mechanisms/method.ipynb #709877ca
+# %% ../../nbs/mechanisms/method.ipynb #a16b1158
 @dataclass
 class ForgetfulnessConfig(_Checked):
     "Proximal Forgetfulness [§2.1]"
@@ -61,6 +61,7 @@ class ForgetfulnessConfig(_Checked):
     ramp:float=.7      # Share of the run over which the power rises (paper: 10 of 14.3 M sentences)
     size:int=9         # Kernel, cells on a side (paper: 9)
     decay:float=1.     # Kernel, τ in cells (paper: 1)
+    normalized:bool=True # Kernel with a sum of 1; False: the pulse is Σκ times as strong
     order:str='random' # 'random', 'round_robin' or 'all'
     roles:tuple=('gate', 'value', 'down') # Which matrices (paper: all three)
 
@@ -170,7 +171,7 @@ def _preset(cls,
 
 FFConfig.preset = classmethod(_preset)
 
-# %% ../../nbs/mechanisms/method.ipynb #b2b54360
+# %% ../../nbs/mechanisms/method.ipynb #df7a5df9
 class FF:
     "The method attached to a model: see `attach`"
     def __init__(self, model:nn.Module, config:FFConfig, tokenizer=None, pattern=None):
@@ -178,9 +179,10 @@ class FF:
         self.targets = [(s.index, r) for s in self.sites for r in s.names if r in config.forgetfulness.roles]
         fg = config.forgetfulness
         self.schedule = PulseSchedule(config.total_sentences, fg.dose, len(self.targets), fg.power, fg.ramp, fg.order, config.seed)
-        self.kernel = proximal_kernel(fg.size, fg.decay)
+        self.kernel = proximal_kernel(fg.size, fg.decay, fg.normalized)
         self.sentences, self.steps = 0, 0
         self.doses, self.pulses = torch.zeros(len(self.targets), dtype=torch.float64), torch.zeros(len(self.targets), dtype=torch.int64)
+        self.rests = {}                               # what rounding took from half-precision weights
         self.usage = [torch.full((s.d_ff,), config.recall.share*config.recall.per_sign) for s in self.sites]
         self.classes, self.exempt = None, None
         if tokenizer is not None: self._read_tokenizer(tokenizer)
@@ -276,7 +278,7 @@ def _hook(self:FF):
     self.model.register_forward_pre_hook(_ModelHook(self), with_kwargs=True)
     for s in self.sites: s.down.register_forward_pre_hook(_SiteHook(self, s.index))
 
-# %% ../../nbs/mechanisms/method.ipynb #52cd052c
+# %% ../../nbs/mechanisms/method.ipynb #a5570da6
 @patch
 def step(self:FF,
     sentences:int, # Seen in this step, over all ranks and micro-batches
@@ -286,7 +288,9 @@ def step(self:FF,
     due = self.schedule.due(self.sentences, self.sentences + sentences)
     for m, p in due:
         i, role = self.targets[m]
-        pulse_(self.sites[i].weight(role).data, self.kernel, p); self.doses[m] += p; self.pulses[m] += 1
+        w = self.sites[i].weight(role).data
+        if w.dtype in (torch.bfloat16, torch.float16) and m not in self.rests: self.rests[m] = torch.zeros_like(w)
+        pulse_(w, self.kernel, p, self.rests.get(m)); self.doses[m] += p; self.pulses[m] += 1
     for i, (c, n) in self._counts.items():
         if _world()[1] > 1: both = torch.cat([c, c.new_tensor([n])]); dist.all_reduce(both); c, n = both[:-1], both[-1].item()
         self.usage[i] = update_usage(self.usage[i], c.cpu(), n, sentences, self.config.recall.halflife)
@@ -339,7 +343,7 @@ def remove(self:FF):
         for k, h in list(m._forward_pre_hooks.items()):
             if getattr(h, 'ff', None) is self: m._forward_pre_hooks.pop(k); m._forward_pre_hooks_with_kwargs.pop(k, None)
 
-# %% ../../nbs/mechanisms/method.ipynb #0e614866
+# %% ../../nbs/mechanisms/method.ipynb #46faddf8
 @patch
 def save_pretrained(self:FF,
     path:str|Path, # A folder
@@ -348,9 +352,9 @@ def save_pretrained(self:FF,
     from safetensors.torch import save_file
     path = Path(path); path.mkdir(parents=True, exist_ok=True)
     (path/'ff_config.json').write_text(json.dumps(self.config.to_dict(), indent=1))
-    save_file(dict(doses=self.doses, pulses=self.pulses, counters=torch.tensor([self.sentences, self.steps]), **{f'usage.{i}': u.contiguous() for i, u in enumerate(self.usage)}), path/'ff_state.safetensors')
+    save_file(dict(doses=self.doses, pulses=self.pulses, counters=torch.tensor([self.sentences, self.steps]), **{f'usage.{i}': u.contiguous() for i, u in enumerate(self.usage)}, **{f'rest.{m}': r.contiguous() for m, r in self.rests.items()}), path/'ff_state.safetensors')
 
-# %% ../../nbs/mechanisms/method.ipynb #021287b3
+# %% ../../nbs/mechanisms/method.ipynb #008b57b1
 @patch
 def load_state(self:FF,
     path:str|Path, # Written by `save_pretrained`
@@ -361,6 +365,7 @@ def load_state(self:FF,
     if len(d['doses']) != len(self.doses) or any(d[f'usage.{i}'].shape != u.shape for i, u in enumerate(self.usage)): raise ValueError(f'The state in {path} belongs to a model with other feed-forward sites.')
     self.doses, self.pulses, (self.sentences, self.steps) = d['doses'], d.get('pulses', self.pulses), d['counters'].tolist()
     self.usage = [d[f'usage.{i}'] for i in range(len(self.usage))]
+    self.rests = {int(k[5:]): r.to(self.sites[self.targets[int(k[5:])][0]].weight('down').device) for k, r in d.items() if k.startswith('rest.')}
     return self
 
 # %% ../../nbs/mechanisms/method.ipynb #840f9e29
