@@ -31,8 +31,12 @@ def fake(tmp_path_factory):
     from ff_nbdev.data.tokenizers import make_tokenizer
     from ff_nbdev.reproduce.cli import read_scale
     d = tmp_path_factory.mktemp('fake'); nbs = d/'experiments'; nbs.mkdir()
-    more = {n: '\n'.join(f'{k} = {v!r}' for k, v in (read_scale('quick').get(n) or {}).items()) for n in ('retrofit', 'evaluate', 'report')}     # what the scale sets
-    make_notebook(nbs/'retrofit.ipynb', f"arm: str = ''\nmodel: str = ''\n{SHARED}\n{more['retrofit']}", START, WORK,
+    more = {n: '\n'.join(f'{k} = {v!r}' for k, v in (read_scale('quick').get(n) or {}).items()) for n in ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')}     # what the scale sets
+    make_notebook(nbs/'teacher.ipynb', f"model: str = ''\n{SHARED}\n{more['teacher']}", START, WORK,
+        'Path(out, "model").mkdir(parents=True, exist_ok=True)\nPath(out, "model", "weights").write_text("teacher")\nPath(out, "teacher.json").write_text(json.dumps(dict(time=time.time())))')
+    make_notebook(nbs/'alternatives.ipynb', f"model: str = ''\nteacher: str = ''\n{SHARED}\n{more['alternatives']}", START, WORK,
+        'assert Path(teacher, "weights").exists()\nPath(out, "train").mkdir(parents=True, exist_ok=True)\nPath(out, "train", "rows").write_text("")\nPath(out, "closeness.json").write_text("{}")')
+    make_notebook(nbs/'retrofit.ipynb', f"arm: str = ''\nmodel: str = ''\nalternatives: str = ''\n{SHARED}\n{more['retrofit']}", START, WORK,
         'Path(out, "model").mkdir(parents=True, exist_ok=True)\nPath(out, "model", "weights").write_text(arm)\nPath(out, "bands.npz").write_text("")\n'
         'Path(out, "train.json").write_text(json.dumps(dict(arm=arm, seed=seed, pid=os.getpid(), time=time.time())))')
     make_notebook(nbs/'evaluate.ipynb', f"arm: str = ''\nmodel: str = ''\nbase: str = ''\n{SHARED}\n{more['evaluate']}", START, WORK,

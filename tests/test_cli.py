@@ -1,6 +1,7 @@
 """The command line: what it says to mistakes, and a whole run of a tiny graph, stopped in every way and started again."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def test_mistaken_folders_and_texts(fake, tmp_path, ff_nbdev_run):
     out.mkdir(); (out/'letter.txt').write_text('mine')
     assert 'not of a run' in go(words, env, status=2) and [p.name for p in out.iterdir()] == ['letter.txt']
     assert 'is a file' in go(words, env, '--out', str(empty), status=2)
-    assert 'lacks retrofit.ipynb' in go(words, env, '--notebooks', str(tmp_path), '--out', str(tmp_path/'new'), status=2)
+    assert 'lacks teacher.ipynb' in go(words, env, '--notebooks', str(tmp_path), '--out', str(tmp_path/'new'), status=2)
 
 def test_help_teaches():
     for words in [[], ['--help'], ['run', '--help']]:
@@ -64,7 +65,7 @@ def test_a_run_and_what_it_keeps(ff_nbdev_run, tmp_path):
     (out/'full_stack'/'evaluation.json').unlink()                             # half-finished: only what is missing is done
     assert 'Would run: 1 x evaluate, 1 x report.' in go(words, env, '--dry-run')
     go(words, env); assert trained(out) == first
-    assert 'Would run: 1 x retrofit, 2 x evaluate, 1 x report.' in go(words, env, '--dry-run', '--seed', '1')     # other parameters: all again
+    assert 'Would run: 1 x teacher, 1 x alternatives, 1 x retrofit, 2 x evaluate, 1 x report.' in go(words, env, '--dry-run', '--seed', '1')     # other parameters: all again
     r = ff('report', out); assert r.returncode == 0 and '2 arms were evaluated' in r.stdout
     (out/'base'/'evaluation.json').unlink()
     r = ff('report', out); assert r.returncode == 1 and 'half-finished (base not evaluated)' in r.stderr
@@ -137,3 +138,13 @@ def running(out):
         except OSError: continue
         if cwd.startswith(str(out)): found.append(p)
     return found
+
+def test_what_a_stopped_writing_of_alternatives_left_is_kept(fake, ff_nbdev_run, tmp_path):
+    words, env, out = ff_nbdev_run
+    nbs = tmp_path/'nbs'; shutil.copytree(fake/'experiments', nbs)
+    nb = json.loads((nbs/'alternatives.ipynb').read_text()); cells = [c for c in nb['cells'] if c['cell_type'] == 'code']
+    cells[-1]['source'] = 'rows = Path(out, "shards", "rows"); first = not rows.exists(); rows.parent.mkdir(parents=True, exist_ok=True)\nif first: rows.write_text("half"); raise RuntimeError("stopped here")\nPath(out, "closeness.json").write_text("{}")'
+    (nbs/'alternatives.ipynb').write_text(json.dumps(nb))
+    words = [w if w != str(fake/'experiments') else str(nbs) for w in words] + ['--arms', 'base', 'full_stack']
+    assert 'stopped here' in go(words, env, status=1) and (out/'alternatives'/'shards'/'rows').read_text() == 'half'
+    go(words, env); assert (out/'alternatives'/'shards'/'rows').read_text() == 'half' and (out/'report.html').exists()

@@ -5,9 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from ff_nbdev.data.corpus import find_text, load_corpus, read_sentences
-from ff_nbdev.data.objectives import SpanCorruption, Windows
+from ff_nbdev.data.alternatives import Alternatives, quantile_knots
+from ff_nbdev.data.corpus import find_text, language_shares, load_corpus, read_sentences
+from ff_nbdev.data.objectives import Batches, SpanCorruption, Windows
 from ff_nbdev.data.tokenizers import train_tokenizer
+from ff_nbdev.evaluation.closeness import read_categories
 from ff_nbdev.evaluation.robustness import perturbed
 from ff_nbdev.evaluation.spatial import morans_i
 from ff_nbdev.mechanisms.forgetfulness import proximal_kernel, pulse_
@@ -18,6 +20,7 @@ from ff_nbdev.mechanisms.variants import codebook_recall, prototype_margin_loss,
 from ff_nbdev.models.sites import FFNPattern, find_sites
 from ff_nbdev.models.tiny import ablate, load_pretrained, new_model, random_tiny
 from ff_nbdev.training.recipes import recipe
+from ff_nbdev.training.teacher import load_teacher, new_teacher
 
 MODEL = random_tiny('mt5')
 W, H = torch.randn(12, 12), torch.randn(2, 5, 64)
@@ -35,6 +38,10 @@ def block(value=16, down=16, gate=None, meta=False, dtype=torch.float32):
             if gate: self.gate = nn.Linear(8, gate, **kw)
     m = nn.Module(); m.ffn = Block()
     if dtype != torch.float32: m.ffn.down.weight = nn.Parameter(torch.zeros(8, down, dtype=dtype), requires_grad=False)
+    return m
+
+def computed():
+    m = block(); nn.utils.parametrizations.weight_norm(m.ffn.down)
     return m
 
 def row(**kw): return FFNPattern('own', 'ffn', 'down', 'up', **kw)
@@ -117,6 +124,17 @@ CASES = {
     'penalty on a vector': (lambda: spatial_penalty(W[0]), 'needs a matrix'),
     'classes and latents': (lambda: prototype_margin_loss(W, torch.zeros(3).long()), 'one class for each latent'),
     'codebook of another width': (lambda: codebook_recall(W, W[:, :3]), 'must agree'),
+    'part of the wrong kind': (lambda: FFConfig(total_sentences=10, recall=dict(top=1.)), 'must be a RecallConfig'),
+    'nothing for a part': (lambda: conf(dict(recall=None)), 'must be a dictionary of settings'),
+    'version in words': (lambda: conf(dict(version='1')), 'must be a whole number'),
+    'roles in roles': (lambda: ForgetfulnessConfig(roles=(['down'],)), 'some of gate, value and down'),
+    'alternatives by number': (lambda: ForgivenessConfig(alternatives=5), 'must be text'),
+    'nan set later': (lambda: setattr(FFConfig(10).recall, 'top', float('nan')), 'must be a finite number'),
+    'a bad dose set later': (lambda: setattr(FFConfig(10).forgetfulness, 'dose', -3.), 'must be at least 0'),
+    'half a sentence': (lambda: attached(total_sentences=10).step(.5), 'must be a whole number'),
+    'eight-bit weight': (lambda: find_sites(block(dtype=torch.float8_e4m3fn), row()), 'load the model in float32'),
+    'computed weight': (lambda: find_sites(computed(), row()), 'without a weight of its own'),
+    'fused weight': (lambda: find_sites(block(value=32), row()), 'in one matrix (fused)'),
     # text
     'no such text': (lambda: find_text('nowhere/*.txt'), 'No text at'),
     'a picture': (lambda d: find_text(d('a.png', 'x')), 'the endings that are read'),
@@ -127,6 +145,19 @@ CASES = {
     'tiny vocabulary': (lambda d: train_tokenizer(d('a.txt', ''), 50), 'too small'),
     'density': (lambda: SpanCorruption(load_pretrained('tiny-mt5')[1], density=1.2), 'between 0 and 1'),
     'no tokens': (lambda d: Windows(d('a.txt', ''), 'train', 8), 'run encode_corpus'),
+    'shares beyond 1': (lambda: language_shares(dict(a=1), 1.5), 'between 0 (equal parts) and 1'),
+    'a language without text': (lambda: language_shares(dict(a=10, b=0)), 'No text for b'),
+    'batch over the text': (lambda: Batches(range(5), None, 6), 'choose 1 to 5'),
+    'uneven share of processes': (lambda: Batches(range(50), None, 6, world=4), 'a multiple of 4'),
+    # alternatives and their teacher
+    'no alternatives there': (lambda d: Alternatives(d('a.txt', '').parent), 'written by write_alternatives'),
+    'damaged header': (lambda d: Alternatives(d('alternatives.json', '{"n"').parent), 'is damaged'),
+    'newer format': (lambda d: Alternatives(d('alternatives.json', '{"version": 9}').parent), 'update ff_nbdev'),
+    'falling shares': (lambda d: Alternatives(d('alternatives.json', '{}').parent, low=.7), 'must rise between 0 and 1'),
+    'nothing ranked': (lambda: quantile_knots([float('-inf')]), 'ranked nothing'),
+    'no teacher there': (lambda: load_teacher('nowhere'), 'the hub id of a masked language model'),
+    'embedding of another vocabulary': (lambda: new_teacher(load_pretrained('tiny-mt5')[1], torch.zeros(9, 32)), 'take both from one model'),
+    'categories in one column': (lambda d: read_categories(d('a.tsv', 'cat\n')), 'with tabs between them'),
     # measures
     'unknown neighbours': (lambda: morans_i(W, 'bishop'), "'queen', 'rook' or 'line'"),
     'field without neighbours': (lambda: morans_i(W[:1, :1]), 'give a larger field'),

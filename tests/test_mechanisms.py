@@ -14,7 +14,7 @@ from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, neighbour_mean, pro
 from ff_nbdev.mechanisms.forgiveness import forgiving_loss
 from ff_nbdev.mechanisms.method import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig, attach
 from ff_nbdev.mechanisms.recall import find_hubs, hub_mask, hub_width, keyed_uniform, multiplier, noise_moments, noisy_hidden, smooth, update_usage
-from ff_nbdev.models.sites import find_sites
+from ff_nbdev.models.sites import FFNPattern, find_sites
 from ff_nbdev.models.tiny import random_tiny
 
 ARCHS = ['mt5', 'rwkv', 'gpt2', 'llama']
@@ -372,3 +372,86 @@ def test_older_files_are_read(tmp_path):
     save_file({k: v for k, v in load_file(f).items() if k != 'pulses'}, f)
     assert attach.from_pretrained(random_tiny('mt5'), tmp_path).sentences == 50
     assert FFConfig.from_dict(ff.config.to_dict()) == ff.config
+
+
+# What users do beside a plain training loop
+
+def without_dropout(m):
+    for x in m.modules():
+        if isinstance(x, nn.Dropout): x.p = 0.
+        for k in ('dropout', 'attention_dropout'):
+            if isinstance(getattr(x, k, None), float): setattr(x, k, 0.)
+    return m
+
+@pytest.mark.parametrize('arch', ['mt5', 'gpt2'])
+def test_generating_while_training_is_without_noise_and_leaves_no_trace(arch):
+    bare, model = tiny(arch).train(), tiny(arch).train()
+    without_dropout(bare); without_dropout(model)
+    ff = attach(model, strong()); ff.sentences = 100; ids = batch()['input_ids']
+    kw = dict(max_new_tokens=4, do_sample=False, attention_mask=torch.ones_like(ids), pad_token_id=0)
+    assert torch.equal(bare.generate(ids, **kw), model.generate(ids, **kw)) and ff._passed == 0 and not ff._counts
+
+def test_encoder_outputs_may_be_given():
+    model = random_tiny('mt5').train(); ff = attach(model, strong()); ff.sentences = 100; b = batch()
+    a = model(encoder_outputs=model.encoder(input_ids=b['input_ids']), labels=b['labels']).loss; a.backward()
+    assert a.isfinite() and len(ff._now['examples']) == 4
+
+@pytest.mark.parametrize('arch', ['mt5', 'gpt2', 'llama'])
+@pytest.mark.parametrize('reentrant', [False, True])
+def test_two_passes_before_one_backward_under_checkpointing(arch, reentrant):
+    def grads(checkpoint):
+        m = tiny(arch).train()
+        ff = attach(without_dropout(m), strong()); ff.sentences = 100
+        if checkpoint: m.gradient_checkpointing_enable(dict(use_reentrant=reentrant))
+        ids = batch()['input_ids']; (sum(m(input_ids=p, labels=p).loss for p in ids.chunk(2))/2).backward()
+        return torch.cat([p.grad.flatten() for p in m.parameters() if p.grad is not None]), {i: n for i, (_, n) in ff._counts.items()}
+    (a, n), (b, k) = grads(False), grads(True)
+    assert torch.allclose(a, b, atol=1e-6) and n == k
+
+def test_models_that_flatten_their_tokens_and_nested_children():
+    from transformers import BertConfig, BertForMaskedLM, OPTConfig, OPTForCausalLM
+    opt = OPTForCausalLM(OPTConfig(vocab_size=512, hidden_size=32, ffn_dim=128, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=32, dropout=0.)).train()
+    ff = attach(opt, strong(), pattern=FFNPattern('OPT', r'layers\.\d+', 'fc2', 'fc1')); ff.sentences = 100
+    opt(**batch()).loss.backward()
+    assert [n for _, n in ff._counts.values()] == [48, 48]
+    bert = BertForMaskedLM(BertConfig(vocab_size=512, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)).train()
+    ff = attach(bert, strong(), pattern=FFNPattern('BERT', r'layer\.\d+', 'output.dense', 'intermediate.dense')); ff.sentences = 100
+    b = batch(); y = b['labels'].masked_fill(torch.arange(12) % 2 == 0, -100); bert.eval(); out = bert(input_ids=b['input_ids'], labels=y)
+    assert abs(ff.loss(out.logits, y) - out.loss) < 1e-6                                    # a masked model's labels are not shifted
+
+def test_attached_after_it_ran_compiled():
+    m = random_tiny('mt5').train(); c = torch.compile(m, backend='eager'); b = batch(); bare = c(**b).logits.detach()
+    ff = attach(m, strong()); ff.sentences = 100
+    noisy = c(**b).logits.detach(); assert not torch.equal(bare, noisy)
+
+def test_a_tied_weight_has_one_dose():
+    m = random_tiny('mt5'); s = find_sites(m); s[1].down.weight = s[0].down.weight
+    ff = attach(m, FFConfig(1000, ForgetfulnessConfig(dose=.3, roles=('down',)))); ff.step(sentences=1000)
+    assert len(ff.table()) == 3 and abs(ff.doses - .3).max() < .03
+
+def test_padding_is_known_however_it_is_given():
+    for positional in (False, True):
+        m = random_tiny('mt5').train(); ff = attach(m, strong()); ff.sentences = 100; b = batch()
+        mask = torch.ones_like(b['input_ids']); mask[:, 7:] = 0
+        m(b['input_ids'], mask, labels=b['labels']) if positional else m(attention_mask=mask, **b)
+        assert ff._counts[0][1] == 28
+
+def test_rwkv_is_not_rescaled_in_place():
+    from transformers import RwkvConfig, RwkvForCausalLM
+    m = RwkvForCausalLM(RwkvConfig(vocab_size=512, hidden_size=32, num_hidden_layers=3, context_length=64, rescale_every=2)); before = [s.weight('down').clone() for s in find_sites(m)]
+    ff = attach(m, strong()); m.eval(); m(**batch())
+    assert all(torch.equal(a, s.weight('down')) for a, s in zip(before, ff.sites))
+    ff.remove(); assert m.config.rescale_every == 2
+
+def test_state_of_other_sites_is_refused(tmp_path):
+    ff = attach(random_tiny('mt5'), FFConfig(100, ForgetfulnessConfig(dose=1.))); ff.save_pretrained(tmp_path)
+    other = attach(random_tiny('rwkv', num_hidden_layers=4), FFConfig(100, ForgetfulnessConfig(dose=1.)))
+    with pytest.raises(ValueError, match='other feed-forward sites'): other.load_state(tmp_path)
+
+def test_presets_hold_what_they_say():
+    from ff_nbdev.mechanisms.method import PRESETS
+    full, on = (FFConfig.preset(n, total_sentences=t).forgetfulness for n, t in (('full_stack', 1_000_000), ('full_stack_continued', 400_000)))
+    period = lambda f, t: PulseSchedule(t, f.dose, 1, f.power, f.ramp).period
+    assert abs(period(full, 1_000_000)/period(on, 400_000) - 1) < .01
+    assert FFConfig.preset('tlf', 100, forgiveness='conceptual').forgiveness.late_kind == 'two_letter'
+    for n in PRESETS: FFConfig.preset(n, total_sentences=100)

@@ -164,7 +164,7 @@ def test_page_is_whole_and_asks_for_nothing(folder, tmp_path):
     assert all(l.startswith(('#', 'data:')) for l in page.links) and not re.search(r'url\((?!["\']?#)', text) and '@import' not in text
     anchors = [l[1:] for l in page.links if l.startswith('#') and 'fig' not in l]; assert set(a for a in anchors if a in ('base', 'arms', 'space', 'signatures', 'robustness', 'limits')) <= set(page.ids)
     assert text.index('Is the base a model') < text.index('id="arms"') < text.index('id="space"')
-    for words in ('invented', 'standing in for', 'ff-nbdev run quick', 'base_reordered', 'prefers-color-scheme', 'name="viewport"', '18.6', '0.961'): assert words in text, words
+    for words in ('invented', 'ten alternatives a token', 'ff-nbdev run quick', 'base_reordered', 'prefers-color-scheme', 'name="viewport"', '18.6', '0.961'): assert words in text, words
     record = json.loads(out.with_suffix('.json').read_text()); assert record['findings'] == R.findings(load_runs(folder)) and record['verdicts'] and len(record['arms']) == len(QUICK)
 
 def test_page_escapes_names(runs):

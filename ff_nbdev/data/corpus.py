@@ -2,10 +2,11 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'SPLITS', 'prose_blocks', 'split_sentences', 'clean_sentence', 'docstring_sentences', 'prose_versions',
-           'sentence_hash', 'split_of', 'cache_dir', 'check_disk', 'write_corpus', 'python_prose', 'find_text',
-           'expect_fail', 'is_hub_id', 'text_documents', 'load_corpus', 'read_sentences']
+           'sentence_hash', 'split_of', 'cache_dir', 'check_disk', 'Seen', 'write_corpus', 'python_prose', 'find_text',
+           'expect_fail', 'is_hub_id', 'text_documents', 'load_corpus', 'read_sentences', 'language_shares',
+           'mixed_sentences']
 
-# %% ../../nbs/data/corpus.ipynb #2047d6e4
+# %% ../../nbs/data/corpus.ipynb #6b1c2cdb
 import ast
 import bz2
 import glob
@@ -19,10 +20,14 @@ import re
 import shutil
 import sys
 import sysconfig
+import unicodedata
 import warnings
+import zlib
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
+
+import numpy as np
 
 # %% ../../nbs/data/corpus.ipynb #e7bee6c2
 _prose_sections = {'notes', 'note', 'description', 'overview', 'introduction', 'background', 'details', 'discussion', 'warnings', 'warning'}
@@ -51,14 +56,14 @@ def prose_blocks(
     close()
     return blocks
 
-# %% ../../nbs/data/corpus.ipynb #91221704
+# %% ../../nbs/data/corpus.ipynb #5b90bd11
 _abbreviations = {'e.g', 'i.e', 'cf', 'etc', 'vs', 'al', 'fig', 'eq', 'eqs', 'ref', 'refs', 'sec', 'ch', 'vol', 'no', 'dr', 'mr', 'mrs', 'ms', 'prof', 'st', 'inc', 'ltd', 'co', 'jr', 'sr', 'approx', 'resp', 'jan', 'feb', 'aug', 'sept', 'oct', 'nov', 'dec'}
-_boundary = re.compile(r'(?<=[.!?])(["\'”’)\]]*)\s+(?=[^\sa-zß-öø-ÿа-я])')
+_boundary = re.compile(r'(?<=[.!?؟۔।॥])(["\'”’»)\]]*)\s+(?=[^\sa-zß-öø-ÿа-я])|(?<=[。！？])([」』”’）]*)\s*(?=[^\s」』”’）。！？])')
 
 def split_sentences(
     text:str, # Running text
 )->list[str]: # Its sentences, stripped; nothing is lost but white space
-    "Split `text` after `.`, `!` or `?`, except behind an abbreviation or an initial"
+    "Split `text` after `.`, `!`, `?` and their like in other scripts, except behind an abbreviation or an initial"
     out, start = [], 0
     for m in _boundary.finditer(text):
         word = text[start:m.start()].rsplit(None, 1)[-1:] or ['']
@@ -126,10 +131,15 @@ def _package_files(name):
     skip = {'site-packages', 'test', 'tests', 'idlelib', 'lib2to3', '__pycache__'}
     return sorted(p for p in root.rglob('*.py') if not skip & set(p.relative_to(root).parts))
 
-# %% ../../nbs/data/corpus.ipynb #d6448f68
+# %% ../../nbs/data/corpus.ipynb #e877848c
 SPLITS = ('train', 'valid', 'test')
 
-def sentence_hash(s): return hashlib.blake2b(re.sub(r'[\W\d_]+', ' ', s).strip().lower().encode(), digest_size=8).digest()
+def _letters(s):
+    "Letters, marks and symbols alone: vowel signs are part of a word in many scripts, and a line may be all emoji"
+    if s.isascii(): return re.sub(r'[\W\d_]+', ' ', s).strip().lower()
+    return ' '.join(''.join(c if unicodedata.category(c)[0] in 'LMS' else ' ' for c in s).split()).lower()
+
+def sentence_hash(s): return hashlib.blake2b((_letters(s) or s).encode(), digest_size=8).digest()
 
 def split_of(
     sentence:str,    # Any text
@@ -158,7 +168,28 @@ def check_disk(
     if free < need:
         raise OSError(f'{path} has {free/2**20:.0f} MiB free and this step writes about {need/2**20:.0f} MiB: free some space, or point FF_NBDEV_CACHE or the run folder at another disk.')
 
-# %% ../../nbs/data/corpus.ipynb #cdbdf115
+# %% ../../nbs/data/corpus.ipynb #265261a3
+class Seen:
+    "A set of 8-byte digests, at little more than 8 bytes each"
+    def __init__(self,
+        batch:int=250_000, # Digests between two merges
+    ): self.batch, self.recent, self.known = batch, set(), np.zeros(0, np.uint64)
+    def __len__(self): return len(self.recent) + len(self.known)
+    def new(self,
+        digest:bytes, # 8 bytes
+    )->bool: # True the first time
+        "Take a digest in; was it new?"
+        h = int.from_bytes(digest, 'big')
+        if h in self.recent: return False
+        if len(self.known):
+            i = self.known.searchsorted(np.uint64(h))
+            if i < len(self.known) and self.known[i] == h: return False
+        self.recent.add(h)
+        if len(self.recent) >= self.batch:
+            self.known = np.union1d(self.known, np.fromiter(self.recent, np.uint64, len(self.recent))); self.recent.clear()
+        return True
+
+# %% ../../nbs/data/corpus.ipynb #5693608a
 def write_corpus(
     documents,      # Iterable of documents, each an iterable of sentences
     folder:Path,    # Made whole or not at all
@@ -166,24 +197,28 @@ def write_corpus(
 )->Path: # `folder`
     "Write sentences to `train.txt`, `valid.txt` and `test.txt` in `folder`; repeated sentences are written once"
     tmp = folder.with_name(f'{folder.name}.part{os.getpid()}'); shutil.rmtree(tmp, ignore_errors=True); tmp.mkdir(parents=True)
-    seen, n = set(), Counter()
+    seen, n = Seen(), Counter()
     files = {s: open(tmp/f'{s}.txt', 'w', encoding='utf-8') for s in SPLITS}
     try:
         for doc in documents:
             used = set()
             for s in doc:
-                h = sentence_hash(s)
-                if h in seen: continue
-                seen.add(h); k = split_of(s); used.add(k); n[k] += 1
+                if not seen.new(sentence_hash(s)): continue
+                k = split_of(s); used.add(k); n[k] += 1
                 files[k].write(s + '\n')
             for k in used: files[k].write('\n')
+    except BaseException: shutil.rmtree(tmp, ignore_errors=True); raise
     finally:
         for f in files.values(): f.close()
     if not n['train'] or not n['valid'] or not n['test']:
         shutil.rmtree(tmp)
         raise ValueError(f"The text of {source['source']!r} holds {sum(n.values())} different sentences, too few to be split into train, valid and test: give a larger text.")
     info = dict(source, sentences={s: n[s] for s in SPLITS}, bytes={s: (tmp/f'{s}.txt').stat().st_size for s in SPLITS})
-    info['sha256'] = hashlib.sha256(b''.join((tmp/f'{s}.txt').read_bytes() for s in SPLITS)).hexdigest()[:16]
+    h = hashlib.sha256()
+    for s in SPLITS:
+        with open(tmp/f'{s}.txt', 'rb') as f:
+            while block := f.read(2**22): h.update(block)
+    info['sha256'] = h.hexdigest()[:16]
     (tmp/'corpus.json').write_text(json.dumps(info, indent=1))
     shutil.rmtree(folder, ignore_errors=True); tmp.rename(folder)
     return folder
@@ -245,7 +280,7 @@ def expect_fail(
     except (errors or Exception) as e: return f'{type(e).__name__}: {e}'
     raise AssertionError('no error was raised')
 
-# %% ../../nbs/data/corpus.ipynb #12f56e73
+# %% ../../nbs/data/corpus.ipynb #170b25d0
 def _rows(path, column):
     kind = _kind(path)
     if kind == '.parquet':
@@ -254,12 +289,18 @@ def _rows(path, column):
         if column not in file.schema_arrow.names: raise ValueError(f'{path} has no column {column!r}; its columns are {", ".join(file.schema_arrow.names)}.')
         for batch in file.iter_batches(1024, columns=[column]): yield from (r for r in batch.column(0).to_pylist() if r)
         return
-    with _open.get(Path(path).suffix, open)(path, 'rt', encoding='utf-8', errors='ignore') as f:
-        for i, line in enumerate(f, 1):
-            if kind == '.txt': yield line; continue
-            if not line.strip(): continue
-            try: yield json.loads(line)[column]
-            except (json.JSONDecodeError, KeyError, TypeError): raise ValueError(f'{path}, line {i}: not a JSON object with a {column!r} field.') from None
+    try:
+        with _open.get(Path(path).suffix, open)(path, 'rt', encoding='utf-8', errors='ignore') as f:
+            for i, line in enumerate(f, 1):
+                if kind == '.txt': yield line; continue
+                if line.strip(): yield _field(path, i, line, column)
+    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as e: raise ValueError(f'{path} is cut short or damaged ({e}): fetch it again.') from None
+
+def _field(path, i, line, column):
+    try: text = json.loads(line)[column]
+    except (json.JSONDecodeError, KeyError, TypeError): text = None
+    if not isinstance(text, str): raise ValueError(f'{path}, line {i}: not a JSON object with a {column!r} field of text.')
+    return text
 
 # %% ../../nbs/data/corpus.ipynb #ab883dee
 def is_hub_id(
@@ -269,8 +310,8 @@ def is_hub_id(
     s = str(source)
     return bool(re.fullmatch(r'[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?', s)) and not Path(s).exists() and _kind(s.split(':')[0]) not in (*_kinds, *_open) and not Path(s).parent.exists()
 
-# %% ../../nbs/data/corpus.ipynb #09739c20
-_control = re.compile(r'[\x00-\x08\x0b-\x1f\x7f\ufeff\ufffd]')
+# %% ../../nbs/data/corpus.ipynb #4efa9353
+_control = re.compile(r'[\x00-\x08\x0b-\x1f\x7f\ufeff\ufffd\ud800-\udfff]')
 
 def text_documents(
     source:str|Path,    # As for `find_text`, or a hub id with an optional `:configuration`
@@ -287,7 +328,7 @@ def text_documents(
         doc = [s for line in lines if line and not re.fullmatch(r'=+ .* =+', line) for s in split_sentences(line)]
         if doc: yield doc
 
-# %% ../../nbs/data/corpus.ipynb #cbfd7342
+# %% ../../nbs/data/corpus.ipynb #c0b267e8
 def _limit(docs, n):
     "Documents until `n` sentences have passed"
     for d in docs:
@@ -307,7 +348,7 @@ def load_corpus(
     else:
         files = find_text(source); size = 8*sum(p.stat().st_size for p in files)
         stamp = [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
-    folder = cache_dir('corpora')/('text-' + hashlib.sha256(json.dumps([stamp, max_sentences, 1]).encode()).hexdigest()[:12])
+    folder = cache_dir('corpora')/('text-' + hashlib.sha256(json.dumps([stamp, max_sentences, 3]).encode()).hexdigest()[:12])
     if (folder/'corpus.json').exists(): return folder
     check_disk(folder.parent, size)
     docs = _limit(text_documents(source), max_sentences)
@@ -325,3 +366,29 @@ def read_sentences(
 def _lines(path):
     with open(path, encoding='utf-8') as f:
         for line in f: yield line.rstrip('\n') or None
+
+# %% ../../nbs/data/corpus.ipynb #868f7e46
+def language_shares(
+    sizes:dict[str, int], # Language → sentences or tokens
+    alpha:float=.3,       # 1: by size, 0: equal parts (mT5: 0.3)
+)->dict[str, float]: # Adds up to 1
+    "The share of each language, proportional to a power of its size"
+    if not 0 <= alpha <= 1: raise ValueError(f'alpha={alpha} must lie between 0 (equal parts) and 1 (by size).')
+    if empty := [k for k, n in sizes.items() if n <= 0]: raise ValueError(f'No text for {", ".join(empty)}: take it out or give it some.')
+    total = sum(n**alpha for n in sizes.values())
+    return {k: n**alpha/total for k, n in sizes.items()}
+
+# %% ../../nbs/data/corpus.ipynb #2cc44603
+def mixed_sentences(
+    texts:dict,     # Language → anything that `load_corpus` takes
+    alpha:float=.3, # As for `language_shares`
+    seed:int=0,     # Of the order
+):
+    "Training sentences of several languages, drawn by share, each once, until one language runs out"
+    import random
+    folders = {k: load_corpus(v) for k, v in texts.items()}
+    shares = language_shares({k: json.loads((f/'corpus.json').read_text())['sentences']['train'] for k, f in folders.items()}, alpha)
+    rng, streams = random.Random(seed), {k: (s for s in read_sentences(f) if s) for k, f in folders.items()}
+    while True:
+        try: yield next(streams[rng.choices(list(shares), list(shares.values()))[0]])
+        except StopIteration: return

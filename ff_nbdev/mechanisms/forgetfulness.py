@@ -26,7 +26,7 @@ def proximal_kernel(
     k[size//2, size//2] = 0
     return k/k.sum() if normalized else k
 
-# %% ../../nbs/mechanisms/forgetfulness.ipynb #182360bc
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #4dcd006b
 def neighbour_mean(
     weight:Tensor, # (out, in)
     kernel:Tensor, # (size, size)
@@ -34,7 +34,7 @@ def neighbour_mean(
     "κ ∗ W, at the edges over the neighbours that exist"
     k = kernel.to(weight)[None, None]; pad = kernel.shape[-1]//2
     conv = lambda x: F.conv2d(x[None, None], k, padding=pad)[0, 0]
-    return conv(weight)/conv(torch.ones_like(weight))
+    with torch.autocast(weight.device.type, enabled=False): return conv(weight)/conv(torch.ones_like(weight))
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #3a1af5df
 @torch.no_grad()
@@ -92,7 +92,7 @@ def _round(self:PulseSchedule, turn):
     if self.order != 'random': return range(self.matrices)
     return torch.randperm(self.matrices, generator=torch.Generator().manual_seed(self.seed*1_000_003 + turn)).tolist()
 
-# %% ../../nbs/mechanisms/forgetfulness.ipynb #7d2d5915
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #1855e461
 @patch
 def due(self:PulseSchedule,
     since:float, # Sentences when this was last asked
@@ -101,10 +101,10 @@ def due(self:PulseSchedule,
     "Pulses that fell due; the answer does not depend on how the sentences were batched"
     if self.dose == 0 or self.matrices == 0: return []
     gap, out = self.period/self.matrices, []
+    if self.order == 'all': return [(m, self.power_at((turn + 1)*self.period)) for turn in range(math.floor(since/self.period + 1e-9), math.floor(now/self.period + 1e-9)) for m in range(self.matrices)]
     for k in range(math.floor(since/gap + 1e-9), math.floor(now/gap + 1e-9)):
         turn, place = divmod(k, self.matrices)
-        when = (turn + 1)*self.period if self.order == 'all' else (k + 1)*gap
-        out.append((self._round(turn)[place], self.power_at(when)))
+        out.append((self._round(turn)[place], self.power_at((k + 1)*gap)))
     return out
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #b2fd683b

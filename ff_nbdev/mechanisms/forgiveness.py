@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['FORMS', 'prefix_classes', 'top_prediction', 'two_letter_closeness', 'listed_closeness', 'forgiving_loss', 'Tally']
 
-# %% ../../nbs/mechanisms/forgiveness.ipynb #fa2fc5b8
+# %% ../../nbs/mechanisms/forgiveness.ipynb #6a482650
 import unicodedata
 
 import torch
@@ -11,32 +11,26 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
-from ..data.tokenizers import special_ids
+from ..data.tokenizers import special_ids, word_marker
 
-# %% ../../nbs/mechanisms/forgiveness.ipynb #8d74b64e
-_markers = '▁Ġ '
+# %% ../../nbs/mechanisms/forgiveness.ipynb #0429bec5
+def _plain(text, marker='▁'):
+    "Marker off, casefolded, NFC"
+    return unicodedata.normalize('NFC', text.removeprefix(marker).strip().casefold())
 
-def _plain(text):
-    "Marker off, NFC, casefolded"
-    return unicodedata.normalize('NFC', text.lstrip(_markers).removeprefix('##').strip()).casefold()
-
-# %% ../../nbs/mechanisms/forgiveness.ipynb #80996566
-def _byte_level(tokenizer):
-    "Does this tokenizer spell bytes as letters, like GPT-2's?"
-    first = {p[0] for p in tokenizer.get_vocab() if p}
-    return 'Ġ' in first and '▁' not in first
-
+# %% ../../nbs/mechanisms/forgiveness.ipynb #518207eb
 def prefix_classes(
     tokenizer,    # Any Hugging Face tokenizer: SentencePiece, byte-level BPE or WordPiece
     letters:int=2,# How many letters must agree (paper: 2)
 )->Tensor: # (vocabulary,) int32: class of each id, −1 for none
     "Ids whose text begins with the same letters share a class [§2.3]"
-    skip, table, known = set(special_ids(tokenizer)), torch.full((len(tokenizer),), -1, dtype=torch.int32), {}
-    as_bytes = _byte_level(tokenizer)
-    for piece, i in tokenizer.get_vocab().items():
-        if i in skip or i >= len(table): continue
-        start = _plain(tokenizer.convert_tokens_to_string([piece]) if as_bytes else piece)[:letters]
-        if len(start) == letters and all(unicodedata.category(c)[0] == 'L' for c in start): table[i] = known.setdefault(start, len(known))
+    vocab, marker = tokenizer.get_vocab(), word_marker(tokenizer)
+    skip, table, known = set(special_ids(tokenizer)), torch.full((max(len(tokenizer), max(vocab.values()) + 1),), -1, dtype=torch.int32), {}
+    for piece, i in vocab.items():
+        if i in skip: continue
+        text = _plain(tokenizer.convert_tokens_to_string([piece]) if marker == 'Ġ' else piece, ' ' if marker == 'Ġ' else marker)
+        start = [c for c in text if unicodedata.category(c)[0] != 'M'][:letters]                    # a vowel sign or an accent is no letter of its own
+        if len(start) == letters and all(unicodedata.category(c)[0] == 'L' for c in start): table[i] = known.setdefault(''.join(start), len(known))
     return table
 
 # %% ../../nbs/mechanisms/forgiveness.ipynb #a7485029

@@ -3,9 +3,10 @@
 # %% auto #0
 __all__ = ['PRESETS', 'ForgetfulnessConfig', 'RecallConfig', 'ForgivenessConfig', 'FFConfig', 'FF', 'attach']
 
-# %% ../../nbs/mechanisms/method.ipynb #d1677a9b
+# %% ../../nbs/mechanisms/method.ipynb #aa71e7e7
 import dataclasses
 import difflib
+import inspect
 import json
 import math
 from dataclasses import dataclass, field
@@ -21,18 +22,20 @@ from .forgiveness import FORMS, forgiving_loss, prefix_classes
 from .recall import NOISE, hub_width, keyed_uniform, noisy_hidden, update_usage, usage_entropy
 from ..models.sites import find_sites
 
-# %% ../../nbs/mechanisms/method.ipynb #0e2ef4a9
+# %% ../../nbs/mechanisms/method.ipynb #92da5ed0
 _rules = {
     'forgetfulness': dict(dose=lambda v: v >= 0 or 'at least 0', power=lambda v: 0 < v <= 1 or 'above 0 and at most 1', ramp=lambda v: 0 <= v <= 1 or 'between 0 and 1',
         size=lambda v: (v >= 3 and v % 2 == 1) or 'odd and at least 3', decay=lambda v: v > 0 or 'above 0', order=lambda v: v in ('random', 'round_robin', 'all') or 'random, round_robin or all',
-        roles=lambda v: (len(v) > 0 and set(v) <= {'gate', 'value', 'down'}) or 'some of gate, value and down'),
+        roles=lambda v: (len(v) > 0 and all(x in ('gate', 'value', 'down') for x in v)) or 'some of gate, value and down'),
     'recall': dict(top=lambda v: v >= 0 or 'at least 0', start=lambda v: 0 <= v < 1 or 'at least 0 and under 1', mode=lambda v: v in ('branching', 'highway') or 'branching or highway',
         noise=lambda v: v in NOISE or ', '.join(NOISE), share=lambda v: 0 < v < .5 or 'between 0 and 0.5', per_sign=lambda v: v >= 1 or 'at least 1', intra=lambda v: v >= 0 or 'at least 0', halflife=lambda v: v > 0 or 'above 0'),
     'forgiveness': dict(kind=lambda v: v in ('none', 'two_letter', 'conceptual') or 'none, two_letter or conceptual', form=lambda v: v in FORMS or ', '.join(FORMS), amount=lambda v: 0 <= v <= 1 or 'between 0 and 1',
         letters=lambda v: v >= 1 or 'at least 1', late_kind=lambda v: v in (None, 'none', 'two_letter', 'conceptual') or 'none, two_letter or conceptual', late_from=lambda v: 0 <= v <= 1 or 'between 0 and 1'),
 }
 
-# %% ../../nbs/mechanisms/method.ipynb #1437c746
+# %% ../../nbs/mechanisms/method.ipynb #873c44a6
+_parts = {}                       # the parts of the whole, named below
+
 def _typed(cls, values, where):
     "Values checked against the dataclass: unknown names and wrong types are errors that say what is right"
     fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -40,16 +43,18 @@ def _typed(cls, values, where):
         if k not in fields:
             near = difflib.get_close_matches(k, fields, 1)
             raise ValueError(f'Unknown setting {where}{k}' + (f'; did you mean {where}{near[0]}?' if near else f': the settings are {", ".join(fields)}.'))
+        if k in _parts and not isinstance(v, _parts[k]): raise ValueError(f'{where}{k} must be a {_parts[k].__name__}, not {type(v).__name__}.')
         kind = str(fields[k].type if isinstance(fields[k].type, str) else getattr(fields[k].type, '__name__', fields[k].type))
         ok = dict(int=isinstance(v, int) and not isinstance(v, bool), float=isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v), str=isinstance(v, str), bool=isinstance(v, bool), tuple=isinstance(v, (tuple, list)))
+        if '|None' in kind.replace(' ', ''): kind = kind.split('|')[0].strip() if v is not None else ''
         if kind in ok and not ok[kind]: raise ValueError(f'{where}{k}={v!r} must be {dict(int="a whole number", float="a finite number", str="text", bool="true or false", tuple="a list")[kind]}.')
         rule = _rules.get(where.rstrip('.'), {}).get(k)
         if rule and (r := rule(v)) is not True: raise ValueError(f'{where}{k}={v!r} must be {r}.')
 
 class _Checked:
-    "A part of the configuration that checks its values when it is made"
+    "A part of the configuration that checks its values when they are set"
     _where = ''
-    def __post_init__(self): _typed(type(self), dataclasses.asdict(self), self._where)
+    def __setattr__(self, name, value): _typed(type(self), {name: value}, self._where); object.__setattr__(self, name, value)
 
 # %% ../../nbs/mechanisms/method.ipynb #a16b1158
 @dataclass
@@ -93,7 +98,9 @@ class ForgivenessConfig(_Checked):
     late_from:float=.8 # Share of the run
     alternatives:str|None=None # Conceptual: folder of the alternatives
 
-# %% ../../nbs/mechanisms/method.ipynb #a7c38ebc
+# %% ../../nbs/mechanisms/method.ipynb #f05039de
+_parts.update(forgetfulness=ForgetfulnessConfig, recall=RecallConfig, forgiveness=ForgivenessConfig)
+
 @dataclass
 class FFConfig:
     "The whole method; `FFConfig.preset(name)` for the paper's recipes"
@@ -105,36 +112,36 @@ class FFConfig:
     recipe:str='custom'   # Name of the recipe
     version:int=1         # Of this format
 
+    def __setattr__(self, name, value): _typed(FFConfig, {name: value}, ''); object.__setattr__(self, name, value)
     def __post_init__(self):
-        _typed(FFConfig, {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}, '')
         if self.total_sentences < 0: raise ValueError(f'total_sentences={self.total_sentences} must not be negative.')
         if self.total_sentences == 0 and (self.forgetfulness.dose or self.recall.top): raise ValueError('Forgetfulness and recall follow ramps over the run, so give total_sentences: how many sentences the whole run will see.')
 
-# %% ../../nbs/mechanisms/method.ipynb #b6e6f619
-_parts = dict(forgetfulness=ForgetfulnessConfig, recall=RecallConfig, forgiveness=ForgivenessConfig)
-
+# %% ../../nbs/mechanisms/method.ipynb #7d4c9e3c
 def _to_dict(self): return dataclasses.asdict(self)
 
 def _from_dict(cls,
     d:dict, # As written by `to_dict`
 )->'FFConfig': # Checked
     "The configuration of a dictionary; unknown names are refused"
-    d = dict(d)
+    if not isinstance(d, dict): raise ValueError(f'A configuration is a dictionary, not {type(d).__name__}.')
+    d = dict(d); _typed(cls, {'version': d.get('version', 1)}, '')
     if d.get('version', 1) > 1: raise ValueError(f"This configuration has version {d['version']}, newer than this package reads (1): update ff_nbdev.")
     _typed(cls, {k: v for k, v in d.items() if k not in _parts}, '')
     for name, part in _parts.items():
         if name in d and not isinstance(d[name], part):
+            if not isinstance(d[name], dict): raise ValueError(f'{name} must be a dictionary of settings, not {type(d[name]).__name__}.')
             _typed(part, d[name], f'{name}.'); d[name] = part(**{k: tuple(v) if isinstance(v, list) else v for k, v in d[name].items()})
     return cls(**d)
 
 FFConfig.to_dict, FFConfig.from_dict = _to_dict, classmethod(_from_dict)
 
-# %% ../../nbs/mechanisms/method.ipynb #4e2691ed
+# %% ../../nbs/mechanisms/method.ipynb #d04f539d
 _pfg, _con, _tlf = dict(dose=5.4), dict(kind='conceptual'), dict(kind='two_letter')
 _late = dict(kind='conceptual', late_kind='two_letter')
-_held = dict(dose=2.5, ramp=0.)                     # 40 % more sentences at full power
+_held = dict(dose=round(.4*5.4/.65, 2), ramp=0.)    # 40 % more sentences at full power and the same period: 5.4 was 65 % of full power on average
 PRESETS = {
-    'base_continued': {},
+    'base': {}, 'base_reordered': {}, 'base_continued': {}, 'rwkv_base': {}, 'rwkv_base_continued': {},
     'forgiveness_only': dict(forgiveness=_con),
     'no_fzr': dict(forgetfulness=_pfg, forgiveness=_con),
     'pfg_fzr': dict(forgetfulness=_pfg, recall=dict(top=9.6)),
@@ -144,11 +151,15 @@ PRESETS = {
     'tlf_minus_fzr': dict(forgetfulness=_held, forgiveness=_tlf),
     'full_stack_tlf_fzr': dict(forgetfulness=_held, forgiveness=_tlf, recall=dict(top=5.6, start=0.)),
     'full_stack_continued': dict(forgetfulness=_held, forgiveness=_con),
+    'full_stack_to_collapse': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=15.)),                   # beyond the paper's 12x
+    'highway_to_collapse': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=7.5, mode='highway')),    # beyond its 6x
+    'rwkv_full_stack': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=5.6)),
+    'rwkv_tlf': dict(forgetfulness=_pfg, forgiveness=_tlf, recall=dict(top=5.6)),
     'no_ramp': dict(forgetfulness=dict(dose=5.4, ramp=0.), forgiveness=_con),
     'from_scratch': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=9.6)),
 }
 
-# %% ../../nbs/mechanisms/method.ipynb #5c21ea28
+# %% ../../nbs/mechanisms/method.ipynb #0461b545
 def _preset(cls,
     name:str,              # A recipe: see `PRESETS`
     total_sentences:int=0, # Length of your run
@@ -165,18 +176,21 @@ def _preset(cls,
     d = {k: dict(v) for k, v in PRESETS[name].items()}
     if dose is not None and 'forgetfulness' in d: d['forgetfulness']['dose'] = float(dose)
     if top is not None and 'recall' in d: d['recall']['top'] = float(top)
-    if forgiveness is not None and 'forgiveness' in d: d['forgiveness'] = dict(kind=forgiveness)
+    if forgiveness is not None and 'forgiveness' in d: d['forgiveness']['kind'] = forgiveness
     if alternatives is not None and 'forgiveness' in d: d['forgiveness']['alternatives'] = str(alternatives)
     return cls.from_dict(dict(d, total_sentences=total_sentences, seed=seed, recipe=name))
 
 FFConfig.preset = classmethod(_preset)
 
-# %% ../../nbs/mechanisms/method.ipynb #df7a5df9
+# %% ../../nbs/mechanisms/method.ipynb #be39c1e4
 class FF:
     "The method attached to a model: see `attach`"
     def __init__(self, model:nn.Module, config:FFConfig, tokenizer=None, pattern=None):
         self.model, self.config, self.sites = model, config, find_sites(model, pattern)
-        self.targets = [(s.index, r) for s in self.sites for r in s.names if r in config.forgetfulness.roles]
+        every = [(s.index, r) for s in self.sites for r in s.names if r in config.forgetfulness.roles]
+        first = {}                                    # a weight that two sites share is one matrix, with one dose
+        for i, r in every: first.setdefault(id(self.sites[i].module(r).weight), (i, r))
+        self.targets = list(first.values())
         fg = config.forgetfulness
         self.schedule = PulseSchedule(config.total_sentences, fg.dose, len(self.targets), fg.power, fg.ramp, fg.order, config.seed)
         self.kernel = proximal_kernel(fg.size, fg.decay, fg.normalized)
@@ -187,8 +201,12 @@ class FF:
         self.classes, self.exempt = None, None
         if tokenizer is not None: self._read_tokenizer(tokenizer)
         elif 'two_letter' in (config.forgiveness.kind, config.forgiveness.late_kind): raise ValueError('Two-letter forgiveness compares the text of tokens, so attach needs the tokenizer: attach(model, config, tokenizer).')
+        self._rescale = getattr(getattr(model, 'config', None), 'rescale_every', 0)
+        if self._rescale:                             # RWKV-4 in Hugging Face halves weights in place in evaluation
+            if any(getattr(m, 'layers_are_rescaled', False) for m in model.modules()): raise ValueError('This RWKV has rescaled its weights for evaluation: load it with rescale_every=0, or run it once in training mode before attaching.')
+            model.config.rescale_every = 0
         self.labels = None                            # labels of this batch, where the model is not given them
-        self._passed, self._examples, self._masks, self._counts, self._seen = 0, None, {}, {}, set()
+        self._passed, self._inside, self._now, self._marks, self._counts = 0, False, None, {}, {}
         self.last, self.tally = {}, None               # a `Tally` here counts what is forgiven, token by token
         self._hook()
 
@@ -224,39 +242,71 @@ def kind(self:FF)->str:
     f = self.config.forgiveness
     return f.late_kind if f.late_kind and self.progress >= f.late_from else f.kind
 
-# %% ../../nbs/mechanisms/method.ipynb #483b1614
+# %% ../../nbs/mechanisms/method.ipynb #b06c286b
 def _world(): return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+def _given(module, args, kwargs):
+    "What the model was called with, by name"
+    try: given = dict(inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments)
+    except (TypeError, ValueError): given = dict(enumerate(args)) | kwargs
+    return given | given.pop('kwargs', {})
+
+def _batch(given):
+    "The first tensor that has one row an example"
+    first = [given.get(k) for k in ('input_ids', 'inputs_embeds', 'decoder_input_ids')]
+    for v in [*first, *given.values()]:
+        if v is not None and not isinstance(v, Tensor) and hasattr(v, '__getitem__') and not isinstance(v, (str, dict)): v = v[0] if len(v) else None
+        if hasattr(v, 'last_hidden_state'): v = v.last_hidden_state
+        if isinstance(v, Tensor) and v.ndim > 0: return v
 
 class _ModelHook:
     "Before the model: which examples these are, and which of their tokens are padding"
     def __init__(self, ff): self.ff = ff
     def __call__(self, module, args, kwargs):
         ff = self.ff
-        if not module.training or ff.noise_x == 0: return
-        x = next(v for v in [kwargs.get('input_ids'), kwargs.get('inputs_embeds'), *args] if v is not None)
+        ff._inside = module.training and ff.noise_x > 0 and torch.is_grad_enabled()
+        if not ff._inside: return
+        given = _given(module, args, kwargs); x = _batch(given)
+        n, device = (len(x), x.device) if x is not None else (1, 'cpu')
         rank, world = _world()
-        ff._examples = ff._passed + rank*len(x) + torch.arange(len(x), device=x.device)
-        ff._passed += world*len(x); ff._seen = set()
-        labels, own = kwargs.get('labels', ff.labels), kwargs.get('decoder_attention_mask')
+        labels, own = given.get('labels', ff.labels), given.get('decoder_attention_mask')
         two = getattr(getattr(module, 'config', None), 'is_encoder_decoder', False)
-        ff._masks = dict(encoder=kwargs.get('attention_mask'), decoder=(own if own is not None else labels != -100 if labels is not None else None) if two else kwargs.get('attention_mask'))
+        ff._now = dict(examples=ff._passed + rank*n + torch.arange(n, device=device), seen=set(),
+            encoder=given.get('attention_mask'), decoder=(own if own is not None else labels != -100 if labels is not None else None) if two else given.get('attention_mask'))
+        ff._passed += world*n
 
-# %% ../../nbs/mechanisms/method.ipynb #b23fa443
+class _EndHook:
+    "After the model: this forward pass is over"
+    def __init__(self, ff): self.ff = ff
+    def __call__(self, module, args, output): self.ff._inside = False
+
+# %% ../../nbs/mechanisms/method.ipynb #7b306d11
+@patch
+def _pass_of(self:FF, index, h):
+    "The forward pass that a hidden belongs to; None where no noise is due"
+    mark, known = (tuple(h.shape), h.detach().float().sum()), self._marks.setdefault(index, [])
+    if self._inside: known.append((*mark, self._now)); del known[:-64]; return self._now
+    if not torch.is_grad_enabled(): return None
+    same = [(abs((total - mark[1]).item()), -k, then) for k, (shape, total, then) in enumerate(known) if shape == mark[0]]
+    if same: return min(same, key=lambda s: s[:2])[2]
+    return self._now or dict(examples=torch.arange(len(h), device=h.device), seen=set())
+
+# %% ../../nbs/mechanisms/method.ipynb #a7baee05
 class _SiteHook:
     "At the input of a down projection: lay the noise, count the hubs"
     def __init__(self, ff, index): self.ff, self.index = ff, index
     def __call__(self, module, args):
-        ff, r = self.ff, self.ff.config.recall
-        x = ff.noise_x
-        if not module.training or x == 0: return None
-        site, h = ff.sites[self.index], args[0]
-        examples = ff._examples if ff._examples is not None and len(ff._examples) == len(h) else torch.arange(len(h), device=h.device)
+        ff, r, x = self.ff, self.ff.config.recall, self.ff.noise_x
+        if not module.training or x == 0 or (now := ff._pass_of(self.index, args[0])) is None: return None
+        site, examples = ff.sites[self.index], now['examples'].to(args[0].device)
+        h = args[0] if args[0].ndim == 3 else args[0].reshape(len(examples) if args[0].shape[:-1].numel() % len(examples) == 0 else -1, *((1,) if args[0].shape[:-1].numel() % len(examples) else (-1,)), site.d_ff)
+        if len(examples) != len(h): examples = torch.arange(len(h), device=h.device)
         u = keyed_uniform(ff.config.seed, ff.steps, examples, self.index, h.shape[1], h.shape[2])
         usage = None
         if r.mode == 'branching': usage = ff.usage[self.index].to(h.device); usage = usage/usage.max()
         noisy, mask = noisy_hidden(h, u, x, hub_width(site.d_ff, r.share), usage, r.intra, r.noise, r.per_sign, site.signed, r.sign_specific)
-        if self.index not in ff._seen: ff._seen.add(self.index); ff._count(self.index, mask, ff._masks.get(site.stack))
-        return (noisy, *args[1:])
+        if self.index not in now['seen']: now['seen'].add(self.index); ff._count(self.index, mask, now.get(site.stack))
+        return (noisy.view_as(args[0]), *args[1:])
 
 # %% ../../nbs/mechanisms/method.ipynb #f406b5ee
 @patch
@@ -265,25 +315,28 @@ def _count(self:FF, i, mask, real):
     c, n = self._counts.get(i, (0., 0))
     self._counts[i] = (c + m.sum(0).float(), n + len(m))
 
-# %% ../../nbs/mechanisms/method.ipynb #f49ead9e
+# %% ../../nbs/mechanisms/method.ipynb #e3c852e4
 def _opaque():
     "The hooks run as they are inside a compiled model"
     import torch._dynamo
-    for c in (_ModelHook, _SiteHook):
+    torch._dynamo.reset()                             # a model that ran compiled before would not see the hooks
+    for c in (_ModelHook, _EndHook, _SiteHook):
         if '_plain' not in c.__dict__: c._plain, c.__call__ = c.__call__, torch._dynamo.disable(c.__call__)
 
 @patch
 def _hook(self:FF):
     _opaque()
     self.model.register_forward_pre_hook(_ModelHook(self), with_kwargs=True)
+    self.model.register_forward_hook(_EndHook(self), always_call=True)
     for s in self.sites: s.down.register_forward_pre_hook(_SiteHook(self, s.index))
 
-# %% ../../nbs/mechanisms/method.ipynb #a5570da6
+# %% ../../nbs/mechanisms/method.ipynb #cf77760c
 @patch
 def step(self:FF,
     sentences:int, # Seen in this step, over all ranks and micro-batches
 )->list[tuple[int, float]]: # Pulses given: (matrix, power)
     "Call after `optimizer.step()`: give the pulses that are due and move the clock on"
+    if sentences != int(sentences) if sentences == sentences and abs(sentences) != math.inf else True: raise ValueError(f'sentences={sentences} must be a whole number: it is the number of sentences of this step.')
     if not sentences >= 0: raise ValueError(f'sentences={sentences} must not be negative: it is the number of sentences of this step.')
     due = self.schedule.due(self.sentences, self.sentences + sentences)
     for m, p in due:
@@ -294,11 +347,11 @@ def step(self:FF,
     for i, (c, n) in self._counts.items():
         if _world()[1] > 1: both = torch.cat([c, c.new_tensor([n])]); dist.all_reduce(both); c, n = both[:-1], both[-1].item()
         self.usage[i] = update_usage(self.usage[i], c.cpu(), n, sentences, self.config.recall.halflife)
-    self._counts, self._passed = {}, 0
+    self._counts, self._marks, self._now, self._passed = {}, {}, None, 0
     self.sentences += int(sentences); self.steps += 1
     return due
 
-# %% ../../nbs/mechanisms/method.ipynb #52365931
+# %% ../../nbs/mechanisms/method.ipynb #b51295a4
 @patch
 def loss(self:FF,
     logits:Tensor,      # (batch, time, vocabulary)
@@ -306,12 +359,13 @@ def loss(self:FF,
     alternatives=None,  # Conceptual: (ids, shares), each (batch, time, n), for the labels
     weight=None,        # (batch, time) weights of the targets
     label_smoothing:float=0., # As in cross-entropy
+    shift:bool|None=None, # Does place t predict label t + 1? None: for decoders, not for encoder-decoders and masked models
 )->Tensor: # Mean over targets
     "Cross-entropy with forgiveness, as the run's stage asks; diagnostics in `ff.last`"
     if logits.shape[:2] != labels.shape: raise ValueError(f'logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit: they share batch and time.')
-    two = getattr(self.model.config, 'is_encoder_decoder', False)
-    later = (lambda x: x) if two else (lambda x: x[:, 1:])
-    if not two: logits, labels = logits[:, :-1], labels[:, 1:]
+    if shift is None: shift = not (getattr(getattr(self.model, 'config', None), 'is_encoder_decoder', False) or 'MaskedLM' in type(self.model).__name__)
+    later = (lambda x: x[:, 1:]) if shift else (lambda x: x)
+    if shift: logits, labels = logits[:, :-1], labels[:, 1:]
     f, kind, kw = self.config.forgiveness, self.kind, dict(label_smoothing=label_smoothing)
     if weight is not None: kw['weight'] = later(weight).flatten()
     if kind == 'conceptual':
@@ -335,15 +389,20 @@ def table(self:FF,
     if rank: rows = [x | dict(effective_rank=effective_rank(self.sites[x['site']].weight(x['role']).cpu())) for x in rows]
     return pd.DataFrame(rows)
 
-# %% ../../nbs/mechanisms/method.ipynb #7beffa65
+# %% ../../nbs/mechanisms/method.ipynb #14e76dda
 @patch
 def remove(self:FF):
     "Take the hooks off; the weights stay as they are"
     for m in [self.model, *(s.down for s in self.sites)]:
-        for k, h in list(m._forward_pre_hooks.items()):
-            if getattr(h, 'ff', None) is self: m._forward_pre_hooks.pop(k); m._forward_pre_hooks_with_kwargs.pop(k, None)
+        for hooks, flags in ((m._forward_pre_hooks, [m._forward_pre_hooks_with_kwargs]), (m._forward_hooks, [m._forward_hooks_with_kwargs, m._forward_hooks_always_called])):
+            for k in [k for k, h in hooks.items() if getattr(h, 'ff', None) is self]:
+                for d in (hooks, *flags): d.pop(k, None)
+    if self._rescale: self.model.config.rescale_every = self._rescale
 
-# %% ../../nbs/mechanisms/method.ipynb #46faddf8
+# %% ../../nbs/mechanisms/method.ipynb #91e1ec08
+@patch
+def _names(self:FF): return [f'{self.sites[i].name}.{r}' for i, r in self.targets]
+
 @patch
 def save_pretrained(self:FF,
     path:str|Path, # A folder
@@ -351,10 +410,10 @@ def save_pretrained(self:FF,
     "Write `ff_config.json` and `ff_state.safetensors`"
     from safetensors.torch import save_file
     path = Path(path); path.mkdir(parents=True, exist_ok=True)
-    (path/'ff_config.json').write_text(json.dumps(self.config.to_dict(), indent=1))
+    (path/'ff_config.json').write_text(json.dumps(self.config.to_dict() | dict(matrices=self._names()), indent=1))
     save_file(dict(doses=self.doses, pulses=self.pulses, counters=torch.tensor([self.sentences, self.steps]), **{f'usage.{i}': u.contiguous() for i, u in enumerate(self.usage)}, **{f'rest.{m}': r.contiguous() for m, r in self.rests.items()}), path/'ff_state.safetensors')
 
-# %% ../../nbs/mechanisms/method.ipynb #008b57b1
+# %% ../../nbs/mechanisms/method.ipynb #ca8260e8
 @patch
 def load_state(self:FF,
     path:str|Path, # Written by `save_pretrained`
@@ -362,7 +421,8 @@ def load_state(self:FF,
     "Take counters, doses and usage from a folder"
     from safetensors.torch import load_file
     d = load_file(Path(path)/'ff_state.safetensors')
-    if len(d['doses']) != len(self.doses) or any(d[f'usage.{i}'].shape != u.shape for i, u in enumerate(self.usage)): raise ValueError(f'The state in {path} belongs to a model with other feed-forward sites.')
+    told = json.loads((Path(path)/'ff_config.json').read_text()).get('matrices') if (Path(path)/'ff_config.json').exists() else None
+    if told not in (None, self._names()) or len(d['doses']) != len(self.doses) or any(d[f'usage.{i}'].shape != u.shape for i, u in enumerate(self.usage)): raise ValueError(f'The state in {path} belongs to a model with other feed-forward sites.')
     self.doses, self.pulses, (self.sentences, self.steps) = d['doses'], d.get('pulses', self.pulses), d['counters'].tolist()
     self.usage = [d[f'usage.{i}'] for i in range(len(self.usage))]
     self.rests = {int(k[5:]): r.to(self.sites[self.targets[int(k[5:])][0]].weight('down').device) for k, r in d.items() if k.startswith('rest.')}
@@ -381,7 +441,7 @@ def attach(
         if any(isinstance(h, _SiteHook) for h in s.down._forward_pre_hooks.values()): raise ValueError('This model has the method attached already: call remove() on the first one, or use it.')
     return FF(model, config, tokenizer, pattern)
 
-# %% ../../nbs/mechanisms/method.ipynb #4b830e7a
+# %% ../../nbs/mechanisms/method.ipynb #9f675902
 def _attach_pretrained(
     model:nn.Module,  # The model whose training goes on
     path:str|Path,    # Folder written by `save_pretrained`
@@ -390,6 +450,6 @@ def _attach_pretrained(
 )->FF:
     "Attach as it was saved: configuration, counters, doses and usage"
     if not (Path(path)/'ff_config.json').exists(): raise FileNotFoundError(f'{path} holds no ff_config.json: give a folder written by ff.save_pretrained.')
-    return attach(model, FFConfig.from_dict(json.loads((Path(path)/'ff_config.json').read_text())), tokenizer, pattern).load_state(path)
+    return attach(model, FFConfig.from_dict({k: v for k, v in json.loads((Path(path)/'ff_config.json').read_text()).items() if k != 'matrices'}), tokenizer, pattern).load_state(path)
 
 attach.from_pretrained = _attach_pretrained

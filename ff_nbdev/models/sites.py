@@ -96,31 +96,39 @@ def table(self:Sites):
 @patch
 def _repr_html_(self:Sites): return self.table().to_html(index=False)
 
-# %% ../../nbs/models/sites.ipynb #a0453449
+# %% ../../nbs/models/sites.ipynb #0e0def58
+def _has(block, name):
+    "Is there such a child, or a child of a child (`output.dense`)?"
+    try: block.get_submodule(name); return True
+    except AttributeError: return False
+
 def _match(path, block, patterns):
-    children = dict(block.named_children())
     for p in patterns:
         names = {r: n for r, n in (('gate', p.gate), ('value', p.value), ('down', p.down)) if n}
-        if re.search(rf'(?:^|\.)(?:{p.block})$', path) and all(n in children for n in names.values()): return p, names
+        if re.search(rf'(?:^|\.)(?:{p.block})$', path) and all(_has(block, n) for n in names.values()): return p, names
 
-# %% ../../nbs/models/sites.ipynb #5e229834
+# %% ../../nbs/models/sites.ipynb #e47ad6ab
 def _is_signed(pattern, block, config):
     if pattern.signed is not None: return pattern.signed
     act = next((type(m).__name__ for n, m in block.named_children() if 'act' in n), '') or str(getattr(config, 'activation_function', ''))
-    return 'relu' not in act.lower()
+    return not act.lower().startswith('relu')
 
-# %% ../../nbs/models/sites.ipynb #ab191aba
+# %% ../../nbs/models/sites.ipynb #5d38dafe
 def _check(site):
+    for role, n in site.names.items():
+        m = site.module(role)
+        if not isinstance(m._parameters.get('weight'), nn.Parameter): raise ValueError(f'{site.name}.{n} is a {type(m).__name__} without a weight of its own (quantised, packed, wrapped or computed from others): load the model in float32 or bfloat16, and attach before wrapping it.')
     if len(set(site.names.values())) < len(site.names) or len({id(site.module(r).weight) for r in site.names}) < len(site.names): raise ValueError(f'{site.name}: one matrix plays two roles ({site.names}); give each role its own child.')
     for role, w in ((r, site.module(r).weight) for r in site.names):
         where = f'{site.name}.{site.names[role]}'
         if w.device.type == 'meta': raise ValueError(f'{where} is on the meta device and holds no numbers: load the weights first.')
-        if not w.is_floating_point() or w.ndim != 2: raise ValueError(f'{where} is {w.dtype} of {w.ndim} dimensions: a quantised or packed weight has no geography, so load the model in float32 or bfloat16.')
+        if w.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64) or w.ndim != 2: raise ValueError(f'{where} is {w.dtype} of {w.ndim} dimensions: a quantised or packed weight has no geography, so load the model in float32 or bfloat16.')
     for role in site.names:
         units, fits = site.weight(role).shape[0], (site.d_ff,) if role == 'value' else (site.d_ff, site.d_model)      # RWKV's gate acts on the output
+        if role == 'value' and units == 2*site.d_ff: raise ValueError(f'{site.name}: {site.names[role]} gives {units} units and down takes {site.d_ff}, so it holds gate and value in one matrix (fused), whose rows are no neighbours across the seam: split it into two children first.')
         if units not in fits: raise ValueError(f'{site.name}: {role} gives {units} units but down takes {site.d_ff}; name the right children in an FFNPattern.')
 
-# %% ../../nbs/models/sites.ipynb #3062154b
+# %% ../../nbs/models/sites.ipynb #f51addd7
 def find_sites(
     model:nn.Module, # Any model; it is only looked at
     pattern:FFNPattern|list[FFNPattern]|None=None, # Your own rows, tried before the known ones
@@ -134,6 +142,8 @@ def find_sites(
         stack = 'encoder' if re.search(r'(?:^|\.)encoder\.', path) else 'decoder'
         sites.append(FFNSite(len(sites), path, stack, len(sites), block, names, _is_signed(row, block, config)))
         _check(sites[-1])
+    sites.sort(key=lambda s: s.stack != 'encoder')               # a model may name its decoder first
+    for i, s in enumerate(sites): s.index = s.layer = i
     if not sites:
         near = sorted({n.rsplit('.', 1)[-1] for n, m in model.named_modules() if len([c for c in m.children() if hasattr(c, 'weight')]) >= 2 and n})[:8]
         raise ValueError(f'No feed-forward blocks found in {type(model).__name__}: name them with FFNPattern(name, block, down, value, gate).' + (f' Blocks that could be meant: {", ".join(near)}.' if near else ''))

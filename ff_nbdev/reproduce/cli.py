@@ -102,7 +102,7 @@ def choose_arms(
         if a not in known: raise ValueError(f'There is no recipe {a!r} at scale {settings["scale"]}: {nearest(a, known)}')
     for k in ('given', 'trained'): settings[k] = [a for a in settings[k] if a in arms]
 
-# %% ../../nbs/reproduce/cli.ipynb #add40137
+# %% ../../nbs/reproduce/cli.ipynb #c3c0f247
 def apply_settings(
     settings:dict,   # Of a scale; changed in place
     pairs:list[str], # 'node.parameter=value'
@@ -111,7 +111,7 @@ def apply_settings(
     for pair in pairs:
         m = re.fullmatch(r'(\w+)\.(\w+)=(.*)', pair)
         if not m: raise ValueError(f'{pair!r} is not of the form node.parameter=value, for example retrofit.total_sentences=1000.')
-        nodes = ['retrofit', 'evaluate', 'report']
+        nodes = ['teacher', 'alternatives', 'retrofit', 'evaluate', 'report']
         if m[1] not in nodes: raise ValueError(f'There is no node {m[1]!r}: {nearest(m[1], nodes)}')
         try: value = ast.literal_eval(m[3])
         except (ValueError, SyntaxError): value = m[3]
@@ -132,10 +132,10 @@ def check_folder(
     if not ours: raise ValueError(f'{out} holds files that are not of a run: give a new or an empty folder with --out.')
     return (out/'run.json').exists()
 
-# %% ../../nbs/reproduce/cli.ipynb #acaa2d9a
+# %% ../../nbs/reproduce/cli.ipynb #519a2d2f
 def check_notebooks(
     folder:Path,     # With the experiment notebooks
-    nodes=('retrofit', 'evaluate', 'report'), # Their names
+    nodes=('teacher', 'alternatives', 'retrofit', 'evaluate', 'report'), # Their names
 ):
     "`FileNotFoundError` where a notebook of the graph is missing"
     missing = [f'{n}.ipynb' for n in nodes if not (folder/f'{n}.ipynb').exists()]

@@ -151,7 +151,7 @@ def _example_evaluation(arm, sites, sentences, dose, e, rng, windows=64):
     arrays |= {f'rho_{n}': (null*np.exp(-np.arange(12)/4)).astype(np.float32) for n, _, _ in sites} | ({f'rho_null_{n}': (null*np.exp(-np.arange(12)/4)).astype(np.float32) for n, _, _ in sites} if dose else {})
     return out, dict(arrays, window_ce=per.astype(np.float32), window_tokens=np.full(windows, 30))
 
-# %% ../../nbs/reproduce/results.ipynb #25fa2229
+# %% ../../nbs/reproduce/results.ipynb #b639690b
 def example_runs(
     folder:str|Path,     # Where the arms' folders go
     arms:list[str]=QUICK, # Which arms
@@ -170,7 +170,7 @@ def example_runs(
         save_json(dict(arm=arm, parameters=3_000_000, **common, **result), out/'evaluation.json'); np.savez_compressed(out/'evaluation.npz', **arrays)
         if arm in UNTRAINED: continue
         result, bands = _example_train(arm, sites, sentences, e['dose'], e['price'], rng)
-        save_json(dict(common, forgiveness='two_letter', **result), out/'train.json'); np.savez_compressed(out/'bands.npz', **bands)
+        save_json(dict(common, forgiveness='conceptual', **result), out/'train.json'); np.savez_compressed(out/'bands.npz', **bands)
     return folder
 
 # %% ../../nbs/reproduce/results.ipynb #071746e7
@@ -340,7 +340,7 @@ def prices(self:Runs, reference='base_continued'):
     if reference not in self: raise KeyError(f'{reference} is not among the runs ({", ".join(self)}): the price needs it. Make it with: {command_for(next(iter(self.values())).folder)}')
     return self._table(lambda run: [price(run, self[reference])] if run.arm != reference else [])
 
-# %% ../../nbs/reproduce/results.ipynb #a58820a9
+# %% ../../nbs/reproduce/results.ipynb #0d6b0f75
 def load_runs(
     folder:str|Path,          # A folder of arms, such as runs/quick
     arms:list[str]|None=None, # These arms; by default those of run.json, else every sub-folder that is a run
@@ -350,7 +350,9 @@ def load_runs(
     if not folder.is_dir(): raise FileNotFoundError(f'There is no folder {folder}. Make it with: {command_for(folder/"arm")}')
     planned = settings_of(folder); planned = planned.get('given', []) + planned.get('trained', [])
     marks = ['evaluation.json', 'evaluation.npz', 'train.json', 'bands.npz', 'model', 'retrofit.ipynb', 'evaluate.ipynb']
-    found = arms or planned or [p.name for p in sorted(folder.iterdir()) if p.is_dir() and any((p/m).exists() for m in marks)]
+    found = arms or planned or [p.name for p in sorted(folder.iterdir()) if p.is_dir() and p.name not in ('teacher', 'alternatives') and any((p/m).exists() for m in marks)]
     if not found: raise FileNotFoundError(f'{folder} holds no run. Make some with: {command_for(folder/"arm")}')
     order = {a: i for i, a in enumerate(QUICK)}
-    return Runs({a: load_run(folder/a) for a in sorted(found, key=lambda a: (order.get(a, len(order)), a))})
+    runs = Runs({a: load_run(folder/a) for a in sorted(found, key=lambda a: (order.get(a, len(order)), a))})
+    if (folder/'teacher'/'teacher.json').exists(): runs.teacher = json.loads((folder/'teacher'/'teacher.json').read_text('utf-8'))
+    return runs

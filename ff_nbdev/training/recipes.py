@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from ..mechanisms.method import PRESETS, FFConfig
 
-# %% ../../nbs/training/recipes.ipynb #f75ea767
+# %% ../../nbs/training/recipes.ipynb #7f574307
 @dataclass(frozen=True)
 class Scale:
     "What a scale fixes for all its arms"
@@ -23,14 +23,15 @@ class Scale:
     dose:float        # Σp that each matrix receives
     top:float         # Noise strength at the end, where an arm has noise
     halflife:float    # Memory of usage, sentences
-    forgiveness:str   # Kind that stands for the paper's conceptual forgiveness at this scale
+    forgiveness:str   # Kind, where an arm forgives
+    teacher_tokens:int # Tokens that the teacher of the alternatives sees
     density:float=.15 # Share of the tokens masked (mT5)
 
 SCALES = {
-    'quick': Scale('quick', 'tiny-mt5', steps=420, batch=32, length=128, lr=3e-4, warmup=20, dose=1.25, top=2., halflife=2_000., forgiveness='two_letter'),
+    'quick': Scale('quick', 'tiny-mt5', steps=420, batch=32, length=128, lr=3e-4, warmup=20, dose=1.25, top=2., halflife=2_000., forgiveness='conceptual', teacher_tokens=1_200_000),
 }
 
-# %% ../../nbs/training/recipes.ipynb #1d38a7ae
+# %% ../../nbs/training/recipes.ipynb #6baf570d
 UNTRAINED = ('base', 'base_reordered')
 ARMS = {
     'base': 'the pretrained model as it is',
@@ -62,10 +63,11 @@ def recipe(
     seed:int=0,          # Of pulses and noise
     dose:float|None=None, # Instead of the scale's
     top:float|None=None,  # Instead of the scale's
+    alternatives:str|None=None, # Folder of alternatives, for an arm with conceptual forgiveness
 )->FFConfig: # For `attach`
     "The configuration of an arm at a scale"
     s = check_scale(scale)
     if check_arm(arm) in UNTRAINED: raise ValueError(f'{arm!r} is not trained: evaluate it as it is.')
-    cfg = FFConfig.preset(arm, total_sentences, seed, dose=s.dose if dose is None else dose, top=s.top if top is None else top, forgiveness=s.forgiveness)
+    cfg = FFConfig.preset(arm, total_sentences, seed, dose=s.dose if dose is None else dose, top=s.top if top is None else top, forgiveness=s.forgiveness, alternatives=alternatives)
     cfg.recall.halflife = s.halflife
     return cfg

@@ -14,12 +14,13 @@ from transformers import Trainer, TrainerCallback
 from ..mechanisms.recall import usage_entropy
 from ..models.wkv import fast_wkv
 
-# %% ../../nbs/training/trainer.ipynb #613c0e33
+# %% ../../nbs/training/trainer.ipynb #2e2a118b
 class FFCallback(TrainerCallback):
     "After every optimizer step: move the method's clock on; it holds no settings"
     def __init__(self, trainer): self.trainer = trainer
     def on_epoch_begin(self, args, state, control, **kw):
-        if hasattr(self.trainer.data_collator, 'epoch'): self.trainer.data_collator.epoch = int(state.epoch or 0)
+        for x in (self.trainer.data_collator, self.trainer.train_dataset):
+            if hasattr(x, 'epoch'): x.epoch = int(state.epoch or 0)
     def on_step_end(self, args, state, control, **kw):
         t = self.trainer
         n = torch.tensor([float(t._sentences)], device=args.device)
@@ -27,7 +28,7 @@ class FFCallback(TrainerCallback):
         t.ff.step(sentences=int(n.item())); t._sentences = 0
         t.on_ff_step(state)
 
-# %% ../../nbs/training/trainer.ipynb #9028a73f
+# %% ../../nbs/training/trainer.ipynb #6ffc0052
 class FFTrainer(Trainer):
     "Hugging Face's Trainer with the method: batches carry `sentences`, the loss is `ff.loss`"
     def __init__(self,
@@ -36,6 +37,7 @@ class FFTrainer(Trainer):
         **kwargs,# As for `transformers.Trainer`
     ):
         super().__init__(*args, **kwargs)
+        if self.args.dataloader_persistent_workers: raise ValueError('dataloader_persistent_workers=True would give every epoch the masks of the first: leave it off, loading processes start quickly.')
         self.ff, self._sentences = ff, 0
         self.args.remove_unused_columns = False
         self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = False, False
