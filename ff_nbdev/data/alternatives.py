@@ -4,7 +4,7 @@
 __all__ = ['LEVELS', 'quantile_knots', 'score_levels', 'level_shares', 'row_bytes', 'pack_rows', 'unpack_rows', 'binding',
            'sentence_ids', 'write_alternatives', 'Alternatives']
 
-# %% ../../nbs/data/alternatives.ipynb #f84f051a
+# %% ../../nbs/data/alternatives.ipynb #e63f99df
 import hashlib
 import json
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .corpus import check_disk
+from .corpus import check_disk, files_digest
 
 # %% ../../nbs/data/alternatives.ipynb #1b1831bb
 LEVELS = 255                      # 1 to 255; 0 means that there is no alternative
@@ -83,13 +83,7 @@ def unpack_rows(
         for b in range(bits): ids |= high[..., b].astype(np.int32) << (16 + b)
     return ids, levels
 
-# %% ../../nbs/data/alternatives.ipynb #2a7e5e8a
-def _ids_digest(path):
-    h = hashlib.sha256()
-    with open(path, 'rb') as f:
-        while block := f.read(2**22): h.update(block)
-    return h.hexdigest()[:16]
-
+# %% ../../nbs/data/alternatives.ipynb #8c326d4a
 def binding(
     tokens:str|Path,   # Folder written by `encode_corpus`
     split:str='train', # 'train', 'valid' or 'test'
@@ -98,7 +92,7 @@ def binding(
     path = Path(tokens)/f'{split}.ids.npy'
     if not path.exists(): raise FileNotFoundError(f'No tokens of split {split!r} in {tokens}: run encode_corpus on the corpus first.')
     info = json.loads((Path(tokens)/'tokens.json').read_text())
-    return dict(corpus=info['corpus'], tokenizer=info['tokenizer'], split=split, ids=_ids_digest(path))
+    return dict(corpus=info['corpus'], tokenizer=info['tokenizer'], split=split, ids=files_digest([path]))
 
 # %% ../../nbs/data/alternatives.ipynb #62aaebbf
 def _write(path, data):
@@ -164,7 +158,15 @@ def _begin(rank, ids, starts, count, header, out, sample, seed):
     _write(path, json.dumps(header, indent=1).encode())
     return header
 
-# %% ../../nbs/data/alternatives.ipynb #6637fa63
+# %% ../../nbs/data/alternatives.ipynb #4a2b3818
+def _write_shard(path, k, rank, sentences, header, special, batch, before):
+    "Rows of these sentences, behind rows of zeros for what stands before the first one"
+    rows = _shard_rows(rank, sentences, header, np.asarray(header['knots'], np.float32), special, batch)
+    if before: rows = np.concatenate([np.zeros((before, rows.shape[1]), np.uint8), rows])
+    data = rows.tobytes(); _write(path, data)
+    _write(path.with_suffix('.json'), json.dumps(dict(shard=k, of=_mark(header), tokens=len(rows), bytes=len(data), crc32=zlib.crc32(data))).encode())
+
+# %% ../../nbs/data/alternatives.ipynb #77e6e6e4
 def write_alternatives(
     rank,              # The teacher: called with a list of sentences (arrays of ids); gives (ids, scores), both (tokens, n), higher is closer
     tokens:str|Path,   # Folder written by `encode_corpus`
@@ -194,15 +196,10 @@ def write_alternatives(
     if not (out/'alternatives.json').exists(): check_disk(out, int(1.1*end*row_bytes(n, len(tokenizer), packed)))
     header = dict(version=1, n=n, vocab=len(tokenizer), packed=packed, floor=floor, teacher=teacher, shard=shard, sentences=count, tokens=end, **bound)
     header = _begin(rank, ids, starts, count, header, out, sample, seed)
-    knots, special, mark = np.asarray(header['knots'], np.float32), np.asarray(special_ids(tokenizer)), _mark(header)
+    special = np.asarray(special_ids(tokenizer))
     for k in range(-(-count//shard)):
         first, last = k*shard, min((k + 1)*shard, count)
-        name = f'{k:05d}'
-        if not _is_whole(out/f'{name}.bin', k, mark):
-            rows = _shard_rows(rank, sentence_ids(ids, starts, first, last), header, knots, special, batch)
-            if k == 0 and starts[0]: rows = np.concatenate([np.zeros((int(starts[0]), rows.shape[1]), np.uint8), rows])
-            data = rows.tobytes(); _write(out/f'{name}.bin', data)
-            _write(out/f'{name}.json', json.dumps(dict(shard=k, of=mark, tokens=len(rows), bytes=len(data), crc32=zlib.crc32(data))).encode())
+        if not _is_whole(out/f'{k:05d}.bin', k, _mark(header)): _write_shard(out/f'{k:05d}.bin', k, rank, sentence_ids(ids, starts, first, last), header, special, batch, int(starts[0]) if k == 0 else 0)
         if progress: progress(last, count, f'{last:,} of {count:,} sentences')
     return out
 

@@ -2,9 +2,9 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'SPLITS', 'prose_blocks', 'split_sentences', 'clean_sentence', 'docstring_sentences', 'prose_versions',
-           'sentence_hash', 'split_of', 'cache_dir', 'check_disk', 'Seen', 'write_corpus', 'python_prose', 'find_text',
-           'expect_fail', 'is_hub_id', 'text_documents', 'load_corpus', 'read_sentences', 'language_shares',
-           'mixed_sentences']
+           'sentence_hash', 'split_of', 'cache_dir', 'check_disk', 'Seen', 'files_digest', 'write_corpus',
+           'python_prose', 'find_text', 'expect_fail', 'is_hub_id', 'text_documents', 'load_corpus', 'read_sentences',
+           'language_shares', 'mixed_sentences']
 
 # %% ../../nbs/data/corpus.ipynb #6b1c2cdb
 import ast
@@ -189,7 +189,18 @@ class Seen:
             self.known = np.union1d(self.known, np.fromiter(self.recent, np.uint64, len(self.recent))); self.recent.clear()
         return True
 
-# %% ../../nbs/data/corpus.ipynb #5693608a
+# %% ../../nbs/data/corpus.ipynb #b200f23c
+def files_digest(
+    paths, # Files
+)->str: # 16 hexadecimal digits
+    "A digest of what is in these files, one after the other, read in blocks"
+    h = hashlib.sha256()
+    for p in paths:
+        with open(p, 'rb') as f:
+            while block := f.read(2**22): h.update(block)
+    return h.hexdigest()[:16]
+
+# %% ../../nbs/data/corpus.ipynb #9f475a4a
 def write_corpus(
     documents,      # Iterable of documents, each an iterable of sentences
     folder:Path,    # Made whole or not at all
@@ -214,11 +225,7 @@ def write_corpus(
         shutil.rmtree(tmp)
         raise ValueError(f"The text of {source['source']!r} holds {sum(n.values())} different sentences, too few to be split into train, valid and test: give a larger text.")
     info = dict(source, sentences={s: n[s] for s in SPLITS}, bytes={s: (tmp/f'{s}.txt').stat().st_size for s in SPLITS})
-    h = hashlib.sha256()
-    for s in SPLITS:
-        with open(tmp/f'{s}.txt', 'rb') as f:
-            while block := f.read(2**22): h.update(block)
-    info['sha256'] = h.hexdigest()[:16]
+    info['sha256'] = files_digest(tmp/f'{s}.txt' for s in SPLITS)
     (tmp/'corpus.json').write_text(json.dumps(info, indent=1))
     shutil.rmtree(folder, ignore_errors=True); tmp.rename(folder)
     return folder

@@ -63,7 +63,7 @@ def train_tokenizer(
     pieces = train_pieces(sentences, vocab_size - extra_ids)
     return make_tokenizer(pieces, extra_ids)
 
-# %% ../../nbs/data/tokenizers.ipynb #0e1c9132
+# %% ../../nbs/data/tokenizers.ipynb #1a73a178
 def sentinel_ids(
     tokenizer, # Any Hugging Face tokenizer
 )->list[int]: # Ids of `<extra_id_0>`, `<extra_id_1>`, …
@@ -84,6 +84,7 @@ def special_ids(
     except ValueError: s = []
     return sorted({*tokenizer.all_special_ids, *s})
 
+# %% ../../nbs/data/tokenizers.ipynb #2f51a2bb
 def word_marker(
     tokenizer, # Any Hugging Face tokenizer
 )->str: # '▁' (SentencePiece), 'Ġ' (byte-level BPE) or '##' (WordPiece, where it marks what is no beginning)

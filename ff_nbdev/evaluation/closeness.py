@@ -39,7 +39,7 @@ def show_alternatives(
         out.append('<p style="line-height:1.35">' + ''.join(cells) + '</p>')
     return ''.join(out)
 
-# %% ../../nbs/evaluation/closeness.ipynb #780a4cdb
+# %% ../../nbs/evaluation/closeness.ipynb #9577a2af
 def word_ids(
     tokenizer, # SentencePiece or byte-level BPE
 )->dict[int, str]: # id → the word, in lower case
@@ -61,6 +61,7 @@ def whole_words(
     on[[i for p, i in vocab.items() if i <= len(tokenizer) and (p.startswith('##') if mark == '##' else p[:1].isalpha() and not p.startswith(mark))]] = True     # a letter first: the word goes on
     return can[ids] & ~on[np.append(ids[1:], 0)]
 
+# %% ../../nbs/evaluation/closeness.ipynb #8c2812bf
 def read_categories(
     path:str|Path, # Rows of word, part of speech, category, and more columns, tab separated; `.xz` too
 )->dict[str, set]: # word in lower case → its categories
@@ -73,12 +74,13 @@ def read_categories(
             if row[2].startswith(('noun.', 'verb.')): out[row[0].lower()].add(row[2])
     return dict(out)
 
-# %% ../../nbs/evaluation/closeness.ipynb #418aeeba
+# %% ../../nbs/evaluation/closeness.ipynb #6c35a0fe
 def _frequency_bins(counts, words, size=8):
     "Word → bin of like frequency, and the words of each bin"
     order = sorted(words, key=lambda i: counts[i]); bins = np.array_split(np.array(order), max(1, len(order)//size))
     return {int(i): b for b, members in enumerate(bins) for i in members}, bins
 
+# %% ../../nbs/evaluation/closeness.ipynb #30925711
 def category_agreement(
     alternatives,    # Called with places and targets: `Alternatives`, or a closeness of your own
     tokens:str|Path, # Folder written by `encode_corpus`
@@ -140,7 +142,19 @@ class SameLetters:
             if (m := self.members.get(int(self.classes[t]))) is not None: near[r], share[r] = self.rng.choice(m[0], 10, p=m[1]), .5
         return near, share
 
-# %% ../../nbs/evaluation/closeness.ipynb #3deeab30
+# %% ../../nbs/evaluation/closeness.ipynb #6d616fac
+def _instances(text, ids, starts, whole, wanted, length, most, least, rng):
+    "Sentences in which these ids stand as whole words, and where: [(id, place)], [sentence]"
+    by_id = np.argsort(text[whole], kind='stable'); sorted_ids = text[whole][by_id]; owner, pieces = [], []
+    for i in wanted:
+        a, b = np.searchsorted(sorted_ids, [i, i + 1])
+        if b - a < least: continue
+        for place in whole[rng.choice(by_id[a:b], min(most, b - a), replace=False)]:
+            s = int(np.searchsorted(starts, place, 'right') - 1); x = sentence_ids(ids, starts, s, s + 1)[0]; k = int(place - starts[s])
+            if k < length: owner.append((i, k)); pieces.append(x[:length])
+    return owner, pieces
+
+# %% ../../nbs/evaluation/closeness.ipynb #05685529
 def pair_scores(
     teacher,         # `Teacher`
     tokens:str|Path, # Folder written by `encode_corpus`
@@ -154,19 +168,12 @@ def pair_scores(
     "Mean log-probability of one word where the other stands, above the log of its frequency, over both directions"
     import torch
     from ff_nbdev.training.teacher import _by_length, _padded
-    tok, rng = teacher.tokenizer, np.random.default_rng(seed)
+    tok, rng, rows = teacher.tokenizer, np.random.default_rng(seed), {}
     ids, starts = (np.load(Path(tokens)/f'{split}.{k}.npy', mmap_mode='r') for k in ('ids', 'starts'))
     vocab, text, mark = tok.get_vocab(), np.asarray(ids[:limit]), word_marker(tok).replace('##', '')
-    counts = np.bincount(text, minlength=len(tok)); whole = np.flatnonzero(whole_words(text, tok))
+    counts = np.bincount(text, minlength=len(tok))
     pairs = [(p[0], p[1]) for p in pairs]; wanted = {w: vocab[mark + w] for p in pairs for w in p if mark + w in vocab}
-    by_id = np.argsort(text[whole], kind='stable'); sorted_ids = text[whole][by_id]
-    rows, owner, pieces = {}, [], []
-    for w, i in wanted.items():
-        a, b = np.searchsorted(sorted_ids, [i, i + 1])
-        if b - a < least: continue
-        for place in whole[rng.choice(by_id[a:b], min(instances, b - a), replace=False)]:
-            s = int(np.searchsorted(starts, place, 'right') - 1); x = sentence_ids(ids, starts, s, s + 1)[0]; k = int(place - starts[s])
-            if k < teacher.length: owner.append((i, k)); pieces.append(x[:teacher.length])
+    owner, pieces = _instances(text, ids, starts, np.flatnonzero(whole_words(text, tok)), wanted.values(), teacher.length, instances, least, rng)
     with torch.no_grad():
         for g in _by_length(pieces, 2048):
             x, real = _padded([pieces[i] for i in g]); chosen = torch.zeros_like(real); chosen[range(len(g)), [owner[i][1] for i in g]] = True
@@ -176,7 +183,7 @@ def pair_scores(
     ok = [j for j, (a, b) in enumerate(pairs) if wanted.get(a) in score and wanted.get(b) in score and a != b]
     return np.array([(score[wanted[a]][wanted[b]] + score[wanted[b]][wanted[a]])/2 for a, b in (pairs[j] for j in ok)]), ok
 
-# %% ../../nbs/evaluation/closeness.ipynb #29316739
+# %% ../../nbs/evaluation/closeness.ipynb #d6e2f89d
 def rating_agreement(
     teacher, tokens,  # As for `pair_scores`
     pairs,           # (word, word, rating) each
@@ -190,6 +197,7 @@ def rating_agreement(
     again = [spearmanr(scores[i], human[i])[0] for i in (rng.integers(len(ok), size=len(ok)) for _ in range(draws))]
     return dict(correlation=float(spearmanr(scores, human)[0]), interval=np.quantile(again, [.025, .975]).tolist(), pairs=len(ok))
 
+# %% ../../nbs/evaluation/closeness.ipynb #e283f11a
 def synonym_auc(
     teacher, tokens,  # As for `pair_scores`
     synonyms,        # (word, word, ...) each

@@ -242,7 +242,7 @@ def kind(self:FF)->str:
     f = self.config.forgiveness
     return f.late_kind if f.late_kind and self.progress >= f.late_from else f.kind
 
-# %% ../../nbs/mechanisms/method.ipynb #b06c286b
+# %% ../../nbs/mechanisms/method.ipynb #7cbd5130
 def _world(): return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 def _given(module, args, kwargs):
@@ -259,6 +259,7 @@ def _batch(given):
         if hasattr(v, 'last_hidden_state'): v = v.last_hidden_state
         if isinstance(v, Tensor) and v.ndim > 0: return v
 
+# %% ../../nbs/mechanisms/method.ipynb #10c24dc6
 class _ModelHook:
     "Before the model: which examples these are, and which of their tokens are padding"
     def __init__(self, ff): self.ff = ff
