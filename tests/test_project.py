@@ -177,7 +177,7 @@ def test_wheel_carries_everything(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for p in (ROOT/'ff_nbdev').rglob('*'):
         if p.is_file() and '__pycache__' not in p.parts and p.name != '.gitignore': assert p.relative_to(ROOT).as_posix() in names
-    for f in ('Snakefile', 'config/quick.yaml', 'profiles/quick/config.yaml'): assert f'ff_nbdev/workflow/{f}' in names
+    for f in ('Snakefile', 'config/quick.yaml', 'profiles/local/config.yaml', 'profiles/slurm/config.yaml'): assert f'ff_nbdev/workflow/{f}' in names
     for p in (ROOT/'nbs'/'experiments').glob('*.ipynb'): assert f'ff_nbdev/experiments/{p.name}' in names
     assert not [n for n in names if n.startswith(('tests/', 'nbs/', 'runs/'))]
 
@@ -190,4 +190,4 @@ def test_installed_wheel_finds_its_run_graph(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path/'site')
     code = 'import sys; sys.path.insert(0, sys.argv[1]); from ff_nbdev.reproduce import cli; print(cli.workflow_folder()/"Snakefile", cli.notebooks_folder(), cli.scales())'
     said = subprocess.run([sys.executable, '-P', '-c', code, str(tmp_path/'site')], capture_output=True, text=True, cwd=tmp_path).stdout.split()
-    assert said[:2] == [str(tmp_path/'site/ff_nbdev/workflow/Snakefile'), str(tmp_path/'site/ff_nbdev/experiments')] and "'quick'" in said[2]
+    assert said[:2] == [str(tmp_path/'site/ff_nbdev/workflow/Snakefile'), str(tmp_path/'site/ff_nbdev/experiments')] and "'quick'" in ' '.join(said[2:])

@@ -3,7 +3,8 @@
 # %% auto #0
 __all__ = ['PRESETS', 'ForgetfulnessConfig', 'RecallConfig', 'ForgivenessConfig', 'FFConfig', 'FF', 'attach']
 
-# %% ../../nbs/mechanisms/method.ipynb #aa71e7e7
+# %% ../../nbs/mechanisms/method.ipynb #d8023f7f
+import contextlib
 import dataclasses
 import difflib
 import inspect
@@ -22,13 +23,13 @@ from .forgiveness import FORMS, forgiving_loss, prefix_classes
 from .recall import NOISE, hub_width, keyed_uniform, noisy_hidden, update_usage, usage_entropy
 from ..models.sites import find_sites
 
-# %% ../../nbs/mechanisms/method.ipynb #92da5ed0
+# %% ../../nbs/mechanisms/method.ipynb #3d518f35
 _rules = {
     'forgetfulness': dict(dose=lambda v: v >= 0 or 'at least 0', power=lambda v: 0 < v <= 1 or 'above 0 and at most 1', ramp=lambda v: 0 <= v <= 1 or 'between 0 and 1',
         size=lambda v: (v >= 3 and v % 2 == 1) or 'odd and at least 3', decay=lambda v: v > 0 or 'above 0', order=lambda v: v in ('random', 'round_robin', 'all') or 'random, round_robin or all',
         roles=lambda v: (len(v) > 0 and all(x in ('gate', 'value', 'down') for x in v)) or 'some of gate, value and down'),
     'recall': dict(top=lambda v: v >= 0 or 'at least 0', start=lambda v: 0 <= v < 1 or 'at least 0 and under 1', mode=lambda v: v in ('branching', 'highway') or 'branching or highway',
-        noise=lambda v: v in NOISE or ', '.join(NOISE), share=lambda v: 0 < v < .5 or 'between 0 and 0.5', per_sign=lambda v: v >= 1 or 'at least 1', intra=lambda v: v >= 0 or 'at least 0', halflife=lambda v: v > 0 or 'above 0'),
+        noise=lambda v: v in NOISE or ', '.join(NOISE), share=lambda v: 0 < v < .5 or 'between 0 and 0.5', per_sign=lambda v: v >= 1 or 'at least 1', intra=lambda v: v >= 0 or 'at least 0', limit=lambda v: v is None or v >= 0 or 'at least 0', slow_from=lambda v: v is None or v >= 0 or 'at least 0', halflife=lambda v: v > 0 or 'above 0'),
     'forgiveness': dict(kind=lambda v: v in ('none', 'two_letter', 'conceptual') or 'none, two_letter or conceptual', form=lambda v: v in FORMS or ', '.join(FORMS), amount=lambda v: 0 <= v <= 1 or 'between 0 and 1',
         letters=lambda v: v >= 1 or 'at least 1', late_kind=lambda v: v in (None, 'none', 'two_letter', 'conceptual') or 'none, two_letter or conceptual', late_from=lambda v: 0 <= v <= 1 or 'between 0 and 1'),
 }
@@ -70,7 +71,7 @@ class ForgetfulnessConfig(_Checked):
     order:str='random' # 'random', 'round_robin' or 'all'
     roles:tuple=('gate', 'value', 'down') # Which matrices (paper: all three)
 
-# %% ../../nbs/mechanisms/method.ipynb #465ca3da
+# %% ../../nbs/mechanisms/method.ipynb #5bf685ad
 @dataclass
 class RecallConfig(_Checked):
     "Fuzzy Recall [§2.2]"
@@ -84,6 +85,8 @@ class RecallConfig(_Checked):
     sign_specific:bool=False # Protect only units of the hub's own sign
     intra:float=.5     # c: strength inside is c·x·usage
     halflife:float=20_000. # Memory of usage, sentences
+    limit:float|None=None  # Where the ramp stops, for a run that goes on beyond its end to find the collapse; None: at `top`
+    slow_from:float|None=None # Strength from which the ramp is half as steep
 
 # %% ../../nbs/mechanisms/method.ipynb #47d49aae
 @dataclass
@@ -136,7 +139,7 @@ def _from_dict(cls,
 
 FFConfig.to_dict, FFConfig.from_dict = _to_dict, classmethod(_from_dict)
 
-# %% ../../nbs/mechanisms/method.ipynb #d04f539d
+# %% ../../nbs/mechanisms/method.ipynb #72fac972
 _pfg, _con, _tlf = dict(dose=5.4), dict(kind='conceptual'), dict(kind='two_letter')
 _late = dict(kind='conceptual', late_kind='two_letter')
 _held = dict(dose=round(.4*5.4/.65, 2), ramp=0.)    # 40 % more sentences at full power and the same period: 5.4 was 65 % of full power on average
@@ -151,15 +154,21 @@ PRESETS = {
     'tlf_minus_fzr': dict(forgetfulness=_held, forgiveness=_tlf),
     'full_stack_tlf_fzr': dict(forgetfulness=_held, forgiveness=_tlf, recall=dict(top=5.6, start=0.)),
     'full_stack_continued': dict(forgetfulness=_held, forgiveness=_con),
-    'full_stack_to_collapse': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=15.)),                   # beyond the paper's 12x
-    'highway_to_collapse': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=7.5, mode='highway')),    # beyond its 6x
+    'full_stack_to_collapse': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=9.6, limit=15.)),                # the same ramp, going on beyond the paper's 12x
+    'full_stack_to_collapse_slow': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=9.6, limit=15., slow_from=6.)), # half as steep beyond the highway's 6x
+    'highway_to_collapse': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=4.8, limit=7.5, mode='highway')),   # beyond its 6x
+    'tlf_to_collapse': dict(forgetfulness=_pfg, forgiveness=_late, recall=dict(top=5.6, limit=9.)),                       # beyond its 7x
     'rwkv_full_stack': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=5.6)),
+    'rwkv_full_stack_to_collapse': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=5.6, limit=9.)),
     'rwkv_tlf': dict(forgetfulness=_pfg, forgiveness=_tlf, recall=dict(top=5.6)),
-    'no_ramp': dict(forgetfulness=dict(dose=5.4, ramp=0.), forgiveness=_con),
+    'rwkv_tlf_to_collapse': dict(forgetfulness=_pfg, forgiveness=_tlf, recall=dict(top=5.6, limit=9.)),
+    'no_ramp': dict(forgetfulness=dict(dose=round(5.4/.65, 2), ramp=0.), forgiveness=_con),       # the same period, at full power from the start
     'from_scratch': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=9.6)),
+    'topoloss': {}, 'topolm': {},                       # rivals: a loss in place of the three mechanisms
 }
+PRESETS |= {f'rwkv_{k}': v for k, v in PRESETS.items() if not k.startswith('rwkv_') and f'rwkv_{k}' not in PRESETS}
 
-# %% ../../nbs/mechanisms/method.ipynb #0461b545
+# %% ../../nbs/mechanisms/method.ipynb #eb6d6b87
 def _preset(cls,
     name:str,              # A recipe: see `PRESETS`
     total_sentences:int=0, # Length of your run
@@ -172,7 +181,7 @@ def _preset(cls,
     "A recipe of the paper for a run of `total_sentences`; `ValueError` names the recipes"
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, 1)
-        raise ValueError(f'Unknown recipe {name!r}' + (f'; did you mean {near[0]!r}?' if near else '') + f' The recipes are {", ".join(PRESETS)}.')
+        raise ValueError(f'Unknown recipe {name!r}' + (f'; did you mean {near[0]!r}?' if near else f': the recipes are {", ".join(k for k in PRESETS if not k.startswith("rwkv_"))}, and each with rwkv_ before it.'))
     d = {k: dict(v) for k, v in PRESETS[name].items()}
     if dose is not None and 'forgetfulness' in d: d['forgetfulness']['dose'] = float(dose)
     if top is not None and 'recall' in d: d['recall']['top'] = float(top)
@@ -182,7 +191,7 @@ def _preset(cls,
 
 FFConfig.preset = classmethod(_preset)
 
-# %% ../../nbs/mechanisms/method.ipynb #be39c1e4
+# %% ../../nbs/mechanisms/method.ipynb #4999b210
 class FF:
     "The method attached to a model: see `attach`"
     def __init__(self, model:nn.Module, config:FFConfig, tokenizer=None, pattern=None):
@@ -206,8 +215,8 @@ class FF:
             if any(getattr(m, 'layers_are_rescaled', False) for m in model.modules()): raise ValueError('This RWKV has rescaled its weights for evaluation: load it with rescale_every=0, or run it once in training mode before attaching.')
             model.config.rescale_every = 0
         self.labels = None                            # labels of this batch, where the model is not given them
-        self._passed, self._inside, self._now, self._marks, self._counts = 0, False, None, {}, {}
-        self.last, self.tally = {}, None               # a `Tally` here counts what is forgiven, token by token
+        self._passed, self._inside, self._now, self._marks, self._counts, self._trial = 0, False, None, {}, {}, None
+        self._seen, self.tally = None, None               # a `Tally` here counts what is forgiven, token by token
         self._hook()
 
     def __repr__(self): return f'FF({self.config.recipe}, {self.sites}, {self.sentences:,} of {self.config.total_sentences:,} sentences, mean dose {self.doses.mean():.3f}, noise {self.noise_x:.2f}x)'
@@ -219,7 +228,7 @@ def _read_tokenizer(self:FF, tokenizer):
     self.exempt = torch.tensor(special_ids(tokenizer))
     if 'two_letter' in (self.config.forgiveness.kind, self.config.forgiveness.late_kind): self.classes = prefix_classes(tokenizer, self.config.forgiveness.letters)
 
-# %% ../../nbs/mechanisms/method.ipynb #a34893db
+# %% ../../nbs/mechanisms/method.ipynb #1eeecc24
 @patch(as_prop=True)
 def progress(self:FF)->float:
     "Share of the run that is done, 0 to 1"
@@ -229,7 +238,10 @@ def progress(self:FF)->float:
 def noise_x(self:FF)->float:
     "Noise strength x now"
     r = self.config.recall
-    return r.top*min(1., max(0., (self.progress - r.start)/(1 - r.start)))
+    if not r.top: return 0.
+    x = r.top*max(0., (self.sentences/self.config.total_sentences - r.start)/(1 - r.start))
+    if r.slow_from is not None and x > r.slow_from: x = (x + r.slow_from)/2
+    return min(r.top if r.limit is None else r.limit, x)
 
 @patch(as_prop=True)
 def power(self:FF)->float:
@@ -259,13 +271,13 @@ def _batch(given):
         if hasattr(v, 'last_hidden_state'): v = v.last_hidden_state
         if isinstance(v, Tensor) and v.ndim > 0: return v
 
-# %% ../../nbs/mechanisms/method.ipynb #10c24dc6
+# %% ../../nbs/mechanisms/method.ipynb #680ba3e5
 class _ModelHook:
     "Before the model: which examples these are, and which of their tokens are padding"
     def __init__(self, ff): self.ff = ff
     def __call__(self, module, args, kwargs):
         ff = self.ff
-        ff._inside = module.training and ff.noise_x > 0 and torch.is_grad_enabled()
+        ff._inside = ff._trial is not None or (module.training and ff.noise_x > 0 and torch.is_grad_enabled())
         if not ff._inside: return
         given = _given(module, args, kwargs); x = _batch(given)
         n, device = (len(x), x.device) if x is not None else (1, 'cpu')
@@ -281,32 +293,34 @@ class _EndHook:
     def __init__(self, ff): self.ff = ff
     def __call__(self, module, args, output): self.ff._inside = False
 
-# %% ../../nbs/mechanisms/method.ipynb #7b306d11
+# %% ../../nbs/mechanisms/method.ipynb #b09477b0
 @patch
 def _pass_of(self:FF, index, h):
     "The forward pass that a hidden belongs to; None where no noise is due"
     mark, known = (tuple(h.shape), h.detach().float().sum()), self._marks.setdefault(index, [])
-    if self._inside: known.append((*mark, self._now)); del known[:-64]; return self._now
+    if self._inside:
+        if torch.is_grad_enabled(): known.append((*mark, self._now)); del known[:-64]
+        return self._now
     if not torch.is_grad_enabled(): return None
     same = [(abs((total - mark[1]).item()), -k, then) for k, (shape, total, then) in enumerate(known) if shape == mark[0]]
     if same: return min(same, key=lambda s: s[:2])[2]
     return self._now or dict(examples=torch.arange(len(h), device=h.device), seen=set())
 
-# %% ../../nbs/mechanisms/method.ipynb #a7baee05
+# %% ../../nbs/mechanisms/method.ipynb #4af48994
 class _SiteHook:
     "At the input of a down projection: lay the noise, count the hubs"
     def __init__(self, ff, index): self.ff, self.index = ff, index
     def __call__(self, module, args):
-        ff, r, x = self.ff, self.ff.config.recall, self.ff.noise_x
-        if not module.training or x == 0 or (now := ff._pass_of(self.index, args[0])) is None: return None
+        ff, r = self.ff, self.ff.config.recall; x = ff.noise_x if ff._trial is None else ff._trial
+        if not (module.training or ff._inside) or x == 0 or (now := ff._pass_of(self.index, args[0])) is None: return None
         site, examples = ff.sites[self.index], now['examples'].to(args[0].device)
         h = args[0] if args[0].ndim == 3 else args[0].reshape(len(examples) if args[0].shape[:-1].numel() % len(examples) == 0 else -1, *((1,) if args[0].shape[:-1].numel() % len(examples) else (-1,)), site.d_ff)
         if len(examples) != len(h): examples = torch.arange(len(h), device=h.device)
-        u = keyed_uniform(ff.config.seed, ff.steps, examples, self.index, h.shape[1], h.shape[2])
+        u = keyed_uniform(ff.config.seed, ff.steps if ff._trial is None else 0, examples, self.index, h.shape[1], h.shape[2])
         usage = None
         if r.mode == 'branching': usage = ff.usage[self.index].to(h.device); usage = usage/usage.max()
         noisy, mask = noisy_hidden(h, u, x, hub_width(site.d_ff, r.share), usage, r.intra, r.noise, r.per_sign, site.signed, r.sign_specific)
-        if self.index not in now['seen']: now['seen'].add(self.index); ff._count(self.index, mask, now.get(site.stack))
+        if self.index not in now['seen'] and ff._trial is None: now['seen'].add(self.index); ff._count(self.index, mask, now.get(site.stack))
         return (noisy.view_as(args[0]), *args[1:])
 
 # %% ../../nbs/mechanisms/method.ipynb #f406b5ee
@@ -315,6 +329,18 @@ def _count(self:FF, i, mask, real):
     m = mask.flatten(0, 1) if real is None or real.shape != mask.shape[:2] else mask[real.bool()]
     c, n = self._counts.get(i, (0., 0))
     self._counts[i] = (c + m.sum(0).float(), n + len(m))
+
+# %% ../../nbs/mechanisms/method.ipynb #b8a185a3
+@patch
+@contextlib.contextmanager
+def noisy(self:FF,
+    x:float|None=None, # Strength; that of the run now by default
+):
+    "Within this context forward passes get the noise, in evaluation too; usage stays as it is"
+    kept = self._passed, self._now
+    self._passed, self._trial = 0, self.noise_x if x is None else float(x)
+    try: yield self
+    finally: (self._passed, self._now), self._trial = kept, None
 
 # %% ../../nbs/mechanisms/method.ipynb #e3c852e4
 def _opaque():
@@ -331,7 +357,17 @@ def _hook(self:FF):
     self.model.register_forward_hook(_EndHook(self), always_call=True)
     for s in self.sites: s.down.register_forward_pre_hook(_SiteHook(self, s.index))
 
-# %% ../../nbs/mechanisms/method.ipynb #cf77760c
+# %% ../../nbs/mechanisms/method.ipynb #155efd29
+@contextlib.contextmanager
+def _whole(weight):
+    "The whole matrix, to be changed in place; shards of it are written back"
+    from torch.distributed.tensor import DTensor, distribute_tensor
+    if not isinstance(weight, DTensor): yield weight; return
+    full = weight.full_tensor()
+    yield full
+    weight.to_local().copy_(distribute_tensor(full, weight.device_mesh, weight.placements).to_local())
+
+# %% ../../nbs/mechanisms/method.ipynb #a8b1027f
 @patch
 def step(self:FF,
     sentences:int, # Seen in this step, over all ranks and micro-batches
@@ -342,9 +378,10 @@ def step(self:FF,
     due = self.schedule.due(self.sentences, self.sentences + sentences)
     for m, p in due:
         i, role = self.targets[m]
-        w = self.sites[i].weight(role).data
-        if w.dtype in (torch.bfloat16, torch.float16) and m not in self.rests: self.rests[m] = torch.zeros_like(w)
-        pulse_(w, self.kernel, p, self.rests.get(m)); self.doses[m] += p; self.pulses[m] += 1
+        with _whole(self.sites[i].weight(role).data) as w:
+            if w.dtype in (torch.bfloat16, torch.float16) and m not in self.rests: self.rests[m] = torch.zeros_like(w)
+            pulse_(w, self.kernel, p, self.rests.get(m))
+        self.doses[m] += p; self.pulses[m] += 1
     for i, (c, n) in self._counts.items():
         if _world()[1] > 1: both = torch.cat([c, c.new_tensor([n])]); dist.all_reduce(both); c, n = both[:-1], both[-1].item()
         self.usage[i] = update_usage(self.usage[i], c.cpu(), n, sentences, self.config.recall.halflife)
@@ -352,7 +389,7 @@ def step(self:FF,
     self.sentences += int(sentences); self.steps += 1
     return due
 
-# %% ../../nbs/mechanisms/method.ipynb #b51295a4
+# %% ../../nbs/mechanisms/method.ipynb #77befb03
 @patch
 def loss(self:FF,
     logits:Tensor,      # (batch, time, vocabulary)
@@ -361,10 +398,11 @@ def loss(self:FF,
     weight=None,        # (batch, time) weights of the targets
     label_smoothing:float=0., # As in cross-entropy
     shift:bool|None=None, # Does place t predict label t + 1? None: for decoders, not for encoder-decoders and masked models
+    targets:float|Tensor|None=None, # Divide the sum by this number instead of by the targets here: those of all micro-batches and ranks of the step
 )->Tensor: # Mean over targets
     "Cross-entropy with forgiveness, as the run's stage asks; diagnostics in `ff.last`"
     if logits.shape[:2] != labels.shape: raise ValueError(f'logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit: they share batch and time.')
-    if shift is None: shift = not (getattr(getattr(self.model, 'config', None), 'is_encoder_decoder', False) or 'MaskedLM' in type(self.model).__name__)
+    if shift is None: shift = self.shifts
     later = (lambda x: x[:, 1:]) if shift else (lambda x: x)
     if shift: logits, labels = logits[:, :-1], labels[:, 1:]
     f, kind, kw = self.config.forgiveness, self.kind, dict(label_smoothing=label_smoothing)
@@ -375,9 +413,21 @@ def loss(self:FF,
         kw |= dict(alternatives=ids.flatten(0, 1), scores=shares.flatten(0, 1))
     elif kind == 'two_letter': kw |= dict(classes=self.classes, amount=f.amount)
     out, d = forgiving_loss(logits.flatten(0, 1), labels.flatten(), form=f.form, exempt=self.exempt, **kw)
-    self.last = dict(ce=d['ce'].mean().item(), forgiven=(d['f'] > 0).float().mean().item(), amount=d['f'].mean().item())
+    y = labels.flatten()[d['rows']]
+    self._seen = torch.stack([d['ce'].mean(), (d['f'] > 0).float().mean(), d['f'].float().mean(), (d['predicted'] == y).float().mean()])
     if self.tally is not None: self.tally.add(d, labels.flatten())
-    return out
+    if targets is None: return out
+    return out*((d['ce'].new_tensor(len(y)) if weight is None else kw['weight'][d['rows']].sum())/targets)
+
+@patch(as_prop=True)
+def last(self:FF)->dict: # ce, forgiven, amount, accuracy
+    "Of the latest batch: plain cross-entropy, share of targets forgiven, mean share taken off, token accuracy (under the noise of training)"
+    return {} if self._seen is None else dict(zip(('ce', 'forgiven', 'amount', 'accuracy'), self._seen.tolist()))
+
+@patch(as_prop=True)
+def shifts(self:FF)->bool:
+    "Does place t of the logits predict label t + 1? So it is in decoders, and not in encoder-decoders and masked models"
+    return not (getattr(getattr(self.model, 'config', None), 'is_encoder_decoder', False) or 'MaskedLM' in type(self.model).__name__)
 
 # %% ../../nbs/mechanisms/method.ipynb #0f0ad84a
 @patch
@@ -400,9 +450,14 @@ def remove(self:FF):
                 for d in (hooks, *flags): d.pop(k, None)
     if self._rescale: self.model.config.rescale_every = self._rescale
 
-# %% ../../nbs/mechanisms/method.ipynb #91e1ec08
+# %% ../../nbs/mechanisms/method.ipynb #5a31d20b
 @patch
 def _names(self:FF): return [f'{self.sites[i].name}.{r}' for i, r in self.targets]
+
+@patch
+def state(self:FF)->dict: # Name → tensor
+    "What must be known to go on: counters, doses, usage, what rounding took; copies"
+    return {k: v.clone() for k, v in dict(doses=self.doses, pulses=self.pulses, counters=torch.tensor([self.sentences, self.steps]), **{f'usage.{i}': u.contiguous() for i, u in enumerate(self.usage)}, **{f'rest.{m}': r.contiguous() for m, r in self.rests.items()}).items()}
 
 @patch
 def save_pretrained(self:FF,
@@ -412,9 +467,19 @@ def save_pretrained(self:FF,
     from safetensors.torch import save_file
     path = Path(path); path.mkdir(parents=True, exist_ok=True)
     (path/'ff_config.json').write_text(json.dumps(self.config.to_dict() | dict(matrices=self._names()), indent=1))
-    save_file(dict(doses=self.doses, pulses=self.pulses, counters=torch.tensor([self.sentences, self.steps]), **{f'usage.{i}': u.contiguous() for i, u in enumerate(self.usage)}, **{f'rest.{m}': r.contiguous() for m, r in self.rests.items()}), path/'ff_state.safetensors')
+    save_file(self.state(), path/'ff_state.safetensors')
 
-# %% ../../nbs/mechanisms/method.ipynb #ca8260e8
+# %% ../../nbs/mechanisms/method.ipynb #17942487
+@patch
+def set_state(self:FF,
+    d:dict, # From `state`
+):
+    "Take it back"
+    self.doses, self.pulses, (self.sentences, self.steps) = d['doses'].clone(), d['pulses'].clone() if 'pulses' in d else self.pulses, d['counters'].tolist()
+    self.usage = [d[f'usage.{i}'].clone() for i in range(len(self.usage))]
+    self.rests = {int(k[5:]): r.clone().to(self.sites[self.targets[int(k[5:])][0]].weight('down').device) for k, r in d.items() if k.startswith('rest.')}
+
+# %% ../../nbs/mechanisms/method.ipynb #49b46637
 @patch
 def load_state(self:FF,
     path:str|Path, # Written by `save_pretrained`
@@ -424,9 +489,7 @@ def load_state(self:FF,
     d = load_file(Path(path)/'ff_state.safetensors')
     told = json.loads((Path(path)/'ff_config.json').read_text()).get('matrices') if (Path(path)/'ff_config.json').exists() else None
     if told not in (None, self._names()) or len(d['doses']) != len(self.doses) or any(d[f'usage.{i}'].shape != u.shape for i, u in enumerate(self.usage)): raise ValueError(f'The state in {path} belongs to a model with other feed-forward sites.')
-    self.doses, self.pulses, (self.sentences, self.steps) = d['doses'], d.get('pulses', self.pulses), d['counters'].tolist()
-    self.usage = [d[f'usage.{i}'] for i in range(len(self.usage))]
-    self.rests = {int(k[5:]): r.to(self.sites[self.targets[int(k[5:])][0]].weight('down').device) for k, r in d.items() if k.startswith('rest.')}
+    self.set_state(d)
     return self
 
 # %% ../../nbs/mechanisms/method.ipynb #840f9e29

@@ -7,7 +7,7 @@ __all__ = ['SMALL', 'MARGIN', 'PAPER', 'FORGIVENESS', 'STYLE', 'SECTIONS', 'verd
            'spatial_table', 'activation_table', 'signature_table', 'robustness_table', 'page', 'verdicts',
            'write_report']
 
-# %% ../../nbs/reproduce/report.ipynb #d5d2f34e
+# %% ../../nbs/reproduce/report.ipynb #4623ae38
 import html
 import json
 import math
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..evaluation.robustness import say_threshold
 from .figures import Plate, _list, above_null, all_figures, main_arm, pct
-from .results import Run, Runs, load_runs, price, save_json
+from .results import Run, Runs, kinds_of, load_runs, price, save_json
 
 # %% ../../nbs/reproduce/report.ipynb #7ea3e394
 def verdict(
@@ -391,7 +391,7 @@ def verdicts(
         if b and kind in r['threshold'] and kind in b['threshold']: out[claim] = 'not measurable' if not (r['measurable'] and b['measurable']) else dict(higher='holds', lower='fails', undecided='undecided')[compare_thresholds(r['threshold'][kind], b['threshold'][kind])]
     return out
 
-# %% ../../nbs/reproduce/report.ipynb #26262254
+# %% ../../nbs/reproduce/report.ipynb #cc000829
 def write_report(
     runs:Runs|str|Path, # Runs, or their folder
     out:str|Path='',    # A file ending in .html, or a folder; by default the runs' folder
@@ -399,10 +399,16 @@ def write_report(
 )->Path: # report.html; report.json lies beside it
     "Write the self-contained page and the findings; `FileNotFoundError` for a half-finished folder"
     tell = progress.update if progress else lambda *a: None
-    if not isinstance(runs, Runs): out = out or runs; runs = load_runs(runs)
+    more = []
+    if not isinstance(runs, Runs):
+        out, kinds = out or runs, kinds_of(runs); others = kinds[1:]
+        out = Path(out) if str(out).endswith('.html') else Path(out)/'report.html'
+        more = [(write_report(load_runs(runs, kind=k), out.with_name(f'{out.stem}_{k}.html')), k) for k in others]
+        runs = load_runs(runs, kind=kinds[0] if kinds else '')
     out = Path(out) if str(out).endswith('.html') else Path(out or '.')/'report.html'
     tell(0, 3, 'figures'); plates, missing = all_figures(runs)
     tell(2, 3, 'page'); text = page(runs, plates, missing)
+    if more: text = text.replace('<h2', '<p>' + ' '.join(f'The arms of {k.upper()} have <a href="{p.name}">a report of their own</a>.' for p, k in more) + '</p>\n<h2', 1)
     if len(text) > 4_000_000: raise ValueError(f'The report would have {len(text)/1e6:.1f} MB, over 4 MB: report fewer arms or smaller slices.')
     out.parent.mkdir(parents=True, exist_ok=True); part = out.with_name(f'.{out.name}.part'); part.write_text(text, encoding='utf-8'); part.replace(out)
     arm = main_arm(runs); first = next(iter(runs.values())).evaluation

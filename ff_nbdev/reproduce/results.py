@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'ROLES', 'UNTRAINED', 'QUICK', 'NEEDED', 'commit', 'provenance', 'hardware_name', 'plain', 'save_json',
            'example_runs', 'settings_of', 'command_for', 'Run', 'load_run', 'paired_interval', 'price', 'Runs',
-           'load_runs']
+           'kinds_of', 'load_runs']
 
 # %% ../../nbs/reproduce/results.ipynb #5774bc0c
 import json
@@ -94,9 +94,9 @@ def save_json(
     finally: tmp.unlink(missing_ok=True)
     return path
 
-# %% ../../nbs/reproduce/results.ipynb #3aefb01f
+# %% ../../nbs/reproduce/results.ipynb #fe0d916a
 ROLES = ['gate', 'value', 'down']
-UNTRAINED = ['base', 'base_reordered', 'rwkv_base']
+UNTRAINED = ['base', 'base_reordered', 'rwkv_base', 'rwkv_base_reordered']
 QUICK = ['base', 'base_reordered', 'base_continued', 'no_fzr', 'full_stack']
 
 def _example_field(shape, width, rng):
@@ -187,7 +187,7 @@ def _usual(scale):
     try: return read_scale(scale)
     except (ValueError, OSError): return {}
 
-# %% ../../nbs/reproduce/results.ipynb #84c4502b
+# %% ../../nbs/reproduce/results.ipynb #806290b0
 def command_for(
     folder:str|Path, # A run folder such as runs/quick/full_stack
 )->str: # The line to type
@@ -195,11 +195,12 @@ def command_for(
     top = Path(folder).absolute().parent; s = settings_of(top); scale = s.get('scale') or top.name
     words, usual = [f'ff-nbdev run {scale}'], _usual(scale) if s else {}
     name = lambda v: Path(v).name if Path(v).is_absolute() else v
-    for k, default in (('corpus', 'python_prose'), ('model', 'tiny-mt5'), ('seed', 0)):
-        if s.get(k, default) != usual.get(k, default): words.append(f'--{k} {name(str(s[k]))}')
+    if s.get('corpus', 'python_prose') != usual.get('corpus', 'python_prose'): words.append(f'--corpus {name(str(s["corpus"]))}')
+    words += [f'--model {f"{k}=" if k != "mt5" else ""}{name(str(m))}' for k, m in s.get('models', {}).items() if m != usual.get('models', {}).get(k, m)]
+    if (seeds := s.get('seeds', [0])) != usual.get('seeds', [0]): words.append('--seed' + 's'*(len(seeds) > 1) + ' ' + ' '.join(map(str, seeds)))
     arms = lambda d: d.get('given', []) + d.get('trained', [])
     if usual and arms(s) and arms(s) != arms(usual): words.append('--arms ' + ' '.join(arms(s)))
-    for node in ('retrofit', 'evaluate', 'report'): words += [f'--set {node}.{k}={v}' for k, v in (s.get(node) or {}).items() if usual and (usual.get(node) or {}).get(k) != v]
+    for node in ('pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate', 'report'): words += [f'--set {node}.{k}={v}' for k, v in (s.get(node) or {}).items() if usual and (usual.get(node) or {}).get(k) != v]
     if top.name != scale: words.append(f'--out runs/{top.name}')
     return ' '.join(words)
 
@@ -340,19 +341,33 @@ def prices(self:Runs, reference='base_continued'):
     if reference not in self: raise KeyError(f'{reference} is not among the runs ({", ".join(self)}): the price needs it. Make it with: {command_for(next(iter(self.values())).folder)}')
     return self._table(lambda run: [price(run, self[reference])] if run.arm != reference else [])
 
-# %% ../../nbs/reproduce/results.ipynb #0d6b0f75
+# %% ../../nbs/reproduce/results.ipynb #27780048
+def kinds_of(
+    folder:str|Path, # A folder of arms
+)->list[str]: # 'mt5', 'rwkv' or both
+    "Which architectures a folder of runs is about; arms of RWKV have names that begin with `rwkv_`"
+    s = settings_of(folder); names = s.get('runs') or s.get('given', []) + s.get('trained', []) or [p.parent.name for p in Path(folder).glob('*/evaluation.json')]
+    return [k for k in ('mt5', 'rwkv') if any(n.startswith('rwkv_') == (k == 'rwkv') for n in names)]
+
+# %% ../../nbs/reproduce/results.ipynb #2cb97b1d
 def load_runs(
     folder:str|Path,          # A folder of arms, such as runs/quick
     arms:list[str]|None=None, # These arms; by default those of run.json, else every sub-folder that is a run
+    kind:str='',              # 'mt5' or 'rwkv' takes the arms of one architecture, named without `rwkv_`; '' all, as they are named
 )->Runs:
     "Read all arms of a folder; a half-finished arm is an error that says how to finish it"
     folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f'There is no folder {folder}. Make it with: {command_for(folder/"arm")}')
-    planned = settings_of(folder); planned = planned.get('given', []) + planned.get('trained', [])
+    planned = settings_of(folder); planned = planned.get('runs') or planned.get('given', []) + planned.get('trained', [])
     marks = ['evaluation.json', 'evaluation.npz', 'train.json', 'bands.npz', 'model', 'retrofit.ipynb', 'evaluate.ipynb']
-    found = arms or planned or [p.name for p in sorted(folder.iterdir()) if p.is_dir() and p.name not in ('teacher', 'alternatives') and any((p/m).exists() for m in marks)]
+    found = arms or planned or [p.name for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(('teacher', 'alternatives', 'pretrain')) and any((p/m).exists() for m in marks)]
     if not found: raise FileNotFoundError(f'{folder} holds no run. Make some with: {command_for(folder/"arm")}')
+    if kind: found = [a for a in found if a.startswith('rwkv_') == (kind == 'rwkv')]
+    if not found: raise FileNotFoundError(f'{folder} holds no arm of {kind}. Make some with: {command_for(folder/"arm")}')
+    short = lambda a: a.removeprefix('rwkv_') if kind else a
     order = {a: i for i, a in enumerate(QUICK)}
-    runs = Runs({a: load_run(folder/a) for a in sorted(found, key=lambda a: (order.get(a, len(order)), a))})
-    if (folder/'teacher'/'teacher.json').exists(): runs.teacher = json.loads((folder/'teacher'/'teacher.json').read_text('utf-8'))
+    runs = Runs({short(a): load_run(folder/a) for a in sorted(found, key=lambda a: (order.get(short(a).split('.s')[0], len(order)), a))})
+    for a, r in runs.items(): r.arm = a
+    teacher = next((t for t in [folder/f'teacher{"_rwkv" if kind == "rwkv" else ""}'/'teacher.json', folder/'teacher'/'teacher.json'] if t.exists()), None)
+    if teacher: runs.teacher = json.loads(teacher.read_text('utf-8'))
     return runs

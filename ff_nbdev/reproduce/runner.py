@@ -227,7 +227,7 @@ def alive(
     except (ValueError, OSError): return False
     return True
 
-# %% ../../nbs/reproduce/runner.ipynb #4ffedbac
+# %% ../../nbs/reproduce/runner.ipynb #01374c96
 @contextlib.contextmanager
 def locked(
     path:str|Path,     # The lock file; its folder is made
@@ -242,7 +242,8 @@ def locked(
         start = time.time()
         while fcntl:
             try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB); break
-            except OSError: pass
+            except BlockingIOError: pass
+            except OSError: break                            # a file system without locks
             f.seek(0); pid = f.read().strip()
             if time.time() - start > (wait if alive(pid) else max(wait, 30)):     # what a killed process started ends a moment after it
                 raise RunError(f'{what} is at work already{f" (process {pid})" if pid else ""}: wait for it, or stop it.') from None

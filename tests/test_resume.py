@@ -1,0 +1,118 @@
+"""A run that is killed, at any moment, goes on and ends with the same bits."""
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from ff_nbdev.training.checkpoints import check_checkpoint, checkpoints
+
+SCRIPT = ROOT/'tests'/'train_tiny.py'
+
+def go(out, *words): return subprocess.run([sys.executable, str(SCRIPT), str(out), '--save', '2', *words], capture_output=True, text=True)
+
+def end(out): return {n: (out/n).read_bytes() for n in ('end0/ff_state.safetensors',)} | {'weights': weights(out)}
+
+def weights(out):
+    import torch
+    return {k: v.numpy().tobytes() for k, v in torch.load(out/'end0.pt', weights_only=True).items()}
+
+def told(out): return json.loads((out/'end0.json').read_text())
+
+def until_done(out, *words):
+    "Start it again and again"
+    for _ in range(6):
+        r = go(out, *words)
+        if r.returncode == 0: return r
+    raise AssertionError(r.stdout + r.stderr)
+
+
+@pytest.fixture(scope='module')
+def calm(tmp_path_factory):
+    "An undisturbed run with dropout"
+    out = tmp_path_factory.mktemp('calm'); r = go(out, '--dropout', '.1')
+    assert r.returncode == 0, r.stderr
+    return out
+
+@pytest.mark.parametrize('kill, left', [('step 5', 4), ('in checkpoint 4', 2), ('before seal 4', 2), ('after seal 6', 6)])
+def test_killed_there_it_ends_with_the_same_bits(calm, tmp_path, kill, left):
+    r = go(tmp_path, '--dropout', '.1', '--kill', kill)
+    assert r.returncode == -signal.SIGKILL, r.stderr
+    for c in checkpoints(tmp_path): check_checkpoint(c)                          # what can be seen is whole
+    assert int(checkpoints(tmp_path)[-1].name.split('-')[1]) == left
+    r = until_done(tmp_path, '--dropout', '.1')
+    assert told(tmp_path)['began'] == left and end(tmp_path) == end(calm)
+    assert len(checkpoints(tmp_path)) == 2 and not list(tmp_path.glob('.part-*'))      # as many as were asked for, and no rest
+
+def test_killed_at_random_moments(calm, tmp_path):
+    rng = random.Random(0)
+    for _ in range(3):
+        p = subprocess.Popen([sys.executable, str(SCRIPT), str(tmp_path), '--save', '2', '--dropout', '.1'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not checkpoints(tmp_path) and p.poll() is None: time.sleep(.02)
+        time.sleep(rng.random()); p.kill(); p.wait()
+    until_done(tmp_path, '--dropout', '.1')
+    assert end(tmp_path) == end(calm)
+
+def test_a_damaged_checkpoint_is_named_and_passed_over(calm, tmp_path):
+    go(tmp_path, '--dropout', '.1', '--kill', 'step 7')
+    with open(tmp_path/'checkpoint-6'/'model.safetensors', 'r+b') as f: f.seek(-3, 2); f.write(b'abc')
+    r = until_done(tmp_path, '--dropout', '.1')
+    assert 'checkpoint-6/model.safetensors is not as it was written' in r.stdout and told(tmp_path)['began'] == 4 and end(tmp_path) == end(calm)
+
+def test_rwkv_and_adafactor_too(tmp_path):
+    words = ['--arch', 'rwkv', '--optimizer', 'adafactor']
+    with ThreadPoolExecutor(2) as pool: a, b = pool.map(lambda x: go(*x), [(tmp_path/'a', *words), (tmp_path/'b', *words, '--kill', 'step 5')])
+    assert a.returncode == 0 and b.returncode == -signal.SIGKILL, a.stderr
+    until_done(tmp_path/'b', *words)
+    assert told(tmp_path/'b')['began'] == 4 and end(tmp_path/'b') == end(tmp_path/'a')
+
+
+PLAN = '''import os, signal, sys
+from ff_nbdev.reproduce import arm
+from ff_nbdev.training.watch import Watch
+if sys.argv[2] != 'calm':
+    before = Watch.on_ff_step
+    def on_ff_step(self, state, control):
+        before(self, state, control)
+        if state.global_step == int(sys.argv[2]): os.kill(os.getpid(), signal.SIGKILL)
+    Watch.on_ff_step = on_ff_step
+arm.train_arm(arm.Plan(sys.argv[3] if len(sys.argv) > 3 else 'pfg_fzr', 'tiny-mt5', 'python_prose', sys.argv[1], total_sentences=900, dose=.3, top=2., probes=3, save_minutes=0.))
+'''
+
+def test_an_arm_that_was_killed_keeps_its_log_and_bands(tmp_path):
+    run = lambda out, how: subprocess.run([sys.executable, '-c', PLAN, str(tmp_path/out), how], capture_output=True, text=True)
+    with ThreadPoolExecutor(2) as pool: a, b = pool.map(lambda x: run(*x), [('a', 'calm'), ('b', '3')])
+    assert a.returncode == 0 and b.returncode == -signal.SIGKILL, a.stderr + b.stderr
+    assert (tmp_path/'b'/'checkpoints'/'checkpoint-2').is_dir() and not (tmp_path/'b'/'train.json').exists()
+    c = run('b', 'calm'); assert c.returncode == 0, c.stderr
+    one, two = (json.loads((tmp_path/x/'train.json').read_text()) for x in 'ab')
+    plain = lambda rows: [{k: v for k, v in r.items() if k != 'seconds'} for r in rows]
+    assert plain(one['log']) == plain(two['log']) and one['valid'] == two['valid'] and len(one['log']) == one['steps']
+    assert (tmp_path/'a'/'model'/'model.safetensors').read_bytes() == (tmp_path/'b'/'model'/'model.safetensors').read_bytes()
+    assert (tmp_path/'a'/'bands.npz').read_bytes() == (tmp_path/'b'/'bands.npz').read_bytes() or _arrays(tmp_path/'a') == _arrays(tmp_path/'b')
+    assert not (tmp_path/'b'/'checkpoints').exists()
+
+def _arrays(folder):
+    import numpy as np
+    with np.load(folder/'bands.npz') as z: return {k: z[k].tobytes() for k in z.files}
+
+def test_checkpoints_of_another_plan_or_code_are_not_gone_on_with(tmp_path):
+    from ff_nbdev.reproduce.arm import Plan, _checkpoints
+    plan = Plan('no_fzr', 'tiny-mt5', 'python_prose', str(tmp_path))
+    folder = _checkpoints(plan, True); (folder/'checkpoint-3').mkdir()
+    assert (_checkpoints(plan, True)/'checkpoint-3').is_dir()
+    assert not (_checkpoints(Plan('no_fzr', 'tiny-mt5', 'python_prose', str(tmp_path), seed=1), True)/'checkpoint-3').exists()
+    (folder/'checkpoint-3').mkdir(); Path(folder/'belongs.txt').write_text('other code')
+    assert not (_checkpoints(plan, True)/'checkpoint-3').exists()
+    shutil.rmtree(folder)
+
+def test_a_run_that_was_over_is_not_trained_on(tmp_path):
+    go(tmp_path); before = end(tmp_path); r = go(tmp_path)
+    assert r.returncode == 0 and told(tmp_path)['began'] == 8 and end(tmp_path) == before and [c.name for c in checkpoints(tmp_path)] == ['checkpoint-6', 'checkpoint-8']
