@@ -293,13 +293,13 @@ class _EndHook:
     def __init__(self, ff): self.ff = ff
     def __call__(self, module, args, output): self.ff._inside = False
 
-# %% ../../nbs/mechanisms/method.ipynb #b09477b0
+# %% ../../nbs/mechanisms/method.ipynb #2f21a122
 @patch
 def _pass_of(self:FF, index, h):
     "The forward pass that a hidden belongs to; None where no noise is due"
     mark, known = (tuple(h.shape), h.detach().float().sum()), self._marks.setdefault(index, [])
     if self._inside:
-        if torch.is_grad_enabled(): known.append((*mark, self._now)); del known[:-64]
+        if self._trial is None: known.append((*mark, self._now)); del known[:-64]
         return self._now
     if not torch.is_grad_enabled(): return None
     same = [(abs((total - mark[1]).item()), -k, then) for k, (shape, total, then) in enumerate(known) if shape == mark[0]]
