@@ -200,7 +200,7 @@ def test_alternatives_reach_the_loss(arch, tokens, tmp_path):
     from transformers import TrainingArguments
     from ff_nbdev.mechanisms.method import FFConfig, attach
     from ff_nbdev.models.tiny import model_inputs, random_tiny
-    from ff_nbdev.training.trainer import Watch
+    from ff_nbdev.training.watch import Watch
     from ff_nbdev.data.objectives import objective_for
     alts = Alternatives(write_alternatives(neighbours, tokens, tmp_path/'a', TOK), tokens)
     config = FFConfig.from_dict(dict(total_sentences=1000, forgiveness=dict(kind='conceptual', form='soft')))
