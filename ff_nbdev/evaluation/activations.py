@@ -2,7 +2,8 @@
 
 # %% auto #0
 __all__ = ['evaluating', 'token_counts', 'frequent_tokens', 'find_places', 'random_places', 'word_starts', 'word_mask', 'read',
-           'collect', 'mean_activation', 'Instances', 'instances', 'activation_geography']
+           'collect', 'mean_activation', 'Instances', 'instances', 'activation_geography', 'Reader', 'Mean', 'Keep',
+           'Map', 'read_once']
 
 # %% ../../nbs/evaluation/activations.ipynb #83bc9ea2
 import contextlib
@@ -118,13 +119,18 @@ def word_mask(
     word = np.cumsum(starts[ids])
     return word == word[position]
 
-# %% ../../nbs/evaluation/activations.ipynb #526a3ad8
+# %% ../../nbs/evaluation/activations.ipynb #423de0fc
 def _pick(site, rows, hidden):
-    "A hook that keeps hidden[rows], and where to hang it"
-    got = {}
+    "Hooks that keep hidden[rows], or the signed pre-activation where `hidden` is False for a row and the hidden has no sign"
+    got, hooks, both = {}, [], torch.as_tensor(hidden).expand(len(rows[0])) | site.signed
     def before(m, args): got['x'] = args[0][rows]
-    def after(m, args, out): got['x'] = out[rows]
-    return got, site.down.register_forward_pre_hook(before) if site.signed or hidden else site.module('value').register_forward_hook(after)
+    def after(m, args, out): got['signed'] = out[rows]
+    if both.any(): hooks.append(site.down.register_forward_pre_hook(before))
+    if not both.all(): hooks.append(site.module('value').register_forward_hook(after))
+    def take():
+        if len(hooks) == 1: return got['x'] if 'x' in got else got['signed']
+        return torch.where(both.to(got['x'].device)[:, None], got['x'], got['signed'])
+    return take, hooks
 
 # %% ../../nbs/evaluation/activations.ipynb #5303ffb1
 def _pad(rows, fill, device):
@@ -167,14 +173,14 @@ def _forward(model, inputs):
     if model.config.is_encoder_decoder: return model.get_encoder()(**inputs)
     return model.base_model(**inputs, use_cache=False)
 
-# %% ../../nbs/evaluation/activations.ipynb #58b3611a
+# %% ../../nbs/evaluation/activations.ipynb #b707871c
 def read(
     model:nn.Module,    # Encoder-decoder or decoder
     tokenizer,          # Its tokenizer
     windows:Windows,    # The text
     places:np.ndarray,  # (n, 3) rows of (any, window, position)
     sites:Sites|None=None, # Which sites; all by default
-    hidden:bool=False,  # True: always the input of the down projection, also where it is never negative
+    hidden=False,       # True, or (n,) booleans: the input of the down projection also where it is never negative
     batch:int=64,       # Windows at once
     whole_word:bool=True, # Decoder of an encoder-decoder: mask the whole word, or only the token
 ):
@@ -190,11 +196,11 @@ def read(
         for stacks, groups in passes:
             mine = [(k, s) for k, s in enumerate(sites) if s.stack in stacks]
             for rows, inputs, at in groups() if mine else ():
-                hooks = [_pick(s, at, hidden) for _, s in mine]
+                picks = [_pick(s, at, hidden if isinstance(hidden, bool) else hidden[torch.as_tensor(rows)]) for _, s in mine]
                 try: _forward(model, inputs)
                 finally:
-                    for _, h in hooks: h.remove()
-                for (k, _), (got, _) in zip(mine, hooks): yield k, rows, got['x']
+                    for h in sum((h for _, h in picks), []): h.remove()
+                for (k, _), (take, _) in zip(mine, picks): yield k, rows, take()
 
 # %% ../../nbs/evaluation/activations.ipynb #3d74086a
 def collect(
@@ -281,3 +287,50 @@ def activation_geography(
     for k, _, x in read(model, tokenizer, windows, places, sites, hidden=True, **kw): values.setdefault(k, []).append(morans_i(x.double().cpu(), 'line'))
     v = {k: torch.cat(x) for k, x in values.items()}; v = {k: x[~x.isnan()] for k, x in v.items()}
     return [dict(site=s.name, stack=s.stack, layer=s.layer, mean=v[k].mean().item(), sd=v[k].std().item(), n=len(v[k])) for k, s in enumerate(sites)]
+
+# %% ../../nbs/evaluation/activations.ipynb #bc7a7bb4
+class Reader:
+    "Places to be read, and what becomes of their activations"
+    hidden = False                                      # True: the input of the down projection also where it is never negative
+    def __init__(self, places): self.places, self.got = np.asarray(places), {}
+    def take(self, k, rows, x): raise NotImplementedError
+
+class Mean(Reader):
+    "Their mean; `got[site]` is a sum in double precision"
+    def take(self, k, rows, x): self.got[k] = self.got.get(k, 0) + x.double().sum(0).cpu()
+    def result(self): return [(self.got[k]/len(self.places)).float() for k in sorted(self.got)]
+
+class Keep(Reader):
+    "All of them, on the CPU: (n, d_ff) a site"
+    def __init__(self, places, dtype=torch.float32): super().__init__(places); self.dtype = dtype
+    def take(self, k, rows, x):
+        if k not in self.got: self.got[k] = torch.zeros(len(self.places), x.shape[-1], dtype=self.dtype)
+        self.got[k][torch.as_tensor(rows)] = x.to('cpu', self.dtype)
+    def result(self): return [self.got[k] for k in sorted(self.got)]
+
+class Map(Reader):
+    "1-D Moran's I of each of them"
+    hidden = True
+    def take(self, k, rows, x): self.got.setdefault(k, []).append(morans_i(x.double().cpu(), 'line'))
+    def result(self): return [(v := torch.cat(self.got[k]))[~v.isnan()] for k in sorted(self.got)]
+
+# %% ../../nbs/evaluation/activations.ipynb #3f124b1b
+def read_once(
+    model:nn.Module,    # Encoder-decoder or decoder
+    tokenizer,          # Its tokenizer
+    windows:Windows,    # The text
+    readers:list,       # `Reader`s of places in it
+    sites:Sites|None=None, # Which sites; all by default
+    tick=lambda share: None, # Called with the share that a group is of the whole: for progress
+    **kw,               # For `read`
+)->list: # Result of each reader
+    "One streaming pass for all readers; memory is what they keep, whatever the text's size"
+    sites = list(find_sites(model) if sites is None else sites)
+    ends = np.cumsum([0, *(len(r.places) for r in readers)])
+    places, hidden = np.concatenate([r.places for r in readers]), torch.as_tensor(np.repeat([r.hidden for r in readers], np.diff(ends)))
+    for k, rows, x in read(model, tokenizer, windows, places, sites, hidden=hidden, **kw):
+        for r, a, b in zip(readers, ends, ends[1:]):
+            mine = np.flatnonzero((rows >= a) & (rows < b))
+            if len(mine): r.take(k, rows[mine] - a, x if len(mine) == len(rows) else x[torch.as_tensor(mine, device=x.device)])
+        tick(len(rows)/len(places)/len(sites))
+    return [r.result() for r in readers]
