@@ -8,8 +8,8 @@ config = ConfigParser(delimiters=['='])
 config.read(here/'settings.ini', encoding='utf-8')
 cfg = config['DEFAULT']
 readme = here/'README.md'
-# The run graph and the experiment notebooks live outside the package, and an installed package carries them inside.
-carried = {'workflow': 'workflow', 'experiments': 'nbs/experiments'}
+# The run graph, the experiment notebooks and the claims live outside the package, and an installed package carries them inside.
+carried = {'workflow': 'workflow', 'experiments': 'nbs/experiments', 'results': 'results'}
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], license='Apache-2.0',

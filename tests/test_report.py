@@ -86,9 +86,9 @@ def test_findings_are_three_to_six_sentences(runs):
 def test_verdicts_follow_the_planted_effects(tmp_path):
     good = R.verdicts(load_runs(example_runs(tmp_path/'good', price=0., moran=.1, line=.2, sixteen=.9, half=4.)))
     poor = R.verdicts(load_runs(example_runs(tmp_path/'poor', price=.3, sixteen=.15, half=1.)))
-    assert set(good.values()) == {'holds'} and len(good) == 7, good
-    assert set(poor.values()) == {'fails'} and poor.keys() == good.keys(), poor
-    assert R.verdicts(load_runs(example_runs(tmp_path/'dead', ffn=.05)))['C16 noise resistance'] == 'not measurable'
+    assert {c.split()[0] for c, v in good.items() if v == 'holds'} >= {'C1', 'C3', 'C4', 'C11', 'C12', 'C13', 'C14', 'C15', 'C16'} and 'fails' not in good.values(), good
+    assert {c.split()[0] for c, v in poor.items() if v == 'fails'} >= {'C1', 'C11', 'C12', 'C15', 'C16'} and {c.split()[0] for c, v in poor.items() if v == 'holds'}.isdisjoint({'C3', 'C4', 'C14'}) and poor.keys() == good.keys(), poor
+    assert R.verdicts(load_runs(example_runs(tmp_path/'dead', ffn=.05))).keys().isdisjoint(k for k in good if k.startswith(('C15', 'C16')))
 
 
 # --- folders
@@ -134,7 +134,7 @@ def test_price_without_window_scores_is_wider_and_says_so(runs):
 
 def test_figures(runs):
     plates, missing = all_figures(runs)
-    assert not missing and len(plates) == 9
+    assert not missing and len(plates) == 14
     for p in plates.values():
         labels = [a.get_xlabel() for a in p.figure.axes] + [a.get_ylabel() for a in p.figure.axes]
         assert any(labels) and p.caption.endswith('.') and p.caption[0].isupper() or p.caption[0].isdigit() or p.caption.startswith(tuple(runs)), p.caption
@@ -160,7 +160,7 @@ class Page(html.parser.HTMLParser):
 
 def test_page_is_whole_and_asks_for_nothing(folder, tmp_path):
     out = R.write_report(folder, tmp_path/'report.html'); text = out.read_text(encoding='utf-8'); page = Page(); page.feed(text)
-    assert not page.stack and out.stat().st_size < 4e6 and page.tags.count('svg') == 9 and 'script' not in page.tags
+    assert not page.stack and out.stat().st_size < 4e6 and page.tags.count('svg') == 14 and 'script' not in page.tags
     assert all(l.startswith(('#', 'data:')) for l in page.links) and not re.search(r'url\((?!["\']?#)', text) and '@import' not in text
     anchors = [l[1:] for l in page.links if l.startswith('#') and 'fig' not in l]; assert set(a for a in anchors if a in ('base', 'arms', 'space', 'signatures', 'robustness', 'limits')) <= set(page.ids)
     assert text.index('Is the base a model') < text.index('id="arms"') < text.index('id="space"')
@@ -184,6 +184,6 @@ def test_browser_shows_it_without_a_request_and_without_sideways_scrolling(folde
         for width, scheme in ((1100, 'light'), (390, 'dark')):
             page = b.new_page(viewport=dict(width=width, height=800), color_scheme=scheme); page.on('request', lambda r: asked.append(r.url)); page.on('console', lambda m: said.append(m.text))
             page.goto(out.as_uri()); assert page.evaluate('document.documentElement.scrollWidth') <= width
-            assert page.evaluate("document.querySelectorAll('figure svg').length") == 9
+            assert page.evaluate("document.querySelectorAll('figure svg').length") == 14
         b.close()
     assert all(u.startswith('file:') for u in asked) and not said, (asked, said)

@@ -137,7 +137,7 @@ def ffn_means(
         for h in hooks: h.remove()
     return [(sums[i]/n[i]).float() for i in range(len(sites))]
 
-# %% ../../nbs/models/tiny.ipynb #fa35a46a
+# %% ../../nbs/models/tiny.ipynb #e0d35a06
 def _replace(out, new): return (new, *out[1:]) if isinstance(out, tuple) else new
 
 @contextlib.contextmanager
@@ -145,12 +145,13 @@ def ablate(
     model:nn.Module, # With feed-forward sites
     how:str='zero',  # 'zero' or 'mean'
     means:list[Tensor]|None=None, # From `ffn_means`, for 'mean'
+    sites=None,      # Only these; all by default
 ):
     "Within this context every feed-forward block gives zero, or its mean"
     if how not in ('zero', 'mean'): raise ValueError(f"how={how!r}: ablation is 'zero' or 'mean'.")
     if how == 'mean' and means is None: raise ValueError('Mean ablation needs means=ffn_means(model, batches).')
     def hook(i): return lambda m, args, out: _replace(out, torch.zeros_like(_first(out)) if how == 'zero' else means[i].to(_first(out)).expand_as(_first(out)))
-    hooks = [s.block.register_forward_hook(hook(s.index)) for s in find_sites(model)]
+    hooks = [s.block.register_forward_hook(hook(s.index)) for s in (find_sites(model) if sites is None else sites)]
     try: yield model
     finally:
         for h in hooks: h.remove()

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['Plan', 'Prepared', 'probe', 'train_arm', 'launch', 'main']
 
-# %% ../../nbs/reproduce/arm.ipynb #8a746c01
+# %% ../../nbs/reproduce/arm.ipynb #6bb04188
 import hashlib
 import json
 import math
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..baselines.sparsity import WeightSparsity
 from ..baselines.topographic import TopographicLoss
 from ..data.alternatives import Alternatives
 from ..data.corpus import load_corpus
@@ -27,6 +28,7 @@ from ..data.tokenizers import special_ids
 from ..evaluation.activations import collect, find_places, frequent_tokens, mean_activation
 from ..evaluation.base_test import token_scores
 from ..mechanisms.method import attach
+from ..mechanisms.recall import usage_entropy
 from ..models.tiny import load_pretrained, random_like
 from ..models.wkv import fast_wkv
 from .progress import Progress, write_whole
@@ -35,7 +37,7 @@ from .runner import library_files
 from ..training.recipes import ARMS, check_scale, length, make_optimizer, recipe, second, training_arguments
 from ..training.watch import Cliff, Watch
 
-# %% ../../nbs/reproduce/arm.ipynb #c9c13a79
+# %% ../../nbs/reproduce/arm.ipynb #b4646e89
 @dataclass
 class Plan:
     "All that an arm's training depends on"
@@ -51,7 +53,7 @@ class Plan:
     total_sentences:int=0 # Of an arm of share 1; 0: as the scale says
     dose:float|None=None # Σp of a full_stack; None: as the scale says
     top:float|None=None  # Noise at the end; None: as the scale says
-    strength:float|None=None # Of a rival's loss; None: as the scale says
+    strength:float|None=None # Of a rival's loss, or the share that weight sparsity keeps; None: as the scale says
     probes:int=12    # How often bands and held-out score are taken
     micro:int=0      # Windows a process takes at once; 0: as the scale says
     threads:int=1    # Of each process
@@ -62,7 +64,7 @@ class Plan:
         f = recipe(self.arm, self.scale, 1).forgiveness
         return tuple(k for k in (f.kind, f.late_kind) if k and k != 'none')
 
-# %% ../../nbs/reproduce/arm.ipynb #24bcb992
+# %% ../../nbs/reproduce/arm.ipynb #dbc9463a
 class Prepared:
     "Text, model and method of a plan, ready to train"
     def __init__(self, plan:Plan):
@@ -81,13 +83,16 @@ class Prepared:
         if 'conceptual' in kinds and not plan.alternatives: raise ValueError(f'{plan.arm} forgives by a teacher: make its alternatives first (teacher.ipynb, alternatives.ipynb), and give their folder.')
         self.alternatives = Alternatives(plan.alternatives, self.tokens) if 'conceptual' in kinds else None
         self.ff = attach(self.net, self.config, self.tok)
-        self.penalty = TopographicLoss(self.net, a.penalty, strength=s.penalty[a.penalty == 'topolm'] if plan.strength is None else plan.strength, seed=plan.seed) if a.penalty else None
+        self.penalty = self.rival(a.penalty, s, plan)
         self.make = objective_for(self.net, self.tok, seed=plan.seed, alternatives=self.alternatives)
         check = objective_for(self.net, self.tok, seed=1)
         if hasattr(self.make, 'density'): self.make.density = check.density = s.density
         self.checks = [check([self.held[i] for i in range(b, min(b + 16, len(self.held)))]) for b in range(0, len(self.held), 16)]
         self.probe_ids = frequent_tokens(self.train, self.tok, 51, 150)[::9][:12]
         self.places = find_places(self.held, self.probe_ids, 12, plan.seed)
+    def rival(self, kind, scale, plan):
+        if kind == 'sparsity': return WeightSparsity(self.net, keep=scale.keep if plan.strength is None else plan.strength)
+        return TopographicLoss(self.net, kind, strength=scale.penalty[kind == 'topolm'] if plan.strength is None else plan.strength, seed=plan.seed) if kind else None
 
 # %% ../../nbs/reproduce/arm.ipynb #fdcaf049
 def probe(
@@ -143,13 +148,17 @@ def train_arm(
     if rank == 0: _write(p, trainer, result, [start, *trainer.probes])
     return result
 
-# %% ../../nbs/reproduce/arm.ipynb #26a9bc24
+# %% ../../nbs/reproduce/arm.ipynb #a8443e59
 def _result(p, t, found, world):
     ff, plan, k = p.ff, p.plan, second(p.plan.arm); steps = t.state.global_step
     return dict(arm=plan.arm, recipe=p.config.recipe, model=Path(plan.model).name, start=p.arm.start, corpus=Path(plan.corpus).name, seed=plan.seed, scale=plan.scale, forgiveness=p.config.forgiveness.kind, teacher=p.alternatives.header['teacher'] if p.alternatives else None,
-        dose=ff.doses.mean().item(), total_dose=p.config.forgetfulness.dose, top=p.config.recall.top, penalty=p.arm.penalty, strength=p.penalty.strength if p.penalty else None, sentences=ff.sentences, tokens=steps*p.scale.batch*p.scale.length[k], steps=steps,
+        dose=ff.doses.mean().item(), total_dose=p.config.forgetfulness.dose, top=p.config.recall.top, penalty=p.arm.penalty, strength=getattr(p.penalty, 'keep', p.penalty.strength) if p.penalty else None, sentences=ff.sentences, tokens=steps*p.scale.batch*p.scale.length[k], steps=steps,
         processes=world, parameters=sum(q.numel() for q in p.net.parameters()), seconds=time.time() - t.started, config=p.config.to_dict(), log=t.rows, valid=[{k: f[k] for k in ('sentences', 'ce', 'accuracy')} for f in found],
-        collapse=t.cliff.record() if t.cliff else None, **provenance())
+        collapse=t.cliff.record() if t.cliff else None, usage=_use(ff) if p.config.recall.top else None, **provenance())
+
+def _use(ff):
+    "Share of hub visits on the most used 3 % of the units, and the entropy of use, at each site"
+    return [dict(site=s.name, top=float(u.sort(descending=True).values[:max(1, round(.03*len(u)))].sum()/u.sum()), entropy=usage_entropy(u)) for s, u in zip(ff.sites, ff.usage) if u.sum() > 0]
 
 def _write(p, t, result, found):
     out, net = Path(p.plan.out), p.net

@@ -113,8 +113,8 @@ def read_lock(
         pins[canonicalize_name(m[1])] = m[2]
     return pins
 
-# %% ../../nbs/reproduce/bundle.ipynb #2809dae7
-_sources = ('settings.ini', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'ff_nbdev', 'workflow', 'nbs/experiments')
+# %% ../../nbs/reproduce/bundle.ipynb #e0e7d2f1
+_sources = ('settings.ini', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'ff_nbdev', 'workflow', 'nbs/experiments', 'results/claims.yaml')
 
 def _repository(): return Path(ff_nbdev.__file__).resolve().parent.parent
 

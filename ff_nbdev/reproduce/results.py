@@ -127,14 +127,40 @@ def _example_train(arm, sites, sentences, dose, price, rng, steps=60):
     bands = dict(site=np.array([s[0] for s in sites]), sentences=(times*sentences).astype(int), activations=shift.astype(np.float16), tokens=np.array(tokens))
     return dict(arm=arm, recipe=arm, seed=0, dose=dose, total_dose=dose, sentences=sentences, tokens=sentences*21, steps=steps, seconds=60., log=log, valid=valid), bands
 
-# %% ../../nbs/reproduce/results.ipynb #70a5fcab
+# %% ../../nbs/reproduce/results.ipynb #36b8dd97
+def _example_more(arm, e, rng):
+    "What an evaluation holds besides: the wide test, the smoothed base, one layer disturbed, BLEU, overlaps"
+    from ff_nbdev.evaluation.evaluate import _hubs
+    from ff_nbdev.evaluation.overlap import overlap_test, places_of, planted_words
+    from ff_nbdev.evaluation.signatures import planted_instances
+    words, counts = planted_words('two_letter' if arm.startswith('tlf') else 'word', noise=2. - e['dose'], draw=sum(map(ord, arm)))
+    places = places_of(words, counts, 16, 8); task = lambda a: dict(accuracy=a, ci=[max(0, a - .03), min(1, a + .03)], cosine=.5)
+    rows = lambda top: [dict(x=float(x), bleu=float(v), lo=float(v - 1), hi=float(v + 1)) for x, v in zip((1, 2, 4), top - np.array([.5, 2, 4]))]
+    score = lambda v: dict(bleu=v, ci=[v - 1., v + 1.])
+    return dict(signatures_250={'rank_from': 51, 'rank_to': 300, 'n_tokens': 250, 'chance': .004, '16:1': task(.8*e['one']), '16:16': task(.9*e['sixteen'])}, smoothed={'n_tokens': 100, 'chance': .01, '16:1': task(.06), '16:16': task(.2)} if e['dose'] else None,
+        robustness_last=None, pathways=_example_control(e), sae=_example_rates(e) if e['dose'] else None, bleu=dict(clean=score(75.), floor_zero=score(70.), floor_mean=score(70.5), measurable=True, windows=16, noise=rows(75.), nonhub=rows(75.), blur=[{**{k: v for k, v in r.items() if k != 'x'}, 'b': r['x']/4} for r in rows(75.)], threshold=dict(noise=2.2, nonhub=2.2, blur=.6)), overlap=overlap_test(places, draws=50)), places.arrays() | _hubs(planted_instances(12, 4, n=4, power=.3 + e['dose'], seed=1))
+
+def _example_rates(e):
+    "Signatures and an autoencoder at a few rates"
+    def row(code, bits, good): return dict(code=code, setting='', bits=float(bits), fvu=float(1 - good), parameters=4100 if code == 'signature' else 2_000_000, recovered=dict(mean=dict(value=float(good), ci=[float(good - .05), float(good + .05)], measurable=True), zero=dict(value=float(good), ci=[float(good - .05), float(good + .05)], measurable=True)), names={t: dict(accuracy=float(good), ci=[float(good - .05), float(good + .05)]) for t in ('16:1', '16:16')}, sites=[])
+    rates = [row(c, b, g*b/(b + 60)) for c, g in (('signature', .4), ('autoencoder', .9), ('largest units', .7)) for b in (20, 40, 80, 160)]
+    return dict(n_tokens=100, rates=rates, equal=[rates[2], rates[6]])
+
+def _example_control(e):
+    "Silenced hubs, and what lies together"
+    s = .05*e['dose']; null = dict(specificity=0., null_interval=[-.02, .02], excess=s, excess_ci=[s - .03, s + .03], percentile=50., p=.5 if s == 0 else .01)
+    silence = dict(effect_own=s + .01, effect_own_ci=[s - .02, s + .04], effect_other=.01, effect_other_ci=[0., .02], specificity=s, specificity_ci=[s - .03, s + .03], random=null, matched=null, tokens=['▁list', '▁file'], positions=200, site='decoder.block.1')
+    kind = lambda v: dict(effect=v, ci=[v - .01, v + .01], null_interval=[-.01, .01], p=.001 if v > .01 else .4, pairs=120, reason=None)
+    return dict(control=dict(silence=silence), agreement=dict(two_letters=kind(0.), piece_kinds=kind(.03), categories=dict(effect=None, reason='no list of categories was given')))
+
+# %% ../../nbs/reproduce/results.ipynb #1a9a16db
 def _example_evaluation(arm, sites, sentences, dose, e, rng, windows=64):
     "An evaluation.json and the arrays of an evaluation.npz"
     ce, clean, zero, mean = 4. + e['price'], .30 - .02*e['price'], .30 - e['ffn'], .32 - e['ffn']
     null = 1 - 1/(1 + .4*dose**2) if dose else 0.
     spatial = [dict(site=n, stack=s, layer=l, role=r, moran_queen=null + e['moran'] + .004*rng.standard_normal() if dose else .002*rng.standard_normal(), moran_rook=null*1.03 + e['moran'] if dose else 0.,
                     rci=.4*null, lcps=.01, effective_rank=float(500*(1 - .8*null)), null_queen=null, null_queen_sd=.004, null_rook=null*1.03, null_rank=float(500*(1 - .8*null)), shuffled_queen=.0005) for n, s, l in sites for r in ROLES]
-    signature = lambda a: dict(accuracy=a, ci=[max(0, a - .03), min(1, a + .03)], cosine=.55, shuffled_labels=.01, permuted_differently=.01, encoder=a, decoder=a)
+    signature = lambda a: dict(accuracy=a, ci=[max(0, a - .03), min(1, a + .03)], cosine=.55, close_error_share=.1 + .1*(e['dose'] > 0), close_error_ci=[.05 + .1*(e['dose'] > 0), .15 + .1*(e['dose'] > 0)], close_by_chance=.02, shuffled_labels=.01, permuted_differently=.01, encoder=a, decoder=a)
     noise = _example_curve([0, .5, 1, 1.5, 2, 3, 4, 6], clean, zero, e['half'], rng)
     blur = [dict(b=float(c['x']/6), **{k: c[k] for k in ('accuracy', 'lo', 'hi')}) for c in _example_curve(np.linspace(0, 6, 6), clean, zero, 2*e['half'], rng)]
     per = ce + .3*np.random.default_rng(7).standard_normal(windows) + .01*rng.standard_normal(windows); ce = float(per.mean())
@@ -145,11 +171,12 @@ def _example_evaluation(arm, sites, sentences, dose, e, rng, windows=64):
         signatures={'n_tokens': 100, 'rank_from': 51, 'rank_to': 150, 'instances': 16, 'redraws': 20, '16:1': signature(e['one']), '16:16': signature(e['sixteen']), 'chance': .01, 'close_error_share': .2, 'close_by_chance': .02, 'most_frequent_prediction': '▁the', 'most_frequent_share': .03},
         robustness=dict(measure='token accuracy', sites='all', noise=noise, blur=blur, nonhub=_example_curve([0, 1, 2, 4, 8], clean, zero, 2*e['half'], rng), floor_zero=zero, floor_mean=mean, clean=clean,
             threshold={k: dict(relative=t, relative_ci=[.9*t, 1.1*t] if t else None, half_of_clean=t, top=top) if clean - max(zero, mean) >= .1 else dict(relative=None, relative_ci=None, half_of_clean=t, top=top) for k, t, top in (('noise', e['half'], 6.), ('nonhub', 2*e['half'], 8.), ('blur', min(.3*e['half'], .97), 1.))},
-            ratio=2., measurable=clean - max(zero, mean) >= .1),
+            ratio=2., ratio_ci=[1.8, 2.2], measurable=clean - max(zero, mean) >= .1),
         ffn_share=[dict(site=n, layer=l, share=.4) for n, s, l in sites])
     arrays = {f'down_slice_{n}': _example_field((64, 128), 1.3*dose**.5, rng) for n, _, _ in sites[:1]}
     arrays |= {f'rho_{n}': (null*np.exp(-np.arange(12)/4)).astype(np.float32) for n, _, _ in sites} | ({f'rho_null_{n}': (null*np.exp(-np.arange(12)/4)).astype(np.float32) for n, _, _ in sites} if dose else {})
-    return out, dict(arrays, window_ce=per.astype(np.float32), window_tokens=np.full(windows, 30))
+    more, places = _example_more(arm, e, rng)
+    return dict(out, **more), dict(arrays, **places, window_ce=per.astype(np.float32), window_tokens=np.full(windows, 30))
 
 # %% ../../nbs/reproduce/results.ipynb #b639690b
 def example_runs(

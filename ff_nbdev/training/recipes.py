@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 
 from ..mechanisms.method import PRESETS, FFConfig
 
-# %% ../../nbs/training/recipes.ipynb #e9833e0e
+# %% ../../nbs/training/recipes.ipynb #98e59e69
 @dataclass(frozen=True)
 class Arm:
     "Where an arm starts, how long it is, and what stands in place of the mechanisms"
@@ -19,7 +19,7 @@ class Arm:
     share:float=1.           # Of the scale's sentences
     trained:bool=True        # False: evaluated as it is
     cliff:bool=False         # Goes on beyond its end until the model collapses
-    penalty:str=''           # A rival's loss: 'topoloss' or 'topolm'
+    penalty:str=''           # A rival's loss, 'topoloss' or 'topolm'; or 'sparsity', which zeroes weights
 
 ARMS = {
     'base': Arm('the pretrained model as it is', trained=False),
@@ -36,7 +36,7 @@ ARMS = {
     'full_stack_continued': Arm('the same with conceptual forgiveness and no noise', start='full_stack', share=.4),
 }
 
-# %% ../../nbs/training/recipes.ipynb #d145f1b6
+# %% ../../nbs/training/recipes.ipynb #ef5592fb
 ARMS |= {
     'full_stack_to_collapse': Arm('the ramp of full_stack, going on until the model breaks', cliff=True),
     'full_stack_to_collapse_slow': Arm("the same, half as steep beyond the highway's collapse", cliff=True),
@@ -46,11 +46,12 @@ ARMS |= {
     'from_scratch': Arm('full stack from random weights', start='random'),
     'topoloss': Arm("rival: TopoLoss on the weights, in place of the method", penalty='topoloss'),
     'topolm': Arm("rival: a TopoLM-style loss on the activations", penalty='topolm'),
+    'sparse': Arm('rival: L0 weight sparsity, a tenth of each feed-forward matrix left', penalty='sparsity'),
 }
 ARMS |= {f'rwkv_{k}': Arm(f'RWKV: {a.about}', a.start if a.start in ('pretrained', 'random') else f'rwkv_{a.start}', a.share, a.trained, a.cliff, a.penalty) for k, a in ARMS.items()}
 UNTRAINED = tuple(k for k, a in ARMS.items() if not a.trained)
 
-# %% ../../nbs/training/recipes.ipynb #1a581d1e
+# %% ../../nbs/training/recipes.ipynb #8f0f8e8f
 @dataclass(frozen=True)
 class Scale:
     "What a scale fixes for all its arms; pairs are (mT5, RWKV)"
@@ -71,14 +72,15 @@ class Scale:
     optimizer:tuple=('adamw', 'adamw') # See `make_optimizer`
     checking:bool=False # Activations are computed again in the backward pass (gradient checkpointing)
     penalty:tuple=(.5, .5) # Strength of TopoLoss and of the TopoLM-style loss
+    keep:float=.1     # Share of weights that weight sparsity leaves
     forgiveness:str='conceptual' # Kind, where an arm forgives
     density:float=.15 # Share of the tokens masked (mT5)
     save_minutes:float=5. # Between two checkpoints
     order:tuple=()    # Arms by importance: the last are dropped first
 
-# %% ../../nbs/training/recipes.ipynb #29bc13f5
+# %% ../../nbs/training/recipes.ipynb #80cfdb32
 _order = ('full_stack', 'base_continued', 'no_fzr', 'full_stack_to_collapse', 'highway_to_collapse', 'tlf', 'highway', 'rwkv_base_continued', 'rwkv_full_stack', 'rwkv_tlf',
-    'tlf_minus_fzr', 'full_stack_tlf_fzr', 'full_stack_continued', 'full_stack_to_collapse_slow', 'tlf_to_collapse', 'rwkv_tlf_to_collapse', 'rwkv_full_stack_to_collapse', 'pfg_fzr', 'forgiveness_only', 'topoloss', 'topolm', 'no_ramp', 'from_scratch')
+    'tlf_minus_fzr', 'full_stack_tlf_fzr', 'full_stack_continued', 'full_stack_to_collapse_slow', 'tlf_to_collapse', 'rwkv_tlf_to_collapse', 'rwkv_full_stack_to_collapse', 'pfg_fzr', 'forgiveness_only', 'topoloss', 'topolm', 'sparse', 'no_ramp', 'from_scratch')
 
 SCALES = {
     'quick': Scale('quick', ('tiny-mt5', 'tiny-rwkv'), batch=32, length=(128, 128), lr=(3e-4, 3e-4), warmup=20, dose=1.25, top=2., limit=8., halflife=2_000., teacher_tokens=1_200_000, steps=420, order=_order),

@@ -20,7 +20,7 @@ from transformers.trainer_utils import TrainOutput
 from ..models.wkv import fast_wkv
 from .checkpoints import check_checkpoint, last_checkpoint, load_nest, prune, random_state, save_nest, seal, set_random_state
 
-# %% ../../nbs/training/trainer.ipynb #40987de4
+# %% ../../nbs/training/trainer.ipynb #db3a1586
 class FFCallback(TrainerCallback):
     "After every optimizer step: move the method's clock on; it holds no settings"
     def __init__(self, trainer): self.trainer = trainer
@@ -31,7 +31,8 @@ class FFCallback(TrainerCallback):
         t = self.trainer
         t._check_loss()
         t.ff.step(sentences=t._sentences)
-        if t.penalty is not None: t.penalty.steps = t.ff.steps      # its random windows follow from the step
+        if hasattr(t.penalty, 'anneal'): t.penalty.step(min(1., state.global_step/state.max_steps))      # it changes weights after the optimizer
+        elif t.penalty is not None: t.penalty.steps = t.ff.steps    # its random windows follow from the step
         t.on_ff_step(state, control)
         if t._save_now: control.should_save = True
 
@@ -54,13 +55,13 @@ def _refuse(args):
     if getattr(args, 'fsdp', None) or getattr(args, 'deepspeed', None) or os.environ.get('ACCELERATE_USE_FSDP', '').lower() == 'true' or os.environ.get('ACCELERATE_USE_DEEPSPEED', '').lower() == 'true':
         raise ValueError('FFTrainer keeps a whole model on every process (DDP), which its exact checkpoints need: turn FSDP and DeepSpeed off, or shard with fully_shard in a loop of your own, where ff.step works.')
 
-# %% ../../nbs/training/trainer.ipynb #75903322
+# %% ../../nbs/training/trainer.ipynb #534dbeed
 class FFTrainer(Trainer):
     "Hugging Face's Trainer with the method: batches carry `sentences`, the loss is `ff.loss`, checkpoints are exact"
     def __init__(self,
         *args,   # As for `transformers.Trainer`
         ff,      # From `attach`
-        penalty=None, # An object whose `penalty()` is added to the loss after each forward pass, for example `TopographicLoss`
+        penalty=None, # An object whose `penalty()` is added to the loss after each forward pass, for example `TopographicLoss`; `WeightSparsity` is told after each step how far the run is
         save_minutes:float|None=None, # A checkpoint every so many minutes, besides `save_strategy`
         **kwargs,# As for `transformers.Trainer`
     ):

@@ -1,0 +1,87 @@
+"The claims and their rules, on invented runs whose effects are known"
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ff_nbdev.reproduce import claims as C
+from ff_nbdev.reproduce.results import example_runs, load_runs
+from ff_nbdev.training.recipes import ARMS
+
+ALL = ['base', 'base_reordered', 'base_continued', 'no_fzr', 'full_stack', 'highway', 'tlf', 'tlf_minus_fzr', 'full_stack_tlf_fzr', 'full_stack_continued', 'forgiveness_only', 'no_ramp',
+    'full_stack_to_collapse', 'full_stack_to_collapse_slow', 'highway_to_collapse', 'tlf_to_collapse']
+
+def write(folder, arm, **entries):
+    p = folder/arm/'train.json'; p.write_text(json.dumps(json.loads(p.read_text()) | entries))
+
+def collapse(point, width=.5, step=.1, collapsed=True):
+    return dict(collapsed=collapsed, point=point if collapsed else None, width=width if collapsed else None, start=.3, rule='', points=[[point + step*k, .1] for k in (0, 1, 2)])
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory): return example_runs(tmp_path_factory.mktemp('claims')/'quick', ALL)
+
+def rows(folder, **kw): return {r['id']: r for r in C.answer(load_runs(folder), **kw)}
+
+def test_every_claim_has_a_rule_and_known_arms():
+    claims = C.read_claims(); assert list(claims) == [f'C{i}' for i in range(1, 26)] == sorted(C.RULES, key=lambda c: int(c[1:]))
+    unknown = {a for d in claims.values() for a in d['arms']} - set(ARMS); assert unknown == {'sweep of kernel and decay', 'from_scratch_base'}
+
+@pytest.mark.parametrize('lo, hi, control, want', [(.1, .2, False, 'holds'), (.1, .2, True, 'fails'), (-.2, -.1, False, 'fails'), (-.1, .1, False, 'undecided'), (-.1, .1, True, 'undecided')])
+def test_rule_of_rising(lo, hi, control, want): assert C.rises(C.Effect((lo + hi)/2, lo, hi, control)) == want
+
+@pytest.mark.parametrize('lo, hi, costs, same', [(-.2, -.15, 'holds', 'fails'), (-.02, .005, 'holds', 'holds'), (.005, .02, 'undecided', 'holds'), (.02, .3, 'fails', 'undecided'), (.2, .3, 'fails', 'fails')])
+def test_rules_of_costing_and_sameness(lo, hi, costs, same):
+    e = C.Effect((lo + hi)/2, lo, hi); assert (C.costs(e, .01), C.same(e, .1)) == (costs, same)
+
+@pytest.mark.parametrize('rule', [C.rises, lambda e: C.costs(e, 1), lambda e: C.same(e, 1)])
+def test_an_interval_upside_down_is_refused(rule):
+    with pytest.raises(ValueError, match='upside down'): rule(C.Effect(0, 1, 0))
+
+def test_seeds_are_joined_by_students_t():
+    v = [.1, .13, .18]; e = C.over_seeds([C.Effect(x, x - 1, x + 1) for x in v])
+    lo, hi = stats.t.interval(.95, 2, np.mean(v), stats.sem(v)); assert (e.lo, e.hi, e.seeds, e.resampled) == (pytest.approx(lo), pytest.approx(hi), 3, 'seeds')
+
+def test_bootstrap_of_a_mean_is_that_of_scipy():
+    v = np.random.default_rng(0).normal(size=40); m, lo, hi = C.resampled_mean(v, 9999)
+    want = stats.bootstrap((v,), np.mean, method='percentile', rng=np.random.default_rng(1)).confidence_interval
+    assert m == pytest.approx(v.mean()) and lo == pytest.approx(want.low, abs=.02) and hi == pytest.approx(want.high, abs=.02)
+
+def test_collapse_points(folder):
+    for arm, c in dict(full_stack_to_collapse=collapse(12.), full_stack_to_collapse_slow=collapse(12.1), highway_to_collapse=collapse(6.), tlf_to_collapse=collapse(7.)).items(): write(folder, arm, collapse=c)
+    r = rows(folder); assert [r[c]['verdict'] for c in ('C6', 'C7', 'C9', 'C10')] == ['holds']*4 and r['C7']['value'] == pytest.approx(6) and r['C10']['value'] == pytest.approx(12.1/12 - 1)
+    write(folder, 'highway_to_collapse', collapse=collapse(12.5)); r = rows(folder); assert r['C7']['verdict'] == 'fails' and r['C10']['verdict'] == 'not run' and 'nothing was slowed down' in r['C10']['why']
+    write(folder, 'highway_to_collapse', collapse=collapse(12.05)); assert rows(folder)['C7']['verdict'] == 'undecided'
+    write(folder, 'full_stack_to_collapse', collapse=collapse(12., collapsed=False)); r = rows(folder); assert r['C6']['verdict'] == 'not run' and r['C9']['verdict'] == 'holds' and math.isinf(r['C9']['hi'])
+    write(folder, 'highway_to_collapse', collapse=collapse(13., collapsed=False)); assert 'neither' in rows(folder)['C7']['why']
+
+def test_use_of_places(folder):
+    for arm, top in (('highway', .4), ('full_stack', .2)): write(folder, arm, usage=[dict(site=str(k), top=top + .01*k, entropy=1.) for k in range(4)])
+    r = rows(folder)['C8']; assert r['verdict'] == 'holds' and 1.8 < r['value'] < 2.1
+
+@pytest.mark.parametrize('slower, want', [(1., 'holds'), (1.2, 'fails')])
+def test_seconds_a_step(folder, slower, want):
+    for arm, s in (('forgiveness_only', slower*.999), ('base_continued', 1.)): write(folder, arm, log=[dict(step=10*k, sentences=k, ce=4., seconds=10*k*s + .001*(-1)**k) for k in range(1, 40)])
+    r = rows(folder)['C23']; assert r['verdict'] == want and r['value'] == pytest.approx(slower*.999 - 1, abs=.01)
+
+def test_places_between_arms(folder):
+    r = rows(folder); assert r['C22']['verdict'] in ('holds', 'fails', 'undecided') and r['C22']['resampled'] == 'tokens' and r['C20']['seeds'] == 1
+    assert r['C19']['verdict'] == 'holds' and r['C19']['value'] > 0            # tlf was invented with words that follow their letters
+    assert r['C21']['verdict'] == 'not run' and 'rwkv_tlf' in r['C21']['why']
+
+def test_the_other_architecture_is_asked(folder):
+    runs = load_runs(folder); r = {x['id']: x for x in C.answer(runs, {'rwkv_tlf': runs['tlf']})}['C21']
+    assert r['verdict'] == 'holds' and r['value'] > .1                          # a model is more like itself than like another
+
+def test_a_missing_arm_is_named(tmp_path):
+    r = rows(example_runs(tmp_path/'quick', ['base', 'full_stack'])); assert all(x['verdict'] == 'not run' and x['why'] for x in r.values() if x['value'] is None)
+    assert r['C1']['why'] == 'base_continued was not run' and r['C25']['why'] == 'from_scratch was not run'
+
+def test_seeds_of_a_folder(folder, tmp_path):
+    import shutil
+    out = tmp_path/'quick'; shutil.copytree(folder, out)
+    for s in (1, 2):
+        other = example_runs(tmp_path/f'seed{s}', ALL, seed=s)
+        for a in ('base_continued', 'full_stack', 'no_fzr'): shutil.copytree(other/a, out/f'{a}.s{s}')
+    r = rows(out); assert r['C12']['seeds'] == 3 and r['C12']['resampled'] == 'seeds' and r['C1']['seeds'] == 3 and r['C7']['seeds'] <= 1
