@@ -216,7 +216,11 @@ def _one_task(source, target, n, m, redraws, seed, controls=5, **kw):
         out['permuted_alike'].append(classify(signature_distance(*(hubs_of(_permuted(x, np.random.default_rng(same)), **kw) for x in (a, b))))[0])
     return {k: np.array(v) for k, v in out.items() if v}
 
-# %% ../../nbs/evaluation/signatures.ipynb #269c816f
+# %% ../../nbs/evaluation/signatures.ipynb #bd8bf2b5
+def _share_interval(draws, share, n):
+    lo, hi = np.quantile(draws, [.025, .975])
+    return [float(lo if share < 1 else .025**(1/n)), float(hi if share > 0 else 1 - .025**(1/n))]
+
 def _errors(t, close, tokens):
     "What the wrong predictions have in common"
     truth = np.broadcast_to(np.arange(len(tokens)), t['predicted'].shape)
@@ -224,9 +228,10 @@ def _errors(t, close, tokens):
     is_close, d = close[t['predicted'][wrong], truth[wrong]], t['distance'][wrong]
     each = np.stack([(wrong & close[t['predicted'], truth]).sum(0), wrong.sum(0)])                    # (close, all) errors of each token
     pick = each[:, np.random.default_rng(0).integers(len(tokens), size=(1000, len(tokens)))].sum(-1)
+    n_wrong = max(1, int((each[1] > 0).sum()))                                                        # where no error is close, or all are: the exact interval for so many tokens
     nearer = (d[is_close][:, None] < d[~is_close]).mean() + .5*(d[is_close][:, None] == d[~is_close]).mean() if is_close.any() and not is_close.all() else None
     n = np.bincount(t['predicted'].ravel(), minlength=len(tokens))
-    return dict(close_error_share=float(is_close.mean()) if wrong.any() else None, close_error_ci=[float(v) for v in np.quantile((pick[0]/np.maximum(pick[1], 1))[pick[1] > 0], [.025, .975])] if wrong.any() else None, close_by_chance=float(close.sum()/(len(tokens)*(len(tokens) - 1))), errors=int(wrong.sum()),
+    return dict(close_error_share=float(is_close.mean()) if wrong.any() else None, close_error_ci=_share_interval((pick[0]/np.maximum(pick[1], 1))[pick[1] > 0], is_close.mean(), n_wrong) if wrong.any() else None, close_by_chance=float(close.sum()/(len(tokens)*(len(tokens) - 1))), errors=int(wrong.sum()),
         close_errors_nearer=None if nearer is None else float(nearer), most_frequent_prediction=tokens[int(n.argmax())], most_frequent_share=float(n.max()/n.sum()))
 
 # %% ../../nbs/evaluation/signatures.ipynb #9f48ad86

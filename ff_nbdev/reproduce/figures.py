@@ -21,9 +21,9 @@ from ..evaluation.robustness import say_threshold
 from ..evaluation.spatial import morans_i
 from .results import Run, Runs
 
-# %% ../../nbs/reproduce/figures.ipynb #dce22aea
+# %% ../../nbs/reproduce/figures.ipynb #817ae216
 COLOURS = dict(base='#777777', base_reordered='#E69F00', base_continued='#3AA0DB', no_fzr='#009E73', full_stack='#D55E00', highway='#CC79A7', tlf='#0072B2',
-               tlf_minus_fzr='#B8A800', forgiveness_only='#8C6D31', pfg_fzr='#6A3D9A', topoloss='#A6761D', topolm='#1B9E77')
+               tlf_minus_fzr='#B8A800', forgiveness_only='#8C6D31', pfg_fzr='#6A3D9A', topoloss='#A6761D', topolm='#1B9E77', sparse='#661100', full_stack_tlf_fzr='#882255', full_stack_continued='#E08214', no_ramp='#999933', from_scratch='#117733')
 MARKS = dict(base='o', base_reordered='s', base_continued='v', no_fzr='^', full_stack='D', highway='P', tlf='X', tlf_minus_fzr='<', forgiveness_only='>', pfg_fzr='h', topoloss='p', topolm='*')
 DIVERGING, INK, GRID = 'RdBu_r', '#1b1c1e', '#d9dadc'
 
@@ -155,10 +155,10 @@ def above_null(
     "Is Moran's I of this matrix more than two standard deviations above its matched-dose null?"
     return row['moran_queen'] > row['null_queen'] + 2*max(row.get('null_queen_sd') or 0, 1e-4)
 
-# %% ../../nbs/reproduce/figures.ipynb #789a72ef
+# %% ../../nbs/reproduce/figures.ipynb #d3d317f4
 def _key(fig, handles, labels, rows=1):
     "One legend for the figure, below it"
-    fig.legend(handles, labels, loc='outside lower center', ncols=-(-len(labels)//rows), handletextpad=.4, columnspacing=1.2)
+    fig.legend(handles, labels, loc='outside lower center', ncols=min(4 if max(map(len, labels)) > 12 else 6, -(-len(labels)//rows)), handletextpad=.4, columnspacing=1.2)
 
 # %% ../../nbs/reproduce/figures.ipynb #ce28db24
 def moran_figure(

@@ -5,8 +5,8 @@ __all__ = ['SMALL', 'MARGIN', 'PAPER', 'FORGIVENESS', 'OVERLAP', 'STYLE', 'SECTI
            'say_scale', 'base_numbers', 'say_base', 'say_price', 'spatial_numbers', 'say_spatial', 'tasks',
            'say_signatures', 'compare_thresholds', 'say_robustness', 'findings', 'table_html', 'base_table',
            'score_table', 'made_table', 'spatial_table', 'activation_table', 'signature_table', 'robustness_table',
-           'last_table', 'overlap_rows', 'between_rows', 'named_rows', 'control_rows', 'rates_rows', 'agreement_rows',
-           'page', 'verdicts', 'claim_table', 'write_report']
+           'last_table', 'bleu_table', 'overlap_rows', 'between_rows', 'named_rows', 'control_rows', 'rates_rows',
+           'agreement_rows', 'page', 'verdicts', 'claim_table', 'write_report']
 
 # %% ../../nbs/reproduce/report.ipynb #80c7da34
 import html
@@ -327,19 +327,20 @@ def robustness_table(
                      'blur': say('blur'), 'paper  ': _paper('robustness', a, 'blur'), 'ratio': None if v.get('ratio') is None else f"{v['ratio']:.2f}"})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #6c3a5590
+# %% ../../nbs/reproduce/report.ipynb #da8a4bb8
 def last_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
-    "Thresholds where one layer is disturbed, and those of BLEU"
-    rows = []
-    for a, r in runs.items():
-        v, b = r.evaluation.get('robustness_last'), r.evaluation.get('bleu')
-        row = {'arm': a}
-        if v: row |= {'site': v['sites'], 'undisturbed': pct(v['clean'], 1), 'layer zeroed': pct(v['floor_zero'], 1), **{k: say_threshold(v['threshold'][k], v['measurable']) for k in v['threshold']}}
-        if b: row |= {'BLEU': _bleu(b['clean']), 'FFNs zeroed': _bleu(b['floor_zero']), **{f'BLEU halves, {k}': ('not measurable' if not b['measurable'] else '> last strength' if t is None else f'{t:.2g}') for k, t in b['threshold'].items()}}
-        rows.append(row)
-    return _full(rows) if any(len(r) > 1 for r in rows) else []
+    "Thresholds where only the last layer is disturbed; its floor is the model without that layer"
+    rows = [(a, v) for a, r in runs.items() if (v := r.evaluation.get('robustness_last'))]
+    return [{'arm': a, 'undisturbed': pct(v['clean'], 1), 'layer zeroed': pct(v['floor_zero'], 1), 'layer at its mean': None if v.get('floor_mean') is None else pct(v['floor_mean'], 1), **{k: say_threshold(v['threshold'][k], v['measurable']) for k in v['threshold']}} for a, v in rows]
+
+def bleu_table(
+    runs:Runs, # Any arms
+)->list[dict]: # Rows
+    "BLEU of filled spans with its floors, and the strength that takes half of what lies between"
+    half = lambda b, t: 'not measurable' if not b['measurable'] else '> last strength' if t is None else f'{t:.2g}'
+    return [{'arm': a, 'undisturbed': _bleu(b['clean']), 'FFNs zeroed': _bleu(b['floor_zero']), 'FFNs at mean': _bleu(b['floor_mean']) if b.get('floor_mean') else None, **{k: half(b, t) for k, t in b['threshold'].items()}} for a, r in runs.items() if (b := r.evaluation.get('bleu'))]
 
 def _bleu(x): return f"{x['bleu']:.1f} ({x['ci'][0]:.1f} to {x['ci'][1]:.1f})"
 
@@ -425,7 +426,7 @@ def agreement_rows(
         if g: rows.append(row)
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #ccd95b9b
+# %% ../../nbs/reproduce/report.ipynb #1ce54d19
 STYLE = '''
 :root{color-scheme:light dark;--bg:#fdfdfc;--ink:#1b1c1e;--soft:#5b5e63;--grid:#d9dadc;--panel:#f4f4f2;--mark:#0a63a8;--warn:#fff4dc;--edge:#d9a400}
 @media (prefers-color-scheme:dark){:root{--bg:#16181b;--ink:#e4e5e7;--soft:#a2a6ac;--grid:#3a3d42;--panel:#1e2125;--mark:#7cb8ea;--warn:#33290f;--edge:#a77e00}}
@@ -449,7 +450,7 @@ SECTIONS = [ # anchor, title, sentence, tables, figures
         [('Within a model', overlap_rows), ('Between arms', between_rows), ('Named pairs [Table 6]; – where a word is no token here', named_rows)], ['overlap']),
     ('bits', 'Signatures and an autoencoder at equal bits', 'The hidden activation of every site is replaced by what a code keeps of it: hubs with their powers, a top-k autoencoder fitted to the same activations, the largest units, principal components; and two controls, the places of another token and a map with its units permuted. Loss recovered: 1 is the model itself, 0 its feed-forward layers at their mean (or zeroed). Numbers kept is the dictionary, which bits a token do not count. Intervals resample windows, and tokens and draws of instances.', [('', rates_rows)], ['rates']),
     ('pathways', 'Pathways, control and reading', 'Beyond the paper. An interactive picture of all tokens lies beside this page, in the file that ends in _pathways.svg. Costs are in nats at places where the token is predicted; intervals resample windows of text, p comes from exchanging a hub with one of its control regions, and for classes from shuffling which token has which places. A class with too few pairs has no number.', [('Silencing hubs', control_rows), ('Do tokens of one class lie nearer? (positive: yes; distance between signatures)', agreement_rows)], ['pathways']),
-    ('robustness', 'Disturbance', 'Token accuracy, teacher-forced, all sites disturbed. A threshold is the strength that takes half of the way from the undisturbed score down to the floor (the higher of the two ablations); with less than 10 points between them it is not measurable. Ratio: non-hub noise over noise. Intervals resample windows. The paper [Table 4] does not state its floor.', [('', robustness_table), ('Only the last layer, and BLEU of filled spans', last_table)], ['robustness', 'bleu']),
+    ('robustness', 'Disturbance', 'Token accuracy, teacher-forced, all sites disturbed. A threshold is the strength that takes half of the way from the undisturbed score down to the floor (the higher of the two ablations); with less than 10 points between them it is not measurable. Ratio: non-hub noise over noise. Intervals resample windows. The paper [Table 4] does not state its floor.', [('', robustness_table), ('Only the last layer disturbed', last_table), ('BLEU of filled spans, all layers disturbed', bleu_table)], ['robustness', 'bleu']),
 ]
 
 # %% ../../nbs/reproduce/report.ipynb #40b2a17f
