@@ -212,7 +212,7 @@ def _batches(model, tokenizer, windows, n, seed, size=16, spread=False):
     out = [make([windows[int(i)] for i in order[s:s + size]]) for s in range(0, n, size)]
     return [{k: v.to(model.device) for k, v in b.items()} for b in out]
 
-# %% ../../nbs/evaluation/evaluate.ipynb #60350982
+# %% ../../nbs/evaluation/evaluate.ipynb #55b7f3e2
 def evaluate(
     model,                   # A model, a shipped name, a folder or a hub id
     text:str|Path='python_prose',     # A source of `load_corpus`: its test split is scored, its train split gives baselines
@@ -268,7 +268,7 @@ def evaluate(
 
     step.start('activations')
     moran = _activation_rows(sites, lines, tokenizer, read_held, positions, dose, nulls, base, seed)
-    smooth = _smoothed(base, tokenizer, read_train, read_held, ids[few], known.keep(few), pool, baseline, instances_each, redraws, seed, nulls) if base is not None else None
+    smooth = _smoothed(base, tokenizer, read_train, read_held, ids[few], known.keep(few), pool, baseline, instances_each, redraws, seed, nulls) if base is not None and dose > 0 else None
 
     step.start('signatures')
     named = dict(rank_from=rank_from, rank_to=rank_to) | signature_test(known.keep(few), found.keep(few), instances_each, redraws, seed)

@@ -122,7 +122,7 @@ def _checkpoints(plan, first):
         shutil.rmtree(folder, ignore_errors=True); folder.mkdir(parents=True); write_whole(folder/'belongs.txt', mine)
     return folder
 
-# %% ../../nbs/reproduce/arm.ipynb #4be7e49a
+# %% ../../nbs/reproduce/arm.ipynb #5e08bbe9
 def train_arm(
     plan:Plan,     # What to do
     progress=None, # Called as `progress(done, total, note)`
@@ -139,7 +139,7 @@ def train_arm(
     args = TrainingArguments(**training_arguments(p.scale, plan.arm, folder, p.steps, plan.seed, world, plan.micro))
     if args.world_size != world: raise RuntimeError(f'{world} processes were started, and {args.world_size} know of one another: start them with accelerate launch --multi_gpu.')
     start = probe(p)
-    trainer = Watch(model=p.net, args=args, train_dataset=p.train, data_collator=p.make, ff=p.ff, penalty=p.penalty, checks=p.checks, skip=special_ids(p.tok), every=max(1, p.steps//60), cliff=Cliff() if p.arm.cliff else None,
+    trainer = Watch(model=p.net, args=args, train_dataset=p.train, data_collator=p.make, ff=p.ff, penalty=p.penalty, checks=p.checks, skip=special_ids(p.tok), every=max(1, p.steps//30), cliff=Cliff() if p.arm.cliff else None,
         probe=lambda t: probe(p), probe_at=np.linspace(0, 1, plan.probes + 1)[1:].tolist(), progress=progress if rank == 0 else None, save_minutes=p.scale.save_minutes if plan.save_minutes is None else plan.save_minutes,
         optimizers=(make_optimizer(p.net, p.scale.optimizer[second(plan.arm)], p.scale.lr[second(plan.arm)]), None))
     trainer.remove_callback(transformers.PrinterCallback)
