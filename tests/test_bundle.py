@@ -105,7 +105,7 @@ def test_wheel_of_the_same_sources_has_the_same_bytes(own, tmp_path, monkeypatch
     "A frozen copy, for somebody may write in the tree meanwhile"
     for f in bundle._sources:
         if (ROOT/f).is_dir(): shutil.copytree(ROOT/f, tmp_path/'repo'/f, ignore=shutil.ignore_patterns('__pycache__', '*.safetensors'))
-        else: (tmp_path/'repo').mkdir(exist_ok=True); shutil.copy(ROOT/f, tmp_path/'repo'/f)
+        else: (tmp_path/'repo'/f).parent.mkdir(parents=True, exist_ok=True); shutil.copy(ROOT/f, tmp_path/'repo'/f)
     monkeypatch.setattr(bundle, '_repository', lambda: tmp_path/'repo')
     a, b = build_wheel(tmp_path/'a'), build_wheel(tmp_path/'b')
     assert a.read_bytes() == b.read_bytes() and a.name == own.name
