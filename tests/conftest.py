@@ -11,12 +11,6 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')      # tiny models gain nothing fr
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 
-def pytest_collection_modifyitems(items):
-    "A file goes to one process, for what it makes is shared; notebooks share nothing, and fill up both"
-    for i in items:
-        if i.path.name != 'test_notebooks.py': i.add_marker(pytest.mark.xdist_group(i.path.name))
-
-
 def make_notebook(path, parameters, *code):
     "Write a notebook with a tagged cell and some code"
     import nbformat
