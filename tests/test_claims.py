@@ -48,6 +48,18 @@ def test_bootstrap_of_a_mean_is_that_of_scipy():
     want = stats.bootstrap((v,), np.mean, method='percentile', rng=np.random.default_rng(1)).confidence_interval
     assert m == pytest.approx(v.mean()) and lo == pytest.approx(want.low, abs=.02) and hi == pytest.approx(want.high, abs=.02)
 
+def test_open_ended_seeds_are_covered_not_averaged():
+    e = C.over_seeds([C.Effect(math.inf, 2., math.inf), C.Effect(1., .5, 1.5), C.Effect(1., .6, 1.5)])
+    assert (e.lo, e.hi, e.seeds) == (.5, math.inf, 3) and C.rises(e) == 'holds' and C.rises(C.over_seeds([C.Effect(math.inf, -math.inf, math.inf), C.Effect(1., .5, 1.5)])) == 'undecided'
+
+@pytest.mark.parametrize('one, sixteen, want', [(.5, .9, 'holds'), (.1, .9, 'fails'), (.5, .3, 'fails'), (.31, .9, 'undecided')])
+def test_both_tasks_count(tmp_path, one, sixteen, want): assert rows(example_runs(tmp_path/'quick', one=one, sixteen=sixteen))['C12']['verdict'] == want
+
+def test_signatures_need_their_control(folder, tmp_path):
+    import shutil
+    shutil.copytree(folder, tmp_path/'quick'); p = tmp_path/'quick'/'full_stack'/'evaluation.json'; p.write_text(json.dumps(json.loads(p.read_text()) | dict(smoothed=None)))
+    r = rows(tmp_path/'quick')['C11']; assert r['verdict'] == 'not run' and 'without the smoothed base' in r['why']
+
 def test_collapse_points(folder):
     for arm, c in dict(full_stack_to_collapse=collapse(12.), full_stack_to_collapse_slow=collapse(12.1), highway_to_collapse=collapse(6.), tlf_to_collapse=collapse(7.)).items(): write(folder, arm, collapse=c)
     r = rows(folder); assert [r[c]['verdict'] for c in ('C6', 'C7', 'C9', 'C10')] == ['holds']*4 and r['C7']['value'] == pytest.approx(6) and r['C10']['value'] == pytest.approx(12.1/12 - 1)

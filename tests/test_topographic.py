@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from conftest import tiny
 from ff_nbdev.baselines.topographic import KINDS, TopographicLoss, blurred, topo_loss, topolm_loss, window_starts
 from ff_nbdev.models.sites import FFNPattern, find_sites
 from ff_nbdev.models.tiny import random_tiny
@@ -15,13 +16,6 @@ ARCHS = ['mt5', 'rwkv', 'gpt2', 'llama']
 
 
 def draw(*shape, seed=0): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-def tiny(arch, **kw):
-    if arch in ('mt5', 'rwkv'): return random_tiny(arch, **kw)
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-    torch.manual_seed(0)
-    if arch == 'gpt2': return GPT2LMHeadModel(GPT2Config(vocab_size=512, n_embd=32, n_layer=2, n_head=4, n_inner=128, n_positions=64)).eval()
-    return LlamaForCausalLM(LlamaConfig(vocab_size=512, hidden_size=32, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)).eval()
 
 def batch(seed=0, n=4, time=12):
     ids = torch.randint(3, 500, (n, time), generator=torch.Generator().manual_seed(seed))
