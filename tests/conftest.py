@@ -11,6 +11,28 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')      # tiny models gain nothing fr
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 
+LONG = ['test_cli.py', 'evaluation', 'experiments', 'baselines', 'test_many_processes.py', 'training', 'test_site.py', 'test_resume.py', 'test_cluster.py', 'test_mechanisms.py', 'reproduce', 'test_lab.py', 'data', 'test_bundle.py', 'test_runner.py', 'mechanisms']      # the longest first
+
+def unit(nodeid):
+    "What goes to one process as a whole: a file, for its tests share what it made; of the notebooks, which share nothing, a room"
+    file, _, test = nodeid.partition('::')
+    return test.split('[')[-1].split('/')[0] if file.endswith('test_notebooks.py') and '/' in test else file.split('/')[-1]
+
+def pytest_collection_modifyitems(items):
+    "The longest units first, so that the processes end together"
+    items.sort(key=lambda i: LONG.index(u) if (u := unit(i.nodeid)) in LONG else len(LONG))
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "By file, but notebooks by room: all of them in one process would take longer than all the rest in the other"
+    if config.getvalue('dist') != 'loadfile': return
+    from xdist.scheduler import LoadScopeScheduling
+    class ByUnit(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return unit(nodeid)
+    config.option.loadscopereorder = False
+    return ByUnit(config, log)
+
+
 def tiny(arch, **kw):
     "A very small random model of one of four architectures, in evaluation mode"
     import torch

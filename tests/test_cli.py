@@ -78,7 +78,7 @@ def test_unknown_and_ill_typed_parameters_stop_the_run_before_it_starts(ff_nbdev
 
 def test_a_failing_node_is_told_in_one_sentence(ff_nbdev_run, fake, tmp_path):
     words, env, out = ff_nbdev_run
-    said = go(words, env, '--arms', 'base', 'full_stack', '--set', 'evaluate.seconds=-1.0', status=1)
+    said = go(words, env, '--arms', 'base', '--set', 'evaluate.seconds=-1.0', status=1)
     last = said.strip().splitlines()[-1]
     assert last.startswith('ff-nbdev: evaluate ') and 'ValueError: sleep length must be non-negative' in last and 'snakemake.log' in last and 'Traceback' not in said
 
@@ -86,7 +86,7 @@ def test_a_failing_node_is_told_in_one_sentence(ff_nbdev_run, fake, tmp_path):
 def test_killed_and_started_again(ff_nbdev_run, who):
     "kill -9, whoever it hits: nothing works on, and the same command finishes"
     words, env, out = ff_nbdev_run
-    slow = ['--set', 'retrofit.seconds=2.0', '--arms', 'base', 'full_stack']
+    slow = ['--set', 'evaluate.seconds=2.0', '--arms', 'base', 'base_reordered']       # two nodes at a time, and nothing before them
     p = subprocess.Popen([*words, *slow], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until(lambda: any(json.loads(f.read_text()).get('done', 0) >= 3 for f in out.glob('*/*progress.json')))
     snakemake = children(p.pid)
@@ -94,7 +94,7 @@ def test_killed_and_started_again(ff_nbdev_run, who):
     if who != 'snakemake': p.kill()
     if who != 'command': os.kill(snakemake[0], signal.SIGKILL)
     p.wait(timeout=30)
-    assert not (out/'full_stack'/'train.json').exists()
+    assert not list(out.glob('*/evaluation.json'))
     said = go(words, env, *slow)
     assert '2 arms were evaluated' in said
     assert not list(out.rglob('*.part.ipynb'))
@@ -148,3 +148,22 @@ def test_what_a_stopped_writing_of_alternatives_left_is_kept(fake, ff_nbdev_run,
     words = [w if w != str(fake/'experiments') else str(nbs) for w in words] + ['--arms', 'base', 'full_stack']
     assert 'stopped here' in go(words, env, status=1) and (out/'alternatives'/'shards'/'rows').read_text() == 'half'
     go(words, env); assert (out/'alternatives'/'shards'/'rows').read_text() == 'half' and (out/'report.html').exists()
+
+@pytest.mark.parametrize('words, retrofits', [(['topoloss'], 2), (['rwkv_topolm', 'rwkv_full_stack'], 2), (['topoloss', '--set', 'retrofit.strength=0.5'], 1), (['topolm', '--set', "retrofit.match=''"], 1)])
+def test_a_rival_brings_the_arm_that_it_is_matched_with(words, retrofits, fake, tmp_path):
+    "The graph with the real notebooks, only planned; with a fixed strength there is nothing to wait for"
+    r = ff('run', 'quick', '--corpus', fake/'text.txt', '--out', tmp_path/'run', '--dry-run', '--arms', *words, env=dict(os.environ, FF_NBDEV_CACHE=str(fake/'cache')))
+    assert r.returncode == 0 and f'{retrofits} x retrofit, {retrofits} x evaluate' in r.stdout, r.stdout + r.stderr
+    assert ('1 x teacher' in r.stdout) == (retrofits == 2)                     # full_stack forgives, a rival does not
+
+
+def test_a_folder_that_goes_while_it_is_looked_through_is_no_error(tmp_path, monkeypatch):
+    from ff_nbdev.reproduce import cli
+    for d in ('base', 'gone', '.snakemake/log'): (tmp_path/d).mkdir(parents=True)
+    for d in ('base', '.snakemake/log'): (tmp_path/d/'evaluate.progress.json').write_text('{}')
+    real = os.scandir
+    def scandir(path):
+        if os.path.basename(path) == 'gone': raise FileNotFoundError(path)
+        return real(path)
+    monkeypatch.setattr(os, 'scandir', scandir)
+    assert [p.parent.name for p in cli.progress_files(tmp_path)] == ['base']

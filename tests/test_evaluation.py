@@ -158,6 +158,29 @@ def test_credit_of_ties(n, seed):
         best = np.flatnonzero(d[:, j] == d[:, j].min())
         assert credit[j] == pytest.approx(1/len(best) if j in best else 0)
 
+def planted_model(vocab, d=256, d_ff=768, width=23, noise=.1):
+    "A GPT-2 whose one feed-forward block answers each token with a high and a low hump at places of its own, beside what attention brings of other tokens"
+    from transformers import GPT2Config, GPT2LMHeadModel
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_embd=d, n_layer=1, n_head=2, n_inner=d_ff, n_positions=256, attn_pdrop=0, embd_pdrop=0, resid_pdrop=0)).eval()
+    block, e = model.transformer.h[0], torch.randn(vocab, d)
+    at = lambda place: torch.exp(-.5*((torch.arange(d_ff) - place[:, None] - width/2)/(width/4))**2)*4
+    humps = at(torch.rand(vocab)*(d_ff - width)) - at(torch.rand(vocab)*(d_ff - width))
+    with torch.no_grad():
+        model.transformer.wte.weight.copy_(e); model.transformer.wpe.weight.zero_()
+        block.attn.c_proj.weight.mul_(noise*20)
+        block.mlp.c_fc.weight.copy_(e.T@humps/d); block.mlp.c_fc.bias.fill_(3.)      # far enough up that a negative hump stays in gelu's straight part
+    return model
+
+def test_a_model_with_planted_hubs_is_named_by_its_places(text):
+    corpus, tokenizer, _ = text; model = planted_model(len(tokenizer))
+    e = evaluate(model, corpus, tokenizer, windows=8, length=64, robust_windows=4, bleu_windows=0, control_tokens=0, grid=dict(noise=(1.,)), rank_from=1, rank_to=40, wide_to=0, redraws=4, baseline=400, positions=64)
+    s = e['signatures']; assert s['n_tokens'] >= 20
+    for task in ('16:1', '16:16'):
+        r = s[task]; assert r['accuracy'] > .95, (task, r)
+        for control in ('shuffled_labels', 'permuted_differently'): assert r[control] < 4*s['chance'], (task, control, r)
+    assert e['signatures_ablated']['zero']['16:16']['accuracy'] > .95        # one block: what it adds is not read again
+
 def test_planted_hubs_and_both_chances():
     known, found = (S.planted_instances(100, 6, 1024, 20, seed=1, draw=d) for d in (0, 1))
     r = S.signature_test(known, found, redraws=4)

@@ -134,7 +134,7 @@ def test_price_without_window_scores_is_wider_and_says_so(runs):
 
 def test_figures(runs):
     plates, missing = all_figures(runs)
-    assert not missing and len(plates) == 14
+    assert not missing and len(plates) == 15
     for p in plates.values():
         labels = [a.get_xlabel() for a in p.figure.axes] + [a.get_ylabel() for a in p.figure.axes]
         assert any(labels) and p.caption.endswith('.') and p.caption[0].isupper() or p.caption[0].isdigit() or p.caption.startswith(tuple(runs)), p.caption
@@ -160,7 +160,7 @@ class Page(html.parser.HTMLParser):
 
 def test_page_is_whole_and_asks_for_nothing(folder, tmp_path):
     out = R.write_report(folder, tmp_path/'report.html'); text = out.read_text(encoding='utf-8'); page = Page(); page.feed(text)
-    assert not page.stack and out.stat().st_size < 4e6 and page.tags.count('svg') == 14 and 'script' not in page.tags
+    assert not page.stack and out.stat().st_size < 4e6 and page.tags.count('svg') == 15 and 'script' not in page.tags
     assert all(l.startswith(('#', 'data:')) for l in page.links) and not re.search(r'url\((?!["\']?#)', text) and '@import' not in text
     anchors = [l[1:] for l in page.links if l.startswith('#') and 'fig' not in l]; assert set(a for a in anchors if a in ('base', 'arms', 'space', 'signatures', 'robustness', 'limits')) <= set(page.ids)
     assert text.index('Is the base a model') < text.index('id="arms"') < text.index('id="space"')
@@ -184,6 +184,6 @@ def test_browser_shows_it_without_a_request_and_without_sideways_scrolling(folde
         for width, scheme in ((1100, 'light'), (390, 'dark')):
             page = b.new_page(viewport=dict(width=width, height=800), color_scheme=scheme); page.on('request', lambda r: asked.append(r.url)); page.on('console', lambda m: said.append(m.text))
             page.goto(out.as_uri()); assert page.evaluate('document.documentElement.scrollWidth') <= width
-            assert page.evaluate("document.querySelectorAll('figure svg').length") == 14
+            assert page.evaluate("document.querySelectorAll('figure svg').length") == 15
         b.close()
     assert all(u.startswith('file:') for u in asked) and not said, (asked, said)

@@ -1,22 +1,45 @@
 """A run that is killed, at any moment, goes on and ends with the same bits."""
 import json
+import multiprocessing
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import train_tiny
 from conftest import ROOT
 
 from ff_nbdev.training.checkpoints import check_checkpoint, checkpoints
 
-SCRIPT = ROOT/'tests'/'train_tiny.py'
+PROCESSES = multiprocessing.get_context('forkserver')
 
-def go(out, *words): return subprocess.run([sys.executable, str(SCRIPT), str(out), '--save', '2', *words], capture_output=True, text=True)
+@pytest.fixture(scope='module', autouse=True)
+def imported():
+    "Processes are forked from one that has imported everything and done nothing, or most of the time would go into imports"
+    PROCESSES.set_forkserver_preload(['train_tiny', 'ff_nbdev.reproduce.arm', 'torch._dynamo', 'transformers.models.mt5.modeling_mt5', 'transformers.models.rwkv.modeling_rwkv'])
+    with pytest.MonkeyPatch.context() as m: m.setenv('PYTHONPATH', str(ROOT/'tests')); forkserver.ensure_running()
+
+def begin(f, words, log):
+    p = PROCESSES.Process(target=train_tiny.apart, args=(log, f, list(map(str, words))), daemon=True); p.start()
+    return p
+
+def run(f, *words):
+    "To its end: its exit status, and what it said"
+    with tempfile.NamedTemporaryFile('r') as log:
+        p = begin(f, words, log.name); p.join(500)
+        return SimpleNamespace(returncode=p.exitcode, said=log.read())
+
+def words(out, more): return out, '--save', '2', *more
+
+def go(out, *more): return run(train_tiny.train, *words(out, more))
 
 def end(out): return {n: (out/n).read_bytes() for n in ('end0/ff_state.safetensors',)} | {'weights': weights(out)}
 
@@ -31,20 +54,20 @@ def until_done(out, *words):
     for _ in range(6):
         r = go(out, *words)
         if r.returncode == 0: return r
-    raise AssertionError(r.stdout + r.stderr)
+    raise AssertionError(r.said)
 
 
 @pytest.fixture(scope='module')
 def calm(tmp_path_factory):
-    "An undisturbed run with dropout"
-    out = tmp_path_factory.mktemp('calm'); r = go(out, '--dropout', '.1')
+    "An undisturbed run with dropout, by a script that is started as users start theirs"
+    out = tmp_path_factory.mktemp('calm'); r = subprocess.run([sys.executable, train_tiny.__file__, *map(str, words(out, ['--dropout', '.1']))], capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     return out
 
 @pytest.mark.parametrize('kill, left', [('step 5', 4), ('in checkpoint 4', 2), ('before seal 4', 2), ('after seal 6', 6)])
 def test_killed_there_it_ends_with_the_same_bits(calm, tmp_path, kill, left):
     r = go(tmp_path, '--dropout', '.1', '--kill', kill)
-    assert r.returncode == -signal.SIGKILL, r.stderr
+    assert r.returncode == -signal.SIGKILL, r.said
     for c in checkpoints(tmp_path): check_checkpoint(c)                          # what can be seen is whole
     assert int(checkpoints(tmp_path)[-1].name.split('-')[1]) == left
     r = until_done(tmp_path, '--dropout', '.1')
@@ -52,11 +75,12 @@ def test_killed_there_it_ends_with_the_same_bits(calm, tmp_path, kill, left):
     assert len(checkpoints(tmp_path)) == 2 and not list(tmp_path.glob('.part-*'))      # as many as were asked for, and no rest
 
 def test_killed_at_random_moments(calm, tmp_path):
-    rng = random.Random(0)
+    rng, ends = random.Random(0), []
     for _ in range(3):
-        p = subprocess.Popen([sys.executable, str(SCRIPT), str(tmp_path), '--save', '2', '--dropout', '.1'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not checkpoints(tmp_path) and p.poll() is None: time.sleep(.02)
-        time.sleep(rng.random()); p.kill(); p.wait()
+        before = checkpoints(tmp_path); p = begin(train_tiny.train, words(tmp_path, ['--dropout', '.1']), tmp_path/'log')
+        while checkpoints(tmp_path) == before and p.is_alive(): time.sleep(.01)       # it has gone further than the one before it
+        time.sleep(rng.random()*.1); p.kill(); p.join(); ends.append(p.exitcode)
+    assert -signal.SIGKILL in ends
     until_done(tmp_path, '--dropout', '.1')
     assert end(tmp_path) == end(calm)
 
@@ -64,34 +88,22 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(calm, tmp_path):
     go(tmp_path, '--dropout', '.1', '--kill', 'step 7')
     with open(tmp_path/'checkpoint-6'/'model.safetensors', 'r+b') as f: f.seek(-3, 2); f.write(b'abc')
     r = until_done(tmp_path, '--dropout', '.1')
-    assert 'checkpoint-6/model.safetensors is not as it was written' in r.stdout and told(tmp_path)['began'] == 4 and end(tmp_path) == end(calm)
+    assert 'checkpoint-6/model.safetensors is not as it was written' in r.said and told(tmp_path)['began'] == 4 and end(tmp_path) == end(calm)
 
 def test_rwkv_and_adafactor_too(tmp_path):
-    words = ['--arch', 'rwkv', '--optimizer', 'adafactor']
-    with ThreadPoolExecutor(2) as pool: a, b = pool.map(lambda x: go(*x), [(tmp_path/'a', *words), (tmp_path/'b', *words, '--kill', 'step 5')])
-    assert a.returncode == 0 and b.returncode == -signal.SIGKILL, a.stderr
-    until_done(tmp_path/'b', *words)
+    rwkv = ['--arch', 'rwkv', '--optimizer', 'adafactor']
+    with ThreadPoolExecutor(2) as pool: a, b = pool.map(lambda x: go(*x), [(tmp_path/'a', *rwkv), (tmp_path/'b', *rwkv, '--kill', 'step 5')])
+    assert a.returncode == 0 and b.returncode == -signal.SIGKILL, a.said
+    until_done(tmp_path/'b', *rwkv)
     assert told(tmp_path/'b')['began'] == 4 and end(tmp_path/'b') == end(tmp_path/'a')
 
 
-PLAN = '''import os, signal, sys
-from ff_nbdev.reproduce import arm
-from ff_nbdev.training.watch import Watch
-if sys.argv[2] != 'calm':
-    before = Watch.on_ff_step
-    def on_ff_step(self, state, control):
-        before(self, state, control)
-        if state.global_step == int(sys.argv[2]): os.kill(os.getpid(), signal.SIGKILL)
-    Watch.on_ff_step = on_ff_step
-arm.train_arm(arm.Plan(sys.argv[3] if len(sys.argv) > 3 else 'pfg_fzr', 'tiny-mt5', 'python_prose', sys.argv[1], total_sentences=900, dose=.3, top=2., probes=3, save_minutes=0.))
-'''
-
 def test_an_arm_that_was_killed_keeps_its_log_and_bands(tmp_path):
-    run = lambda out, how: subprocess.run([sys.executable, '-c', PLAN, str(tmp_path/out), how], capture_output=True, text=True)
-    with ThreadPoolExecutor(2) as pool: a, b = pool.map(lambda x: run(*x), [('a', 'calm'), ('b', '3')])
-    assert a.returncode == 0 and b.returncode == -signal.SIGKILL, a.stderr + b.stderr
+    arm = lambda out, how: run(train_tiny.train_arm, tmp_path/out, how)
+    with ThreadPoolExecutor(2) as pool: a, b = pool.map(lambda x: arm(*x), [('a', 'calm'), ('b', '3')])
+    assert a.returncode == 0 and b.returncode == -signal.SIGKILL, a.said + b.said
     assert (tmp_path/'b'/'checkpoints'/'checkpoint-2').is_dir() and not (tmp_path/'b'/'train.json').exists()
-    c = run('b', 'calm'); assert c.returncode == 0, c.stderr
+    c = arm('b', 'calm'); assert c.returncode == 0, c.said
     one, two = (json.loads((tmp_path/x/'train.json').read_text()) for x in 'ab')
     plain = lambda rows: [{k: v for k, v in r.items() if k != 'seconds'} for r in rows]
     assert plain(one['log']) == plain(two['log']) and one['valid'] == two['valid'] and len(one['log']) == one['steps']

@@ -117,7 +117,7 @@ def test_every_module_is_followed():
     assert {'method.py', 'sites.py', 'forgetfulness.py', 'recall.py'} <= names and 'cli.py' not in names
 
 
-def until(f, seconds=60):
+def until(f, seconds=150):
     end = time.time() + seconds
     while not f():
         assert time.time() < end, 'timed out'

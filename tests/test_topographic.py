@@ -1,6 +1,7 @@
 """The two rival losses against references that share no code with them, and what a penalty must never do to a model."""
 import copy
 import math
+import tempfile
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from conftest import tiny
-from ff_nbdev.baselines.topographic import KINDS, TopographicLoss, blurred, topo_loss, topolm_loss, window_starts
+from ff_nbdev.baselines.topographic import KINDS, LineMoran, MoranController, TopographicLoss, blurred, topo_loss, topolm_loss, window_starts
 from ff_nbdev.models.sites import FFNPattern, find_sites
 from ff_nbdev.models.tiny import random_tiny
 
@@ -273,6 +274,120 @@ def test_own_pattern():
         assert 0 < topo.penalty().item() < 1.5
 
 
+# Strength by feedback
+
+def plant(gain, target=.3, leak=.002, ceiling=.005, steps=400, strength=.5, **kw):
+    "Moran's I rises by what the strength gives, up to a ceiling, and loses a share: as far as the controller can know, a model"
+    now = [.01]; c = MoranController(lambda: now[0], target, strength, **kw); c.update(0, steps)
+    for i in range(steps):
+        now[0] += ceiling*(1 - math.exp(-gain*c.strength)) - leak*now[0]; c.update(i + 1, steps)
+    return c
+
+@pytest.mark.parametrize('gain', [.003, .05, .5])
+@pytest.mark.parametrize('target, leak', [(.06, 0.), (.06, .002), (.3, 0.), (.3, .002)])
+def test_the_controller_reaches_its_target(gain, target, leak):
+    c = plant(gain, target, leak); r = c.record()
+    assert r['within'] and abs(r['reached'] - target) <= .02 and r['history'][0][0] == 0 and r['history'][-1][0] == 400 and len(r['history']) == 21
+    assert max(abs(h[1] - target) for h in c.history[-4:]) <= .021                          # and holds it
+
+def test_a_target_out_of_reach_is_said():
+    r = plant(1., leak=.1).record()
+    assert not r['within'] and r['strength'] == 1e4 and r['reached'] < .06
+    r = plant(1., target=-.2, leak=0.).record()                                             # nothing pulls it down
+    assert not r['within'] and r['strength'] < .1
+
+def test_the_rule_by_hand():
+    "Planned rise of a look 0.1/(0.5·10) = 0.02; at step 10 the aim three looks ahead is 0.08"
+    values = iter([0., .03]); c = MoranController(lambda: next(values), .1, 2., looks=10, ramp=.5); c.update(0, 100)
+    assert c.update(5, 100) == 2. and c.aim(.2) == pytest.approx(.04) and c.aim(.7) == .1
+    assert c.update(10, 100) == pytest.approx(2*((.08 - .03 - .03)/3 + .005)/(.03 + .005)) and c.history[1][:3] == (10, .03, pytest.approx(.02))
+
+def test_looks_are_at_fixed_steps_the_last_among_them():
+    for steps, looks in [(400, 20), (421, 20), (7, 20), (33, 5)]:
+        seen = []; c = MoranController(lambda: seen.append(0) or .1, .2, looks=looks)
+        for i in range(steps + 1): c.update(i, steps); c.update(i, steps)                   # a second call at a step does nothing
+        at = [h[0] for h in c.history]
+        assert len(seen) == len(at) == min(looks, steps) + 1 and at[0] == 0 and at[-1] == steps and at == sorted(set(at))
+
+@pytest.mark.parametrize('at', [0, 3, 10, 11, 37])
+def test_a_controller_that_goes_on_is_the_same(at):
+    "The state goes through a file between two steps"
+    from ff_nbdev.training.checkpoints import load_nest, save_nest
+    def run(steps, stop=None):
+        now = [0.]; make = lambda: TopographicLoss(MODEL, controller=MoranController(lambda: now[0], .25, 3.))
+        t = make(); t.control(0, steps)
+        for i in range(steps):
+            if i == stop:
+                with tempfile.TemporaryDirectory() as d: save_nest(t.state(), f'{d}/s.safetensors'); t = make(); t.set_state(load_nest(f'{d}/s.safetensors'))
+                t.control(i, steps)                                                         # as the trainer does when it begins
+            now[0] += .001*math.log1p(t.strength); t.control(i + 1, steps)
+        return t
+    a, b = run(40), run(40, at)
+    assert a.controller.history == b.controller.history and a.strength == b.strength == b.controller.strength and a.metrics() == b.metrics()
+
+def test_what_is_steered_by_is_what_the_evaluation_reports():
+    from ff_nbdev.data.corpus import load_corpus
+    from ff_nbdev.data.objectives import Windows, encode_corpus
+    from ff_nbdev.evaluation.activations import activation_geography
+    from ff_nbdev.models.tiny import load_pretrained
+    _, tok = load_pretrained('tiny-mt5'); w = Windows(encode_corpus(load_corpus(), tok), 'valid', 32, 20)
+    for arch in ('mt5', 'rwkv'):
+        model = random_tiny(arch, vocab_size=len(tok)).train(); state = torch.get_rng_state()
+        m = LineMoran(model, tok, w, 48, seed=3)()
+        assert m == pytest.approx(np.mean([r['mean'] for r in activation_geography(model, tok, w, 48, 3)]), abs=1e-12)
+        assert torch.equal(state, torch.get_rng_state()) and model.training and m == LineMoran(model, tok, w, 48, seed=3)()
+        for s in find_sites(model):                                                         # rows that follow one another, in every matrix of the hidden units
+            for role in set(s.names) - ({'gate'} if arch == 'rwkv' else set()) - {'down'}: w0 = s.weight(role).data; w0.copy_(torch.cat([w0[:1], w0[:-1]]).cumsum(0)/len(w0)**.5)
+        assert LineMoran(model, tok, w, 48, seed=3)() > m + .3
+
+def test_an_arm_that_was_stopped_finds_the_same_strengths(tmp_path):
+    "Stopped after its second step, gone on with from the checkpoint of the first: log, strengths, record and weights are those of the undisturbed run"
+    import json
+    from ff_nbdev.reproduce.arm import Plan, moran_of, train_arm
+    def arm(out, stop=None):
+        def tell(done, total, note):
+            if done == stop: raise InterruptedError
+        return train_arm(Plan('rwkv_topolm', 'tiny-rwkv', 'python_prose', str(tmp_path/out), total_sentences=600, probes=1, save_minutes=0., target=.2), tell)
+    arm('a')
+    with pytest.raises(InterruptedError): arm('b', 2)
+    assert (tmp_path/'b'/'checkpoints'/'checkpoint-1').is_dir() and not (tmp_path/'b'/'train.json').exists()
+    arm('b')
+    one, two = (json.loads((tmp_path/x/'train.json').read_text()) for x in 'ab'); match = one['match']
+    plain = lambda rows: [{k: v for k, v in r.items() if k != 'seconds'} for r in rows]
+    assert match == two['match'] and len({h[3] for h in match['history']}) > 2 and match['target'] == .2 and plain(one['log']) == plain(two['log'])
+    assert [[r['step'], r['activation_moran'], r['strength']] for r in one['log']] == [[h[0], h[1], h[3]] for h in match['history'][1:]]
+    assert moran_of(tmp_path/'a'/'train.json') == one['activation_moran'] == match['reached'] and one['strength'] == match['strength']
+    assert (tmp_path/'a'/'model'/'model.safetensors').read_bytes() == (tmp_path/'b'/'model'/'model.safetensors').read_bytes()
+
+def test_what_an_arm_is_matched_with(tmp_path):
+    import json
+    from ff_nbdev.reproduce.arm import moran_of
+    f = tmp_path/'train.json'; f.write_text(json.dumps(dict(activation_moran=.25))); assert moran_of(f) == .25
+    f.write_text(json.dumps(dict(activation_moran=[dict(site='a', mean=.1), dict(site='b', mean=.4)]))); assert moran_of(f) == .25       # an evaluation.json
+    f.write_text(json.dumps(dict(arm='full_stack')))
+    with pytest.raises(ValueError, match='train that arm again'): moran_of(f)
+
+def test_without_a_target_nothing_changes():
+    t = TopographicLoss(tiny('mt5').train(), strength=.3)
+    for i in range(50): t.control(i, 49)
+    assert t.strength == .3 and t.metrics() == t.state() == {}
+    t.set_state(dict(strength=9., history=[])); assert t.strength == .3
+
+@pytest.mark.parametrize('arch', ['mt5', 'rwkv'])
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_model_is_brought_to_a_target(arch, kind):
+    from ff_nbdev.evaluation.spatial import morans_i
+    model, b, seen = tiny(arch).train(), batch(n=2), {}
+    for s in find_sites(model): s.down.register_forward_pre_hook(lambda m, a, s=s: seen.__setitem__(s.index, a[0].detach().flatten(0, -2).double()))
+    def measure():
+        with torch.no_grad(): model(**b)
+        return torch.cat([morans_i(x, 'line') for x in seen.values()]).nanmean().item()
+    topo = TopographicLoss(model, kind, controller=MoranController(measure, .15, (50. if kind == 'topoloss' else 5.) if arch == 'mt5' else .5, looks=12)); opt = torch.optim.Adam(model.parameters(), 2e-3, betas=(.9, .98)); topo.control(0, 120)
+    for i in range(120):
+        (model(**b).loss + topo.penalty()).backward(); opt.step(); opt.zero_grad(); topo.step(); topo.control(i + 1, 120)
+    assert abs(topo.controller.moran - .15) <= .02 and topo.controller.history[0][1] < .05
+
+
 MODEL = random_tiny('mt5')
 CASES = {
     'kind': (lambda: TopographicLoss(MODEL, 'topolos'), "it is one of 'topoloss', 'topolm'"),
@@ -289,6 +404,10 @@ CASES = {
     'role without hidden units': (lambda: TopographicLoss(random_tiny('rwkv'), roles=('gate',)), "add 'value' or 'down'"),
     'dim': (lambda: topo_loss(torch.randn(9, 9), dim=2), '0 (rows) or 1 (columns)'),
     'mask': (lambda: topolm_loss(torch.randn(2, 5, 9), torch.ones(2, 4), radius=2), 'one mask entry a token'),
+    'target': (lambda: MoranController(None, 1.), 'lies between -1 and 1'),
+    'looks': (lambda: MoranController(None, .2, looks=1), 'looks=1 must be a whole number, 2 or more'),
+    'ramp': (lambda: MoranController(None, .2, ramp=0.), 'ramp=0.0 must be above 0 and at most 1'),
+    'no strength': (lambda: MoranController(None, .2, 0.), 'what is nothing cannot be doubled'),
     'one token': (lambda: topolm_loss(torch.randn(1, 9), radius=2), 'at least 2 are needed'),
 }
 

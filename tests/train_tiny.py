@@ -1,55 +1,87 @@
-"""A small training run as a script, for tests that kill it or start it on several processes."""
+"""A small training run, for tests that kill it or start it on several processes: a script, and functions for a process that has imported everything."""
 import argparse
 import json
 import os
 import signal
+import sys
+from itertools import islice
 from pathlib import Path
 
 import torch
 from transformers import PrinterCallback, TrainingArguments
 
-from ff_nbdev.data.corpus import load_corpus
+from ff_nbdev.data.corpus import load_corpus, read_sentences
 from ff_nbdev.data.objectives import Windows, encode_corpus, objective_for
-from ff_nbdev.data.tokenizers import train_tokenizer
+from ff_nbdev.data.tokenizers import make_tokenizer, train_pieces
 from ff_nbdev.mechanisms.method import FFConfig, attach
 from ff_nbdev.models.tiny import random_tiny
 from ff_nbdev.training import trainer as training
 from ff_nbdev.training.trainer import FFTrainer
 
-p = argparse.ArgumentParser()
-p.add_argument('out'); p.add_argument('--arch', default='mt5'); p.add_argument('--micro', type=int, default=8); p.add_argument('--accumulate', type=int, default=1)
-p.add_argument('--dropout', type=float, default=0.); p.add_argument('--optimizer', default='adamw_torch'); p.add_argument('--double', action='store_true')
-p.add_argument('--kill', default=''); p.add_argument('--save', type=int, default=0); p.add_argument('--steps', type=int, default=8)
-a = p.parse_args()
+
+def arguments(words):
+    p = argparse.ArgumentParser()
+    p.add_argument('out'); p.add_argument('--arch', default='mt5'); p.add_argument('--micro', type=int, default=8); p.add_argument('--accumulate', type=int, default=1)
+    p.add_argument('--dropout', type=float, default=0.); p.add_argument('--optimizer', default='adamw_torch'); p.add_argument('--double', action='store_true')
+    p.add_argument('--kill', default=''); p.add_argument('--save', type=int, default=0); p.add_argument('--steps', type=int, default=8)
+    return p.parse_args(words)
+
+def die(): os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Killed(FFTrainer):
     "Ends itself as `kill -9` does, at the place that was asked for"
+    kill = ''
     def on_ff_step(self, state, control):
-        if a.kill == f'step {state.global_step}': os.kill(os.getpid(), signal.SIGKILL)
+        if self.kill == f'step {state.global_step}': die()
     def checkpoint_state(self):
-        if a.kill == f'in checkpoint {self.state.global_step}': os.kill(os.getpid(), signal.SIGKILL)       # the Trainer has written its part
+        if self.kill == f'in checkpoint {self.state.global_step}': die()         # the Trainer has written its part
         return {}
 
 def seal(part, final, **facts):
-    if a.kill == f'before seal {facts["step"]}': os.kill(os.getpid(), signal.SIGKILL)
+    if Killed.kill == f'before seal {facts["step"]}': die()
     out = whole(part, final, **facts)
-    if a.kill == f'after seal {facts["step"]}': os.kill(os.getpid(), signal.SIGKILL)                       # older ones are not yet removed
+    if Killed.kill == f'after seal {facts["step"]}': die()                       # older ones are not yet removed
     return out
 
-whole, training.seal = training.seal, seal
-torch.manual_seed(0); torch.set_num_threads(1)
-corpus = load_corpus(); tok = train_tokenizer(corpus, 1024)
-data = Windows(encode_corpus(corpus, tok), length=48, limit=43)
-model = random_tiny(a.arch, vocab_size=1024, **(dict(dropout_rate=a.dropout) if a.arch == 'mt5' else {}))
-if a.double: model.double()
-config = FFConfig.preset('full_stack', int(data.sentences[:40].sum()*a.steps/5), dose=.6, top=2., forgiveness='two_letter'); config.recall.start = .4; config.recall.halflife = 50.
-ff = attach(model, config, tok)
-args = TrainingArguments(a.out, per_device_train_batch_size=a.micro, gradient_accumulation_steps=a.accumulate, learning_rate=1e-3, max_steps=a.steps, optim=a.optimizer, max_grad_norm=1., report_to=[], disable_tqdm=True, use_cpu=True, logging_strategy='no',
-    save_strategy='steps' if a.save else 'no', save_steps=a.save or 500, save_total_limit=2)
-trainer = Killed(model=model, args=args, train_dataset=data, data_collator=objective_for(model, tok), ff=ff)
-trainer.remove_callback(PrinterCallback); trainer.train(resume_from_checkpoint=True)
-torch.save({k: v.clone() for k, v in model.state_dict().items()}, Path(a.out)/f'end{args.process_index}.pt')
-ff.save_pretrained(Path(a.out)/f'end{args.process_index}')
-(Path(a.out)/f'end{args.process_index}.json').write_text(json.dumps(dict(began=trainer._initial_global_step, sentences=ff.sentences, pulses=ff.pulses.tolist())))
-if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
+whole = training.seal
+
+
+def train(words):
+    "Train, and write how it ended"
+    a = arguments(words); Killed.kill, training.seal = a.kill, seal
+    torch.manual_seed(0); torch.set_num_threads(1)
+    corpus = load_corpus(); tok = make_tokenizer(train_pieces(islice(filter(None, read_sentences(corpus)), 2000), 924))     # of some of the text: of all of it, it would take longer than the run
+    data = Windows(encode_corpus(corpus, tok), length=48, limit=43)
+    model = random_tiny(a.arch, vocab_size=1024, **(dict(dropout_rate=a.dropout) if a.arch == 'mt5' else {}))
+    if a.double: model.double()
+    config = FFConfig.preset('full_stack', int(data.sentences[:40].sum()*a.steps/5), dose=.6, top=2., forgiveness='two_letter'); config.recall.start = .4; config.recall.halflife = 50.
+    ff = attach(model, config, tok)
+    args = TrainingArguments(a.out, per_device_train_batch_size=a.micro, gradient_accumulation_steps=a.accumulate, learning_rate=1e-3, max_steps=a.steps, optim=a.optimizer, max_grad_norm=1., report_to=[], disable_tqdm=True, use_cpu=True, logging_strategy='no',
+        save_strategy='steps' if a.save else 'no', save_steps=a.save or 500, save_total_limit=2)
+    trainer = Killed(model=model, args=args, train_dataset=data, data_collator=objective_for(model, tok), ff=ff)
+    trainer.remove_callback(PrinterCallback); trainer.train(resume_from_checkpoint=True)
+    torch.save({k: v.clone() for k, v in model.state_dict().items()}, Path(a.out)/f'end{args.process_index}.pt')
+    ff.save_pretrained(Path(a.out)/f'end{args.process_index}')
+    (Path(a.out)/f'end{args.process_index}.json').write_text(json.dumps(dict(began=trainer._initial_global_step, sentences=ff.sentences, pulses=ff.pulses.tolist())))
+    if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
+
+def train_arm(words):
+    "An arm of a run graph, which dies after a step: its folder, and 'calm' or the step"
+    from ff_nbdev.reproduce import arm
+    from ff_nbdev.training.watch import Watch
+    out, how = words
+    if how != 'calm':
+        before = Watch.on_ff_step
+        def on_ff_step(self, state, control):
+            before(self, state, control)
+            if state.global_step == int(how): die()
+        Watch.on_ff_step = on_ff_step
+    arm.train_arm(arm.Plan('pfg_fzr', 'tiny-mt5', 'python_prose', out, total_sentences=900, dose=.3, top=2., probes=3, save_minutes=0.))
+
+def apart(log, f, words):
+    "Do it in this new process, and say into a file what it says"
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(fd, 1); os.dup2(fd, 2); f(words)
+
+if __name__ == '__main__': train(sys.argv[1:])

@@ -144,13 +144,14 @@ def _is_whole(data, k, mark):
     try: info = json.loads(data.with_suffix('.json').read_text()); return info['shard'] == k and info['of'] == mark and data.stat().st_size == info['bytes']
     except (OSError, ValueError, KeyError, TypeError): return False
 
-# %% ../../nbs/data/alternatives.ipynb #29006fa2
+# %% ../../nbs/data/alternatives.ipynb #5369e116
 def _begin(rank, ids, starts, count, header, out, sample, seed):
     path = out/'alternatives.json'
     if path.exists():
         old = _read_header(out)
         if differs := [k for k in header if old.get(k) != header[k]]: raise ValueError(f'{out} holds alternatives with other settings ({", ".join(differs)}): give another folder, or remove this one to write it anew.')
         return old
+    check_disk(out, int(1.1*header['tokens']*row_bytes(header['n'], header['vocab'], header['packed'])))
     chosen = np.sort(np.random.default_rng(seed).permutation(count)[:sample])
     scores = np.asarray(rank([s for c in chosen for s in sentence_ids(ids, starts, int(c), int(c) + 1)])[1])
     if header['floor'] is not None: scores = scores[scores >= header['floor']]
@@ -166,7 +167,18 @@ def _write_shard(path, k, rank, sentences, header, special, batch, before):
     data = rows.tobytes(); _write(path, data)
     _write(path.with_suffix('.json'), json.dumps(dict(shard=k, of=_mark(header), tokens=len(rows), bytes=len(data), crc32=zlib.crc32(data))).encode())
 
-# %% ../../nbs/data/alternatives.ipynb #77e6e6e4
+# %% ../../nbs/data/alternatives.ipynb #f8bc6a1f
+def _open_text(rank, tokens, tokenizer, split):
+    "Ids and starts of a split, and what it is bound to; `ValueError` where tokenizer or teacher do not fit it"
+    from ff_nbdev.data.tokenizers import tokenizer_digest
+    bound = binding(tokens, split)
+    if bound['tokenizer'] != tokenizer_digest(tokenizer): raise ValueError(f'The tokens in {tokens} were made by another tokenizer: give the one they were made with, or encode the corpus again.')
+    ids, starts = (np.load(Path(tokens)/f'{split}.{k}.npy', mmap_mode='r') for k in ('ids', 'starts'))
+    judge = getattr(rank, '__self__', None)
+    if hasattr(judge, 'check'): judge.check(ids[:200_000])
+    return ids, starts, bound
+
+# %% ../../nbs/data/alternatives.ipynb #5ae53f9c
 def write_alternatives(
     rank,              # The teacher: called with a list of sentences (arrays of ids); gives (ids, scores), both (tokens, n), higher is closer
     tokens:str|Path,   # Folder written by `encode_corpus`
@@ -185,15 +197,10 @@ def write_alternatives(
     progress=None,     # Called as progress(done, total, note)
 )->Path: # `out`
     "Write alternatives for every token of a split; taken up where it stopped, `ValueError` where `out` holds others"
-    from ff_nbdev.data.tokenizers import special_ids, tokenizer_digest
-    bound = binding(tokens, split)
-    if bound['tokenizer'] != tokenizer_digest(tokenizer): raise ValueError(f'The tokens in {tokens} were made by another tokenizer: give the one they were made with, or encode the corpus again.')
-    judge = getattr(rank, '__self__', None)
-    if hasattr(judge, 'check'): judge.check(np.load(Path(tokens)/f'{split}.ids.npy', mmap_mode='r')[:200_000])     # a teacher with another vocabulary
-    out, ids, starts = Path(out), *(np.load(Path(tokens)/f'{split}.{k}.npy', mmap_mode='r') for k in ('ids', 'starts'))
+    from ff_nbdev.data.tokenizers import special_ids
+    ids, starts, bound = _open_text(rank, tokens, tokenizer, split)
     count = min(len(starts), sentences or len(starts)); end = int(starts[count]) if count < len(starts) else len(ids)
-    out.mkdir(parents=True, exist_ok=True)
-    if not (out/'alternatives.json').exists(): check_disk(out, int(1.1*end*row_bytes(n, len(tokenizer), packed)))
+    out = Path(out); out.mkdir(parents=True, exist_ok=True)
     header = dict(version=1, n=n, vocab=len(tokenizer), packed=packed, floor=floor, teacher=teacher, shard=shard, sentences=count, tokens=end, **bound)
     header = _begin(rank, ids, starts, count, header, out, sample, seed)
     special = np.asarray(special_ids(tokenizer))

@@ -142,15 +142,48 @@ def _ce(scores, pick=None):
 
 def _interval(values): return [float(v) for v in np.quantile(values, [.025, .975])]
 
-# %% ../../nbs/evaluation/robustness.ipynb #b592f985
+# %% ../../nbs/evaluation/robustness.ipynb #cd99961b
+def _crossings(xs, curves, clean, floor):
+    "Where each draw falls to half; infinity where it does not"
+    t = [threshold(xs, c, b, (f + b)/2) for c, b, f in zip(curves, clean, floor)]
+    return np.array([np.inf if v is None else v for v in t])
+
+def _ends(values): return [float(v) if np.isfinite(v) else None for v in np.quantile(values, [.025, .975], method='nearest')]
+
 def _halved(name, xs, curve, clean, floor, curves, clean_b, floor_b, measurable):
     "Threshold and its bootstrap interval"
     if not measurable: return {name: None, f'{name}_ci': None}
-    some = [threshold(xs, c, b, (f + b)/2) for c, b, f in zip(curves, clean_b, floor_b)]
-    far = np.quantile([np.inf if t is None else t for t in some], [.025, .975], method='nearest')
-    return {name: threshold(xs, curve, clean, (floor + clean)/2), f'{name}_ci': [float(v) if np.isfinite(v) else None for v in far]}
+    return {name: threshold(xs, curve, clean, (floor + clean)/2), f'{name}_ci': _ends(_crossings(xs, curves, clean_b, floor_b))}
 
-# %% ../../nbs/evaluation/robustness.ipynb #69be9843
+# %% ../../nbs/evaluation/robustness.ipynb #3e4a42bf
+def _strengths(scores, kind): return [k[1] for k in scores if isinstance(k, tuple) and k[0] == kind]
+
+def _measure(scores, pick, of):
+    "Every condition, over all windows and over resampled ones; the floor, over both"
+    whole, boot = ({k: of(v, *p) for k, v in scores.items()} for p in ((), (pick,)))
+    floors = [k for k in ('zero', 'mean') if k in scores]
+    return whole, boot, max(whole[k] for k in floors), np.max([boot[k] for k in floors], 0)
+
+def _half(name, kind, measure, measurable):
+    "`_halved` of one disturbance"
+    whole, boot, floor, floor_b = measure; xs = _strengths(whole, kind)
+    return _halved(name, xs, [whole[kind, x] for x in xs], whole['clean'], floor, np.stack([boot[kind, x] for x in xs], 1), boot['clean'], floor_b, measurable)
+
+# %% ../../nbs/evaluation/robustness.ipynb #41882dd9
+def _points(kind, acc, boot, ce):
+    "One row a strength; cross-entropies come with their sign turned"
+    keys = ['clean', *((kind, x) for x in _strengths(acc, kind))]
+    return [{'b' if kind == 'blur' else 'x': 0. if k == 'clean' else float(k[1]), 'accuracy': float(acc[k]), 'lo': lo, 'hi': hi, 'ce': -float(ce[k])} for k in keys for lo, hi in [_interval(boot[k])]]
+
+def _ratio_interval(boot, floor):
+    "Of non-hub noise over noise, both crossings in the same draws"
+    def crossing(kind):
+        xs = _strengths(boot, kind)
+        return _crossings(xs, np.stack([boot[kind, x] for x in xs], 1), boot['clean'], floor)
+    a, b = crossing('nonhub'), crossing('noise')
+    return _ends(np.divide(a, b, out=np.full(len(a), np.inf), where=np.isfinite(b) & (b > 0)))
+
+# %% ../../nbs/evaluation/robustness.ipynb #c3e5f154
 def summarise(
     scores:dict,        # From `strength_scores`
     draws:int=300,      # Bootstrap draws
@@ -159,33 +192,18 @@ def summarise(
     least_ce:float=.25, # The same for cross-entropy, nats
 )->dict: # measure, sites, clean, floor_zero, floor_mean, measurable, noise, nonhub, blur, threshold, ratio, ratio_ci
     "Curves with 95 % intervals (windows are resampled) and thresholds"
-    pick = np.random.default_rng(seed).integers(scores['clean'].shape[1], size=(draws, scores['clean'].shape[1]))
-    acc = {k: _accuracy(v) for k, v in scores.items()}; boot = {k: _accuracy(v, pick) for k, v in scores.items()}
-    floors = [k for k in ('zero', 'mean') if k in scores]
-    floor, floor_b = max(acc[k] for k in floors), np.max([boot[k] for k in floors], 0)
-    ce, ce_b = ({k: _ce(v, *p) for k, v in scores.items()} for p in ((), (pick,)))
-    ce_floor, ce_floor_b = min(ce[k] for k in floors), np.min([ce_b[k] for k in floors], 0)
-    out = dict(measure='token accuracy', sites='all', resampled='windows', windows=int(scores['clean'].shape[1]), tokens=int(scores['clean'][1].sum()), clean=float(acc['clean']), clean_ci=_interval(boot['clean']),
+    n = scores['clean'].shape[1]; pick = np.random.default_rng(seed).integers(n, size=(draws, n))
+    by_acc, by_ce = (_measure(scores, pick, of) for of in (_accuracy, lambda *s: -_ce(*s)))
+    (acc, boot, floor, floor_b), (ce, _, ce_floor, _) = by_acc, by_ce
+    out = dict(measure='token accuracy', sites='all', resampled='windows', windows=int(n), tokens=int(scores['clean'][1].sum()), clean=float(acc['clean']), clean_ci=_interval(boot['clean']),
         floor_zero=float(acc['zero']), floor_mean=float(acc['mean']) if 'mean' in acc else None, measurable=bool(acc['clean'] - floor >= least),
-        clean_ce=float(ce['clean']), floor_ce=float(ce_floor), measurable_ce=bool(ce_floor - ce['clean'] >= least_ce), threshold={})
+        clean_ce=-float(ce['clean']), floor_ce=-float(ce_floor), measurable_ce=bool(ce['clean'] - ce_floor >= least_ce), threshold={})
     for kind in dict.fromkeys(k[0] for k in scores if isinstance(k, tuple)):
-        xs = [k[1] for k in scores if isinstance(k, tuple) and k[0] == kind]
-        curve, curves = [acc[kind, x] for x in xs], np.stack([boot[kind, x] for x in xs], 1)
-        out[kind] = [{'b' if kind == 'blur' else 'x': float(x), 'accuracy': float(a), 'lo': lo, 'hi': hi, 'ce': float(c)} for x, a, (lo, hi), c in zip([0., *xs], [acc['clean'], *curve], [_interval(boot['clean']), *map(_interval, curves.T)], [ce['clean'], *(ce[kind, x] for x in xs)])]
-        ces, ces_b = [-ce[kind, x] for x in xs], -np.stack([ce_b[kind, x] for x in xs], 1)
-        out['threshold'][kind] = dict(**_halved('relative', xs, curve, acc['clean'], floor, curves, boot['clean'], floor_b, out['measurable']), half_of_clean=threshold(xs, curve, acc['clean'], acc['clean']/2),
-            **_halved('ce', xs, ces, -ce['clean'], -ce_floor, ces_b, -ce_b['clean'], -ce_floor_b, out['measurable_ce']), top=float(xs[-1]))
+        xs = _strengths(scores, kind); out[kind] = _points(kind, acc, boot, ce)
+        out['threshold'][kind] = dict(**_half('relative', kind, by_acc, out['measurable']), half_of_clean=threshold(xs, [acc[kind, x] for x in xs], acc['clean'], acc['clean']/2),
+            **_half('ce', kind, by_ce, out['measurable_ce']), top=float(xs[-1]))
     t = out['threshold']; a, b = (t.get(k, {}).get('relative') for k in ('nonhub', 'noise'))
     return out | dict(ratio=a/b if a and b else None, ratio_ci=_ratio_interval(boot, floor_b) if a and b else None)
-
-def _ratio_interval(boot, floor):
-    "Of non-hub noise over noise, both crossings in the same draws"
-    def crossing(kind):
-        xs = [k[1] for k in boot if isinstance(k, tuple) and k[0] == kind]; curves = np.stack([boot[kind, x] for x in xs], 1)
-        t = [threshold(xs, c, b, (f + b)/2) for c, b, f in zip(curves, boot['clean'], floor)]
-        return np.array([np.inf if v is None else v for v in t])
-    a, b = crossing('nonhub'), crossing('noise'); some = np.divide(a, b, out=np.full(len(a), np.inf), where=np.isfinite(b) & (b > 0))
-    return [float(v) if np.isfinite(v) else None for v in np.quantile(some, [.025, .975], method='nearest')]
 
 # %% ../../nbs/evaluation/robustness.ipynb #15bcb7ad
 def say_threshold(

@@ -389,7 +389,22 @@ def step(self:FF,
     self.sentences += int(sentences); self.steps += 1
     return due
 
-# %% ../../nbs/mechanisms/method.ipynb #77befb03
+# %% ../../nbs/mechanisms/method.ipynb #2f5cad9b
+@patch(as_prop=True)
+def shifts(self:FF)->bool:
+    "Does place t of the logits predict label t + 1? So it is in decoders, and not in encoder-decoders and masked models"
+    return not (getattr(getattr(self.model, 'config', None), 'is_encoder_decoder', False) or 'MaskedLM' in type(self.model).__name__)
+
+@patch
+def _forgive(self:FF, alternatives, later):
+    "What `forgiving_loss` is told of the kind that is on; `later` cuts what stands beside the labels as they are cut"
+    if self.kind == 'two_letter': return dict(classes=self.classes, amount=self.config.forgiveness.amount)
+    if self.kind != 'conceptual': return {}
+    if alternatives is None: raise ValueError("Conceptual forgiveness needs alternatives=(ids, shares) for the labels: make them with a teacher, or choose forgiveness='two_letter'.")
+    ids, shares = map(later, alternatives)
+    return dict(alternatives=ids.flatten(0, 1), scores=shares.flatten(0, 1))
+
+# %% ../../nbs/mechanisms/method.ipynb #ed62eaf5
 @patch
 def loss(self:FF,
     logits:Tensor,      # (batch, time, vocabulary)
@@ -405,29 +420,24 @@ def loss(self:FF,
     if shift is None: shift = self.shifts
     later = (lambda x: x[:, 1:]) if shift else (lambda x: x)
     if shift: logits, labels = logits[:, :-1], labels[:, 1:]
-    f, kind, kw = self.config.forgiveness, self.kind, dict(label_smoothing=label_smoothing)
+    kw = dict(label_smoothing=label_smoothing, **self._forgive(alternatives, later))
     if weight is not None: kw['weight'] = later(weight).flatten()
-    if kind == 'conceptual':
-        if alternatives is None: raise ValueError("Conceptual forgiveness needs alternatives=(ids, shares) for the labels: make them with a teacher, or choose forgiveness='two_letter'.")
-        ids, shares = map(later, alternatives)
-        kw |= dict(alternatives=ids.flatten(0, 1), scores=shares.flatten(0, 1))
-    elif kind == 'two_letter': kw |= dict(classes=self.classes, amount=f.amount)
-    out, d = forgiving_loss(logits.flatten(0, 1), labels.flatten(), form=f.form, exempt=self.exempt, **kw)
-    y = labels.flatten()[d['rows']]
-    self._seen = torch.stack([d['ce'].mean(), (d['f'] > 0).float().mean(), d['f'].float().mean(), (d['predicted'] == y).float().mean()])
-    if self.tally is not None: self.tally.add(d, labels.flatten())
+    out, d = forgiving_loss(logits.flatten(0, 1), labels.flatten(), form=self.config.forgiveness.form, exempt=self.exempt, **kw)
+    self._note(d, labels.flatten())
     if targets is None: return out
-    return out*((d['ce'].new_tensor(len(y)) if weight is None else kw['weight'][d['rows']].sum())/targets)
+    return out*((d['ce'].new_tensor(len(d['ce'])) if weight is None else kw['weight'][d['rows']].sum())/targets)
+
+# %% ../../nbs/mechanisms/method.ipynb #467b5449
+@patch
+def _note(self:FF, d, labels):
+    "Keep the numbers of `last`, and count for the log where it is kept"
+    self._seen = torch.stack([d['ce'].mean(), (d['f'] > 0).float().mean(), d['f'].float().mean(), (d['predicted'] == labels[d['rows']]).float().mean()])
+    if self.tally is not None: self.tally.add(d, labels)
 
 @patch(as_prop=True)
 def last(self:FF)->dict: # ce, forgiven, amount, accuracy
     "Of the latest batch: plain cross-entropy, share of targets forgiven, mean share taken off, token accuracy (under the noise of training)"
     return {} if self._seen is None else dict(zip(('ce', 'forgiven', 'amount', 'accuracy'), self._seen.tolist()))
-
-@patch(as_prop=True)
-def shifts(self:FF)->bool:
-    "Does place t of the logits predict label t + 1? So it is in decoders, and not in encoder-decoders and masked models"
-    return not (getattr(getattr(self.model, 'config', None), 'is_encoder_decoder', False) or 'MaskedLM' in type(self.model).__name__)
 
 # %% ../../nbs/mechanisms/method.ipynb #0f0ad84a
 @patch

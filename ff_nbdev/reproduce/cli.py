@@ -3,13 +3,12 @@
 # %% auto #0
 __all__ = ['RULES', 'Parser', 'workflow_folder', 'notebooks_folder', 'scales', 'read_scale', 'resolve_corpus', 'choose_arms',
            'apply_settings', 'check_folder', 'check_notebooks', 'same_vocabulary', 'make_settings', 'find_profile',
-           'runs_here', 'snakemake_command', 'Watch', 'cancel_jobs', 'watch_run', 'findings', 'failure',
-           'planned_nodes', 'say_cost', 'run_command', 'text_command', 'report_command', 'docs_command', 'make_parser',
-           'main']
+           'runs_here', 'snakemake_command', 'Watch', 'progress_files', 'cancel_jobs', 'watch_run', 'findings',
+           'failure', 'planned_nodes', 'say_cost', 'run_command', 'text_command', 'report_command', 'docs_command',
+           'make_parser', 'main']
 
-# %% ../../nbs/reproduce/cli.ipynb #a7a77af8
+# %% ../../nbs/reproduce/cli.ipynb #0eb69af7
 import argparse
-import ast
 import contextlib
 import difflib
 import hashlib
@@ -29,7 +28,7 @@ from fastcore.basics import patch
 import ff_nbdev
 from .bundle import add_arguments, bundle_command
 from .progress import Progress, Screen, bar, clock, line, read_progress, share_done, write_whole
-from .runner import RunError, follow, locked, main as notebook_main, nearest, notebook_parser, read_notebook, run_notebook
+from .runner import RunError, follow, locked, main as notebook_main, nearest, notebook_parser, plain_value, read_notebook, run_notebook
 
 # %% ../../nbs/reproduce/cli.ipynb #a81f1605
 class Parser(argparse.ArgumentParser):
@@ -93,7 +92,7 @@ def resolve_corpus(
     stamp = json.dumps([[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files])
     return str(full.absolute()), hashlib.sha256(stamp.encode()).hexdigest()[:16]
 
-# %% ../../nbs/reproduce/cli.ipynb #de3eed70
+# %% ../../nbs/reproduce/cli.ipynb #0c319197
 def choose_arms(
     settings:dict,        # Of a scale; changed in place
     arms:list[str]|None,  # Names; None keeps those of the scale
@@ -102,15 +101,16 @@ def choose_arms(
 ):
     "Choose recipes, with those that they start from; `ValueError` names the nearest where one is unknown"
     if not arms and first is None and not every: return
-    from ff_nbdev.training.recipes import ARMS, SCALES
+    from ff_nbdev.training.recipes import ARMS, SCALES, before
     if first is not None and first < 1: raise ValueError(f'--first must be at least 1, not {first}.')
     for a in arms or []:
         if a not in ARMS: raise ValueError(f'There is no recipe {a!r}: did you mean {near[0]!r}?' if (near := difflib.get_close_matches(a, ARMS, 1)) else f'There is no recipe {a!r}; they are on the page of recipes: full_stack, base_continued, no_fzr and so on.')
     wanted = list(arms or (ARMS if every else [*settings['given'], *SCALES[settings['scale']].order[:first]]))
-    for a in wanted: wanted += [b for b in [ARMS[a].start, ('rwkv_' if a.startswith('rwkv_') else '') + 'highway_to_collapse' if a.endswith('_slow') else ''] if b in ARMS and b not in wanted]
+    matched = not {'strength', 'match'} & set(settings.get('retrofit') or {})           # else rivals need not wait for the arm that they are matched with
+    for a in wanted: wanted += [b for b in before(a, matched).values() if b not in wanted]
     settings['given'], settings['trained'] = [a for a in ARMS if a in wanted and not ARMS[a].trained], sorted((a for a in wanted if ARMS[a].trained), key=list(ARMS).index)
 
-# %% ../../nbs/reproduce/cli.ipynb #ce92cfd5
+# %% ../../nbs/reproduce/cli.ipynb #6e788fc6
 def apply_settings(
     settings:dict,   # Of a scale; changed in place
     pairs:list[str], # 'node.parameter=value'
@@ -121,9 +121,7 @@ def apply_settings(
         if not m: raise ValueError(f'{pair!r} is not of the form node.parameter=value, for example retrofit.total_sentences=1000.')
         nodes = ['pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate', 'report']
         if m[1] not in nodes: raise ValueError(f'There is no node {m[1]!r}: {nearest(m[1], nodes)}')
-        try: value = ast.literal_eval(m[3])
-        except (ValueError, SyntaxError): value = m[3]
-        settings[m[1]] = {**(settings.get(m[1]) or {}), m[2]: value}
+        settings[m[1]] = {**(settings.get(m[1]) or {}), m[2]: plain_value(m[3])}
 
 # %% ../../nbs/reproduce/cli.ipynb #4321781e
 def check_folder(
@@ -159,13 +157,13 @@ def same_vocabulary(
     files = [next((f for f in (_package()/'pretrained'/m/'tokenizer.json', Path(m)/'tokenizer.json') if f.is_file()), None) for m in (a, b)]
     return all(files) and files[0].read_bytes() == files[1].read_bytes()
 
-# %% ../../nbs/reproduce/cli.ipynb #8a34f910
+# %% ../../nbs/reproduce/cli.ipynb #8f8c3d35
 def make_settings(
     a, # Words of the command line: scale, corpus, arms, first, all, seed, seeds, model, set, notebooks
 )->dict: # What `run.json` holds
     "Settings of a scale with what the command line changes; all that can be checked is checked"
     s = read_scale(a.scale)
-    choose_arms(s, a.arms, a.first, a.all); apply_settings(s, a.set)
+    apply_settings(s, a.set); choose_arms(s, a.arms, a.first, a.all)
     s['corpus'], s['text'] = resolve_corpus(a.corpus or s['corpus'])
     s['seeds'] = list(dict.fromkeys(a.seeds or ([a.seed] if a.seed is not None else s['seeds'])))
     if min(s['seeds']) < 0: raise ValueError(f'A seed must not be negative, and {min(s["seeds"])} was given.')
@@ -237,11 +235,19 @@ def read(self:Watch,
     elif re.match(r'\w*(Error|Exception)\b', text) and not text.startswith('CalledProcessError'): self.errors.append(re.sub(r'^WorkflowError( in file .*)?:?$', '', text.strip()))
     elif self.errors and not self.total and text.strip() and not text.strip().startswith('File "'): self.errors.append(text.strip())
 
-# %% ../../nbs/reproduce/cli.ipynb #2b3a2caa
+# %% ../../nbs/reproduce/cli.ipynb #a36d1b46
+def progress_files(
+    folder:Path, # Of a run
+): # Paths
+    "Every progress file of a run; folders that come and go meanwhile, as those of Snakemake do, are no error"
+    for here, inside, files in os.walk(folder):
+        inside[:] = [d for d in inside if not d.startswith('.')]
+        yield from (Path(here)/f for f in files if f.endswith('progress.json'))
+
 @patch
 def nodes(self:Watch)->list[dict]: # One state for each progress file of this run, the oldest first
     "What the nodes say"
-    found = (read_progress(p) for p in self.out.rglob('*progress.json'))
+    found = (read_progress(p) for p in progress_files(self.out))
     return sorted((s for s in found if s.get('time', 0) >= self.started), key=lambda s: s['started'])
 
 # %% ../../nbs/reproduce/cli.ipynb #ed1ad585
@@ -361,7 +367,7 @@ def failure(
     why = '; '.join([f'{s["node"]} failed: {s["note"].rstrip(".")}' for s in failed] + lost) or ' '.join(w.errors).strip()[:500] or 'Snakemake ended with an error'
     return f'{why.rstrip(".")}. The log is {out/"snakemake.log"}; the same command goes on from what is done.'
 
-# %% ../../nbs/reproduce/cli.ipynb #370cc2b6
+# %% ../../nbs/reproduce/cli.ipynb #85b53f51
 RULES = ('text', 'pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate', 'report')
 
 def planned_nodes(
@@ -374,6 +380,7 @@ def planned_nodes(
         if m[1] != 'all': out.append(dict(rule=m[1], minutes=float(told.get('minutes', 0)), gpu=float(told.get('gpu', 0))))
     return out
 
+# %% ../../nbs/reproduce/cli.ipynb #3f7d3234
 def say_cost(
     nodes:list[dict], # From `planned_nodes`
     at_once:int=1,    # Nodes at a time
@@ -385,6 +392,7 @@ def say_cost(
     hours = lambda m: f'{m:.0f} minutes' if m < 100 else f'{m/60:.1f} hours'
     return f'About {hours(total)} of work' + (f', {hours(max(total/at_once, longest))} with {at_once} nodes at a time' if at_once > 1 else '') + (f'; {gpu:.1f} GPU hours' + (f', {gpu*price:.0f} US dollars at {price:g} an hour' if price else '') if gpu else '') + ', as the scale estimates it.'
 
+# %% ../../nbs/reproduce/cli.ipynb #5c3ba2e3
 def _dry_run(a, out, settings):
     with tempfile.TemporaryDirectory() as d:
         path = Path(d)/'run.json'; write_whole(path, json.dumps(settings))

@@ -127,7 +127,7 @@ def _example_train(arm, sites, sentences, dose, price, rng, steps=60):
     bands = dict(site=np.array([s[0] for s in sites]), sentences=(times*sentences).astype(int), activations=shift.astype(np.float16), tokens=np.array(tokens))
     return dict(arm=arm, recipe=arm, seed=0, dose=dose, total_dose=dose, sentences=sentences, tokens=sentences*21, steps=steps, seconds=60., log=log, valid=valid), bands
 
-# %% ../../nbs/reproduce/results.ipynb #36b8dd97
+# %% ../../nbs/reproduce/results.ipynb #1d056c45
 def _example_more(arm, e, rng):
     "What an evaluation holds besides: the wide test, the smoothed base, one layer disturbed, BLEU, overlaps"
     from ff_nbdev.evaluation.evaluate import _hubs
@@ -138,6 +138,7 @@ def _example_more(arm, e, rng):
     rows = lambda top: [dict(x=float(x), bleu=float(v), lo=float(v - 1), hi=float(v + 1)) for x, v in zip((1, 2, 4), top - np.array([.5, 2, 4]))]
     score = lambda v: dict(bleu=v, ci=[v - 1., v + 1.])
     return dict(signatures_250={'rank_from': 51, 'rank_to': 300, 'n_tokens': 250, 'chance': .004, '16:1': task(.8*e['one']), '16:16': task(.9*e['sixteen'])}, smoothed={'n_tokens': 100, 'chance': .01, '16:1': task(.06), '16:16': task(.2)} if e['dose'] else None,
+        signatures_ablated={how: {'n_tokens': 100, 'chance': .01, '16:1': task(.04), '16:16': task(.1)} for how in ('zero', 'mean')},
         robustness_last=None, pathways=_example_control(e), sae=_example_rates(e) if e['dose'] else None, bleu=dict(clean=score(75.), floor_zero=score(70.), floor_mean=score(70.5), measurable=True, windows=16, noise=rows(75.), nonhub=rows(75.), blur=[{**{k: v for k, v in r.items() if k != 'x'}, 'b': r['x']/4} for r in rows(75.)], threshold=dict(noise=2.2, nonhub=2.2, blur=.6)), overlap=overlap_test(places, draws=50)), places.arrays() | _hubs(planted_instances(12, 4, n=4, power=.3 + e['dose'], seed=1))
 
 def _example_rates(e):
@@ -153,14 +154,14 @@ def _example_control(e):
     kind = lambda v: dict(effect=v, ci=[v - .01, v + .01], null_interval=[-.01, .01], p=.001 if v > .01 else .4, pairs=120, reason=None)
     return dict(control=dict(silence=silence), agreement=dict(two_letters=kind(0.), piece_kinds=kind(.03), categories=dict(effect=None, reason='no list of categories was given')))
 
-# %% ../../nbs/reproduce/results.ipynb #1a9a16db
+# %% ../../nbs/reproduce/results.ipynb #1c70a05f
 def _example_evaluation(arm, sites, sentences, dose, e, rng, windows=64):
     "An evaluation.json and the arrays of an evaluation.npz"
     ce, clean, zero, mean = 4. + e['price'], .30 - .02*e['price'], .30 - e['ffn'], .32 - e['ffn']
     null = 1 - 1/(1 + .4*dose**2) if dose else 0.
     spatial = [dict(site=n, stack=s, layer=l, role=r, moran_queen=null + e['moran'] + .004*rng.standard_normal() if dose else .002*rng.standard_normal(), moran_rook=null*1.03 + e['moran'] if dose else 0.,
                     rci=.4*null, lcps=.01, effective_rank=float(500*(1 - .8*null)), null_queen=null, null_queen_sd=.004, null_rook=null*1.03, null_rank=float(500*(1 - .8*null)), shuffled_queen=.0005) for n, s, l in sites for r in ROLES]
-    signature = lambda a: dict(accuracy=a, ci=[max(0, a - .03), min(1, a + .03)], cosine=.55, close_error_share=.1 + .1*(e['dose'] > 0), close_error_ci=[.05 + .1*(e['dose'] > 0), .15 + .1*(e['dose'] > 0)], close_by_chance=.02, shuffled_labels=.01, permuted_differently=.01, encoder=a, decoder=a)
+    signature = lambda a: dict(accuracy=a, ci=[max(0, a - .03), min(1, a + .03)], cosine=.55, close_error_share=.1 + .1*(e['dose'] > 0), close_error_ci=[.05 + .1*(e['dose'] > 0), .15 + .1*(e['dose'] > 0)], close_by_chance=.02, shuffled_labels=.01, permuted_differently=.01, permuted_alike=.8*a, encoder=a, decoder=a)
     noise = _example_curve([0, .5, 1, 1.5, 2, 3, 4, 6], clean, zero, e['half'], rng)
     blur = [dict(b=float(c['x']/6), **{k: c[k] for k in ('accuracy', 'lo', 'hi')}) for c in _example_curve(np.linspace(0, 6, 6), clean, zero, 2*e['half'], rng)]
     per = ce + .3*np.random.default_rng(7).standard_normal(windows) + .01*rng.standard_normal(windows); ce = float(per.mean())
@@ -174,6 +175,7 @@ def _example_evaluation(arm, sites, sentences, dose, e, rng, windows=64):
             ratio=2., ratio_ci=[1.8, 2.2], measurable=clean - max(zero, mean) >= .1),
         ffn_share=[dict(site=n, layer=l, share=.4) for n, s, l in sites])
     arrays = {f'down_slice_{n}': _example_field((64, 128), 1.3*dose**.5, rng) for n, _, _ in sites[:1]}
+    if dose: arrays |= {k.replace('down', 'null'): _example_field((64, 128), 1.3*dose**.5, np.random.default_rng(1)) for k in list(arrays)}
     arrays |= {f'rho_{n}': (null*np.exp(-np.arange(12)/4)).astype(np.float32) for n, _, _ in sites} | ({f'rho_null_{n}': (null*np.exp(-np.arange(12)/4)).astype(np.float32) for n, _, _ in sites} if dose else {})
     more, places = _example_more(arm, e, rng)
     return dict(out, **more), dict(arrays, **places, window_ce=per.astype(np.float32), window_tokens=np.full(windows, 30))

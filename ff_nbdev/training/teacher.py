@@ -121,7 +121,24 @@ def _stream(ids, starts, length, batch_tokens, rng):
             groups = _by_length(pieces, batch_tokens)
             for g in rng.permutation(len(groups)): yield [pieces[i] for i in groups[g]]
 
-# %% ../../nbs/training/teacher.ipynb #ceb8244e
+# %% ../../nbs/training/teacher.ipynb #f5670b22
+def _rate(done, total): return min(1., (done + 1)/(.1*total), (total - done)/(.9*total))        # as a share of the highest
+
+def _learn(net, opt, x, seen, real, kind, done):
+    "One step; cross-entropy and kind of the chosen tokens"
+    chosen = kind > 0
+    ce = F.cross_entropy(_answer(net, seen, real, chosen).float(), x[chosen], reduction='none')
+    loss = ce.mean()
+    if not torch.isfinite(loss): raise FloatingPointError(f"The teacher's loss is {loss.item()} after {done:,} tokens: lower lr.")
+    loss.backward(); nn.utils.clip_grad_norm_(net.parameters(), 1.); opt.step(); opt.zero_grad(set_to_none=True)
+    return ce.detach(), kind[chosen]
+
+def _by_kind(got):
+    "Mean cross-entropy of each kind"
+    ce, kind = (torch.cat(t) for t in zip(*got))
+    return {n: ce[kind == i].mean().item() for n, i in (('masked', MASKED), ('replaced', REPLACED), ('kept', KEPT))}
+
+# %% ../../nbs/training/teacher.ipynb #af31db09
 def train_teacher(
     net,                 # From `new_teacher`; trained in place
     tokens:str|Path,     # Folder written by `encode_corpus`
@@ -143,20 +160,15 @@ def train_teacher(
         x, real = _padded(group)
         seen, kind = disturb(x, real, draw, mask_id, generator)
         x, seen, real, kind = (t.to(device) for t in (x, seen, real, kind))
-        for g in opt.param_groups: g['lr'] = lr*min(1., (done + 1)/(.1*total), (total - done)/(.9*total))
-        ce = F.cross_entropy(_answer(net, seen, real, kind > 0).float(), x[kind > 0], reduction='none')
-        loss = ce.mean()
-        if not torch.isfinite(loss): raise FloatingPointError(f"The teacher's loss is {loss.item()} after {done:,} tokens: lower lr.")
-        loss.backward(); nn.utils.clip_grad_norm_(net.parameters(), 1.); opt.step(); opt.zero_grad(set_to_none=True)
-        done += int(real.sum()); recent.append((ce.detach(), kind[kind > 0]))
+        for g in opt.param_groups: g['lr'] = lr*_rate(done, total)
+        recent.append(_learn(net, opt, x, seen, real, kind, done)); done += int(real.sum())
         if step % 20 == 19 or done >= total:
-            c, k = (torch.cat(t) for t in zip(*recent)); recent.clear()
-            log.append(dict(tokens=done, **{n: c[k == i].mean().item() for n, i in (('masked', MASKED), ('replaced', REPLACED), ('kept', KEPT))}))
+            log.append(dict(tokens=done, **_by_kind(recent))); recent.clear()
             if progress: progress(min(done, total), total, f'masked {log[-1]["masked"]:.2f}')
     net.eval()
     return log
 
-# %% ../../nbs/training/teacher.ipynb #3c12743c
+# %% ../../nbs/training/teacher.ipynb #c8f92bf0
 @torch.no_grad()
 def teacher_scores(
     net,             # From `new_teacher`
@@ -175,9 +187,8 @@ def teacher_scores(
         x, real = _padded([pieces[i] for i in group])
         seen, kind = (t.to(device) for t in disturb(x, real, draw, net.config.vocab_size - 1, generator)); x, real = x.to(device), real.to(device)
         got.append((F.cross_entropy(_answer(net, seen, real, kind > 0).float(), x[kind > 0], reduction='none'), kind[kind > 0]))
-    ce, kind = (torch.cat(t) for t in zip(*got))
     counts = np.bincount(seen_in_training, minlength=net.config.vocab_size) + 1.
-    return {n: ce[kind == i].mean().item() for n, i in (('masked', MASKED), ('replaced', REPLACED), ('kept', KEPT))} | dict(unigram=float(-np.log(counts/counts.sum())[np.concatenate(pieces)].mean()))
+    return _by_kind(got) | dict(unigram=float(-np.log(counts/counts.sum())[np.concatenate(pieces)].mean()))
 
 # %% ../../nbs/training/teacher.ipynb #07e4ca1b
 class Teacher:

@@ -20,20 +20,25 @@ from transformers.trainer_utils import TrainOutput
 from ..models.wkv import fast_wkv
 from .checkpoints import check_checkpoint, last_checkpoint, load_nest, prune, random_state, save_nest, seal, set_random_state
 
-# %% ../../nbs/training/trainer.ipynb #db3a1586
+# %% ../../nbs/training/trainer.ipynb #ffc85fff
 class FFCallback(TrainerCallback):
     "After every optimizer step: move the method's clock on; it holds no settings"
     def __init__(self, trainer): self.trainer = trainer
     def on_epoch_begin(self, args, state, control, **kw):
         for x in (self.trainer.data_collator, self.trainer.train_dataset):
             if hasattr(x, 'epoch'): x.epoch = int((state.epoch or 0) + 1e-6)
+    def on_train_begin(self, args, state, control, **kw): self.steer(state)
+    def steer(self, state):
+        p = self.trainer.penalty
+        if p is None or hasattr(p, 'anneal'): return
+        p.steps = self.trainer.ff.steps                             # its random windows follow from the step
+        if hasattr(p, 'control'): p.control(state.global_step, state.max_steps)     # a strength found by feedback
     def on_step_end(self, args, state, control, **kw):
         t = self.trainer
         t._check_loss()
         t.ff.step(sentences=t._sentences)
         if hasattr(t.penalty, 'anneal'): t.penalty.step(min(1., state.global_step/state.max_steps))      # it changes weights after the optimizer
-        elif t.penalty is not None: t.penalty.steps = t.ff.steps    # its random windows follow from the step
-        t.on_ff_step(state, control)
+        self.steer(state); t.on_ff_step(state, control)
         if t._save_now: control.should_save = True
 
 # %% ../../nbs/training/trainer.ipynb #251421c7
@@ -55,7 +60,7 @@ def _refuse(args):
     if getattr(args, 'fsdp', None) or getattr(args, 'deepspeed', None) or os.environ.get('ACCELERATE_USE_FSDP', '').lower() == 'true' or os.environ.get('ACCELERATE_USE_DEEPSPEED', '').lower() == 'true':
         raise ValueError('FFTrainer keeps a whole model on every process (DDP), which its exact checkpoints need: turn FSDP and DeepSpeed off, or shard with fully_shard in a loop of your own, where ff.step works.')
 
-# %% ../../nbs/training/trainer.ipynb #534dbeed
+# %% ../../nbs/training/trainer.ipynb #c4f8a567
 class FFTrainer(Trainer):
     "Hugging Face's Trainer with the method: batches carry `sentences`, the loss is `ff.loss`, checkpoints are exact"
     def __init__(self,
@@ -81,7 +86,7 @@ class FFTrainer(Trainer):
     def metrics(self)->dict: # name → number
         "What is logged beside the loss"
         ff = self.ff
-        return dict(sentences=ff.sentences, dose=ff.doses.mean().item(), power=ff.power, noise_x=ff.noise_x, **ff.last)
+        return dict(sentences=ff.sentences, dose=ff.doses.mean().item(), power=ff.power, noise_x=ff.noise_x, **ff.last, **(self.penalty.metrics() if hasattr(self.penalty, 'metrics') else {}))
     def log(self, logs, *args, **kwargs):
         "As the Trainer, with the method's numbers: to TensorBoard, Trackio, or whatever `report_to` names"
         if 'loss' in logs: logs |= self.metrics()
@@ -105,7 +110,7 @@ def get_batch_samples(self:FFTrainer, *args, **kwargs):
     self._parts, self._loss = max(len(batches), 1), None
     return batches, n
 
-# %% ../../nbs/training/trainer.ipynb #1ac59a51
+# %% ../../nbs/training/trainer.ipynb #0c13f930
 @patch
 def compute_loss(self:FFTrainer, model, inputs, return_outputs=False, num_items_in_batch=None):
     "`ff.loss` while training, the model's own loss in evaluation"
@@ -118,6 +123,7 @@ def compute_loss(self:FFTrainer, model, inputs, return_outputs=False, num_items_
         labels = inputs.pop('labels')
         if self.ff.model.config.is_encoder_decoder: inputs['decoder_input_ids'] = self.ff.model.prepare_decoder_input_ids_from_labels(labels)
         self.ff.labels = labels
+        if hasattr(self.penalty, 'labels'): self.penalty.labels = labels
         out = model(**inputs)
         loss = self.ff.loss(out.logits, labels, alternatives=alternatives, targets=self._targets)*self.args.world_size
         if self.penalty is not None: loss = loss + self.penalty.penalty()/self._parts
@@ -132,7 +138,7 @@ def _check_loss(self:FFTrainer):
     good = last_checkpoint(self.args.output_dir)
     raise FloatingPointError(f'The loss is {self._loss.item()} at step {self.state.global_step}: lower the learning rate, the dose or the noise. ' + (f'The last good checkpoint is {good}.' if good else 'No checkpoint was saved before.'))
 
-# %% ../../nbs/training/trainer.ipynb #31c12f7f
+# %% ../../nbs/training/trainer.ipynb #9aebef26
 @patch
 def _get_output_dir(self:FFTrainer, trial=None): return getattr(self, '_hidden', None) or Trainer._get_output_dir(self, trial)
 
@@ -146,6 +152,12 @@ def load_checkpoint_state(self:FFTrainer, state):
     "For subclasses: take it back"
 
 @patch
+def _extra(self:FFTrainer):
+    "That, and a strength that is found by feedback with what it was found from"
+    return self.checkpoint_state() | (dict(penalty=self.penalty.state()) if hasattr(self.penalty, 'control') else {})
+
+# %% ../../nbs/training/trainer.ipynb #8cf8d227
+@patch
 def _save_checkpoint(self:FFTrainer, model, trial=None):
     run = Path(Trainer._get_output_dir(self, trial)); name = f'checkpoint-{self.state.global_step}'; first = self.args.process_index == 0
     if not all(torch.isfinite(p).all() for p in self.ff.model.parameters()): raise FloatingPointError(f'Weights are not finite at step {self.state.global_step}, so nothing is saved: lower the learning rate, the dose or the noise. The last good checkpoint is {last_checkpoint(run) or "none"}.')
@@ -156,7 +168,7 @@ def _save_checkpoint(self:FFTrainer, model, trial=None):
     finally: part, self._hidden = Path(self._hidden), None
     if first:
         (part/name/'training_args.bin').unlink(missing_ok=True)                      # a pickle
-        self.ff.save_pretrained(part/name); save_nest(self.checkpoint_state(), part/name/'extra.safetensors')
+        self.ff.save_pretrained(part/name); save_nest(self._extra(), part/name/'extra.safetensors')
         seal(part/name, run/name, step=self.state.global_step, sentences=self.ff.sentences, ranks=self.args.world_size)
         prune(run, self.args.save_total_limit or 2)
     self._saved = time.time()
@@ -186,7 +198,7 @@ def _load_rng_state(self:FFTrainer, checkpoint):
     every = load_nest(Path(checkpoint)/'random.safetensors')
     if len(every) == self.args.world_size: set_random_state(every[self.args.process_index])
 
-# %% ../../nbs/training/trainer.ipynb #f6928e93
+# %% ../../nbs/training/trainer.ipynb #b9f48770
 @patch
 def _load_from_checkpoint(self:FFTrainer, resume_from_checkpoint, model=None):
     told = json.loads((Path(resume_from_checkpoint)/'ff_config.json').read_text()); told.pop('matrices', None)
@@ -195,7 +207,9 @@ def _load_from_checkpoint(self:FFTrainer, resume_from_checkpoint, model=None):
         raise ValueError(f'{resume_from_checkpoint} is of another run ({other} differs): resume it with the configuration it was made with, or give this run a folder of its own.')
     Trainer._load_from_checkpoint(self, resume_from_checkpoint, model)
     self.ff.load_state(resume_from_checkpoint)
-    self.load_checkpoint_state(load_nest(Path(resume_from_checkpoint)/'extra.safetensors'))
+    extra = load_nest(Path(resume_from_checkpoint)/'extra.safetensors')
+    if hasattr(self.penalty, 'control'): self.penalty.set_state(extra.get('penalty') or {})
+    self.load_checkpoint_state(extra)
 
 @patch
 def is_over(self:FFTrainer, checkpoint):
