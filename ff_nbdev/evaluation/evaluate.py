@@ -156,13 +156,13 @@ def saved_signatures(
 
 def _both(a, b): return Instances(a.tokens, a.ids, np.r_[a.owner, b.owner], [torch.cat(x) for x in zip(a.acts, b.acts)], a.sites)
 
-# %% ../../nbs/evaluation/evaluate.ipynb #b326ef09
-def _tokens(train, tokenizer, rank_from, rank_to, wide_to):
+# %% ../../nbs/evaluation/evaluate.ipynb #e71cb0b7
+def _tokens(train, tokenizer, rank_from, rank_to, wide_to, overlap_to):
     "Ids to be read, and which of them the signatures, the wide signatures and the overlaps are about"
     kinds = int((token_counts(train, len(tokenizer)) > 0).sum()) - len(special_ids(tokenizer))
     ids = frequent_tokens(train, tokenizer, rank_from, max(rank_to, wide_to if wide_to <= kinds else 0)); n = rank_to - rank_from + 1
     every = np.array(list(dict.fromkeys([*ids.tolist(), *pair_ids(tokenizer)])))
-    words = [k for k, w in enumerate(bare_words(tokenizer.convert_ids_to_tokens(every.tolist()))[0]) if len(w) > 1 and w.isalpha()]
+    words = [k for k, w in enumerate(bare_words(tokenizer.convert_ids_to_tokens(every.tolist()))[0]) if len(w) > 1 and w.isalpha() and not overlap_to - rank_from < k < len(ids)]
     return every, np.arange(n), np.arange(len(ids)) if len(ids) > n else None, np.array(words)
 
 # %% ../../nbs/evaluation/evaluate.ipynb #10ee2696
@@ -192,7 +192,7 @@ class _Steps:
     def stop(self):
         if self.name: self.seconds[self.name] = round(time.time() - self.t, 2); self.done += self.plan.get(self.name, 0)
 
-# %% ../../nbs/evaluation/evaluate.ipynb #07ed0296
+# %% ../../nbs/evaluation/evaluate.ipynb #ec762646
 @dataclass(frozen=True)
 class Sizes:
     "How much an evaluation reads, draws and scores"
@@ -204,6 +204,8 @@ class Sizes:
     rank_from:int=51       # Tokens of signatures: first frequency rank (Appendix D: 51)
     rank_to:int=150        # Last rank (Appendix D: 150)
     wide_to:int=300        # Last rank of the second test, in fewer redraws (§3.1.3: 250 tokens); left out where the text has fewer tokens, or with 0
+    overlap_to:int=300     # Last rank of the words whose overlaps are tested, where they are read
+    ablations:int=2        # Signatures once more with the layers zeroed (1), and at their mean (2); 0: neither
     instances_each:int=16  # Averaged for a signature (Appendix D: 16)
     pool:int=20            # Instances read of each token on either side, to be drawn from
     redraws:int=20         # Draws of instances
@@ -270,10 +272,10 @@ def _space(job):
     rows, arrays = _spatial(job.model, job.dose, job.nulls, job.seed); job.arrays |= arrays
     return dict(spatial=rows)
 
-# %% ../../nbs/evaluation/evaluate.ipynb #efa05e42
+# %% ../../nbs/evaluation/evaluate.ipynb #b114b953
 def _activations(job):
     z = job.size; job.step.start('reading')
-    job.ids, job.few, job.many, job.words = _tokens(job.train, job.tokenizer, z.rank_from, z.rank_to, z.wide_to)
+    job.ids, job.few, job.many, job.words = _tokens(job.train, job.tokenizer, z.rank_from, z.rank_to, z.wide_to, z.overlap_to)
     job.known, job.found, lines = job.read(job.ids, z.pool, z.positions, tick=job.step.tick)
     job.step.start('activations')
     return dict(activation_moran=_activation_rows(job.sites, lines, job.tokenizer, job.test, z.positions, job.dose, job.nulls, job.base, job.seed))
@@ -284,11 +286,12 @@ def _signatures(job):
     wide = dict(rank_from=z.rank_from, rank_to=z.wide_to) | job.named(job.known.keep(job.many), job.found.keep(job.many), job.fewer, controls=1) if job.many is not None else None
     return dict(signatures=ranks | job.named(*few, z.redraws), signatures_250=wide, signatures_ablated=_ablated(job), smoothed=_smoothed(job))
 
-# %% ../../nbs/evaluation/evaluate.ipynb #07380153
+# %% ../../nbs/evaluation/evaluate.ipynb #ca8e6860
 def _ablated(job):
-    "Signatures with the outputs of all feed-forward layers zeroed, and at their mean"
+    "Signatures with the outputs of all feed-forward layers zeroed, and at their mean; None without"
+    if not job.size.ablations: return None
     job.step.start('ablated'); out, ids = {}, job.ids[job.few]
-    for how in ('zero', 'mean'):
+    for how in ('zero', 'mean')[:job.size.ablations]:
         with ablate(job.model, how, job.means): a, b, _ = job.read(ids, job.size.instances_each, 2, tick=lambda x: job.step.tick(x/2))
         out[how] = _short(job.named(a, b, job.fewer, controls=1))
     return out

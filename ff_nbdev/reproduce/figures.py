@@ -363,7 +363,7 @@ def overlap_figure(
     said = f"Rand/2let is {t['ratio']:.3f} ({t['ratio_ci'][0]:.3f} to {t['ratio_ci'][1]:.3f})" if t['ratio'] is not None else 'too few words begin alike to say anything of them'
     return Plate('overlap', title, fig, f"In {a} two sets of instances of a token are {s['distance']:.2f} apart ({s['ci'][0]:.2f} to {s['ci'][1]:.2f}), two tokens of like frequency {s['other_token']:.2f}; {said}; grey strips are the ratio with shuffled letters.")
 
-# %% ../../nbs/reproduce/figures.ipynb #f54476dc
+# %% ../../nbs/reproduce/figures.ipynb #f024d667
 def pathway_figure(
     run:Run,        # With saved signatures
     tokens:int=4,   # How many, words first
@@ -371,8 +371,7 @@ def pathway_figure(
     "Places and powers of some tokens through the layers"
     signs = saved_signatures(run.arrays); words = [s for s in signs if len(s.token.lstrip('▁Ġ')) > 2 and s.token.lstrip('▁Ġ').isalpha()] or signs
     title = f'{_list([s.token.lstrip("▁Ġ") for s in words[:tokens]])} through the layers of {run.arm}'
-    with _draw(size=(6.4, 1.2 + .3*len(words[0].sites))) as (fig, ax): pathway_plot(words[:tokens], ax=ax); ax.set_title('')
-    fig.suptitle(title)
+    with _draw(size=(6.4, 1.7 + .34*len(words[0].sites))) as (fig, ax): pathway_plot(words[:tokens], ax=ax); ax.set_title(title)
     return Plate('pathways', title, fig, f'Each mark is a hub: its place among the hidden units from left to right, its layer from top to bottom, its power as area; filled are positive, hollow negative ones, and lines join the strongest of one sign. Read from {len(signs)} tokens.')
 
 # %% ../../nbs/reproduce/figures.ipynb #3ffa230b

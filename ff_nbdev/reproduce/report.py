@@ -4,9 +4,10 @@
 __all__ = ['SMALL', 'MARGIN', 'PAPER', 'FORGIVENESS', 'OVERLAP', 'SECOND', 'STYLE', 'SECTIONS', 'say_scale', 'base_numbers',
            'say_base', 'say_price', 'spatial_numbers', 'say_spatial', 'tasks', 'say_signatures', 'compare_thresholds',
            'say_robustness', 'findings', 'table_html', 'base_table', 'score_table', 'made_table', 'spatial_table',
-           'lisa_table', 'activation_table', 'match_table', 'signature_table', 'error_table', 'robustness_table',
-           'last_table', 'bleu_table', 'overlap_rows', 'between_rows', 'second_order_rows', 'named_rows',
-           'control_rows', 'rates_rows', 'agreement_rows', 'page', 'verdicts', 'claim_table', 'write_report']
+           'lisa_table', 'activation_table', 'match_table', 'signature_table', 'wide_table', 'error_table',
+           'robustness_table', 'last_table', 'bleu_table', 'overlap_rows', 'between_rows', 'second_order_rows',
+           'named_rows', 'control_rows', 'rates_rows', 'agreement_rows', 'page', 'verdicts', 'claim_table',
+           'write_report']
 
 # %% ../../nbs/reproduce/report.ipynb #6d1c64ea
 import html
@@ -295,21 +296,28 @@ def match_table(
         return {'arm': a, "1-D Moran's I wanted": m['target'], 'reached': m['reached'], 'within': f"± {m['tolerance']:.3g}", 'matched': m['within'] and not m.get('at_limit', False), 'strength at the end': f"{m['strength']:.3g}" + (' (its limit)' if m.get('at_limit') else ''), 'price: CE over base_continued': '–' if p is None else f'{pct(p.relative, 1, True)} ({pct(p.relative_lo, 1, True)} to {pct(p.relative_hi, 1, True)})'}
     return [row(a, r.train['match']) for a, r in runs.items() if r.train and r.train.get('match')]
 
-# %% ../../nbs/reproduce/report.ipynb #ef0abaa5
+# %% ../../nbs/reproduce/report.ipynb #f24260de
 def signature_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
-    "Signatures with their controls"
+    "Signatures with their floors and controls"
+    rows, share = [], lambda x, k, name='accuracy': None if not x or not x.get(k) or x[k].get(name) is None else pct(x[k][name])
+    for a, r in runs.items():
+        e, s = r.evaluation, r.evaluation['signatures']; ablated = e.get('signatures_ablated') or {}
+        for i, k in enumerate(tasks(r)):
+            rows.append({'arm': a, 'task': k, 'right (95 % interval)': _ci(s[k]['accuracy'], *s[k]['ci']), 'chance': pct(s['chance'], 1), 'labels shuffled': share(s, k, 'shuffled_labels'), 'permuted differently': share(s, k, 'permuted_differently'), 'permuted alike': share(s, k, 'permuted_alike'), 'nearest cosine': share(s, k, 'cosine'),
+                'FFNs zeroed': share(ablated.get('zero'), k), 'FFNs at mean': share(ablated.get('mean'), k), 'base, smoothed': share(e.get('smoothed'), k), 'encoder only': share(s, k, 'encoder'), 'decoder only': share(s, k, 'decoder'), 'paper': _paper('signatures', a, i) if i < 2 else '–'})
+    return rows
+
+def wide_table(
+    runs:Runs, # Any arms
+)->list[dict]: # Rows
+    "The same with the tokens of ranks 51 to 300"
     rows = []
     for a, r in runs.items():
-        s = r.evaluation['signatures']
-        for i, k in enumerate(tasks(r)):
-            t = s[k]; p = lambda name: None if t.get(name) is None else pct(t[name])
-            rows.append({'arm': a, 'task': k, 'tokens': s['n_tokens'], 'right (95 % interval)': _ci(t['accuracy'], *t['ci']), 'chance': pct(s['chance'], 1), 'nearest cosine': p('cosine'), 'labels shuffled': p('shuffled_labels'), 'permuted differently': p('permuted_differently'), 'permuted alike': p('permuted_alike'), 'encoder only': p('encoder'), 'decoder only': p('decoder'), 'paper': _paper('signatures', a, i) if i < 2 else '–'})
-        ablated = r.evaluation.get('signatures_ablated') or {}
-        for name, x in (('FFNs zeroed', ablated.get('zero')), ('FFNs at their mean', ablated.get('mean')), ('ranks 51 to 300', r.evaluation.get('signatures_250')), ("base, smoothed to this arm's Moran's I", r.evaluation.get('smoothed'))):
-            for k in [k for k in x or {} if ':' in k]: rows.append({'arm': a, 'task': f'{k}, {name}', 'tokens': x['n_tokens'], 'right (95 % interval)': _ci(x[k]['accuracy'], *x[k]['ci']), 'chance': pct(x['chance'], 1), 'nearest cosine': pct(x[k]['cosine']), 'paper': '82.8 %' if x is r.evaluation.get('signatures_250') and k == '16:16' and a == 'full_stack' else '–'})
-    return _full(rows)
+        x = r.evaluation.get('signatures_250') or {}
+        for k in [k for k in x if ':' in k]: rows.append({'arm': a, 'task': k, 'tokens': x['n_tokens'], 'right (95 % interval)': _ci(x[k]['accuracy'], *x[k]['ci']), 'chance': pct(x['chance'], 1), 'nearest cosine': pct(x[k]['cosine']), 'paper': '82.8 %' if k == '16:16' and a == 'full_stack' else '–'})
+    return rows
 
 # %% ../../nbs/reproduce/report.ipynb #f7a43b89
 def error_table(
@@ -453,7 +461,7 @@ def agreement_rows(
         if g: rows.append(row)
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #516a1124
+# %% ../../nbs/reproduce/report.ipynb #64af81e4
 STYLE = '''
 :root{color-scheme:light dark;--bg:#fdfdfc;--ink:#1b1c1e;--soft:#5b5e63;--grid:#d9dadc;--panel:#f4f4f2;--mark:#0a63a8;--warn:#fff4dc;--edge:#d9a400}
 @media (prefers-color-scheme:dark){:root{--bg:#16181b;--ink:#e4e5e7;--soft:#a2a6ac;--grid:#3a3d42;--panel:#1e2125;--mark:#7cb8ea;--warn:#33290f;--edge:#a77e00}}
@@ -472,7 +480,7 @@ SECTIONS = [ # anchor, title, sentence, tables, figures
     ('arms', 'The arms, and their price', 'Every row says what it was made with. The price is the cross-entropy over base_continued, which saw the same sentences without the method; its interval comes from the same held-out windows, resampled in pairs.', [('Scores', score_table), ('Made with', made_table)], ['price', 'training']),
     ('space', 'Clustering, beside what the same dose does to noise', "Mean over the sites. Pulses smooth anything: the null columns give white noise of the same shape after the same dose, and only what lies above it can be learned structure. RCI and LCPS have no public definition; ours are on the site. The paper's numbers [Table 5] are those of W_o, at a dose of its own that it does not state.",
         [('Weights', spatial_table), ("Weights, cell by cell (local Moran's I)", lisa_table), ('Activations (1-D, along the hidden index)', activation_table), ("Rivals, trained to the Moran's I of full_stack's activations", match_table)], ['weights', 'lisa', 'moran', 'correlogram', 'bands']),
-    ('signatures', 'Naming tokens by their places', 'Accuracy of the nearest signature, in other text. Intervals resample tokens and draws of instances. base_reordered is the base with its hidden units sorted and its function unchanged: geography that costs nothing. Nearest cosine uses the raw activations and no geography. With the same permutation on both sides places still name tokens, where no neighbourhood is left: what it keeps is not geography. FFNs zeroed: the layers add nothing to the model, and are still read. Paper: [Table 3]; half of its errors were close.', [('', signature_table), ('What the errors are', error_table)], ['signatures']),
+    ('signatures', 'Naming tokens by their places', 'Accuracy of the nearest signature, in other text. Intervals resample tokens and draws of instances. base_reordered is the base with its hidden units sorted and its function unchanged: geography that costs nothing. Nearest cosine uses the raw activations and no geography. With the same permutation on both sides places still name tokens, where no neighbourhood is left: what it keeps is not geography. FFNs zeroed or at their mean: the layers add nothing to the model, and are still read. Base, smoothed: the base with its activations blurred to this arm\'s Moran\'s I. Paper: [Table 3]; half of its errors were close.', [('', signature_table), ('Ranks 51 to 300', wide_table), ('What the errors are', error_table)], ['signatures']),
     ('overlap', 'Where tokens lie, and what lies together', 'Overlap distance of the 3 % strongest units of each sign: 0 is the same, 1 nothing in common. Two sets of instances of the same token are the diagonal of [Table 1]; arms against each other are compared on the same instances, so they lie closer than the diagonal and only the difference beyond it counts (claim C22). Second-order likeness asks whether the pairs of words that overlap in one model overlap in another: it needs no common units, so it also compares mT5 with RWKV; its null exchanges words of like frequency and marker. Rand/2let over 1 means that words with the same first two letters lie nearer than others [Table 2]; pairs are matched on frequency, marker and length, and pairs of one word are left out. Intervals resample tokens.',
         [('Within a model', overlap_rows), ('Between arms', between_rows), ('Second-order likeness of arms', second_order_rows), ('Named pairs [Table 6]; – where a word is no token here', named_rows)], ['overlap']),
     ('bits', 'Signatures and an autoencoder at equal bits', 'The hidden activation of every site is replaced by what a code keeps of it: hubs with their powers, a top-k autoencoder fitted to the same activations, the largest units, principal components; and two controls, the places of another token and a map with its units permuted. Loss recovered: 1 is the model itself, 0 its feed-forward layers at their mean (or zeroed). Numbers kept is the dictionary, which bits a token do not count. Intervals resample windows, and tokens and draws of instances.', [('', rates_rows)], ['rates']),
