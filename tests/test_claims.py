@@ -43,10 +43,11 @@ def test_seeds_are_joined_by_students_t():
     v = [.1, .13, .18]; e = C.over_seeds([C.Effect(x, x - 1, x + 1) for x in v])
     lo, hi = stats.t.interval(.95, 2, np.mean(v), stats.sem(v)); assert (e.lo, e.hi, e.seeds, e.resampled) == (pytest.approx(lo), pytest.approx(hi), 3, 'seeds')
 
-def test_bootstrap_of_a_mean_is_that_of_scipy():
-    v = np.random.default_rng(0).normal(size=40); m, lo, hi = C.resampled_mean(v, 9999)
-    want = stats.bootstrap((v,), np.mean, method='percentile', rng=np.random.default_rng(1)).confidence_interval
-    assert m == pytest.approx(v.mean()) and lo == pytest.approx(want.low, abs=.02) and hi == pytest.approx(want.high, abs=.02)
+def test_interval_over_layers_is_students_and_holds_its_level():
+    v = np.random.default_rng(0).normal(size=5); m, lo, hi = C.mean_of_layers(v); want = stats.ttest_1samp(v, 0).confidence_interval(.95)
+    assert (m, lo, hi) == pytest.approx((v.mean(), want.low, want.high)) and C.mean_of_layers([1.])[1:] == (-math.inf, math.inf)
+    wide = C.mean_of_layers(v, .5); assert wide[2] - wide[0] == pytest.approx(stats.t.ppf(.975, 4)*math.hypot(v.std(ddof=1)/5**.5, .5))
+    rng = np.random.default_rng(1); missed = np.mean([not (a := C.mean_of_layers(x))[1] <= 0 <= a[2] for x in rng.normal(size=(1000, 4))]); assert missed < .075
 
 def test_open_ended_seeds_are_covered_not_averaged():
     e = C.over_seeds([C.Effect(math.inf, 2., math.inf), C.Effect(1., .5, 1.5), C.Effect(1., .6, 1.5)])

@@ -53,7 +53,7 @@ def test_price_sentence(interval, words): assert words in R.say_price(priced(*in
     (dict(floors__zero__ce=4.1), 'do too little'), (dict(floors__mean__ce=4.1), 'do too little')])
 def test_base_sentence(runs, change, words): assert words in R.say_base(changed(runs, 'base', **change)['base'])
 
-@pytest.mark.parametrize('effects,words', [(dict(), 'smoothing alone explains'), (dict(moran=.1), '12 of 12 matrices lie above'), (dict(moran=.1, line=.2), 'above it in 4 of 4 layers'), (dict(moran=-.1), '0 of 12 matrices')])
+@pytest.mark.parametrize('effects,words', [(dict(), 'no clustering beyond smoothing is shown'), (dict(moran=.1), '12 of 12 matrices lie above'), (dict(moran=.1, line=.2), 'above it in 4 of 4 layers'), (dict(moran=-.1), '0 of 12 matrices')])
 def test_spatial_sentence(tmp_path, effects, words):
     runs = load_runs(example_runs(tmp_path/'quick', ['base', 'full_stack'], **effects))
     assert words in R.say_spatial(R.spatial_numbers(runs['full_stack']), 'full_stack')
@@ -63,7 +63,7 @@ def test_spatial_sentence_without_null(runs):
     assert 'says nothing' in R.say_spatial(R.spatial_numbers(bare['full_stack']), 'full_stack') and not any('C3' in k for k in R.verdicts(bare))
 
 @pytest.mark.parametrize('effects,words', [(dict(sixteen=.8), 'the arm is better'), (dict(sixteen=.2), 'no difference is shown'), (dict(sixteen=.1), 'the arm is worse'), (dict(sixteen=.02), 'not shown to be above chance'),
-    (dict(sixteen=.9), 'Fuzzy recall improves it'), (dict(sixteen=.7), 'no difference that can be seen'), (dict(sixteen=.5), 'Fuzzy recall makes it worse'), (dict(sixteen=.5), 'as many or more'), (dict(sixteen=.6), 'names 55 %.')])
+    (dict(sixteen=.9), 'Fuzzy recall improves it'), (dict(sixteen=.7), 'no difference that can be seen'), (dict(sixteen=.5), 'Fuzzy recall makes it worse'), (dict(sixteen=.5), 'as many or more'), (dict(sixteen=.6), 'names 55 %;')])
 def test_signature_sentence(tmp_path, effects, words): assert words in R.say_signatures(load_runs(example_runs(tmp_path/'quick', **effects)), 'full_stack')
 
 @pytest.mark.parametrize('effects,words', [(dict(half=3.4), 'base_continued 1.6 (1.4 to 1.8): the arm stands more'), (dict(half=1.6), 'base_continued 1.6 (1.4 to 1.8): no difference is shown'), (dict(half=1.), 'the arm stands less'), (dict(ffn=.05), 'not measurable')])

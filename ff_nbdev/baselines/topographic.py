@@ -273,11 +273,11 @@ def update(self:MoranController,
     self.history.append((step, m, self.aim(step/total), self.strength))
     return self.strength
 
-# %% ../../nbs/baselines/topographic.ipynb #c7ebad08
+# %% ../../nbs/baselines/topographic.ipynb #2ed7fdb5
 @patch
 def record(self:MoranController)->dict: # target, reached, within, at_limit, tolerance, history
     "What is saved: did it get there?"
-    return dict(target=self.target, reached=self.moran, within=abs(self.moran - self.target) <= self.tolerance, at_limit=self.strength in self.limits, tolerance=self.tolerance, strength=self.strength, looks=self.looks, ramp=self.ramp, limits=list(self.limits), history=[list(h) for h in self.history])
+    return dict(target=self.target, reached=self.moran, within=abs(self.moran - self.target) <= self.tolerance, at_limit=sum(h[3] in self.limits for h in self.history)/max(len(self.history), 1), tolerance=self.tolerance, strength=self.strength, looks=self.looks, ramp=self.ramp, limits=list(self.limits), history=[list(h) for h in self.history])
 
 # %% ../../nbs/baselines/topographic.ipynb #b547a1f4
 class LineMoran:

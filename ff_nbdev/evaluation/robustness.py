@@ -317,7 +317,7 @@ def span_bleu(
                 with perturbed(model, kind, x, b['index'], seed=seed, draws=d): write((kind, x), b, room)
     return _bleu_table(texts, metric, draws, seed)
 
-# %% ../../nbs/evaluation/robustness.ipynb #1a11c42a
+# %% ../../nbs/evaluation/robustness.ipynb #59782103
 def _bleu_table(texts, metric, draws, seed):
     "Scores, their intervals over windows, and the thresholds half way to the better floor"
     truth, n = texts.pop('truth'), len(texts['clean']); pick = np.random.default_rng(seed).integers(n, size=(draws, n))
@@ -328,7 +328,7 @@ def _bleu_table(texts, metric, draws, seed):
         return metric.compute_bleu(c[:4].tolist(), c[4:].tolist(), int(l[0]), int(l[1]), smooth_method=metric.smooth_method).score
     one = lambda k: dict(bleu=score(k), ci=_interval([score(k, w) for w in pick]))
     out = dict(clean=one('clean'), floor_zero=one('zero'), floor_mean=one('mean') if 'mean' in texts else None, windows=n, resampled='windows', threshold={})
-    floor = max(f['bleu'] for f in (out['floor_zero'], out['floor_mean']) if f); out['measurable'] = out['clean']['ci'][0] > floor
+    floor = max(f['bleu'] for f in (out['floor_zero'], out['floor_mean']) if f); out['measurable'] = bool(out['clean']['bleu'] - floor >= 10)      # ten points, as for accuracy
     for kind in dict.fromkeys(k[0] for k in texts if isinstance(k, tuple)):
         xs = [k[1] for k in texts if isinstance(k, tuple) and k[0] == kind]; rows = [one((kind, x)) for x in xs]
         out[kind] = [{'b' if kind == 'blur' else 'x': x, 'bleu': r['bleu'], 'lo': r['ci'][0], 'hi': r['ci'][1]} for x, r in zip(xs, rows)]

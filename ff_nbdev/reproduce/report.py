@@ -24,8 +24,10 @@ from .claims import answer, difference, say, verdict, within
 from .figures import GROUPS, Plate, _list, _slices, above_null, all_figures, lisa_shares, main_arm, pct
 from .results import Run, Runs, kinds_of, load_runs, price, save_json
 
-# %% ../../nbs/reproduce/report.ipynb #0a5aeaa4
+# %% ../../nbs/reproduce/report.ipynb #3ad85950
 SMALL = ('quick', 'smoke', 'synthetic')
+
+def _seed(run): return (run.train or {}).get('seed', run.evaluation.get('seed'))
 
 def say_scale(
     runs:Runs, # Any arms
@@ -33,7 +35,7 @@ def say_scale(
     "At which scale the numbers were made, and what that means"
     run = runs[main_arm(runs) or next(iter(runs))]; e, t = run.evaluation, run.train or {}
     if e.get('scale') == 'synthetic': return 'These numbers are invented: they show the form of a report and say nothing about any model.'
-    seeds = len({r.evaluation.get('seed') for r in runs.values()}); size = e.get('parameters')
+    seeds = len({_seed(r) for r in runs.values() if r.trained} or {0}); size = e.get('parameters')
     what = f"{e.get('name') or next((r.evaluation['model'] for a, r in runs.items() if a == 'base'), e['model'])}" + (f" ({size/1e6:.1f} M parameters)" if size else '') + f", {'one seed' if seeds == 1 else f'{seeds} seeds'}, {t.get('sentences', 0):,} sentences of {t.get('corpus', e.get('corpus'))}" + (f" ({t['tokens']/1e6:.1f} M tokens)" if t.get('tokens') else '')
     return f"Smoke scale: {what}; this shows that the machinery works and is no evidence for or against the paper." if e.get('scale') in SMALL else f"Scale {e.get('scale')}: {what}."
 
@@ -58,7 +60,7 @@ def say_base(
     why = 'its feed-forward layers do too little for robustness and geography to mean much' if min(b['zero'], b['mean']) < .5 else 'it has learned too little (at least 25 % were asked for)'
     return f'The base falls short of its test: {facts}; {why}.'
 
-# %% ../../nbs/reproduce/report.ipynb #53e299bb
+# %% ../../nbs/reproduce/report.ipynb #504a56f8
 MARGIN = .01
 
 def say_price(
@@ -71,7 +73,7 @@ def say_price(
     "The price in cross-entropy, by the margin rule; continued training itself may have cost something, so the base stands beside it"
     numbers = f"{pct(p['relative'], 1, True)} cross-entropy against base_continued (95 % interval {pct(p['relative_lo'], 1, True)} to {pct(p['relative_hi'], 1, True)}) at a dose of {dose:.3g}"
     v = within(p['relative_lo'], p['relative_hi'], margin)
-    tail = f" Against the untrained base it is {pct(base['relative'], 1, True)} ({pct(base['relative_lo'], 1, True)} to {pct(base['relative_hi'], 1, True)})." if base else ''
+    tail = f" Against the base before the retrofit it is {pct(base['relative'], 1, True)} ({pct(base['relative_lo'], 1, True)} to {pct(base['relative_hi'], 1, True)})." if base else ''
     if p['relative_hi'] < 0: return f'Price: none; {arm} has {numbers}.{tail}'
     return f"Price: {arm} costs {numbers}, " + dict(holds=f'within the {pct(margin)} margin.', fails=f'more than the {pct(margin)} margin: it is not free.', undecided=f'and whether that is within the {pct(margin)} margin is undecided.')[v] + tail
 
@@ -85,7 +87,7 @@ def spatial_numbers(
     return dict(above=sum(map(above_null, s)), of=len(s), moran=mean([r['moran_queen'] for r in s]), null=mean([r['null_queen'] for r in s]), line=mean([r['mean'] for r in a]), line_null=mean([max(r['null_diffused'], r.get('null_noise_diffused') or -1) for r in a]),
                 line_above=sum(r['mean'] - 2*r['sd']/max(r.get('n') or 1, 1)**.5 > max(r['null_diffused'], r.get('null_noise_diffused') or -1) for r in a), line_of=len(a))
 
-# %% ../../nbs/reproduce/report.ipynb #8965135d
+# %% ../../nbs/reproduce/report.ipynb #fc212591
 def say_spatial(
     n:dict,  # From `spatial_numbers`
     arm:str, # Its name
@@ -93,7 +95,7 @@ def say_spatial(
     "Clustering beyond what the same dose does to noise, or not"
     if not n['of']: return f'Clustering of {arm} has no matched-dose null beside it, so it says nothing.'
     facts = f"Moran's I of {arm}'s weights is {n['moran']:.3f} on average, and the same dose takes white noise to {n['null']:.3f}"
-    weights = f"{facts}: {n['above']} of {n['of']} matrices lie above that, so smoothing alone explains the clustering" if n['above'] <= n['of']/2 else f"{facts}: {n['above']} of {n['of']} matrices lie above that"
+    weights = f"{facts}: {n['above']} of {n['of']} matrices lie above that, so no clustering beyond smoothing is shown" if n['above'] <= n['of']/2 else f"{facts}: {n['above']} of {n['of']} matrices lie above that"
     if not n['line_of']: return weights + '.'
     more = n['line_above'] > n['line_of']/2
     return weights + f"; activations (1-D) have {n['line']:.3f} against {n['line_null']:.3f} for the higher of their nulls (base or noise, pulsed and not trained), " + (f"above it in {n['line_above']} of {n['line_of']} layers." if more else f"not above it in most layers ({n['line_above']} of {n['line_of']}).")
@@ -109,7 +111,7 @@ def tasks(
     "The signature tasks of an evaluation"
     return [k for k in run.evaluation['signatures'] if ':' in k]
 
-# %% ../../nbs/reproduce/report.ipynb #143d5b24
+# %% ../../nbs/reproduce/report.ipynb #51bf68b0
 def say_signatures(
     runs:Runs, # With full_stack, and base_reordered for the control
     arm:str,   # The arm in question
@@ -124,6 +126,8 @@ def say_signatures(
         out += f'; {other}, {note}, {say(free)}: ' + dict(holds='the arm is better', fails='the arm is worse', undecided='no difference is shown')[v]
     cos = s[task].get('cosine')
     if cos is not None: out += f", and the nearest cosine on raw activations names {pct(cos)}{'' if cos < me[0] else ', as many or more'}"
+    alike = s[task].get('permuted_alike')
+    if alike is not None: out += f"; with its units permuted, the same way on both sides, it names {pct(alike)}{'' if alike < me[1] else ', so what names them is no neighbourhood'}"
     if 'no_fzr' in runs and arm != 'no_fzr':
         old = _signature(runs['no_fzr'], task); v = verdict(*difference(me, old)[1:])
         out += '. Fuzzy recall ' + dict(holds=f'improves it from {say(old)} in no_fzr', fails=f'makes it worse than {say(old)} in no_fzr', undecided=f'makes no difference that can be seen (no_fzr {say(old)})')[v]
@@ -174,7 +178,7 @@ def findings(
     if 'base_continued' in runs: out.append(say_price(price(runs[arm], runs['base_continued']), arm, runs[arm].dose, base=price(runs[arm], runs[base]) if base != arm else None))
     return out + [say_spatial(spatial_numbers(runs[arm]), arm), say_signatures(runs, arm), say_robustness(runs, arm)]
 
-# %% ../../nbs/reproduce/report.ipynb #9bbeb15b
+# %% ../../nbs/reproduce/report.ipynb #ab4507b9
 PAPER = {
     'spatial': {'base': dict(moran_2d=-.0011, moran_1d=-.0047, rci_2d=.0130, rci_1d=.0625), 'no_fzr': dict(moran_2d=.9449, moran_1d=.9289, rci_2d=.3925, rci_1d=.4023), 'full_stack': dict(moran_2d=.9613, moran_1d=.9627, rci_2d=.3629, rci_1d=.4590)}, # Table 5
     'signatures': {'base': (.01, .01), 'no_fzr': (.33, .82), 'full_stack': (.49, .92)},                                                                                 # Table 3, 16:1 and 16:16
@@ -182,9 +186,13 @@ PAPER = {
 
 FORGIVENESS = {'two_letter': "two-letter (half credit for the same first two letters, the paper's TLF)", 'conceptual': "conceptual (ten alternatives a token from a teacher that read this text, 30 to 60 % forgiven)", 'none': 'none'}
 
-def _paper(table, arm, key):
+def _own(run):
+    "The full name of an arm: in a report on RWKV alone `rwkv_tlf` goes by `tlf`, and the paper's tlf is mT5"
+    return run.evaluation.get('arm') or run.arm
+
+def _paper(table, run, key):
     "The paper's number, or a dash"
-    x = PAPER[table].get(arm.removeprefix('rwkv_') if not arm.startswith('rwkv_') else '', None)
+    x = PAPER[table].get(_own(run))
     if x is None: return '–'
     v = x[key]
     return pct(v) if table == 'signatures' else f'{v:g}' if table == 'robustness' else f'{v:.3f}'.replace('-', '−')
@@ -250,7 +258,7 @@ def made_table(
     number = lambda v: None if v is None or v != v else int(v)
     return [{'arm': t.arm, 'dose Σp': f'{t.dose:.3g}', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
 
-# %% ../../nbs/reproduce/report.ipynb #556ee0ba
+# %% ../../nbs/reproduce/report.ipynb #2c3116fd
 def spatial_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
@@ -259,8 +267,8 @@ def spatial_table(
     for a, r in runs.items():
         for role in dict.fromkeys(s['role'] for s in r.evaluation['spatial']):
             s = [x for x in r.evaluation['spatial'] if x['role'] == role]; m = lambda k: _mean([x.get(k) for x in s])
-            rows.append({'arm': a, 'matrix': role, "Moran's I (queen)": m('moran_queen'), 'null': m('null_queen'), 'above null': f'{sum(map(above_null, s))} of {len(s)}' if m('null_queen') is not None else '–', 'rook': m('moran_rook'), 'null ': m('null_rook'), 'shuffled': m('shuffled_queen'), 'RCI': m('rci'), 'LCPS': m('lcps'),
-                         'effective rank': None if m('effective_rank') is None else f"{m('effective_rank'):.0f}", 'of the null': None if m('null_rank') is None else f"{m('null_rank'):.0f}", "paper: Moran's I": _paper('spatial', a, 'moran_2d') if role == 'down' else '–', 'paper: RCI': _paper('spatial', a, 'rci_2d') if role == 'down' else '–'})
+            rows.append({'arm': a, 'matrix': role, "Moran's I (queen)": m('moran_queen'), 'null': m('null_queen'), 'above null': f'{sum(map(above_null, s))} of {len(s)}' if m('null_queen') is not None else '–', 'rook': m('moran_rook'), 'null ': m('null_rook'), 'shuffled': m('shuffled_queen'), 'RCI': m('rci'), 'null  ': m('null_rci'), 'LCPS': m('lcps'),
+                         'effective rank': None if m('effective_rank') is None else f"{m('effective_rank'):.0f}", 'of the null': None if m('null_rank') is None else f"{m('null_rank'):.0f}", "paper: Moran's I": _paper('spatial', r, 'moran_2d') if role == 'down' else '–', 'paper: RCI': _paper('spatial', r, 'rci_2d') if role == 'down' else '–'})
     return rows
 
 # %% ../../nbs/reproduce/report.ipynb #e1ca5559
@@ -277,15 +285,15 @@ def lisa_table(
 
 def _unlike(shares): return _mean([x[GROUPS[1]] + x[GROUPS[3]] for x in shares])
 
-# %% ../../nbs/reproduce/report.ipynb #bc65b534
+# %% ../../nbs/reproduce/report.ipynb #70fac552
 def activation_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
     "Clustering of activations, mean over the sites, with its nulls"
-    return [{'arm': a, "1-D Moran's I": _mean([x['mean'] for x in v]), 'sd over tokens': _mean([x['sd'] for x in v]), 'null: base, pulsed': _mean([x.get('null_diffused') for x in v]), 'null: noise, pulsed': _mean([x.get('null_noise_diffused') for x in v]), 'tokens': v[0].get('n'), 'paper': _paper('spatial', a, 'moran_1d')}
+    return [{'arm': a, "1-D Moran's I": _mean([x['mean'] for x in v]), 'sd over tokens': _mean([x['sd'] for x in v]), 'shuffled': _mean([x.get('shuffled') for x in v]), 'RCI': _mean([x.get('rci') for x in v]), 'LCPS': _mean([x.get('lcps') for x in v]), 'null: base, pulsed': _mean([x.get('null_diffused') for x in v]), 'null: noise, pulsed': _mean([x.get('null_noise_diffused') for x in v]), 'tokens': v[0].get('n'), "paper: Moran's I": _paper('spatial', r, 'moran_1d'), 'paper: RCI': _paper('spatial', r, 'rci_1d')}
             for a, r in runs.items() if (v := r.evaluation.get('activation_moran'))]
 
-# %% ../../nbs/reproduce/report.ipynb #ecd61dee
+# %% ../../nbs/reproduce/report.ipynb #b511a406
 def match_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows; none without a rival
@@ -293,10 +301,12 @@ def match_table(
     prices = {r.arm: r for r in runs.prices().itertuples()} if 'base_continued' in runs else {}
     def row(a, m):
         p = prices.get(a)
-        return {'arm': a, "1-D Moran's I wanted": m['target'], 'reached': m['reached'], 'within': f"± {m['tolerance']:.3g}", 'matched': m['within'] and not m.get('at_limit', False), 'strength at the end': f"{m['strength']:.3g}" + (' (its limit)' if m.get('at_limit') else ''), 'price: CE over base_continued': '–' if p is None else f'{pct(p.relative, 1, True)} ({pct(p.relative_lo, 1, True)} to {pct(p.relative_hi, 1, True)})'}
+        return {'arm': a, "1-D Moran's I wanted": m['target'], 'reached': m['reached'], 'within': f"± {m['tolerance']:.3g}", 'strength at the end': f"{m['strength']:.3g}", 'looks at its limit': pct(_stuck(m)), 'matched': m['within'] and _stuck(m) <= .25, 'price: CE over base_continued': '–' if p is None else f'{pct(p.relative, 1, True)} ({pct(p.relative_lo, 1, True)} to {pct(p.relative_hi, 1, True)})'}
     return [row(a, r.train['match']) for a, r in runs.items() if r.train and r.train.get('match')]
 
-# %% ../../nbs/reproduce/report.ipynb #f24260de
+def _stuck(m): return sum(h[3] in m['limits'] for h in m['history'])/len(m['history'])
+
+# %% ../../nbs/reproduce/report.ipynb #9148c015
 def signature_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
@@ -306,7 +316,7 @@ def signature_table(
         e, s = r.evaluation, r.evaluation['signatures']; ablated = e.get('signatures_ablated') or {}
         for i, k in enumerate(tasks(r)):
             rows.append({'arm': a, 'task': k, 'right (95 % interval)': _ci(s[k]['accuracy'], *s[k]['ci']), 'chance': pct(s['chance'], 1), 'labels shuffled': share(s, k, 'shuffled_labels'), 'permuted differently': share(s, k, 'permuted_differently'), 'permuted alike': share(s, k, 'permuted_alike'), 'nearest cosine': share(s, k, 'cosine'),
-                'FFNs zeroed': share(ablated.get('zero'), k), 'FFNs at mean': share(ablated.get('mean'), k), 'base, smoothed': share(e.get('smoothed'), k), 'encoder only': share(s, k, 'encoder'), 'decoder only': share(s, k, 'decoder'), 'paper': _paper('signatures', a, i) if i < 2 else '–'})
+                'FFNs zeroed': share(ablated.get('zero'), k), 'FFNs at mean': share(ablated.get('mean'), k), 'base, smoothed': share(e.get('smoothed'), k), 'encoder only': share(s, k, 'encoder'), 'decoder only': share(s, k, 'decoder'), 'paper': _paper('signatures', r, i) if i < 2 else '–'})
     return rows
 
 def wide_table(
@@ -316,10 +326,10 @@ def wide_table(
     rows = []
     for a, r in runs.items():
         x = r.evaluation.get('signatures_250') or {}
-        for k in [k for k in x if ':' in k]: rows.append({'arm': a, 'task': k, 'tokens': x['n_tokens'], 'right (95 % interval)': _ci(x[k]['accuracy'], *x[k]['ci']), 'chance': pct(x['chance'], 1), 'nearest cosine': pct(x[k]['cosine']), 'paper': '82.8 %' if k == '16:16' and a == 'full_stack' else '–'})
+        for k in [k for k in x if ':' in k]: rows.append({'arm': a, 'task': k, 'tokens': x['n_tokens'], 'right (95 % interval)': _ci(x[k]['accuracy'], *x[k]['ci']), 'chance': pct(x['chance'], 1), 'nearest cosine': pct(x[k]['cosine']), 'paper': '82.8 %' if k == '16:16' and _own(r) == 'full_stack' else '–'})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #f7a43b89
+# %% ../../nbs/reproduce/report.ipynb #19e04982
 def error_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
@@ -329,10 +339,10 @@ def error_table(
         for k in tasks(r):
             t = r.evaluation['signatures'][k]
             if t.get('close_error_share') is None: continue
-            rows.append({'arm': a, 'task': k, 'errors': t.get('errors'), 'close ones (95 % interval)': _ci(t['close_error_share'], *t['close_error_ci'], 1) if t.get('close_error_ci') else pct(t['close_error_share'], 1), 'by chance': pct(t['close_by_chance'], 1), 'close ones nearer than others': '–' if t.get('close_errors_nearer') is None else f"{t['close_errors_nearer']:.2f}", 'most frequent answer': t.get('most_frequent_prediction'), 'its share': None if t.get('most_frequent_share') is None else pct(t['most_frequent_share'], 1)})
+            rows.append({'arm': a, 'task': k, 'errors in all draws': t.get('errors'), 'close ones (95 % interval)': _ci(t['close_error_share'], *t['close_error_ci'], 1) if t.get('close_error_ci') else pct(t['close_error_share'], 1), 'by chance': pct(t['close_by_chance'], 1), 'close ones nearer than others': '–' if t.get('close_errors_nearer') is None else f"{t['close_errors_nearer']:.2f}", 'most frequent answer': t.get('most_frequent_prediction'), 'its share of all answers': None if t.get('most_frequent_share') is None else pct(t['most_frequent_share'], 1)})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #9473f3cd
+# %% ../../nbs/reproduce/report.ipynb #9f982692
 def robustness_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
@@ -340,8 +350,8 @@ def robustness_table(
     rows = []
     for a, r in runs.items():
         v = r.evaluation['robustness']; say = lambda k: say_threshold(v['threshold'][k], v['measurable']) if k in v['threshold'] else None
-        rows.append({'arm': a, 'undisturbed': pct(v['clean'], 1), 'FFNs zeroed': pct(v['floor_zero'], 1), 'FFNs at mean': None if v.get('floor_mean') is None else pct(v['floor_mean'], 1), 'noise': say('noise'), 'paper': _paper('robustness', a, 'noise'), 'non-hub noise': say('nonhub'), 'paper ': _paper('robustness', a, 'nonhub'),
-                     'blur': say('blur'), 'paper  ': _paper('robustness', a, 'blur'), 'ratio': None if v.get('ratio') is None else f"{v['ratio']:.2f}"})
+        rows.append({'arm': a, 'undisturbed': pct(v['clean'], 1), 'FFNs zeroed': pct(v['floor_zero'], 1), 'FFNs at mean': None if v.get('floor_mean') is None else pct(v['floor_mean'], 1), 'noise': say('noise'), 'paper': _paper('robustness', r, 'noise'), 'non-hub noise': say('nonhub'), 'paper ': _paper('robustness', r, 'nonhub'),
+                     'blur': say('blur'), 'paper  ': _paper('robustness', r, 'blur'), 'ratio': None if v.get('ratio') is None else f"{v['ratio']:.2f}" + (f" ({v['ratio_ci'][0]:.2f} to {v['ratio_ci'][1]:.2f})" if v.get('ratio_ci') and None not in v['ratio_ci'] else ''), 'windows': v.get('windows'), 'tokens': v.get('tokens')})
     return rows
 
 # %% ../../nbs/reproduce/report.ipynb #da8a4bb8
@@ -361,7 +371,7 @@ def bleu_table(
 
 def _bleu(x): return f"{x['bleu']:.1f} ({x['ci'][0]:.1f} to {x['ci'][1]:.1f})"
 
-# %% ../../nbs/reproduce/report.ipynb #b49a5a5e
+# %% ../../nbs/reproduce/report.ipynb #46105611
 OVERLAP = dict(two_letter=dict(full_stack=(.690, .677, .980), tlf_minus_fzr=(.850, .842, .990), tlf=(.807, .914, 1.130), rwkv_tlf=(.567, .728, 1.280)),                  # Table 2: 2let, Rand, Rand/2let
     named={'the & them': dict(full_stack=.315, tlf_minus_fzr=.386, tlf=.374, rwkv_tlf=.234), 'bit & big': dict(full_stack=.364, tlf_minus_fzr=.464, tlf=.433, rwkv_tlf=.333),   # Table 6
            'map & food': dict(full_stack=.420, tlf_minus_fzr=.495, tlf=.584, rwkv_tlf=.553), 'him & her': dict(full_stack=.257, tlf_minus_fzr=.347, tlf=.330, rwkv_tlf=.175)})
@@ -374,9 +384,9 @@ def overlap_rows(
     rows = []
     for a, r in runs.items():
         if not (o := r.evaluation.get('overlap')): continue
-        s, t, paper = o['stability'], o['two_letter'], OVERLAP['two_letter'].get(a)
+        s, t, paper = o['stability'], o['two_letter'], OVERLAP['two_letter'].get(_own(r))
         rows.append({'arm': a, 'same token, other instances': f"{s['distance']:.3f} ({s['ci'][0]:.3f} to {s['ci'][1]:.3f})", 'another token': _f(s['other_token']), 'chance': _f(o['chance']), '2let': _f(t['two_letter']), 'Rand': _f(t['random']), 'Rand/2let': '–' if t['ratio'] is None else f"{t['ratio']:.3f} ({t['ratio_ci'][0]:.3f} to {t['ratio_ci'][1]:.3f})",
-            'letters shuffled': '–' if not t['shuffled'] else f"{t['shuffled']['ci'][0]:.3f} to {t['shuffled']['ci'][1]:.3f}", 'units permuted': '–' if not t['permuted'] else _f(t['permuted']['ratio']), 'pairs': t['pairs_two_letter'], 'paper: Rand/2let': _f(paper[2]) if paper else '–'})
+            'letters shuffled': '–' if not t['shuffled'] else f"{t['shuffled']['ci'][0]:.3f} to {t['shuffled']['ci'][1]:.3f}", 'units permuted': '–' if not t['permuted'] else _f(t['permuted']['ratio']), 'pairs': t['pairs_two_letter'], 'paper: 2let, Rand, ratio': ', '.join(map(_f, paper)) if paper else '–'})
     return rows
 
 # %% ../../nbs/reproduce/report.ipynb #6c8e779e
@@ -407,7 +417,7 @@ def second_order_rows(
         rows.append({'arms': f'{a} and {b}', "Spearman's ρ (95 % interval)": _with(s['rho'], s['ci']), 'words of one kind exchanged': f"{s['matched_null']['ci'][0]:.3f} to {s['matched_null']['ci'][1]:.3f}".replace('-', '−'), 'p': f"{s['matched_null']['p']:.3f}", 'reliability of each': ' and '.join(_f(x) for x in s['reliability']), 'words': s['n_tokens']})
     return _full(rows)
 
-# %% ../../nbs/reproduce/report.ipynb #faf26f5e
+# %% ../../nbs/reproduce/report.ipynb #d6b61f0e
 def named_rows(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
@@ -418,7 +428,7 @@ def named_rows(
     for a, b in pairs:
         name = f"{a.lstrip('▁Ġ')} & {b.lstrip('▁Ġ')}"; find = lambda o: next((x['distance'] for x in o['named'] + o['shown'] if (x['a'], x['b']) == (a, b)), None)
         v = {k: find(o) for k, o in have.items()}
-        rows.append({'pair': name, **{k: _f(x) for k, x in v.items()}, **{f'paper: {k}': _f(x) for k, x in OVERLAP['named'].get(name, {}).items() if k in have}})
+        rows.append({'pair': name, **{k: _f(x) for k, x in v.items()}, **{f'paper: {k}': _f(x) for k in have if (x := OVERLAP['named'].get(name, {}).get(_own(runs[k])))}})
     return _full(rows)
 
 # %% ../../nbs/reproduce/report.ipynb #695475f3
@@ -437,7 +447,7 @@ def control_rows(
                 'over random regions': _with(c['random']['excess'], c['random']['excess_ci']), 'p': _p(c['random']), 'over equally active ones': _with(c['matched']['excess'], c['matched']['excess_ci']), 'p ': _p(c['matched'])})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #42da97cc
+# %% ../../nbs/reproduce/report.ipynb #51e8ef4a
 def rates_rows(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
@@ -446,8 +456,13 @@ def rates_rows(
     for a, r in runs.items():
         for q in (r.evaluation.get('sae') or {}).get('equal', []):
             share = lambda v: 'not measurable' if v['value'] is None else f"{v['value']:.2f} ({v['ci'][0]:.2f} to {v['ci'][1]:.2f})".replace('-', '−')
-            rows.append({'arm': a, 'code': q['code'], 'bits a token': f"{q['bits']:.0f}", 'variance unexplained': q['fvu'], 'loss recovered, from the mean': share(q['recovered']['mean']), 'from zero': share(q['recovered']['zero']), **{k: '–' if not q['names'] else _ci(q['names'][k]['accuracy'], *q['names'][k]['ci']) for k in ('16:1', '16:16')}, 'numbers kept': q['parameters']})
+            rows.append({'arm': a, 'code': q['code'], 'bits a token and site': f"{q['bits']:.0f}", 'variance unexplained': q['fvu'], 'loss recovered, from the mean': share(q['recovered']['mean']), 'from zero': share(q['recovered']['zero']), **{k: '–' if not q['names'] else _ci(q['names'][k]['accuracy'], *q['names'][k]['ci']) for k in ('16:1', '16:16')}, 'numbers kept': q['parameters'], 'seconds to fit': _fit(r.evaluation['sae'], q['code'])})
     return rows
+
+def _fit(sae, code):
+    "What fitting cost: all autoencoders of all sites; the rest is read off the same activations"
+    c = sae.get('cost') or {}
+    return f"{sum(x['seconds'] for x in c['sae']):.0f}" if code == 'autoencoder' and c.get('sae') else f"{c['collecting']:.0f}" if c.get('collecting') is not None else '–'
 
 def agreement_rows(
     runs:Runs, # Any arms
@@ -461,7 +476,7 @@ def agreement_rows(
         if g: rows.append(row)
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #64af81e4
+# %% ../../nbs/reproduce/report.ipynb #e0c06abe
 STYLE = '''
 :root{color-scheme:light dark;--bg:#fdfdfc;--ink:#1b1c1e;--soft:#5b5e63;--grid:#d9dadc;--panel:#f4f4f2;--mark:#0a63a8;--warn:#fff4dc;--edge:#d9a400}
 @media (prefers-color-scheme:dark){:root{--bg:#16181b;--ink:#e4e5e7;--soft:#a2a6ac;--grid:#3a3d42;--panel:#1e2125;--mark:#7cb8ea;--warn:#33290f;--edge:#a77e00}}
@@ -478,17 +493,17 @@ details{margin:.6rem 0}summary{cursor:pointer;color:var(--mark)}nav{font-size:.9
 SECTIONS = [ # anchor, title, sentence, tables, figures
     ('base', 'Is the base a model, and do its feed-forward layers matter?', 'Read this first: if ablation changes nothing, no number below means anything. Cross-entropies (CE) are in nats a token, on held-out text, without sentinels and ends; FFN share is the length of what a feed-forward layer adds, over that of the residual after it.', [('', base_table)], ['base-test', 'share']),
     ('arms', 'The arms, and their price', 'Every row says what it was made with. The price is the cross-entropy over base_continued, which saw the same sentences without the method; its interval comes from the same held-out windows, resampled in pairs.', [('Scores', score_table), ('Made with', made_table)], ['price', 'training']),
-    ('space', 'Clustering, beside what the same dose does to noise', "Mean over the sites. Pulses smooth anything: the null columns give white noise of the same shape after the same dose, and only what lies above it can be learned structure. RCI and LCPS have no public definition; ours are on the site. The paper's numbers [Table 5] are those of W_o, at a dose of its own that it does not state.",
+    ('space', 'Clustering, beside what the same dose does to noise', "Mean over the sites. Pulses smooth anything: the null columns give white noise of the same shape after the same dose, and only what lies above it can be learned structure. RCI and LCPS have no public definition; ours are on the site. Activations are those that the down projection reads; in RWKV they are never negative, and signatures and overlaps read them before the square, where they have a sign. The paper's numbers [Table 5] are those of W_o, at a dose of its own that it does not state.",
         [('Weights', spatial_table), ("Weights, cell by cell (local Moran's I)", lisa_table), ('Activations (1-D, along the hidden index)', activation_table), ("Rivals, trained to the Moran's I of full_stack's activations", match_table)], ['weights', 'lisa', 'moran', 'correlogram', 'bands']),
     ('signatures', 'Naming tokens by their places', 'Accuracy of the nearest signature, in other text. Intervals resample tokens and draws of instances. base_reordered is the base with its hidden units sorted and its function unchanged: geography that costs nothing. Nearest cosine uses the raw activations and no geography. With the same permutation on both sides places still name tokens, where no neighbourhood is left: what it keeps is not geography. FFNs zeroed or at their mean: the layers add nothing to the model, and are still read. Base, smoothed: the base with its activations blurred to this arm\'s Moran\'s I. Paper: [Table 3]; half of its errors were close.', [('', signature_table), ('Ranks 51 to 300', wide_table), ('What the errors are', error_table)], ['signatures']),
     ('overlap', 'Where tokens lie, and what lies together', 'Overlap distance of the 3 % strongest units of each sign: 0 is the same, 1 nothing in common. Two sets of instances of the same token are the diagonal of [Table 1]; arms against each other are compared on the same instances, so they lie closer than the diagonal and only the difference beyond it counts (claim C22). Second-order likeness asks whether the pairs of words that overlap in one model overlap in another: it needs no common units, so it also compares mT5 with RWKV; its null exchanges words of like frequency and marker. Rand/2let over 1 means that words with the same first two letters lie nearer than others [Table 2]; pairs are matched on frequency, marker and length, and pairs of one word are left out. Intervals resample tokens.',
         [('Within a model', overlap_rows), ('Between arms', between_rows), ('Second-order likeness of arms', second_order_rows), ('Named pairs [Table 6]; – where a word is no token here', named_rows)], ['overlap']),
-    ('bits', 'Signatures and an autoencoder at equal bits', 'The hidden activation of every site is replaced by what a code keeps of it: hubs with their powers, a top-k autoencoder fitted to the same activations, the largest units, principal components; and two controls, the places of another token and a map with its units permuted. Loss recovered: 1 is the model itself, 0 its feed-forward layers at their mean (or zeroed). Numbers kept is the dictionary, which bits a token do not count. Intervals resample windows, and tokens and draws of instances.', [('', rates_rows)], ['rates']),
+    ('bits', 'Signatures and an autoencoder at equal bits', 'The hidden activation of every site is replaced by what a code keeps of it: hubs with their powers, a top-k autoencoder fitted to the same activations, the largest units, principal components; and two controls, the places of another token and a map with its units permuted. Loss recovered: 1 is the model itself, 0 its feed-forward layers at their mean (or zeroed). Equal: each code has the setting with the most bits that are not more than the signature\'s. Bits are those of one token at one site. Numbers kept is the dictionary, which bits do not count. Intervals resample windows, and tokens and draws of instances.', [('', rates_rows)], ['rates']),
     ('pathways', 'Pathways, control and reading', 'Beyond the paper. An interactive picture of all tokens lies beside this page, in the file that ends in _pathways.svg. Costs are in nats at places where the token is predicted; intervals resample windows of text, p comes from exchanging a hub with one of its control regions, and for classes from shuffling which token has which places. A class with too few pairs has no number.', [('Silencing hubs', control_rows), ('Do tokens of one class lie nearer? (positive: yes; distance between signatures)', agreement_rows)], ['pathways']),
-    ('robustness', 'Disturbance', 'Token accuracy, teacher-forced, all sites disturbed. A threshold is the strength that takes half of the way from the undisturbed score down to the floor (the higher of the two ablations); with less than 10 points between them it is not measurable. Ratio: non-hub noise over noise. Intervals resample windows. The paper [Table 4] does not state its floor.', [('', robustness_table), ('Only the last layer disturbed', last_table), ('BLEU of filled spans, all layers disturbed', bleu_table)], ['robustness', 'bleu']),
+    ('robustness', 'Disturbance', 'Token accuracy, teacher-forced, all sites disturbed, on some of the held-out windows (the table says how many), so scores differ a little from those above. A threshold is the strength that takes half of the way from the undisturbed score down to the floor (the higher of the two ablations); with less than 10 points between them it is not measurable. Ratio: non-hub noise over noise. Intervals resample windows. The paper [Table 4] does not state its floor.', [('', robustness_table), ('Only the last layer disturbed', last_table), ('BLEU of filled spans, all layers disturbed', bleu_table)], ['robustness', 'bleu']),
 ]
 
-# %% ../../nbs/reproduce/report.ipynb #40b2a17f
+# %% ../../nbs/reproduce/report.ipynb #54108829
 def _figure(plate): return f'<figure id="fig-{plate.name}"><div class="plot">{plate.svg()}</div><figcaption>{html.escape(plate.caption)}</figcaption></figure>'
 
 def _limits(runs, missing):
@@ -496,11 +511,11 @@ def _limits(runs, missing):
     out, t = [f'Forgiveness: {FORGIVENESS.get(k, k)}.' for k in kinds if k], getattr(runs, 'teacher', None)
     if t: out.append(f"The teacher read {t['tokens']:,} tokens: a masked token costs it {t['held_out']['masked']:.2f} nats on held-out sentences, {t['held_out']['unigram']:.2f} by frequency alone; whether what it calls close is close, the page on closeness tells.")
     out += ["The paper's numbers come from other models, text, doses and scores (BLEU among them): beside ours they give the order of magnitude, no comparison.",
-           'Intervals resample windows, tokens or draws of one run; they do not hold the spread between seeds.' if len({r.evaluation.get('seed') for r in runs.values()}) == 1 else '']
+           'Intervals resample windows, tokens or draws of one run; they do not hold the spread between seeds.' if len({_seed(r) for r in runs.values() if r.trained}) <= 1 else '']
     if any(r.dose > 0 for r in runs.values()): out.append(f"The dose Σp is {_list(sorted({f'{r.dose:.3g}' for r in runs.values() if r.dose > 0}))} a matrix; the paper's is not stated, and we reckon 5.4 from its schedule.")
     return [o for o in out if o] + [f'Not shown, {k}: {v}' for k, v in missing.items()]
 
-# %% ../../nbs/reproduce/report.ipynb #8d036904
+# %% ../../nbs/reproduce/report.ipynb #9d0910c3
 def _versions(run): return 'Versions: ' + ', '.join(f'{k} {v}' for k, v in (run.evaluation.get('versions') or {}).items()) + '.'
 
 def page(
@@ -513,7 +528,7 @@ def page(
     said = findings(runs); first = next(iter(runs.values())); command = runs.arms.command.iloc[0]; items = lambda xs: ''.join(f'<li>{html.escape(x)}</li>' for x in xs)
     body = [f'<h1>Forgive and Forget: what this run found</h1><p class="soft">{html.escape(_list(runs))} · scale {html.escape(str(first.evaluation.get("scale")))} · text {html.escape(str(first.evaluation.get("corpus")))} · made by <code>{html.escape(command)}</code></p>',
             f'<div class="warn">{html.escape(said[0])}</div><ol class="found">{items(said[1:])}</ol>', '<nav><a href="#claims">Claims</a>' + ''.join(f'<a href="#{a}">{html.escape(t.split(",")[0].split("?")[0])}</a>' for a, t, *_ in SECTIONS) + '<a href="#limits">Limits</a></nav>']
-    answers = answer(runs) if answers is None else answers; n = {v: sum(r['verdict'] == v for r in answers) for v in ('holds', 'fails', 'undecided', 'not run')}
+    answers = answer(runs) if answers is None else answers; n = {v: sum(r['verdict'] == v for r in answers) for v in ('holds', 'fails', 'undecided', 'not measurable', 'not run')}
     body.append(f'<h2 id="claims">What holds, by rules fixed beforehand</h2><p class="soft">{html.escape(", ".join(f"{k} {v}" for v, k in n.items()))}, of {len(answers)} claims, at scale {html.escape(str(first.evaluation.get("scale")))}. Statistic, rule and control of each stand in results/claims.yaml and were written before the runs. {"At this scale the verdicts show that the rules work, and nothing about the paper." if first.evaluation.get("scale") in SMALL else ""}</p>' + table_html(claim_table(answers)).replace('class="scroll"', 'class="scroll words"'))
     for anchor, title, words, tables, figures in SECTIONS:
         body.append(f'<h2 id="{anchor}">{html.escape(title)}</h2><p class="soft">{html.escape(words)}</p>')
@@ -525,22 +540,22 @@ def page(
     body = [re.sub(r'(?<=\d) %(?!\w)', '\u00a0%', b) for b in body]
     return f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>Forgive and Forget: report</title><style>{STYLE}</style></head><body>{"".join(body)}</body></html>\n'
 
-# %% ../../nbs/reproduce/report.ipynb #a3536883
+# %% ../../nbs/reproduce/report.ipynb #4abd7e1d
 def verdicts(
     runs:Runs, # Any arms
     others:Runs|None=None, # Those of the other architecture
 )->dict: # Claim → 'holds', 'fails', 'undecided' at this scale
     "The claims that these runs can speak to, by the rules of `results/claims.yaml`"
-    return {f"{r['id']} {r['claim']}": r['verdict'] for r in answer(runs, others) if r['verdict'] != 'not run'}
+    return {f"{r['id']} {r['claim']}": r['verdict'] for r in answer(runs, others) if r['verdict'] not in ('not run', 'not measurable')}
 
 def claim_table(
     rows:list[dict], # From `answer`
     scale:str='',    # Of the runs
 )->list[dict]: # Rows
     "Every claim with its number, control, verdict and command"
-    return [{'claim': f"{r['id']} {r['claim']}", 'paper': r['paper'], 'ours (95 % interval; what was resampled)': f"{say(r)}; {r['resampled']}" + (f" ({r['seeds']})" if r['seeds'] > 1 else '') if r['value'] is not None else f"not run: {r['why']}", 'control': r['control'], 'verdict': r['verdict'], 'command': r['command']} for r in rows]
+    return [{'claim': f"{r['id']} {r['claim']}", 'paper': r['paper'], 'ours (95 % interval; what was resampled)': f"{say(r)}; {r['resampled']}" + (f" ({r['seeds']})" if r['seeds'] > 1 else '') if r['value'] is not None else r['why'] if r['verdict'] == 'not measurable' else f"not run: {r['why']}", 'control': r['control'], 'verdict': r['verdict'], 'command': r['command']} for r in rows]
 
-# %% ../../nbs/reproduce/report.ipynb #98d4420e
+# %% ../../nbs/reproduce/report.ipynb #504bb82a
 def write_report(
     runs:Runs|str|Path, # Runs, or their folder
     out:str|Path='',    # A file ending in .html, or a folder; by default the runs' folder
@@ -563,7 +578,7 @@ def write_report(
     if len(text) > 4_000_000: raise ValueError(f'The report would have {len(text)/1e6:.1f} MB, over 4 MB: report fewer arms or smaller slices.')
     out.parent.mkdir(parents=True, exist_ok=True); part = out.with_name(f'.{out.name}.part'); part.write_text(text, encoding='utf-8'); part.replace(out)
     arm = main_arm(runs); _interactive(runs[arm or next(iter(runs))], out.with_name(f'{out.stem}_pathways.svg')); first = next(iter(runs.values())).evaluation
-    save_json(dict(findings=findings(runs), scale=first.get('scale'), corpus=first.get('corpus'), claims=answers, verdicts={f"{r['id']} {r['claim']}": r['verdict'] for r in answers if r['verdict'] != 'not run'}, main_arm=arm, base_test=base_numbers(next(iter(runs.values())).evaluation), price=price(runs[arm], runs['base_continued']) if arm and 'base_continued' in runs else None,
+    save_json(dict(findings=findings(runs), scale=first.get('scale'), corpus=first.get('corpus'), claims=answers, verdicts={f"{r['id']} {r['claim']}": r['verdict'] for r in answers if r['verdict'] not in ('not run', 'not measurable')}, main_arm=arm, base_test=base_numbers(next(iter(runs.values())).evaluation), price=price(runs[arm], runs['base_continued']) if arm and 'base_continued' in runs else None,
                    spatial=spatial_numbers(runs[arm]) if arm else None, signatures={a: {k: r.evaluation['signatures'][k]['accuracy'] for k in tasks(r)} for a, r in runs.items()}, thresholds={a: {k: v['relative'] for k, v in r.evaluation['robustness']['threshold'].items()} for a, r in runs.items()},
                    captions={k: p.caption for k, p in plates.items()}, missing=missing, arms=json.loads(runs.arms.drop(columns=['ce_lo', 'ce_hi']).to_json(orient='records')), versions=first.get('versions')), out.with_suffix('.json'))
     tell(3, 3, 'report written')

@@ -296,14 +296,14 @@ def paired_interval(
     d = ((a - b)*w)[pick].sum(1)/w[pick].sum(1)
     return float(((a - b)*w).sum()/w.sum()), *map(float, np.quantile(d, [.025, .975]))
 
-# %% ../../nbs/reproduce/results.ipynb #ca3af893
+# %% ../../nbs/reproduce/results.ipynb #b02143d6
 def price(
     run:Run,       # The arm that paid
     reference:Run, # Usually base_continued
 )->dict: # nats, lo, hi; relative, relative_lo, relative_hi (share of the reference's CE); paired, resampled
     "Cross-entropy of an arm over that of a reference, with its 95 % interval"
     c, r = run.evaluation['clean'], reference.evaluation['clean']
-    paired = all('window_ce' in x.arrays for x in (run, reference)) and len(run.arrays['window_ce']) == len(reference.arrays['window_ce'])
+    paired = all('window_ce' in x.arrays for x in (run, reference)) and np.array_equal(run.arrays.get('window_tokens', run.arrays['window_ce'].shape), reference.arrays.get('window_tokens', reference.arrays['window_ce'].shape))
     if paired: nats, lo, hi = paired_interval(run.arrays['window_ce'], reference.arrays['window_ce'], reference.arrays.get('window_tokens'))
     else:
         nats, half = c['ce'] - r['ce'], math.hypot(*[(x['ce_ci'][1] - x['ce_ci'][0])/2 for x in (c, r)])
@@ -328,14 +328,14 @@ class Runs(dict):
     @property
     def share(self): return self._table(lambda run: run.evaluation.get('ffn_share', []))
 
-# %% ../../nbs/reproduce/results.ipynb #1c9a56ef
+# %% ../../nbs/reproduce/results.ipynb #2cd8301f
 @patch(as_prop=True)
 def arms(self:Runs):
     "What each row was made with"
     def rows(run):
         e, t = run.evaluation, run.train or {}
         src = t or e
-        yield dict(dose=run.dose, total_dose=t.get('total_dose'), sentences=t.get('sentences', 0), tokens=t.get('tokens', 0), seed=e.get('seed', t.get('seed')), parameters=e.get('parameters') or t.get('parameters'),
+        yield dict(dose=run.dose, total_dose=t.get('total_dose'), sentences=t.get('sentences', 0), tokens=t.get('tokens', 0), seed=t.get('seed', e.get('seed')), parameters=e.get('parameters') or t.get('parameters'),
                    seconds=t.get('seconds'), hardware=hardware_name(src.get('hardware')), commit=src.get('commit') or e.get('commit'), forgiveness=t.get('forgiveness'),
                    ce=e['clean']['ce'], ce_lo=e['clean']['ce_ci'][0], ce_hi=e['clean']['ce_ci'][1], accuracy=e['clean']['accuracy'], scale=e.get('scale'), command=command_for(run.folder))
     return self._table(rows)
