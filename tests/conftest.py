@@ -64,7 +64,8 @@ def fake(tmp_path_factory):
     from ff_nbdev.data.tokenizers import make_tokenizer
     from ff_nbdev.reproduce.cli import read_scale
     d = tmp_path_factory.mktemp('fake'); nbs = d/'experiments'; nbs.mkdir()
-    more = {n: '\n'.join(f'{k} = {v!r}' for k, v in (read_scale('quick').get(n) or {}).items()) for n in ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')}     # what the scale sets
+    sets = {n: {k: v for s in ('night', 'quick') for k, v in (read_scale(s).get(n) or {}).items()} for n in ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')}     # what the scales set
+    sets['retrofit'] |= dict(change='', dose=1.); more = {n: '\n'.join(f'{k} = {v!r}' for k, v in d.items()) for n, d in sets.items()}
     make_notebook(nbs/'teacher.ipynb', f"model: str = ''\n{SHARED}\n{more['teacher']}", START, WORK,
         'Path(out, "model").mkdir(parents=True, exist_ok=True)\nPath(out, "model", "weights").write_text("teacher")\nPath(out, "teacher.json").write_text(json.dumps(dict(time=time.time())))')
     make_notebook(nbs/'alternatives.ipynb', f"model: str = ''\nteacher: str = ''\n{SHARED}\n{more['alternatives']}", START, WORK,

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from ff_nbdev.reproduce import claims as C
-from ff_nbdev.reproduce.results import example_runs, load_runs
+from ff_nbdev.reproduce.results import Run, example_runs, load_runs
 from ff_nbdev.training.recipes import ARMS
 
 ALL = ['base', 'base_reordered', 'base_continued', 'no_fzr', 'full_stack', 'highway', 'tlf', 'tlf_minus_fzr', 'full_stack_tlf_fzr', 'full_stack_continued', 'forgiveness_only', 'no_ramp',
@@ -26,7 +26,14 @@ def rows(folder, **kw): return {r['id']: r for r in C.answer(load_runs(folder), 
 
 def test_every_claim_has_a_rule_and_known_arms():
     claims = C.read_claims(); assert list(claims) == [f'C{i}' for i in range(1, 26)] == sorted(C.RULES, key=lambda c: int(c[1:]))
-    unknown = {a for d in claims.values() for a in d['arms']} - set(ARMS); assert unknown == {'sweep of kernel and decay', 'from_scratch_base'}
+    assert not {a.split('~')[0] for d in claims.values() for a in d['arms']} - set(ARMS)
+
+def test_kernels_are_judged_by_the_worst_of_them(folder):
+    runs = load_runs(folder); f = runs['full_stack']; assert next(r for r in C.answer(runs) if r['id'] == 'C24')['verdict'] == 'not run'
+    def costing(x): return Run('full_stack', f.folder, f.evaluation, f.train, f.arrays | dict(window_ce=f.arrays['window_ce']*(1 + x)))
+    for worst, want in ((.002, 'holds'), (.05, 'fails')):
+        runs.variants = {f'full_stack~{k}': costing(0 if k != 'decay_2' else worst) for k in C.KERNELS}
+        r = next(r for r in C.answer(runs) if r['id'] == 'C24'); assert r['verdict'] == want and abs(r['value'] - worst) < 1e-6, r
 
 @pytest.mark.parametrize('lo, hi, control, want', [(.1, .2, False, 'holds'), (.1, .2, True, 'fails'), (-.2, -.1, False, 'fails'), (-.1, .1, False, 'undecided'), (-.1, .1, True, 'undecided')])
 def test_rule_of_rising(lo, hi, control, want): assert C.rises(C.Effect((lo + hi)/2, lo, hi, control)) == want
@@ -98,3 +105,5 @@ def test_seeds_of_a_folder(folder, tmp_path):
         other = example_runs(tmp_path/f'seed{s}', ALL, seed=s)
         for a in ('base_continued', 'full_stack', 'no_fzr'): shutil.copytree(other/a, out/f'{a}.s{s}')
     r = rows(out); assert r['C12']['seeds'] == 3 and r['C12']['resampled'] == 'seeds' and r['C1']['seeds'] == 3 and r['C7']['seeds'] <= 1
+    from ff_nbdev.reproduce.report import seed_rows
+    assert {x['arm']: x['seeds'] for x in seed_rows(load_runs(out))} == dict(base_continued=3, no_fzr=3, full_stack=3) and 'full_stack.s1' not in load_runs(out)

@@ -70,6 +70,14 @@ def test_a_run_and_what_it_keeps(ff_nbdev_run, tmp_path):
     (out/'base'/'evaluation.json').unlink()
     r = ff('report', out); assert r.returncode == 1 and 'half-finished (base not evaluated)' in r.stderr
 
+def test_a_variant_is_an_arm_in_a_folder_of_its_own(ff_nbdev_run):
+    words, env, out = ff_nbdev_run
+    words = ['night' if w == 'quick' else w for w in words] + ['--model', 'rwkv=tiny-rwkv']
+    said = go(words, env, '--arms', 'base', 'no_fzr~dose_1')
+    assert 'retrofit no_fzr~dose_1: done in' in said and '3 arms were evaluated' in said
+    assert json.loads((out/'no_fzr~dose_1'/'train.json').read_text())['arm'] == 'no_fzr' and (out/'no_fzr').exists()
+    assert "did you mean 'no_fzr~dose_1'?" in go(words, env, '--arms', 'no_fzr~doze_1', status=2)
+
 def test_unknown_and_ill_typed_parameters_stop_the_run_before_it_starts(ff_nbdev_run):
     words, env, out = ff_nbdev_run
     for setting, text in [('evaluate.secnods=1', "did you mean 'seconds'?"), ('report.runs=3', "must be str"), ('retrofit.seconds=many', 'must be float')]:

@@ -139,7 +139,7 @@ def _from_dict(cls,
 
 FFConfig.to_dict, FFConfig.from_dict = _to_dict, classmethod(_from_dict)
 
-# %% ../../nbs/mechanisms/method.ipynb #37969c3f
+# %% ../../nbs/mechanisms/method.ipynb #5775f369
 _pfg, _con, _tlf = dict(dose=5.4), dict(kind='conceptual'), dict(kind='two_letter')
 _late = dict(kind='conceptual', late_kind='two_letter')
 _held = dict(dose=round(.4*5.4/.65, 2), ramp=0.)    # 40 % more sentences at full power and the same period: 5.4 was 65 % of full power on average
@@ -163,7 +163,7 @@ PRESETS = {
     'rwkv_tlf': dict(forgetfulness=_pfg, forgiveness=_tlf, recall=dict(top=5.6)),
     'rwkv_tlf_to_collapse': dict(forgetfulness=_pfg, forgiveness=_tlf, recall=dict(top=5.6, limit=9.)),
     'no_ramp': dict(forgetfulness=dict(dose=round(5.4/.65, 2), ramp=0.), forgiveness=_con),       # the same period, at full power from the start
-    'from_scratch': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=9.6)),
+    'from_scratch': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=9.6)), 'from_scratch_base': {},
     'topoloss': {}, 'topolm': {}, 'sparse': {},         # rivals: something else in place of the three mechanisms
 }
 PRESETS |= {f'rwkv_{k}': v for k, v in PRESETS.items() if not k.startswith('rwkv_') and f'rwkv_{k}' not in PRESETS}

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['Plan', 'dose_of', 'Prepared', 'moran_of', 'probe', 'train_arm', 'launch', 'main']
 
-# %% ../../nbs/reproduce/arm.ipynb #a82f9a52
+# %% ../../nbs/reproduce/arm.ipynb #11aadd7c
 import hashlib
 import json
 import math
@@ -36,10 +36,10 @@ from ..models.wkv import fast_wkv
 from .progress import Progress, write_whole
 from .results import provenance, save_json
 from .runner import library_files
-from ..training.recipes import ARMS, check_scale, length, make_optimizer, recipe, second, training_arguments
+from ..training.recipes import ARMS, changed, check_scale, length, make_optimizer, recipe, second, training_arguments
 from ..training.watch import Cliff, Watch
 
-# %% ../../nbs/reproduce/arm.ipynb #59dd084b
+# %% ../../nbs/reproduce/arm.ipynb #00b87b9d
 @dataclass
 class Plan:
     "All that an arm's training depends on"
@@ -59,6 +59,7 @@ class Plan:
     target:float|None=None # 1-D Moran's I of activations to which a rival's strength is steered; None, or a strength is given: it stays as it is
     factor:int=8     # TopoLoss: units that become one
     reach:float=1.   # TopoLM: distance at which likeness shall be half
+    change:str=''    # Settings of the method other than the arm's: see `changed`
     probes:int=12    # How often bands and held-out score are taken
     micro:int=0      # Windows a process takes at once; 0: as the scale says
     threads:int=1    # Of each process
@@ -66,7 +67,7 @@ class Plan:
     save_minutes:float|None=None # Between checkpoints; None: as the scale says
     def kinds(self)->tuple: # For example ('conceptual', 'two_letter')
         "The kinds of forgiveness that the arm will use"
-        f = recipe(self.arm, self.scale, 1).forgiveness
+        f = changed(recipe(self.arm, self.scale, 1), self.change).forgiveness
         return tuple(k for k in (f.kind, f.late_kind) if k and k != 'none')
 
 # %% ../../nbs/reproduce/arm.ipynb #e103516a
@@ -78,7 +79,7 @@ def dose_of(
     if record.exists(): return float(json.loads(record.read_text(encoding='utf-8'))['dose'])
     return float(load_file(state)['doses'].mean()) if state.exists() else 0.
 
-# %% ../../nbs/reproduce/arm.ipynb #278b25f4
+# %% ../../nbs/reproduce/arm.ipynb #54e40943
 class Prepared:
     "Text, model and method of a plan, ready to train"
     def __init__(self, plan:Plan):
@@ -93,6 +94,7 @@ class Prepared:
         per_step = s.batch*self.train.sentences.mean()
         whole = plan.total_sentences or s.sentences or s.steps*per_step
         self.config = recipe(plan.arm, plan.scale, max(1, round(math.ceil(whole/per_step - 1e-9)*per_step)), plan.seed, plan.dose, plan.top, plan.alternatives or None, plan.slow_from)
+        self.config = changed(self.config, plan.change)
         self.steps = max(1, math.ceil(length(self.config)*self.config.total_sentences/per_step - 1e-6))
         kinds = plan.kinds()
         if 'conceptual' in kinds and not plan.alternatives: raise ValueError(f'{plan.arm} forgives by a teacher: make its alternatives first (teacher.ipynb, alternatives.ipynb), and give their folder.')
@@ -180,11 +182,11 @@ def train_arm(
     if rank == 0: _write(p, trainer, result, [start, *trainer.probes])
     return result
 
-# %% ../../nbs/reproduce/arm.ipynb #457e03b1
+# %% ../../nbs/reproduce/arm.ipynb #eb613214
 def _result(p, t, found, world):
     ff, plan, k = p.ff, p.plan, second(p.plan.arm); steps, steer = t.state.global_step, getattr(p.penalty, 'controller', None)
     return dict(arm=plan.arm, recipe=p.config.recipe, model=Path(plan.model).name, start=p.arm.start, corpus=Path(plan.corpus).name, seed=plan.seed, scale=plan.scale, forgiveness=p.config.forgiveness.kind, teacher=p.alternatives.header['teacher'] if p.alternatives else None,
-        activation_moran=steer.moran if steer else p.line(), match=steer.record() if steer else None, dose=p.before + ff.doses.mean().item(), dose_before=p.before, total_dose=p.config.forgetfulness.dose, top=p.config.recall.top, penalty=p.arm.penalty, strength=getattr(p.penalty, 'keep', p.penalty.strength) if p.penalty else None, sentences=ff.sentences, tokens=steps*p.scale.batch*p.scale.length[k], steps=steps,
+        activation_moran=steer.moran if steer else p.line(), match=steer.record() if steer else None, dose=p.before + ff.doses.mean().item(), dose_before=p.before, total_dose=p.config.forgetfulness.dose, top=p.config.recall.top, change=p.plan.change, penalty=p.arm.penalty, strength=getattr(p.penalty, 'keep', p.penalty.strength) if p.penalty else None, sentences=ff.sentences, tokens=steps*p.scale.batch*p.scale.length[k], steps=steps,
         processes=world, parameters=sum(q.numel() for q in p.net.parameters()), seconds=time.time() - t.started, config=p.config.to_dict(), log=[r | dict(dose=p.before + r['dose']) for r in t.rows], valid=[{k: f[k] for k in ('sentences', 'ce', 'accuracy')} for f in found],
         collapse=t.cliff.record() if t.cliff else None, usage=_use(ff) if p.config.recall.top else None, **provenance())
 

@@ -5,9 +5,9 @@ __all__ = ['COLOURS', 'MARKS', 'DIVERGING', 'INK', 'GRID', 'GROUPS', 'KINDS', 'C
            'pct', 'main_arm', 'base_test_figure', 'weights_figure', 'above_null', 'moran_figure', 'lisa_shares',
            'lisa_figure', 'correlogram_figure', 'bands_figure', 'signature_figure', 'robustness_figure', 'phases',
            'training_figure', 'price_figure', 'overlap_figure', 'pathway_figure', 'rates_figure', 'bleu_figure',
-           'share_figure', 'all_figures']
+           'share_figure', 'dose_points', 'dose_figure', 'plt_colour', 'all_figures']
 
-# %% ../../nbs/reproduce/figures.ipynb #fde23800
+# %% ../../nbs/reproduce/figures.ipynb #02b00eb4
 import contextlib
 import io
 import re
@@ -20,7 +20,7 @@ from ..evaluation.evaluate import saved_signatures
 from ..evaluation.pathways import pathway_plot
 from ..evaluation.robustness import say_threshold
 from ..evaluation.spatial import local_morans, morans_i
-from .results import Run, Runs
+from .results import Run, Runs, price, reference
 
 # %% ../../nbs/reproduce/figures.ipynb #817ae216
 COLOURS = dict(base='#777777', base_reordered='#E69F00', base_continued='#3AA0DB', no_fzr='#009E73', full_stack='#D55E00', highway='#CC79A7', tlf='#0072B2',
@@ -426,7 +426,47 @@ def share_figure(
     mean = lambda s: sum(x['share'] for x in s)/len(s)
     return Plate('share', title, fig, 'Mean over the layers: ' + _list([f'{a} {pct(mean(s))}' for a, s in have.items()]) + '.')
 
-# %% ../../nbs/reproduce/figures.ipynb #9bbf4a31
+# %% ../../nbs/reproduce/figures.ipynb #ae669cda
+def dose_points(
+    runs:Runs, # With their variants
+)->list[dict]: # arm, sentences, dose, per_million, price (value, lo, hi) or None, names (value, lo, hi)
+    "The pulsed arms and variants that differ in nothing but dose and length"
+    out = []
+    for a, r in {**runs, **runs.variants}.items():
+        t = r.train or {}
+        if not t.get('dose') or t.get('dose_before') or t.get('change') or t.get('penalty'): continue
+        p, task = reference(runs, r), [k for k in r.evaluation['signatures'] if ':' in k][-1]; s = r.evaluation['signatures'][task]
+        p = price(r, p) if p else None
+        out.append(dict(run=a, arm=t['arm'], sentences=t['sentences'], dose=r.dose, per_million=1e6*r.dose/t['sentences'], price=(p['relative'], p['relative_lo'], p['relative_hi']) if p else None, names=(s['accuracy'], *s['ci']), task=task))
+    most = max({p['arm'] for p in out}, key=lambda a: (sum(p['arm'] == a for p in out), a), default=None)
+    return sorted((p for p in out if p['arm'] == most), key=lambda p: (p['sentences'], p['dose']))
+
+# %% ../../nbs/reproduce/figures.ipynb #49d246fe
+def dose_figure(
+    runs:Runs, # With variants that differ in dose
+)->Plate:
+    "Price and signatures against dose, and against dose per million sentences"
+    points, title = dose_points(runs), 'What a dose costs, and what it buys'
+    if len({p['dose'] for p in points}) < 3: raise ValueError('Fewer than three doses of one arm were run: a sweep needs variants of it.')
+    lengths = sorted({p['sentences'] for p in points}); free = next((r for a, r in runs.items() if a.endswith('base_continued')), None)
+    with _draw(2, 2, (6.4, 4.2), sharey='row', sharex='col') as (fig, axes):
+        for row, key in zip(axes, ('price', 'names')):
+            for ax, x in zip(row, ('dose', 'per_million')):
+                for i, n in enumerate(lengths):
+                    ps = sorted((p for p in points if p['sentences'] == n and p[key]), key=lambda p: p[x])
+                    if ps: ax.errorbar([p[x] for p in ps], [100*p[key][0] for p in ps], yerr=[[100*max(p[key][0] - p[key][1], 0) for p in ps], [100*max(p[key][2] - p[key][0], 0) for p in ps]], color=plt_colour(i, len(lengths)), marker='o^sDv'[i % 5], ms=4, capsize=2, lw=1, label=f'{n/1e3:.0f},000 sentences')
+                ax.grid(axis='y')
+        axes[0, 0].set_ylabel('price: CE over\nbase_continued (%)'); axes[0, 0].axhline(0, color=INK, lw=.6); axes[0, 1].axhline(0, color=INK, lw=.6)
+        for ax in axes[1]: ax.axhline(100*free.evaluation['signatures'][points[0]['task']]['accuracy'], ls='--', color='#9a9a9a', lw=1, label='base_continued') if free else None
+        axes[1, 0].set(ylabel=f"named at {points[0]['task']} (%)", xlabel='dose Σp'); axes[1, 1].set_xlabel('dose Σp per million sentences'); fig.suptitle(title); _key(fig, *axes[1, 0].get_legend_handles_labels())
+    least, most = (f(points, key=lambda p: p['dose']) for f in (min, max)); say = lambda p: f"{pct(p['price'][0], 1, True)} at {p['dose']:.2g}" if p['price'] else f"no price at {p['dose']:.2g}"
+    return Plate('dose', title, fig, f"{points[0]['arm']}: {say(least)}, {say(most)}; it names {pct(least['names'][0])} and {pct(most['names'][0])} of the tokens" + (f", base_continued {pct(free.evaluation['signatures'][points[0]['task']]['accuracy'])}" if free else '') + '. Bars resample windows, and tokens with draws of instances.')
+
+def plt_colour(i, n):
+    import seaborn as sns
+    return sns.color_palette('viridis', max(n, 2))[i]
+
+# %% ../../nbs/reproduce/figures.ipynb #536e13ab
 def all_figures(
     runs:Runs, # Any arms
 )->tuple[dict[str, Plate], dict[str, str]]: # Plates by name, and for each missing one the reason
@@ -434,7 +474,7 @@ def all_figures(
     main = main_arm(runs); base = next((a for a in ('base', 'rwkv_base') if a in runs), next(iter(runs)))
     def need(arm, what): return runs[arm] if arm else _raise(ValueError(f'No arm was pulsed, so there is no {what}.'))
     make = {'base-test': lambda: base_test_figure(runs[base]), 'price': lambda: price_figure(runs), 'weights': lambda: weights_figure(runs[base], need(main, 'matrix to compare')), 'lisa': lambda: lisa_figure(need(main, 'matrix')), 'moran': lambda: moran_figure(runs),
-            'correlogram': lambda: correlogram_figure(runs), 'bands': lambda: bands_figure(need(main, 'band to show')), 'signatures': lambda: signature_figure(runs), 'robustness': lambda: robustness_figure(runs), 'training': lambda: training_figure(runs), 'overlap': lambda: overlap_figure(runs), 'bleu': lambda: bleu_figure(runs), 'share': lambda: share_figure(runs), 'pathways': lambda: pathway_figure(runs[main or base]), 'rates': lambda: rates_figure(runs[main or base])}
+            'correlogram': lambda: correlogram_figure(runs), 'bands': lambda: bands_figure(need(main, 'band to show')), 'signatures': lambda: signature_figure(runs), 'robustness': lambda: robustness_figure(runs), 'training': lambda: training_figure(runs), 'overlap': lambda: overlap_figure(runs), 'bleu': lambda: bleu_figure(runs), 'share': lambda: share_figure(runs), 'pathways': lambda: pathway_figure(runs[main or base]), 'rates': lambda: rates_figure(runs[main or base])} | ({'dose': lambda: dose_figure(runs)} if runs.variants else {})
     plates, missing = {}, {}
     for name, f in make.items():
         try: plates[name] = f()

@@ -3,13 +3,13 @@
 # %% auto #0
 __all__ = ['SMALL', 'MARGIN', 'PAPER', 'FORGIVENESS', 'OVERLAP', 'SECOND', 'STYLE', 'SECTIONS', 'say_scale', 'base_numbers',
            'say_base', 'say_price', 'spatial_numbers', 'say_spatial', 'tasks', 'say_signatures', 'compare_thresholds',
-           'say_robustness', 'findings', 'table_html', 'base_table', 'score_table', 'made_table', 'spatial_table',
-           'lisa_table', 'activation_table', 'match_table', 'signature_table', 'wide_table', 'error_table',
-           'robustness_table', 'last_table', 'bleu_table', 'overlap_rows', 'between_rows', 'second_order_rows',
-           'named_rows', 'control_rows', 'rates_rows', 'agreement_rows', 'page', 'verdicts', 'claim_table',
-           'write_report']
+           'say_robustness', 'findings', 'table_html', 'base_table', 'score_table', 'seed_rows', 'made_table',
+           'spatial_table', 'lisa_table', 'activation_table', 'variant_rows', 'match_table', 'signature_table',
+           'wide_table', 'error_table', 'robustness_table', 'last_table', 'bleu_table', 'overlap_rows', 'between_rows',
+           'second_order_rows', 'named_rows', 'control_rows', 'rates_rows', 'agreement_rows', 'page', 'Section',
+           'verdicts', 'claim_table', 'write_report']
 
-# %% ../../nbs/reproduce/report.ipynb #6d1c64ea
+# %% ../../nbs/reproduce/report.ipynb #b3ab1214
 import html
 import json
 import math
@@ -20,11 +20,11 @@ from ..evaluation.evaluate import saved_signatures
 from ..evaluation.overlap import Places, overlap_table, second_order
 from ..evaluation.pathways import pathway_svg
 from ..evaluation.robustness import say_threshold
-from .claims import answer, difference, say, verdict, within
+from .claims import answer, difference, mean_of_layers, say, verdict, within
 from .figures import GROUPS, Plate, _list, _slices, above_null, all_figures, lisa_shares, main_arm, pct
-from .results import Run, Runs, kinds_of, load_runs, price, save_json
+from .results import Run, Runs, kinds_of, load_runs, price, reference, save_json
 
-# %% ../../nbs/reproduce/report.ipynb #3ad85950
+# %% ../../nbs/reproduce/report.ipynb #2ff2fd47
 SMALL = ('quick', 'smoke', 'synthetic')
 
 def _seed(run): return (run.train or {}).get('seed', run.evaluation.get('seed'))
@@ -35,7 +35,7 @@ def say_scale(
     "At which scale the numbers were made, and what that means"
     run = runs[main_arm(runs) or next(iter(runs))]; e, t = run.evaluation, run.train or {}
     if e.get('scale') == 'synthetic': return 'These numbers are invented: they show the form of a report and say nothing about any model.'
-    seeds = len({_seed(r) for r in runs.values() if r.trained} or {0}); size = e.get('parameters')
+    seeds = len({_seed(r) for r in getattr(runs, 'every', runs).values() if r.trained} or {0}); size = e.get('parameters')
     what = f"{e.get('name') or next((r.evaluation['model'] for a, r in runs.items() if a == 'base'), e['model'])}" + (f" ({size/1e6:.1f} M parameters)" if size else '') + f", {'one seed' if seeds == 1 else f'{seeds} seeds'}, {t.get('sentences', 0):,} sentences of {t.get('corpus', e.get('corpus'))}" + (f" ({t['tokens']/1e6:.1f} M tokens)" if t.get('tokens') else '')
     return f"Smoke scale: {what}; this shows that the machinery works and is no evidence for or against the paper." if e.get('scale') in SMALL else f"Scale {e.get('scale')}: {what}."
 
@@ -250,6 +250,21 @@ def score_table(
         return {'arm': a, 'dose Σp': f'{r.dose:.3g}', 'CE (95 % interval)': f"{c['ce']:.3f} ({c['ce_ci'][0]:.3f} to {c['ce_ci'][1]:.3f})", 'token accuracy': _ci(c['accuracy'], *c['accuracy_ci'], 1), 'price: CE over base_continued': '–' if p is None else f'{pct(p.relative, 1, True)} ({pct(p.relative_lo, 1, True)} to {pct(p.relative_hi, 1, True)})', 'tokens scored': r.evaluation.get('tokens_scored')}
     return [row(a, r) for a, r in runs.items()]
 
+# %% ../../nbs/reproduce/report.ipynb #cb2429c6
+def seed_rows(
+    runs:Runs, # With their seeds
+)->list[dict]: # Rows; none where every arm has one seed
+    "Mean over the seeds of an arm, with its interval"
+    rows = []
+    for arm, first in runs.items():
+        more = [first, *(r for a, r in runs.seeds.items() if a.split('.s')[0] == arm)]
+        if len(more) < 2: continue
+        free = [reference(runs, r) for r in more]; prices = [100*price(r, f)['relative'] for r, f in zip(more, free) if f and f is not r]
+        over = lambda v, d=1, unit='': '–' if len(v) < 2 else '{:.{d}f}{u} ({:.{d}f} to {:.{d}f})'.format(*mean_of_layers(v), d=d, u=unit).replace('-', '−')
+        rows.append({'arm': arm, 'seeds': len(more), 'CE': over([r.evaluation['clean']['ce'] for r in more], 3), 'price': over(prices, 2, ' %'), **{k: over([100*_signature(r, k)[0] for r in more], 1, ' %') for k in tasks(first)},
+                     "Moran's I, weights": over([spatial_numbers(r)['moran'] or 0. for r in more], 3), 'activations': over([sum(x['mean'] for x in a)/len(a) for r in more if (a := r.evaluation['activation_moran'])], 3)})
+    return rows
+
 # %% ../../nbs/reproduce/report.ipynb #95cf93d7
 def made_table(
     runs:Runs, # Any arms
@@ -292,6 +307,19 @@ def activation_table(
     "Clustering of activations, mean over the sites, with its nulls"
     return [{'arm': a, "1-D Moran's I": _mean([x['mean'] for x in v]), 'sd over tokens': _mean([x['sd'] for x in v]), 'shuffled': _mean([x.get('shuffled') for x in v]), 'RCI': _mean([x.get('rci') for x in v]), 'LCPS': _mean([x.get('lcps') for x in v]), 'null: base, pulsed': _mean([x.get('null_diffused') for x in v]), 'null: noise, pulsed': _mean([x.get('null_noise_diffused') for x in v]), 'tokens': v[0].get('n'), "paper: Moran's I": _paper('spatial', r, 'moran_1d'), 'paper: RCI': _paper('spatial', r, 'rci_1d')}
             for a, r in runs.items() if (v := r.evaluation.get('activation_moran'))]
+
+# %% ../../nbs/reproduce/report.ipynb #ddbe70bf
+def variant_rows(
+    runs:Runs, # With their variants
+)->list[dict]: # Rows; none without variants
+    "Sweeps: an arm with one setting changed, beside the arm itself"
+    arms = dict.fromkeys(r.train['arm'] for r in runs.variants.values()); rows = []
+    for arm in arms:
+        for a, r in {**{a: r for a, r in runs.items() if r.trained and r.train['arm'] == arm}, **{v: r for v, r in runs.variants.items() if r.train['arm'] == arm}}.items():
+            t, ref, n = r.train, reference(runs, r), spatial_numbers(r); p = price(r, ref) if ref and ref is not r else None; th = r.evaluation['robustness']
+            rows.append({'arm': a, 'changed': t.get('change') or '–', 'sentences': t['sentences'], 'dose Σp': f'{r.dose:.3g}', 'a million sentences': f"{1e6*r.dose/t['sentences']:.3g}", 'CE': f"{r.evaluation['clean']['ce']:.3f}", 'price': '–' if p is None else f"{pct(p['relative'], 1, True)} ({pct(p['relative_lo'], 1, True)} to {pct(p['relative_hi'], 1, True)})",
+                         **{k: _ci(*_signature(r, k)) for k in tasks(r)}, 'weights': n['moran'], 'noise, same dose': n['null'], 'activations': n['line'], 'their null': n['line_null'], 'stands noise': say_threshold(th['threshold']['noise'], th['measurable']), 'training (s)': round(t['seconds']), 'commit': t.get('commit') or '–'})
+    return rows
 
 # %% ../../nbs/reproduce/report.ipynb #b511a406
 def match_table(
@@ -476,7 +504,7 @@ def agreement_rows(
         if g: rows.append(row)
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #0d61256f
+# %% ../../nbs/reproduce/report.ipynb #038a3a67
 STYLE = '''
 :root{color-scheme:light dark;--bg:#fdfdfc;--ink:#1b1c1e;--soft:#5b5e63;--grid:#d9dadc;--panel:#f4f4f2;--mark:#0a63a8;--warn:#fff4dc;--edge:#d9a400}
 @media (prefers-color-scheme:dark){:root{--bg:#16181b;--ink:#e4e5e7;--soft:#a2a6ac;--grid:#3a3d42;--panel:#1e2125;--mark:#7cb8ea;--warn:#33290f;--edge:#a77e00}}
@@ -492,7 +520,7 @@ details{margin:.6rem 0}summary{cursor:pointer;color:var(--mark)}nav{font-size:.9
 
 SECTIONS = [ # anchor, title, sentence, tables, figures
     ('base', 'Is the base a model, and do its feed-forward layers matter?', 'Read this first: if ablation changes nothing, no number below means anything. Cross-entropies (CE) are in nats a token, on held-out text, without sentinels and ends; FFN share is the length of what a feed-forward layer adds, over that of the residual after it.', [('', base_table)], ['base-test', 'share']),
-    ('arms', 'The arms, and their price', 'Every row says what it was made with. The price is the cross-entropy over base_continued, which saw the same sentences without the method; its interval comes from the same held-out windows, resampled in pairs.', [('Scores', score_table), ('Made with', made_table)], ['price', 'training']),
+    ('arms', 'The arms, and their price', 'Every row says what it was made with. The price is the cross-entropy over base_continued, which saw the same sentences without the method; its interval comes from the same held-out windows, resampled in pairs.', [('Scores', score_table), ('Seeds', seed_rows), ('Made with', made_table)], ['price', 'training']),
     ('space', 'Clustering, beside what the same dose does to noise', "Mean over the sites. Pulses smooth anything: the null columns give white noise of the same shape after the same dose, and only what lies above it can be learned structure. RCI and LCPS have no public definition; ours are on the site. Activations are those that the down projection reads; in RWKV they are never negative, and signatures and overlaps read them before the square, where they have a sign. The paper's numbers [Table 5] are those of W_o, at a dose of its own that it does not state.",
         [('Weights', spatial_table), ("Weights, cell by cell (local Moran's I)", lisa_table), ('Activations (1-D, along the hidden index)', activation_table), ("Rivals, trained to the Moran's I of full_stack's activations", match_table)], ['weights', 'lisa', 'moran', 'correlogram', 'bands']),
     ('signatures', 'Naming tokens by their places', 'Accuracy of the nearest signature, in other text. Intervals resample tokens and draws of instances. base_reordered is the base with its hidden units sorted and its function unchanged: geography that costs nothing. Nearest cosine uses the raw activations and no geography. Permuted alike: the same permutation on both sides leaves no neighbourhood, so whatever it still names is not named by geography. FFNs zeroed or at their mean: the layers add nothing to the model, and are still read. Base, smoothed: the base with its activations blurred to this arm\'s Moran\'s I. Paper: [Table 3]; half of its errors were close.', [('', signature_table), ('Ranks 51 to 300', wide_table), ('What the errors are', error_table)], ['signatures']),
@@ -501,9 +529,10 @@ SECTIONS = [ # anchor, title, sentence, tables, figures
     ('bits', 'Signatures and an autoencoder at equal bits', 'The hidden activation of every site is replaced by what a code keeps of it: hubs with their powers, a top-k autoencoder fitted to the same activations, the largest units, principal components; and two controls, the places of another token and a map with its units permuted. Loss recovered: 1 is the model itself, 0 its feed-forward layers at their mean (or zeroed). Equal: each code has the setting with the most bits that are not more than the signature\'s. Bits are those of one token at one site. Numbers kept is the dictionary, which bits do not count. Intervals resample windows, and tokens and draws of instances.', [('', rates_rows)], ['rates']),
     ('pathways', 'Pathways, control and reading', 'Beyond the paper. An interactive picture of all tokens lies beside this page, in the file that ends in _pathways.svg. Costs are in nats at places where the token is predicted; intervals resample windows of text, p comes from exchanging a hub with one of its control regions, and for classes from shuffling which token has which places. A class with too few pairs has no number.', [('Silencing hubs', control_rows), ('Do tokens of one class lie nearer? (positive: yes; distance between signatures)', agreement_rows)], ['pathways']),
     ('robustness', 'Disturbance', 'Token accuracy, teacher-forced, all sites disturbed, on some of the held-out windows (the table says how many), so scores differ a little from those above. A threshold is the strength that takes half of the way from the undisturbed score down to the floor (the higher of the two ablations); with less than 10 points between them it is not measurable. Ratio: non-hub noise over noise. Intervals resample windows. The paper [Table 4] does not state its floor.', [('', robustness_table), ('Only the last layer disturbed', last_table), ('BLEU of filled spans, all layers disturbed', bleu_table)], ['robustness', 'bleu']),
+    ('sweep', 'Sweeps, and what was retrofitted on the side', 'An arm with one setting changed, beside the arm itself. The price is over a base_continued that saw as many sentences; where none was run, there is no price. Weights and activations: mean Moran\'s I, with their nulls at the same dose. Intervals resample windows, and tokens with draws of instances.', [('', variant_rows)], ['dose']),
 ]
 
-# %% ../../nbs/reproduce/report.ipynb #54108829
+# %% ../../nbs/reproduce/report.ipynb #3901f139
 def _figure(plate): return f'<figure id="fig-{plate.name}"><div class="plot">{plate.svg()}</div><figcaption>{html.escape(plate.caption)}</figcaption></figure>'
 
 def _limits(runs, missing):
@@ -511,11 +540,11 @@ def _limits(runs, missing):
     out, t = [f'Forgiveness: {FORGIVENESS.get(k, k)}.' for k in kinds if k], getattr(runs, 'teacher', None)
     if t: out.append(f"The teacher read {t['tokens']:,} tokens: a masked token costs it {t['held_out']['masked']:.2f} nats on held-out sentences, {t['held_out']['unigram']:.2f} by frequency alone; whether what it calls close is close, the page on closeness tells.")
     out += ["The paper's numbers come from other models, text, doses and scores (BLEU among them): beside ours they give the order of magnitude, no comparison.",
-           'Intervals resample windows, tokens or draws of one run; they do not hold the spread between seeds.' if len({_seed(r) for r in runs.values() if r.trained}) <= 1 else '']
+           'Intervals resample windows, tokens or draws of one run; they do not hold the spread between seeds.' if len({_seed(r) for r in getattr(runs, 'every', runs).values() if r.trained}) <= 1 else '']
     if any(r.dose > 0 for r in runs.values()): out.append(f"The dose Σp is {_list(sorted({f'{r.dose:.3g}' for r in runs.values() if r.dose > 0}))} a matrix; the paper's is not stated, and we reckon 5.4 from its schedule.")
     return [o for o in out if o] + [f'Not shown, {k}: {v}' for k, v in missing.items()]
 
-# %% ../../nbs/reproduce/report.ipynb #9d0910c3
+# %% ../../nbs/reproduce/report.ipynb #070b9ff7
 def _versions(run): return 'Versions: ' + ', '.join(f'{k} {v}' for k, v in (run.evaluation.get('versions') or {}).items()) + '.'
 
 def page(
@@ -525,20 +554,33 @@ def page(
     answers:list[dict]|None=None, # From `answer`
 )->str: # HTML
     "The whole report as one page"
+    parts = [(a, t, w, made, [k for k in figures if k in plates]) for a, t, w, tables, figures in SECTIONS if (made := [(n, rows) for n, f in tables if (rows := f(runs))]) or any(k in plates for k in figures)]
     said = findings(runs); first = next(iter(runs.values())); command = runs.arms.command.iloc[0]; items = lambda xs: ''.join(f'<li>{html.escape(x)}</li>' for x in xs)
     body = [f'<h1>Forgive and Forget: what this run found</h1><p class="soft">{html.escape(_list(runs))} · scale {html.escape(str(first.evaluation.get("scale")))} · text {html.escape(str(first.evaluation.get("corpus")))} · made by <code>{html.escape(command)}</code></p>',
-            f'<div class="warn">{html.escape(said[0])}</div><ol class="found">{items(said[1:])}</ol>', '<nav><a href="#claims">Claims</a>' + ''.join(f'<a href="#{a}">{html.escape(t.split(",")[0].split("?")[0])}</a>' for a, t, *_ in SECTIONS) + '<a href="#limits">Limits</a></nav>']
+            f'<div class="warn">{html.escape(said[0])}</div><ol class="found">{items(said[1:])}</ol>', '<nav><a href="#claims">Claims</a>' + ''.join(f'<a href="#{a}">{html.escape(t.split(",")[0].split("?")[0])}</a>' for a, t, *_ in parts) + '<a href="#limits">Limits</a></nav>']
     answers = answer(runs) if answers is None else answers; n = {v: sum(r['verdict'] == v for r in answers) for v in ('holds', 'fails', 'undecided', 'not measurable', 'not run')}
     body.append(f'<h2 id="claims">What holds, by rules fixed beforehand</h2><p class="soft">{html.escape(", ".join(f"{k} {v}" for v, k in n.items()))}, of {len(answers)} claims, at scale {html.escape(str(first.evaluation.get("scale")))}. Statistic, rule and control of each stand in results/claims.yaml and were written before the runs. {"At this scale the verdicts show that the rules work, and nothing about the paper." if first.evaluation.get("scale") in SMALL else ""}</p>' + table_html(claim_table(answers)).replace('class="scroll"', 'class="scroll words"'))
-    for anchor, title, words, tables, figures in SECTIONS:
+    for anchor, title, words, made, figures in parts:
         body.append(f'<h2 id="{anchor}">{html.escape(title)}</h2><p class="soft">{html.escape(words)}</p>')
-        made = [(n, f(runs)) for n, f in tables]
-        body += [(f'<h3>{html.escape(n)}</h3>' if n else '') + table_html(rows) for n, rows in made if rows] + [_figure(plates[k]) for k in figures if k in plates]
+        body += [(f'<h3>{html.escape(n)}</h3>' if n else '') + table_html(rows) for n, rows in made] + [_figure(plates[k]) for k in figures]
     every = [{k: v for k, v in r.items() if k not in ('stack',)} for r in runs.spatial.to_dict('records')]
     body += [f'<details><summary>Every matrix ({len(every)} rows)</summary>{table_html(every)}</details>', f'<h2 id="limits">Limits, and how to do it again</h2><ul>{items(_limits(runs, missing))}</ul>',
              table_html([{'arm': a, 'command': c} for a, c in zip(runs.arms.arm, runs.arms.command)]), f'<p class="soft">{html.escape(_versions(first))}</p>']
     body = [re.sub(r'(?<=\d) %(?!\w)', '\u00a0%', b) for b in body]
     return f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>Forgive and Forget: report</title><style>{STYLE}</style></head><body>{"".join(body)}</body></html>\n'
+
+# %% ../../nbs/reproduce/report.ipynb #dc36e736
+class Section:
+    "The tables of one section, for a notebook"
+    def __init__(self,
+        runs:Runs,  # Any arms
+        anchor:str, # Of `SECTIONS`: 'base', 'arms', 'space', 'signatures', 'overlap', 'bits', 'pathways', 'robustness' or 'sweep'
+    ):
+        if anchor not in {a for a, *_ in SECTIONS}: raise ValueError(f'There is no section {anchor!r}; they are {", ".join(a for a, *_ in SECTIONS)}.')
+        _, self.title, self.words, tables, _ = next(s for s in SECTIONS if s[0] == anchor)
+        self.tables = {n: rows for n, f in tables if (rows := f(runs))}
+    def _repr_html_(self): return ''.join((f'<h4>{html.escape(n)}</h4>' if n else '') + table_html(rows) for n, rows in self.tables.items())
+    def __repr__(self): return f'Section({self.title}: {len(self.tables)} tables)'
 
 # %% ../../nbs/reproduce/report.ipynb #4abd7e1d
 def verdicts(
@@ -555,7 +597,7 @@ def claim_table(
     "Every claim with its number, control, verdict and command"
     return [{'claim': f"{r['id']} {r['claim']}", 'paper': r['paper'], 'ours (95 % interval; what was resampled)': f"{say(r)}; {r['resampled']}" + (f" ({r['seeds']})" if r['seeds'] > 1 else '') if r['value'] is not None else r['why'] if r['verdict'] == 'not measurable' else f"not run: {r['why']}", 'control': r['control'], 'verdict': r['verdict'], 'command': r['command']} for r in rows]
 
-# %% ../../nbs/reproduce/report.ipynb #504bb82a
+# %% ../../nbs/reproduce/report.ipynb #92ed930a
 def write_report(
     runs:Runs|str|Path, # Runs, or their folder
     out:str|Path='',    # A file ending in .html, or a folder; by default the runs' folder
@@ -570,9 +612,9 @@ def write_report(
         folder, more = runs, [(write_report(load_runs(runs, kind=k), out.with_name(f'{out.stem}_{k}.html')), k) for k in others]
         runs = load_runs(folder, kind=kinds[0] if kinds else ''); also = load_runs(folder) if others else None
     out = Path(out) if str(out).endswith('.html') else Path(out or '.')/'report.html'
-    if also: runs.others = {a: r for a, r in also.items() if a not in runs}
+    if also: runs.others = {a: r for a, r in also.every.items() if a not in runs.every}
     tell(0, 3, 'figures'); plates, missing = all_figures(runs)
-    tell(2, 3, 'page'); answers = answer(runs, {a: r for a, r in also.items() if a.startswith('rwkv_')} if also else None)
+    tell(2, 3, 'page'); answers = answer(runs, {a: r for a, r in also.every.items() if a.startswith('rwkv_')} if also else None)
     text = page(runs, plates, missing, answers)
     if more: text = text.replace('<h2', '<p>' + ' '.join(f'The arms of {k.upper()} have <a href="{p.name}">a report of their own</a>.' for p, k in more) + '</p>\n<h2', 1)
     if len(text) > 4_000_000: raise ValueError(f'The report would have {len(text)/1e6:.1f} MB, over 4 MB: report fewer arms or smaller slices.')

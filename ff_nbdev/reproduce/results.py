@@ -3,13 +3,14 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'ROLES', 'UNTRAINED', 'QUICK', 'NEEDED', 'commit', 'provenance', 'hardware_name', 'plain', 'save_json',
            'example_runs', 'settings_of', 'command_for', 'Run', 'load_run', 'paired_interval', 'price', 'Runs',
-           'kinds_of', 'load_runs']
+           'reference', 'kinds_of', 'load_runs']
 
-# %% ../../nbs/reproduce/results.ipynb #5774bc0c
+# %% ../../nbs/reproduce/results.ipynb #92780566
 import json
 import math
 import os
 import platform
+import re
 import subprocess
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -216,7 +217,7 @@ def _usual(scale):
     try: return read_scale(scale)
     except (ValueError, OSError): return {}
 
-# %% ../../nbs/reproduce/results.ipynb #806290b0
+# %% ../../nbs/reproduce/results.ipynb #91f22b76
 def command_for(
     folder:str|Path, # A run folder such as runs/quick/full_stack
 )->str: # The line to type
@@ -227,8 +228,8 @@ def command_for(
     if s.get('corpus', 'python_prose') != usual.get('corpus', 'python_prose'): words.append(f'--corpus {name(str(s["corpus"]))}')
     words += [f'--model {f"{k}=" if k != "mt5" else ""}{name(str(m))}' for k, m in s.get('models', {}).items() if m != usual.get('models', {}).get(k, m)]
     if (seeds := s.get('seeds', [0])) != usual.get('seeds', [0]): words.append('--seed' + 's'*(len(seeds) > 1) + ' ' + ' '.join(map(str, seeds)))
-    arms = lambda d: d.get('given', []) + d.get('trained', [])
-    if usual and arms(s) and arms(s) != arms(usual): words.append('--arms ' + ' '.join(arms(s)))
+    arms = lambda d: [a for k in ('given', 'shipped', 'trained', 'variants') for a in d.get(k) or []]
+    if usual and arms(s) and arms(s) not in (arms(usual), arms(usual.get('own') or {})): words.append('--arms ' + ' '.join(arms(s)))
     for node in ('pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate', 'report'): words += [f'--set {node}.{k}={v}' for k, v in (s.get(node) or {}).items() if usual and (usual.get(node) or {}).get(k) != v]
     if top.name != scale: words.append(f'--out runs/{top.name}')
     return ' '.join(words)
@@ -311,9 +312,12 @@ def price(
     return dict(nats=nats, lo=lo, hi=hi, relative=nats/r['ce'], relative_lo=lo/r['ce'], relative_hi=hi/r['ce'], paired=paired,
                 resampled='held-out windows, paired' if paired else 'held-out text of each arm, unpaired')
 
-# %% ../../nbs/reproduce/results.ipynb #39962f64
+# %% ../../nbs/reproduce/results.ipynb #0c535502
 class Runs(dict):
-    "Arms by name, base first, and their tables (pandas)"
+    "Arms by name, base first, and their tables (pandas); `variants` holds arms with a changed setting, `arm~label`, and `seeds` further seeds, `arm.s1`"
+    def __init__(self, *args, **kw): super().__init__(*args, **kw); self.variants, self.seeds = {}, {}
+    @property
+    def every(self): return {**self, **self.seeds, **self.variants}
     def _table(self, rows):
         import pandas as pd
         return pd.DataFrame([dict(arm=a, **r) for a, run in self.items() for r in rows(run)])
@@ -370,6 +374,16 @@ def prices(self:Runs, reference='base_continued'):
     if reference not in self: raise KeyError(f'{reference} is not among the runs ({", ".join(self)}): the price needs it. Make it with: {command_for(next(iter(self.values())).folder)}')
     return self._table(lambda run: [price(run, self[reference])] if run.arm != reference else [])
 
+# %% ../../nbs/reproduce/results.ipynb #6eefbf2d
+def reference(
+    runs:Runs, # With their variants
+    run:Run,   # A trained arm or variant
+)->Run|None: # None where no such arm was run
+    "The base_continued, or the variant of it, that saw as many sentences of the same text from the same model"
+    same = lambda r: r.trained and r.train['model'] == run.train['model'] and abs(r.train['sentences']/max(run.train['sentences'], 1) - 1) < .02
+    own = 'rwkv_'*run.train['arm'].startswith('rwkv_') + 'base_continued'
+    return next((r for r in runs.every.values() if r.trained and r.train['arm'] == own and r.train.get('seed') == run.train.get('seed') and same(r)), None)
+
 # %% ../../nbs/reproduce/results.ipynb #27780048
 def kinds_of(
     folder:str|Path, # A folder of arms
@@ -378,7 +392,7 @@ def kinds_of(
     s = settings_of(folder); names = s.get('runs') or s.get('given', []) + s.get('trained', []) or [p.parent.name for p in Path(folder).glob('*/evaluation.json')]
     return [k for k in ('mt5', 'rwkv') if any(n.startswith('rwkv_') == (k == 'rwkv') for n in names)]
 
-# %% ../../nbs/reproduce/results.ipynb #2cb97b1d
+# %% ../../nbs/reproduce/results.ipynb #52185134
 def load_runs(
     folder:str|Path,          # A folder of arms, such as runs/quick
     arms:list[str]|None=None, # These arms; by default those of run.json, else every sub-folder that is a run
@@ -395,8 +409,10 @@ def load_runs(
     if not found: raise FileNotFoundError(f'{folder} holds no arm of {kind}. Make some with: {command_for(folder/"arm")}')
     short = lambda a: a.removeprefix('rwkv_') if kind else a
     order = {a: i for i, a in enumerate(QUICK)}
-    runs = Runs({short(a): load_run(folder/a) for a in sorted(found, key=lambda a: (order.get(short(a).split('.s')[0], len(order)), a))})
-    for a, r in runs.items(): r.arm = a
+    every = {short(a): load_run(folder/a) for a in sorted(found, key=lambda a: (order.get(short(a).split('.s')[0], len(order)), a))}
+    for a, r in every.items(): r.arm = a
+    role = {a: 'variant' if '~' in a else 'seed' if re.search(r'\.s\d+$', a) else 'arm' for a in every}; take = lambda what: Runs({a: r for a, r in every.items() if role[a] == what})
+    runs = take('arm'); runs.variants, runs.seeds = take('variant'), take('seed')
     teacher = next((t for t in [folder/f'teacher{"_rwkv" if kind == "rwkv" else ""}'/'teacher.json', folder/'teacher'/'teacher.json'] if t.exists()), None)
     if teacher: runs.teacher = json.loads(teacher.read_text('utf-8'))
     return runs

@@ -2,10 +2,12 @@
 
 # %% auto #0
 __all__ = ['ARMS', 'UNTRAINED', 'SCALES', 'Arm', 'Scale', 'check_arm', 'check_scale', 'second', 'before', 'recipe', 'length',
-           'make_optimizer', 'training_arguments']
+           'changed', 'make_optimizer', 'training_arguments']
 
-# %% ../../nbs/training/recipes.ipynb #c647174a
+# %% ../../nbs/training/recipes.ipynb #30941de7
 import difflib
+import json
+import re
 from dataclasses import asdict, dataclass, field
 
 from ..mechanisms.method import PRESETS, FFConfig
@@ -37,7 +39,7 @@ ARMS = {
     'full_stack_continued': Arm('the same with conceptual forgiveness and no noise', start='full_stack', share=.4),
 }
 
-# %% ../../nbs/training/recipes.ipynb #ab7fde11
+# %% ../../nbs/training/recipes.ipynb #db1b14ed
 ARMS |= {
     'full_stack_to_collapse': Arm('the ramp of full_stack, going on until the model breaks', cliff=True),
     'full_stack_to_collapse_slow': Arm("the same, half as steep beyond the highway's collapse", cliff=True),
@@ -45,6 +47,7 @@ ARMS |= {
     'tlf_to_collapse': Arm('the ramp of tlf, going on', cliff=True),
     'no_ramp': Arm('no_fzr with pulses of full power from the first sentence on'),
     'from_scratch': Arm('full stack from random weights', start='random'),
+    'from_scratch_base': Arm('random weights, no mechanism: what from_scratch is compared with', start='random'),
     'topoloss': Arm("rival: TopoLoss on the weights, in place of the method, to full_stack's Moran's I", penalty='topoloss', match='full_stack'),
     'topolm': Arm("rival: a TopoLM-style loss on the activations, to the same Moran's I", penalty='topolm', match='full_stack'),
     'sparse': Arm('rival: L0 weight sparsity, a tenth of each feed-forward matrix left', penalty='sparsity'),
@@ -79,9 +82,9 @@ class Scale:
     save_minutes:float=5. # Between two checkpoints
     order:tuple=()    # Arms by importance: the last are dropped first
 
-# %% ../../nbs/training/recipes.ipynb #80cfdb32
+# %% ../../nbs/training/recipes.ipynb #08a5ceb3
 _order = ('full_stack', 'base_continued', 'no_fzr', 'full_stack_to_collapse', 'highway_to_collapse', 'tlf', 'highway', 'rwkv_base_continued', 'rwkv_full_stack', 'rwkv_tlf',
-    'tlf_minus_fzr', 'full_stack_tlf_fzr', 'full_stack_continued', 'full_stack_to_collapse_slow', 'tlf_to_collapse', 'rwkv_tlf_to_collapse', 'rwkv_full_stack_to_collapse', 'pfg_fzr', 'forgiveness_only', 'topoloss', 'topolm', 'sparse', 'no_ramp', 'from_scratch')
+    'tlf_minus_fzr', 'full_stack_tlf_fzr', 'full_stack_continued', 'full_stack_to_collapse_slow', 'tlf_to_collapse', 'rwkv_tlf_to_collapse', 'rwkv_full_stack_to_collapse', 'pfg_fzr', 'forgiveness_only', 'topoloss', 'topolm', 'sparse', 'no_ramp', 'from_scratch', 'from_scratch_base')
 
 SCALES = {
     'quick': Scale('quick', ('tiny-mt5', 'tiny-rwkv'), batch=32, length=(128, 128), lr=(3e-4, 3e-4), warmup=20, dose=1.25, top=2., limit=8., halflife=2_000., teacher_tokens=1_200_000, steps=420, order=_order),
@@ -152,6 +155,21 @@ def length(
     if not r.top or r.limit is None: return 1.
     x = r.limit if r.slow_from is None or r.limit <= r.slow_from else 2*r.limit - r.slow_from
     return max(1., r.start + (1 - r.start)*x/r.top)
+
+# %% ../../nbs/training/recipes.ipynb #c1437379
+def changed(
+    config:FFConfig, # From `recipe`
+    words:str,       # 'part.setting=value', with spaces between
+)->FFConfig: # Another one
+    "A configuration with other settings than its arm's; `ValueError` where a setting is unknown or its value is wrong"
+    d = config.to_dict()
+    for w in words.split():
+        m = re.fullmatch(r'(forgetfulness|recall|forgiveness)\.(\w+)=(\S+)', w)
+        if not m: raise ValueError(f'{w!r} is not of the form part.setting=value with forgetfulness, recall or forgiveness as the part: for example forgetfulness.size=5.')
+        try: value = json.loads(m[3])
+        except ValueError: value = m[3]
+        d[m[1]] = {**d[m[1]], m[2]: value}
+    return FFConfig.from_dict(d)
 
 # %% ../../nbs/training/recipes.ipynb #49534d85
 def make_optimizer(
