@@ -184,7 +184,7 @@ def test_wheel_carries_everything(wheel):
 
 def test_shipped_models_are_small():
     files = [p for p in (ROOT/'ff_nbdev'/'pretrained').rglob('*') if p.is_file()]
-    assert sum(p.stat().st_size for p in files) <= 12*2**20
+    assert sum(p.stat().st_size for p in files) <= 80*2**20
     for d in {p.parent for p in files}: assert {'README.md', 'config.json', 'model.safetensors', 'tokenizer.json'} <= {p.name for p in d.iterdir()}, f'{d.name} lacks a file'
 
 def test_installed_wheel_finds_its_run_graph(wheel, tmp_path):

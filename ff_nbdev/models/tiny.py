@@ -69,12 +69,12 @@ def random_tiny(
     small = dict(d_model=32, d_ff=128, d_kv=8) if arch == 'mt5' else dict(hidden_size=32, intermediate_size=128, num_hidden_layers=2)
     return new_model(arch, shape.pop('vocab_size', 512), seed, **{**small, **shape}).eval()
 
-# %% ../../nbs/models/tiny.ipynb #1bcf8dc4
+# %% ../../nbs/models/tiny.ipynb #0b95d9dc
 SHIPPED = Path(__file__).parent.parent/'pretrained' if '__file__' in globals() else Path.cwd().parent.parent/'ff_nbdev'/'pretrained'
 
 def shipped_models()->list[str]: # For example ['tiny-mt5', 'tiny-rwkv']
-    "Names of the models that come with the package"
-    return sorted(p.parent.name for p in SHIPPED.glob('*/config.json'))
+    "Names of the models that come with the package: bases, and `base-arm` for a retrofitted one"
+    return sorted((p.parent.name for p in SHIPPED.glob('*/config.json')), key=lambda n: (not n.startswith('tiny'), n))
 
 # %% ../../nbs/models/tiny.ipynb #82d926a3
 @contextlib.contextmanager

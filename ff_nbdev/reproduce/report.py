@@ -265,13 +265,13 @@ def seed_rows(
                      "Moran's I, weights": over([spatial_numbers(r)['moran'] or 0. for r in more], 3), 'activations': over([sum(x['mean'] for x in a)/len(a) for r in more if (a := r.evaluation['activation_moran'])], 3)})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #95cf93d7
+# %% ../../nbs/reproduce/report.ipynb #fc14d707
 def made_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
     "What each row was made with"
     number = lambda v: None if v is None or v != v else int(v)
-    return [{'arm': t.arm, 'dose Σp': f'{t.dose:.3g}', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
+    return [{'arm': t.arm, 'dose Σp': f'{t.dose:.3g}', 'a million sentences': f'{1e6*t.dose/t.sentences:.3g}' if t.sentences else '–', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
 
 # %% ../../nbs/reproduce/report.ipynb #2c3116fd
 def spatial_table(
