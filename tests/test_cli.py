@@ -73,10 +73,21 @@ def test_a_run_and_what_it_keeps(ff_nbdev_run, tmp_path):
 def test_a_variant_is_an_arm_in_a_folder_of_its_own(ff_nbdev_run):
     words, env, out = ff_nbdev_run
     words = ['night' if w == 'quick' else w for w in words] + ['--model', 'rwkv=tiny-rwkv']
-    said = go(words, env, '--arms', 'base', 'no_fzr~dose_1')
-    assert 'retrofit no_fzr~dose_1: done in' in said and '3 arms were evaluated' in said
-    assert json.loads((out/'no_fzr~dose_1'/'train.json').read_text())['arm'] == 'no_fzr' and (out/'no_fzr').exists()
-    assert "did you mean 'no_fzr~dose_1'?" in go(words, env, '--arms', 'no_fzr~doze_1', status=2)
+    said = go(words, env, '--arms', 'base', 'no_fzr~dose_3')
+    assert 'retrofit no_fzr~dose_3: done in' in said and '3 arms were evaluated' in said
+    assert json.loads((out/'no_fzr~dose_3'/'train.json').read_text())['arm'] == 'no_fzr' and (out/'no_fzr').exists()
+    assert "did you mean 'no_fzr~dose_3'?" in go(words, env, '--arms', 'no_fzr~doze_3', status=2)
+
+@pytest.mark.parametrize('more, said', [([], '1 x text, 3 x shipped, 1 x retrofit, 6 x evaluate, 1 x report'), (['--seed', '1'], '1 x text, 1 x teacher, 1 x alternatives, 3 x retrofit, 5 x evaluate'),
+    (['--set', 'retrofit.dose=1.0'], '3 x retrofit'), (['--set', 'evaluate.brief=false'], '3 x shipped'), (['--arms', 'base', 'base_continued'], '1 x text, 1 x retrofit, 2 x evaluate')])
+def test_shipped_arms_are_evaluated_and_others_trained(more, said, tmp_path):
+    r = ff('run', 'quick', '--dry-run', '--out', tmp_path/'quick', *more)
+    assert r.returncode == 0 and said in r.stdout, r.stdout + r.stderr
+
+def test_a_shipped_arm_is_laid_into_a_folder(tmp_path):
+    r = ff('shipped', 'tiny-mt5-full_stack', '--out', tmp_path/'full_stack'); assert r.returncode == 0, r.stderr
+    assert json.loads((tmp_path/'full_stack'/'train.json').read_text())['arm'] == 'full_stack' and (tmp_path/'full_stack'/'model'/'config.json').exists() and not (tmp_path/'full_stack'/'model'/'bands.npz').exists()
+    r = ff('shipped', 'tiny-mt5-ful_stack', '--out', tmp_path/'x'); assert r.returncode == 2 and "did you mean 'tiny-mt5-full_stack'?" in r.stderr and not (tmp_path/'x').exists()
 
 def test_unknown_and_ill_typed_parameters_stop_the_run_before_it_starts(ff_nbdev_run):
     words, env, out = ff_nbdev_run

@@ -5,12 +5,13 @@ __all__ = ['PACKAGES', 'ROLES', 'UNTRAINED', 'QUICK', 'NEEDED', 'commit', 'prove
            'example_runs', 'settings_of', 'command_for', 'Run', 'load_run', 'paired_interval', 'price', 'Runs',
            'reference', 'kinds_of', 'load_runs']
 
-# %% ../../nbs/reproduce/results.ipynb #92780566
+# %% ../../nbs/reproduce/results.ipynb #d89f8466
 import json
 import math
 import os
 import platform
 import re
+import shlex
 import subprocess
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -217,12 +218,12 @@ def _usual(scale):
     try: return read_scale(scale)
     except (ValueError, OSError): return {}
 
-# %% ../../nbs/reproduce/results.ipynb #91f22b76
+# %% ../../nbs/reproduce/results.ipynb #a0e503b9
 def command_for(
     folder:str|Path, # A run folder such as runs/quick/full_stack
 )->str: # The line to type
     "The command that makes what a run folder holds, and reuses what is done"
-    top = Path(folder).absolute().parent; s = settings_of(top); scale = s.get('scale') or top.name
+    top = Path(folder).absolute().parent; s = settings_of(top); scale = s.get('config') or s.get('scale') or top.name
     words, usual = [f'ff-nbdev run {scale}'], _usual(scale) if s else {}
     name = lambda v: Path(v).name if Path(v).is_absolute() else v
     if s.get('corpus', 'python_prose') != usual.get('corpus', 'python_prose'): words.append(f'--corpus {name(str(s["corpus"]))}')
@@ -230,7 +231,7 @@ def command_for(
     if (seeds := s.get('seeds', [0])) != usual.get('seeds', [0]): words.append('--seed' + 's'*(len(seeds) > 1) + ' ' + ' '.join(map(str, seeds)))
     arms = lambda d: [a for k in ('given', 'shipped', 'trained', 'variants') for a in d.get(k) or []]
     if usual and arms(s) and arms(s) not in (arms(usual), arms(usual.get('own') or {})): words.append('--arms ' + ' '.join(arms(s)))
-    for node in ('pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate', 'report'): words += [f'--set {node}.{k}={v}' for k, v in (s.get(node) or {}).items() if usual and (usual.get(node) or {}).get(k) != v]
+    for node in ('pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate', 'report'): words += [f"--set {shlex.quote(f'{node}.{k}={v}')}" for k, v in (s.get(node) or {}).items() if usual and (usual.get(node) or {}).get(k) != v]
     if top.name != scale: words.append(f'--out runs/{top.name}')
     return ' '.join(words)
 
