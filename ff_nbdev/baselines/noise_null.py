@@ -41,17 +41,18 @@ def pulses_for(
     n = math.ceil(dose/power - 1e-9)
     return n, (dose/n if n else 0.)
 
-# %% ../../nbs/baselines/noise_null.ipynb #1cc95fa0
+# %% ../../nbs/baselines/noise_null.ipynb #6594a7ac
 def noise_field(
     shape:tuple[int, int], # Rows, columns
     dose:float,            # Σp
     power:float=.03,       # p of a pulse
     seed:int=0,            # Of the noise
     method:str='spectral', # 'spectral', or 'simulate': pulse by pulse
+    kernel:Tensor|None=None, # From `proximal_kernel`; None: the paper's
 )->Tensor: # (rows, columns), float64, mean 0, standard deviation 1
     "White noise after a dose"
     if method not in ('spectral', 'simulate'): raise ValueError(f"method={method!r}: it is 'spectral' or 'simulate'.")
-    (n, p), kernel = pulses_for(dose, power), proximal_kernel()
+    (n, p), kernel = pulses_for(dose, power), proximal_kernel() if kernel is None else kernel
     w = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     if method == 'spectral': w = torch.fft.ifft2(torch.fft.fft2(w)*pulse_gain(tuple(shape), kernel, p, n)).real
     else:
@@ -60,10 +61,10 @@ def noise_field(
     w = w.double() - w.double().mean()
     return w/w.std(unbiased=False)
 
-# %% ../../nbs/baselines/noise_null.ipynb #639b604e
+# %% ../../nbs/baselines/noise_null.ipynb #0af01df9
 @lru_cache(maxsize=512)
-def _null(shape, dose, power, repeats, seed, method, rank):
-    fields = [noise_field(shape, dose, power, seed + i, method) for i in range(repeats)]
+def _null(shape, dose, power, repeats, seed, method, rank, kernel):
+    fields = [noise_field(shape, dose, power, seed + i, method, torch.tensor(kernel, dtype=torch.float64)) for i in range(repeats)]
     out = dict(pulses=pulses_for(dose, power)[0], repeats=repeats, method=method)
     for name, f in dict(queen=morans_i, rook=lambda w: morans_i(w, 'rook'), rci=rci).items():
         v = torch.tensor([f(w) for w in fields], dtype=torch.float64)
@@ -71,7 +72,7 @@ def _null(shape, dose, power, repeats, seed, method, rank):
     if rank: out['effective_rank'] = sum(map(effective_rank, fields))/repeats
     return out
 
-# %% ../../nbs/baselines/noise_null.ipynb #5c361595
+# %% ../../nbs/baselines/noise_null.ipynb #7234bec6
 def null_moran(
     shape:tuple[int, int],  # Rows, columns of the matrix
     dose:float,             # Σp it has received
@@ -81,13 +82,15 @@ def null_moran(
     seed:int=0,             # Of the first draw
     method:str='auto',      # 'simulate', 'spectral', or 'auto': simulate where that takes a few seconds
     rank:bool=True,         # The effective rank too
+    kernel:Tensor|None=None, # From `proximal_kernel`; None: the paper's
 )->dict: # mean, sd; queen, rook, rci, each with _sd; effective_rank, pulses, repeats, method
     "What a dose does to white noise of this shape: the matched-dose null"
     if contiguity not in ('queen', 'rook'): raise ValueError(f"contiguity={contiguity!r}: it is 'queen' or 'rook'.")
     if repeats < 1: raise ValueError(f'repeats={repeats} must be at least 1.')
     shape = tuple(sorted(map(int, shape)))                                # rows and columns may be exchanged
     if method == 'auto': method = 'simulate' if shape[0]*shape[1]*pulses_for(dose, power)[0] <= 5e6 else 'spectral'
-    out = _null(shape, float(dose), float(power), repeats, seed, method, rank)
+    kernel = proximal_kernel() if kernel is None else kernel
+    out = _null(shape, float(dose), float(power), repeats, seed, method, rank, tuple(map(tuple, kernel.tolist())))
     return dict(mean=out[contiguity], sd=out[f'{contiguity}_sd'], **out)
 
 # %% ../../nbs/baselines/noise_null.ipynb #6824938d
@@ -104,34 +107,36 @@ def _lend(model, change):
         with torch.no_grad():
             for w, k in zip(weights, kept): w.copy_(k)
 
-# %% ../../nbs/baselines/noise_null.ipynb #c9bbdba0
-def _dose_(w, dose, power):
-    n, p = pulses_for(dose, power); kernel = proximal_kernel()
+# %% ../../nbs/baselines/noise_null.ipynb #31fec575
+def _dose_(w, dose, power, kernel):
+    (n, p), kernel = pulses_for(dose, power), proximal_kernel() if kernel is None else kernel
     x = w.detach().float()
     x = x.clone() if x.data_ptr() == w.data_ptr() else x
     for _ in range(n): pulse_(x, kernel, p)
     w.copy_(x)
 
-# %% ../../nbs/baselines/noise_null.ipynb #31f7d842
+# %% ../../nbs/baselines/noise_null.ipynb #36736387
 def diffused(
     model:nn.Module, # With feed-forward sites
     dose:float,      # Σp for every feed-forward matrix
     power:float=.03, # p of a pulse
+    kernel:Tensor|None=None, # From `proximal_kernel`; None: the paper's
 ):
     "Within this context every feed-forward matrix has received a dose, without any training"
     pulses_for(dose, power)
-    return _lend(model, lambda i, w: _dose_(w, dose, power))
+    return _lend(model, lambda i, w: _dose_(w, dose, power, kernel))
 
-# %% ../../nbs/baselines/noise_null.ipynb #64da5170
+# %% ../../nbs/baselines/noise_null.ipynb #7ae8444a
 def noise_diffused(
     model:nn.Module, # With feed-forward sites
     dose:float,      # Σp
     power:float=.03, # p of a pulse
     seed:int=0,      # Of the noise
+    kernel:Tensor|None=None, # From `proximal_kernel`; None: the paper's
 ):
     "Within this context every feed-forward matrix is white noise of its own mean and standard deviation, after a dose"
     pulses_for(dose, power)
     def change(i, w):
         z = torch.randn(w.shape, generator=torch.Generator().manual_seed(seed*100_003 + i))
-        w.copy_(w.mean() + w.std(unbiased=False)*(z - z.mean())/z.std(unbiased=False)); _dose_(w, dose, power)
+        w.copy_(w.mean() + w.std(unbiased=False)*(z - z.mean())/z.std(unbiased=False)); _dose_(w, dose, power, kernel)
     return _lend(model, change)

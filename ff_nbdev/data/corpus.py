@@ -2,11 +2,11 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'SPLITS', 'prose_blocks', 'split_sentences', 'clean_sentence', 'docstring_sentences', 'prose_versions',
-           'sentence_hash', 'split_of', 'cache_dir', 'check_disk', 'Seen', 'files_digest', 'write_corpus',
+           'sentence_hash', 'split_of', 'cache_dir', 'check_disk', 'Seen', 'files_digest', 'write_corpus', 'made_once',
            'python_prose', 'find_text', 'expect_fail', 'is_hub_id', 'text_documents', 'load_corpus', 'read_sentences',
            'language_shares', 'mixed_sentences']
 
-# %% ../../nbs/data/corpus.ipynb #6b1c2cdb
+# %% ../../nbs/data/corpus.ipynb #29a94f68
 import ast
 import bz2
 import glob
@@ -28,6 +28,7 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 # %% ../../nbs/data/corpus.ipynb #e7bee6c2
 _prose_sections = {'notes', 'note', 'description', 'overview', 'introduction', 'background', 'details', 'discussion', 'warnings', 'warning'}
@@ -233,7 +234,20 @@ def write_corpus(
 # %% ../../nbs/data/corpus.ipynb #a7d8c1ff
 from collections import Counter
 
-# %% ../../nbs/data/corpus.ipynb #c48b5a19
+# %% ../../nbs/data/corpus.ipynb #724511e1
+def made_once(
+    folder:Path,      # What is made
+    mark:str,         # The file that is in it when it is whole
+    make,             # Makes the folder; called with nothing
+    force:bool=False, # Make it again where it is there
+)->Path: # `folder`
+    "Have a folder made by one process, for which all others wait"
+    if force or not (folder/mark).exists():
+        with FileLock(f'{folder}.lock'):
+            if force or not (folder/mark).exists(): make()
+    return folder
+
+# %% ../../nbs/data/corpus.ipynb #2a2e37cf
 def _progress(it, total, desc, show):
     if not show: return it
     from tqdm.auto import tqdm
@@ -248,13 +262,14 @@ def python_prose(
     versions = prose_versions()
     key = hashlib.sha256(json.dumps([versions, 2]).encode()).hexdigest()[:12]
     folder = cache_dir('corpora')/f'python_prose-{key}'
-    if (folder/'corpus.json').exists() and not force: return folder
-    check_disk(folder.parent, 2**26)
-    files = [str(f) for p in ['stdlib', *PACKAGES] for f in _package_files(p)]
-    with ProcessPoolExecutor(n_workers or os.cpu_count()) as pool:
-        found = pool.map(docstring_sentences, files, chunksize=32)
-        docs = (d for file in _progress(found, len(files), 'reading docstrings', progress) for d in file)
-        return write_corpus(docs, folder, dict(source='python_prose', versions=versions))
+    def make():
+        check_disk(folder.parent, 2**26)
+        files = [str(f) for p in ['stdlib', *PACKAGES] for f in _package_files(p)]
+        with ProcessPoolExecutor(n_workers or os.cpu_count()) as pool:
+            found = pool.map(docstring_sentences, files, chunksize=32)
+            docs = (d for file in _progress(found, len(files), 'reading docstrings', progress) for d in file)
+            write_corpus(docs, folder, dict(source='python_prose', versions=versions))
+    return made_once(folder, 'corpus.json', make, force)
 
 # %% ../../nbs/data/corpus.ipynb #49ca3730
 _open = {'.xz': lzma.open, '.gz': gzip.open, '.bz2': bz2.open}
@@ -335,7 +350,7 @@ def text_documents(
         doc = [s for line in lines if line and not re.fullmatch(r'=+ .* =+', line) for s in split_sentences(line)]
         if doc: yield doc
 
-# %% ../../nbs/data/corpus.ipynb #c0b267e8
+# %% ../../nbs/data/corpus.ipynb #578f3cf4
 def _limit(docs, n):
     "Documents until `n` sentences have passed"
     for d in docs:
@@ -356,10 +371,11 @@ def load_corpus(
         files = find_text(source); size = 8*sum(p.stat().st_size for p in files)
         stamp = [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
     folder = cache_dir('corpora')/('text-' + hashlib.sha256(json.dumps([stamp, max_sentences, 3]).encode()).hexdigest()[:12])
-    if (folder/'corpus.json').exists(): return folder
-    check_disk(folder.parent, size)
-    docs = _limit(text_documents(source), max_sentences)
-    return write_corpus(_progress(docs, None, 'reading text (documents)', progress), folder, dict(source=Path(str(source)).name if not is_hub_id(source) else str(source)))
+    def make():
+        check_disk(folder.parent, size)
+        docs = _limit(text_documents(source), max_sentences)
+        write_corpus(_progress(docs, None, 'reading text (documents)', progress), folder, dict(source=Path(str(source)).name if not is_hub_id(source) else str(source)))
+    return made_once(folder, 'corpus.json', make)
 
 # %% ../../nbs/data/corpus.ipynb #f7af6792
 def read_sentences(

@@ -4,7 +4,7 @@
 __all__ = ['encode_corpus', 'Windows', 'random_parts', 'span_mask', 'corrupt', 'target_places', 'SpanCorruption', 'NextToken',
            'objective_for', 'Batches', 'Mixture']
 
-# %% ../../nbs/data/objectives.ipynb #af90e080
+# %% ../../nbs/data/objectives.ipynb #d8d7a700
 import hashlib
 import json
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .corpus import SPLITS, check_disk, language_shares, load_corpus, read_sentences
+from .corpus import SPLITS, check_disk, language_shares, load_corpus, made_once, read_sentences
 from .tokenizers import sentinel_ids, special_ids, tokenizer_digest, word_marker
 
 # %% ../../nbs/data/objectives.ipynb #e2d391da
@@ -40,16 +40,8 @@ def _encode_split(corpus, split, tokenizer, dtype, folder, batch, progress, tota
         np.save(folder/f'{split}.{name}.npy', raw); del raw; (folder/f'{name}.raw').unlink()
     return n
 
-# %% ../../nbs/data/objectives.ipynb #4f63299b
-def encode_corpus(
-    corpus:str|Path, # A corpus folder (see `load_corpus`)
-    tokenizer,       # A Hugging Face tokenizer
-    batch:int=4096,  # Sentences a call
-    progress:bool=False, # Show a bar
-)->Path: # Folder with `{split}.ids.npy` and `{split}.starts.npy`, inside the corpus folder
-    "Write the ids of every split, once for each tokenizer; made whole or not at all"
-    corpus = Path(corpus); folder = corpus/f'tokens-{tokenizer_digest(tokenizer)}'
-    if (folder/'tokens.json').exists(): return folder
+# %% ../../nbs/data/objectives.ipynb #7459a5d9
+def _encode(corpus, folder, tokenizer, batch, progress):
     if tokenizer.eos_token_id is None: raise ValueError('This tokenizer has no end token, which parts documents: set tokenizer.eos_token first (for WordPiece, to its separator [SEP]).')
     info = json.loads((corpus/'corpus.json').read_text())
     check_disk(corpus, 2*sum(info['bytes'].values()))
@@ -58,7 +50,17 @@ def encode_corpus(
     for split in SPLITS: counts[split] = _encode_split(corpus, split, tokenizer, dtype, tmp, batch, progress, info['sentences'][split])
     (tmp/'tokens.json').write_text(json.dumps(dict(tokens=counts, corpus=info['sha256'], tokenizer=tokenizer_digest(tokenizer)), indent=1))
     shutil.rmtree(folder, ignore_errors=True); tmp.rename(folder)
-    return folder
+
+# %% ../../nbs/data/objectives.ipynb #173edfe2
+def encode_corpus(
+    corpus:str|Path, # A corpus folder (see `load_corpus`)
+    tokenizer,       # A Hugging Face tokenizer
+    batch:int=4096,  # Sentences a call
+    progress:bool=False, # Show a bar
+)->Path: # Folder with `{split}.ids.npy` and `{split}.starts.npy`, inside the corpus folder
+    "Write the ids of every split, once for each tokenizer; made whole or not at all"
+    corpus = Path(corpus); folder = corpus/f'tokens-{tokenizer_digest(tokenizer)}'
+    return made_once(folder, 'tokens.json', lambda: _encode(corpus, folder, tokenizer, batch, progress))
 
 # %% ../../nbs/data/objectives.ipynb #b67e6c17
 class Windows:

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['Plan', 'dose_of', 'Prepared', 'moran_of', 'probe', 'train_arm', 'launch', 'main']
 
-# %% ../../nbs/reproduce/arm.ipynb #11aadd7c
+# %% ../../nbs/reproduce/arm.ipynb #d59c0ead
 import hashlib
 import json
 import math
@@ -21,6 +21,7 @@ import torch
 from fastcore.basics import patch
 from safetensors.torch import load_file
 
+# %% ../../nbs/reproduce/arm.ipynb #1c948c50
 from ..baselines.sparsity import WeightSparsity
 from ..baselines.topographic import LineMoran, MoranController, TopographicLoss
 from ..data.alternatives import Alternatives

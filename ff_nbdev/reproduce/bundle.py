@@ -306,15 +306,15 @@ def pack_text(
         out.append(dict(name=name, source=info['source'], sentences=info['sentences'], sha256=info['sha256'], use=use))
     return out
 
-# %% ../../nbs/reproduce/bundle.ipynb #7bb6b61a
+# %% ../../nbs/reproduce/bundle.ipynb #316318a0
 _kept = ('.json', '.safetensors', '.model', '.txt', '.md', '.jinja')
 
 def find_model(
     name:str, # A shipped name, a folder, or a hub id
 )->dict: # name, kind, bytes about to be written, revision, how to name it on the node
     "Where a model comes from; `FileNotFoundError` where there is none"
-    shipped = Path(ff_nbdev.__file__).parent/'pretrained'; path = Path(name).expanduser()
-    known = sorted(p.parent.name for p in shipped.glob('*/config.json'))
+    from ff_nbdev.models.tiny import shipped_models
+    known, path = shipped_models(), Path(name).expanduser()
     if str(name) in known: return dict(name=str(name), kind='shipped', bytes=0, revision='', use=str(name))
     if path.exists():
         if not (path/'config.json').exists() or not any((path/f).exists() for f in ('tokenizer.json', 'tokenizer_config.json')):

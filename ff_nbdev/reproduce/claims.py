@@ -5,7 +5,7 @@ __all__ = ['RULES', 'within_1', 'KERNELS', 'claims_file', 'read_claims', 'Effect
            'verdict', 'within', 'difference', 'rises', 'costs', 'same', 'lost', 'claim', 'step_seconds',
            'collapse_point', 'answer', 'say']
 
-# %% ../../nbs/reproduce/claims.ipynb #ab6fb371
+# %% ../../nbs/reproduce/claims.ipynb #55bb0125
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..evaluation.overlap import Places, between, compare, more_alike, second_order, stability, two_letter_test
-from .results import Run, Runs, price
+from .results import Run, Runs, price, run_scale
 
 # %% ../../nbs/reproduce/claims.ipynb #0e4a7a93
 def claims_file()->Path: # results/claims.yaml, of the repository or of the installed package
@@ -365,7 +365,7 @@ def _c24(get):
     far = {k: (abs(p['relative']), 0. if p['relative_lo'] <= 0 <= p['relative_hi'] else min(abs(p['relative_lo']), abs(p['relative_hi'])), max(abs(p['relative_lo']), abs(p['relative_hi']))) for k, p in d.items()}
     return Effect(*(max(x) for x in zip(*far.values())), False, ', '.join(f"{k.replace('_', ' ')} {_pct(p['relative'])}" for k, p in d.items()), 'windows; the farthest of the four', unit='%')
 
-# %% ../../nbs/reproduce/claims.ipynb #4ddb2aee
+# %% ../../nbs/reproduce/claims.ipynb #5eced916
 def answer(
     runs:Runs,    # Arms of one architecture, by their names; seeds are `arm.s1`, `arm.s2` …
     others:Runs|None=None, # Arms of the other architecture, named with `rwkv_`
@@ -388,7 +388,7 @@ def answer(
 
 def _command(runs, arms):
     from ff_nbdev.training.recipes import ARMS
-    scale = next((r.evaluation.get('scale') for r in runs.values()), 'quick'); known = [a for a in arms if a.split('~')[0] in ARMS]
+    scale = next((run_scale(Path(r.folder).parent) or r.evaluation.get('scale') for r in runs.values()), 'quick'); known = [a for a in arms if a.split('~')[0] in ARMS]
     return f"ff-nbdev run {scale} --arms {' '.join(known)}" if len(known) == len(arms) else '–'
 
 def _row(e, rule, seeds=1, weak=0):

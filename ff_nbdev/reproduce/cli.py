@@ -92,7 +92,7 @@ def resolve_corpus(
     stamp = json.dumps([[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files])
     return str(full.absolute()), hashlib.sha256(stamp.encode()).hexdigest()[:16]
 
-# %% ../../nbs/reproduce/cli.ipynb #129c1edf
+# %% ../../nbs/reproduce/cli.ipynb #64012917
 def use_shipped(
     settings:dict, # Of a scale; changed in place
     asked:list,    # What the command line asks for other than the scale's
@@ -100,9 +100,8 @@ def use_shipped(
     "Keep the shipped arms only where nothing is asked for that they were not made with"
     own = settings.pop('own', None)
     if own and asked: settings.update(own, shipped={}, variants={})
-    elif own: settings['ships'] = True
 
-# %% ../../nbs/reproduce/cli.ipynb #24f5e3c7
+# %% ../../nbs/reproduce/cli.ipynb #2a74927a
 def choose_arms(
     settings:dict,        # Of a scale; changed in place
     arms:list[str]|None,  # Names; None keeps those of the scale
@@ -111,10 +110,10 @@ def choose_arms(
 ):
     "Choose recipes, with those that they start from; `ValueError` names the nearest where one is unknown"
     if not arms and first is None and not every: return
-    sweep, settings['shipped'] = settings.get('variants') or {}, {}                     # what is asked for by name is trained
+    ships, sweep, settings['shipped'] = bool(settings.get('shipped')), settings.get('variants') or {}, {}      # what is asked for by name is trained
     from ff_nbdev.training.recipes import ARMS, SCALES, before
     if first is not None and first < 1: raise ValueError(f'--first must be at least 1, not {first}.')
-    settings['variants'] = {v: p for v, p in sweep.items() if v in (arms or []) or every and not settings.get('ships')}
+    settings['variants'] = {v: p for v, p in sweep.items() if v in (arms or []) or every and not ships}
     for a in arms or []:
         if '~' in a and a not in sweep: raise ValueError(f'There is no variant {a!r} of a recipe' + (f': {nearest(a, list(sweep))}' if sweep else f' at scale {settings["scale"]}.'))
         if a not in ARMS and '~' not in a: raise ValueError(f'There is no recipe {a!r}: did you mean {near[0]!r}?' if (near := difflib.get_close_matches(a, ARMS, 1)) else f'There is no recipe {a!r}; they are on the page of recipes: full_stack, base_continued, no_fzr and so on.')
@@ -170,13 +169,13 @@ def same_vocabulary(
     files = [next((f for f in (_package()/'pretrained'/m/'tokenizer.json', Path(m)/'tokenizer.json') if f.is_file()), None) for m in (a, b)]
     return all(files) and files[0].read_bytes() == files[1].read_bytes()
 
-# %% ../../nbs/reproduce/cli.ipynb #ec3d0eb4
+# %% ../../nbs/reproduce/cli.ipynb #96990fbe
 def make_settings(
     a, # Words of the command line: scale, corpus, arms, first, all, seed, seeds, model, set, notebooks
 )->dict: # What `run.json` holds
     "Settings of a scale with what the command line changes; all that can be checked is checked"
     s = read_scale(a.scale)
-    use_shipped(s, [*(x for x in a.set if not x.startswith(('evaluate.', 'report.'))), *(x for x in (a.corpus, a.seed, a.seeds, a.model) if x is not None and x != s['corpus'])])
+    use_shipped(s, [x for x in a.set if not x.startswith(('evaluate.', 'report.'))] + [x for x in (a.seed, a.seeds, a.model) if x is not None] + [x for x in [a.corpus] if x not in (None, s['corpus'])])
     apply_settings(s, a.set); choose_arms(s, a.arms, a.first, a.all)
     s['corpus'], s['text'] = resolve_corpus(a.corpus or s['corpus'])
     s['seeds'] = list(dict.fromkeys(a.seeds or ([a.seed] if a.seed is not None else s['seeds'])))
@@ -538,15 +537,8 @@ examples:
   ff-nbdev run quick --corpus wikimedia/wikipedia:20231101.en
   ff-nbdev run quick --set retrofit.total_sentences=2000 --out runs/short'''
 
-# %% ../../nbs/reproduce/cli.ipynb #5a6e62c4
-def make_parser()->Parser:
-    "The command line"
-    p = Parser(prog='ff-nbdev', description='Forgive and Forget: retrofit a language model, look at its feed-forward layers, and report.', epilog=_examples)
-    p.add_argument('--version', action='version', version=f'ff_nbdev {ff_nbdev.__version__}')
-    commands = p.add_subparsers(dest='command', metavar='COMMAND', parser_class=Parser)
-    def add(name, f, help, **kw):
-        q = commands.add_parser(name, help=help, **{'description': help, **kw}); q.set_defaults(f=f, parser=q); return q
-    r = add('run', run_command, 'run the experiments and write the report', description=_run_help)
+# %% ../../nbs/reproduce/cli.ipynb #eb3077c2
+def _run_words(r):
     r.add_argument('scale', nargs='?', default='quick', help='a file of workflow/config (default: quick)')
     r.add_argument('--corpus', help='text: a path, a pattern, a hub id, or python_prose (default)')
     r.add_argument('--arms', nargs='+', metavar='ARM', help='these recipes, and those that they start from'); r.add_argument('--all', action='store_true', help='every recipe, on mT5 and on RWKV')
@@ -559,6 +551,16 @@ def make_parser()->Parser:
     r.add_argument('--set', action='append', default=[], metavar='NODE.PARAMETER=VALUE', help='a parameter of a notebook')
     r.add_argument('--notebooks', help='folder with other experiment notebooks'); r.add_argument('--dry-run', action='store_true', help='only say what would be run')
     r.add_argument('--plain', action='store_true', help='a line for each event and no bars')
+
+# %% ../../nbs/reproduce/cli.ipynb #396a63f1
+def make_parser()->Parser:
+    "The command line"
+    p = Parser(prog='ff-nbdev', description='Forgive and Forget: retrofit a language model, look at its feed-forward layers, and report.', epilog=_examples)
+    p.add_argument('--version', action='version', version=f'ff_nbdev {ff_nbdev.__version__}')
+    commands = p.add_subparsers(dest='command', metavar='COMMAND', parser_class=Parser)
+    def add(name, f, help, **kw):
+        q = commands.add_parser(name, help=help, **{'description': help, **kw}); q.set_defaults(f=f, parser=q); return q
+    _run_words(add('run', run_command, 'run the experiments and write the report', description=_run_help))
     y = add('shipped', shipped_command, 'put a shipped arm into a folder'); y.add_argument('name', help='for example tiny-mt5-full_stack'); y.add_argument('--out', required=True, help='the folder')
     t = add('report', report_command, 'make the report of a run again'); t.add_argument('folder', nargs='?', default='runs/quick', help='of a run (default: runs/quick)')
     u = add('publish', publish_command, 'write the small files of a run, from which its report can be made again'); u.add_argument('folder', help='of a run')

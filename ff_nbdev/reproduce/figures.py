@@ -5,7 +5,7 @@ __all__ = ['COLOURS', 'MARKS', 'DIVERGING', 'INK', 'GRID', 'GROUPS', 'KINDS', 'C
            'pct', 'main_arm', 'base_test_figure', 'weights_figure', 'above_null', 'moran_figure', 'lisa_shares',
            'lisa_figure', 'correlogram_figure', 'bands_figure', 'signature_figure', 'robustness_figure', 'phases',
            'training_figure', 'price_figure', 'overlap_figure', 'pathway_figure', 'rates_figure', 'bleu_figure',
-           'share_figure', 'dose_points', 'dose_figure', 'plt_colour', 'all_figures']
+           'share_figure', 'dose_points', 'dose_figure', 'all_figures']
 
 # %% ../../nbs/reproduce/figures.ipynb #02b00eb4
 import contextlib
@@ -441,7 +441,7 @@ def dose_points(
     most = max({p['arm'] for p in out}, key=lambda a: (sum(p['arm'] == a for p in out), a), default=None)
     return sorted((p for p in out if p['arm'] == most), key=lambda p: (p['sentences'], p['dose']))
 
-# %% ../../nbs/reproduce/figures.ipynb #49d246fe
+# %% ../../nbs/reproduce/figures.ipynb #616615a5
 def dose_figure(
     runs:Runs, # With variants that differ in dose
 )->Plate:
@@ -454,7 +454,7 @@ def dose_figure(
             for ax, x in zip(row, ('dose', 'per_million')):
                 for i, n in enumerate(lengths):
                     ps = sorted((p for p in points if p['sentences'] == n and p[key]), key=lambda p: p[x])
-                    if ps: ax.errorbar([p[x] for p in ps], [100*p[key][0] for p in ps], yerr=[[100*max(p[key][0] - p[key][1], 0) for p in ps], [100*max(p[key][2] - p[key][0], 0) for p in ps]], color=plt_colour(i, len(lengths)), marker='o^sDv'[i % 5], ms=4, capsize=2, lw=1, label=f'{n/1e3:.0f},000 sentences')
+                    if ps: ax.errorbar([p[x] for p in ps], [100*p[key][0] for p in ps], yerr=[[100*max(p[key][0] - p[key][1], 0) for p in ps], [100*max(p[key][2] - p[key][0], 0) for p in ps]], color=_shade(i, len(lengths)), marker='o^sDv'[i % 5], ms=4, capsize=2, lw=1, label=f'{n/1e3:.0f},000 sentences')
                 ax.grid(axis='y')
         axes[0, 0].set_ylabel('price: CE over\nbase_continued (%)'); axes[0, 0].axhline(0, color=INK, lw=.6); axes[0, 1].axhline(0, color=INK, lw=.6)
         for ax in axes[1]: ax.axhline(100*free.evaluation['signatures'][points[0]['task']]['accuracy'], ls='--', color='#9a9a9a', lw=1, label='base_continued') if free else None
@@ -462,7 +462,7 @@ def dose_figure(
     least, most = (f(points, key=lambda p: p['dose']) for f in (min, max)); say = lambda p: f"{pct(p['price'][0], 1, True)} at {p['dose']:.2g}" if p['price'] else f"no price at {p['dose']:.2g}"
     return Plate('dose', title, fig, f"{points[0]['arm']}: {say(least)}, {say(most)}; it names {pct(least['names'][0])} and {pct(most['names'][0])} of the tokens" + (f", base_continued {pct(free.evaluation['signatures'][points[0]['task']]['accuracy'])}" if free else '') + '. Bars resample windows, and tokens with draws of instances.')
 
-def plt_colour(i, n):
+def _shade(i, n):
     import seaborn as sns
     return sns.color_palette('viridis', max(n, 2))[i]
 

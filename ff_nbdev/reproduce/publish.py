@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['SHOWN', 'lean', 'write_lean', 'thin', 'lean_arrays', 'last_site', 'publish', 'arm_card', 'ship']
 
-# %% ../../nbs/reproduce/publish.ipynb #4767f5b6
+# %% ../../nbs/reproduce/publish.ipynb #b931211b
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..models.tiny import load_pretrained
 from .progress import write_whole
-from .results import UNTRAINED, command_for, hardware_name, load_run, price, settings_of
+from .results import NODES, UNTRAINED, command_for, hardware_name, load_run, price, settings_of
 from .runner import RunError
 
 # %% ../../nbs/reproduce/publish.ipynb #c6cdfda7
@@ -61,7 +61,12 @@ def last_site(
     last = dict(site=slice(-1, None), activations=(slice(None), slice(-1, None)))
     return {k: v[last[k]] if k in last else v for k, v in bands.items()}
 
-# %% ../../nbs/reproduce/publish.ipynb #db232ac5
+# %% ../../nbs/reproduce/publish.ipynb #f5c73d25
+def _without_paths(d): return {k: _without_paths(v) if isinstance(v, dict) else None if k == 'alternatives' and '/' in str(v) else v for k, v in d.items()}
+
+def _train_record(run): return _without_paths(run.train | dict(log=thin(run.train['log'])))
+
+# %% ../../nbs/reproduce/publish.ipynb #957dd7e6
 def publish(
     folder:str|Path, # Of a run, such as runs/mini
     out:str|Path,    # Such as results/mini; what it holds is replaced
@@ -78,7 +83,7 @@ def publish(
     for r in have:
         run = load_run(folder/r); (out/r).mkdir(parents=True); arrays, bands = lean_arrays(run)
         write_lean(run.evaluation, out/r/'evaluation.json')
-        if run.train: write_lean(run.train | dict(log=thin(run.train['log'])), out/r/'train.json')
+        if run.train: write_lean(_train_record(run), out/r/'train.json')
         for name, a in (('evaluation', arrays), ('bands', bands)):
             if a: np.savez_compressed(out/r/f'{name}.npz', **a)
     for f in [*folder.glob('teacher*/teacher.json'), *folder.glob('alternatives*/closeness.json')]:
@@ -93,7 +98,7 @@ def _settings(s, have, rest):
     return {k: v for k, v in s.items() if k != 'notebooks'} | dict(corpus=name(s['corpus']), models={k: name(v) for k, v in s['models'].items()}, given=[a for a in s['given'] if a in have], trained=[a for a in s['trained'] if a in here],
         shipped={a: n for a, n in (s.get('shipped') or {}).items() if a in have}, variants={a: p for a, p in (s.get('variants') or {}).items() if a in have}, runs=have, not_run=rest)
 
-# %% ../../nbs/reproduce/publish.ipynb #0a2b8fbc
+# %% ../../nbs/reproduce/publish.ipynb #2f4ea377
 def arm_card(
     run,  # From `load_run`
     reference=None, # base_continued, for the price
@@ -102,7 +107,7 @@ def arm_card(
     t, c = run.train, run.evaluation['clean']; kind = 'rwkv' if t['arm'].startswith('rwkv_') else 'mt5'
     p = price(run, reference) if reference and reference is not run else None
     made = {'base': t['model'], 'recipe': t['arm'], 'text': t['corpus'], 'sentences seen': f"{t['sentences']:,}", 'tokens seen': f"{t['tokens']:,}", 'dose Σp of each matrix': f"{t['dose']:.3g}" + (f", {1e6*t['dose']/t['sentences']:.3g} a million sentences" if t['dose'] else ''), 'noise at the end': f"{t['top']:.3g}x" if t.get('top') else 'none', 'forgiveness': t['forgiveness'], 'seed': t['seed'],
-        'parameters': f"{run.evaluation.get('parameters') or t.get('parameters'):,}", 'training': f"{t['seconds']/60:.0f} minutes on {hardware_name(t.get('hardware'))}", 'commit': t.get('commit') or 'not recorded', 'command': f'`{command_for(run.folder)}`'}
+        'parameters': f"{run.evaluation.get('parameters') or t.get('parameters'):,}", 'training': f"{t['seconds']/60:.0f} minutes on {hardware_name(t.get('hardware'))}", 'commit': t.get('commit') or 'not recorded', 'command': f'`{command_for(run.folder, NODES[:4])}`'}
     found = {'held-out cross-entropy, nats': f"{c['ce']:.3f} ({c['ce_ci'][0]:.3f} to {c['ce_ci'][1]:.3f})", **({'over base_continued, the same sentences without the method': f"{100*p['relative']:+.1f} % ({100*p['relative_lo']:+.1f} to {100*p['relative_hi']:+.1f} %)".replace('-', '−')} if p else {}), 'with its feed-forward layers zeroed': f"{run.evaluation['floors']['zero']['ce']:.3f}", "the unigram's": f"{run.evaluation['unigram_ce']:.3f}"}
     table = lambda d: '\n'.join(['| | |', '|---|---|', *(f'| {k} | {v} |' for k, v in d.items())])
     return f"""---
@@ -125,7 +130,7 @@ tags: [ff_nbdev, {kind}]
 One seed, a small model, little text: it shows what the method does, and is no finding. It knows nothing and must not be used to generate text for people. Weights were rounded to bfloat16 after training; the numbers above are those before.
 """
 
-# %% ../../nbs/reproduce/publish.ipynb #e51e0615
+# %% ../../nbs/reproduce/publish.ipynb #94bd8d0a
 def ship(
     folder:str|Path, # Of a trained and evaluated arm, with its model
     out:str|Path,    # Of the shipped model
@@ -137,14 +142,7 @@ def ship(
     net, tok = load_pretrained(folder/'model'); net.to(torch.bfloat16).save_pretrained(out); tok.save_pretrained(out)
     for f in ('ff_config.json', 'ff_state.safetensors'):
         if (folder/'model'/f).exists(): shutil.copyfile(folder/'model'/f, out/f)
-    if (out/'ff_config.json').exists(): c = json.loads((out/'ff_config.json').read_text('utf-8')); _forget_paths(c); write_whole(out/'ff_config.json', json.dumps(c, indent=1))
-    train = run.train | dict(log=thin(run.train['log'])); _forget_paths(train)
-    write_lean(train, out/'train.json'); np.savez_compressed(out/'bands.npz', **last_site(run.bands))
+    if (out/'ff_config.json').exists(): c = json.loads((out/'ff_config.json').read_text('utf-8')); write_whole(out/'ff_config.json', json.dumps(_without_paths(c), indent=1))
+    write_lean(_train_record(run), out/'train.json'); np.savez_compressed(out/'bands.npz', **last_site(run.bands))
     write_whole(out/'README.md', arm_card(run, load_run(reference) if reference else None))
     return out
-
-def _forget_paths(d):
-    "Folders of the machine that trained it"
-    for k, v in d.items():
-        if isinstance(v, dict): _forget_paths(v)
-        elif k == 'alternatives' and v: d[k] = None

@@ -6,7 +6,7 @@ __all__ = ['SMALL', 'MARGIN', 'PAPER', 'FORGIVENESS', 'OVERLAP', 'SECOND', 'STYL
            'say_robustness', 'findings', 'table_html', 'base_table', 'score_table', 'seed_rows', 'made_table',
            'spatial_table', 'lisa_table', 'activation_table', 'variant_rows', 'match_table', 'signature_table',
            'wide_table', 'error_table', 'robustness_table', 'last_table', 'bleu_table', 'overlap_rows', 'between_rows',
-           'second_order_rows', 'named_rows', 'control_rows', 'rates_rows', 'agreement_rows', 'page', 'Section',
+           'second_order_rows', 'named_rows', 'control_rows', 'rates_rows', 'agreement_rows', 'Section', 'page',
            'verdicts', 'claim_table', 'write_report']
 
 # %% ../../nbs/reproduce/report.ipynb #b3ab1214
@@ -544,7 +544,25 @@ def _limits(runs, missing):
     if any(r.dose > 0 for r in runs.values()): out.append(f"The dose Σp is {_list(sorted({f'{r.dose:.3g}' for r in runs.values() if r.dose > 0}))} a matrix; the paper's is not stated, and we reckon 5.4 from its schedule.")
     return [o for o in out if o] + [f'Not shown, {k}: {v}' for k, v in missing.items()]
 
-# %% ../../nbs/reproduce/report.ipynb #070b9ff7
+# %% ../../nbs/reproduce/report.ipynb #e6d90dd4
+class Section:
+    "The tables of one section, for a notebook"
+    def __init__(self,
+        runs:Runs,  # Any arms
+        anchor:str, # Of `SECTIONS`: 'base', 'arms', 'space', 'signatures', 'overlap', 'bits', 'pathways', 'robustness' or 'sweep'
+    ):
+        if anchor not in {a for a, *_ in SECTIONS}: raise ValueError(f'There is no section {anchor!r}; they are {", ".join(a for a, *_ in SECTIONS)}.')
+        self.anchor, self.title, self.words, tables, self.figures = next(s for s in SECTIONS if s[0] == anchor)
+        self.tables = {n: rows for n, f in tables if (rows := f(runs))}
+    def html(self,
+        level:int=4, # Of the headings
+    )->str: # Every table under its heading
+        "The tables as HTML"
+        return ''.join((f'<h{level}>{html.escape(n)}</h{level}>' if n else '') + table_html(rows) for n, rows in self.tables.items())
+    def _repr_html_(self): return self.html()
+    def __repr__(self): return f'Section({self.title}: {len(self.tables)} tables)'
+
+# %% ../../nbs/reproduce/report.ipynb #325ceb2e
 def _versions(run): return 'Versions: ' + ', '.join(f'{k} {v}' for k, v in (run.evaluation.get('versions') or {}).items()) + '.'
 
 def page(
@@ -554,35 +572,20 @@ def page(
     answers:list[dict]|None=None, # From `answer`
 )->str: # HTML
     "The whole report as one page"
-    parts = [(a, t, w, made, [k for k in figures if k in plates]) for a, t, w, tables, figures in SECTIONS if (made := [(n, rows) for n, f in tables if (rows := f(runs))]) or any(k in plates for k in figures)]
+    parts = [s for a, *_ in SECTIONS if (s := Section(runs, a)).tables or any(k in plates for k in s.figures)]
     said = findings(runs); first = next(iter(runs.values())); command = runs.arms.command.iloc[0]; items = lambda xs: ''.join(f'<li>{html.escape(x)}</li>' for x in xs)
     body = [f'<h1>Forgive and Forget: what this run found</h1><p class="soft">{html.escape(_list(runs))} · scale {html.escape(str(first.evaluation.get("scale")))} · text {html.escape(str(first.evaluation.get("corpus")))} · made by <code>{html.escape(command)}</code></p>',
-            f'<div class="warn">{html.escape(said[0])}</div><ol class="found">{items(said[1:])}</ol>', '<nav><a href="#claims">Claims</a>' + ''.join(f'<a href="#{a}">{html.escape(t.split(",")[0].split("?")[0])}</a>' for a, t, *_ in parts) + '<a href="#limits">Limits</a></nav>']
+            f'<div class="warn">{html.escape(said[0])}</div><ol class="found">{items(said[1:])}</ol>', '<nav><a href="#claims">Claims</a>' + ''.join(f'<a href="#{s.anchor}">{html.escape(s.title.split(",")[0].split("?")[0])}</a>' for s in parts) + '<a href="#limits">Limits</a></nav>']
     answers = answer(runs) if answers is None else answers; n = {v: sum(r['verdict'] == v for r in answers) for v in ('holds', 'fails', 'undecided', 'not measurable', 'not run')}
     body.append(f'<h2 id="claims">What holds, by rules fixed beforehand</h2><p class="soft">{html.escape(", ".join(f"{k} {v}" for v, k in n.items()))}, of {len(answers)} claims, at scale {html.escape(str(first.evaluation.get("scale")))}. Statistic, rule and control of each stand in results/claims.yaml and were written before the runs. {"At this scale the verdicts show that the rules work, and nothing about the paper." if first.evaluation.get("scale") in SMALL else ""}</p>' + table_html(claim_table(answers)).replace('class="scroll"', 'class="scroll words"'))
-    for anchor, title, words, made, figures in parts:
-        body.append(f'<h2 id="{anchor}">{html.escape(title)}</h2><p class="soft">{html.escape(words)}</p>')
-        body += [(f'<h3>{html.escape(n)}</h3>' if n else '') + table_html(rows) for n, rows in made] + [_figure(plates[k]) for k in figures]
+    for s in parts: body += [f'<h2 id="{s.anchor}">{html.escape(s.title)}</h2><p class="soft">{html.escape(s.words)}</p>', s.html(3), *(_figure(plates[k]) for k in s.figures if k in plates)]
     every = [{k: v for k, v in r.items() if k not in ('stack',)} for r in runs.spatial.to_dict('records')]
     body += [f'<details><summary>Every matrix ({len(every)} rows)</summary>{table_html(every)}</details>', f'<h2 id="limits">Limits, and how to do it again</h2><ul>{items(_limits(runs, missing))}</ul>',
              table_html([{'arm': a, 'command': c} for a, c in zip(runs.arms.arm, runs.arms.command)]), f'<p class="soft">{html.escape(_versions(first))}</p>']
     body = [re.sub(r'(?<=\d) %(?!\w)', '\u00a0%', b) for b in body]
     return f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1"><title>Forgive and Forget: report</title><style>{STYLE}</style></head><body>{"".join(body)}</body></html>\n'
 
-# %% ../../nbs/reproduce/report.ipynb #dc36e736
-class Section:
-    "The tables of one section, for a notebook"
-    def __init__(self,
-        runs:Runs,  # Any arms
-        anchor:str, # Of `SECTIONS`: 'base', 'arms', 'space', 'signatures', 'overlap', 'bits', 'pathways', 'robustness' or 'sweep'
-    ):
-        if anchor not in {a for a, *_ in SECTIONS}: raise ValueError(f'There is no section {anchor!r}; they are {", ".join(a for a, *_ in SECTIONS)}.')
-        _, self.title, self.words, tables, _ = next(s for s in SECTIONS if s[0] == anchor)
-        self.tables = {n: rows for n, f in tables if (rows := f(runs))}
-    def _repr_html_(self): return ''.join((f'<h4>{html.escape(n)}</h4>' if n else '') + table_html(rows) for n, rows in self.tables.items())
-    def __repr__(self): return f'Section({self.title}: {len(self.tables)} tables)'
-
-# %% ../../nbs/reproduce/report.ipynb #4abd7e1d
+# %% ../../nbs/reproduce/report.ipynb #1fe75330
 def verdicts(
     runs:Runs, # Any arms
     others:Runs|None=None, # Those of the other architecture
@@ -592,7 +595,6 @@ def verdicts(
 
 def claim_table(
     rows:list[dict], # From `answer`
-    scale:str='',    # Of the runs
 )->list[dict]: # Rows
     "Every claim with its number, control, verdict and command"
     return [{'claim': f"{r['id']} {r['claim']}", 'paper': r['paper'], 'ours (95 % interval; what was resampled)': f"{say(r)}; {r['resampled']}" + (f" ({r['seeds']})" if r['seeds'] > 1 else '') if r['value'] is not None else r['why'] if r['verdict'] == 'not measurable' else f"not run: {r['why']}", 'control': r['control'], 'verdict': r['verdict'], 'command': r['command']} for r in rows]
