@@ -3,11 +3,11 @@
 # %% auto #0
 __all__ = ['SMALL', 'MARGIN', 'PAPER', 'FORGIVENESS', 'OVERLAP', 'SECOND', 'STYLE', 'SECTIONS', 'say_scale', 'base_numbers',
            'say_base', 'say_price', 'spatial_numbers', 'say_spatial', 'tasks', 'say_signatures', 'compare_thresholds',
-           'say_robustness', 'findings', 'table_html', 'base_table', 'score_table', 'seed_rows', 'made_table',
-           'spatial_table', 'lisa_table', 'activation_table', 'variant_rows', 'match_table', 'signature_table',
-           'wide_table', 'error_table', 'robustness_table', 'last_table', 'bleu_table', 'overlap_rows', 'between_rows',
-           'second_order_rows', 'named_rows', 'control_rows', 'rates_rows', 'agreement_rows', 'Section', 'page',
-           'verdicts', 'claim_table', 'write_report']
+           'say_robustness', 'findings', 'table_html', 'base_table', 'score_table', 'collapse_rows', 'seed_rows',
+           'made_table', 'spatial_table', 'lisa_table', 'activation_table', 'variant_rows', 'match_table',
+           'signature_table', 'wide_table', 'error_table', 'robustness_table', 'last_table', 'bleu_table',
+           'overlap_rows', 'between_rows', 'second_order_rows', 'named_rows', 'control_rows', 'rates_rows',
+           'agreement_rows', 'Section', 'page', 'verdicts', 'claim_table', 'write_report']
 
 # %% ../../nbs/reproduce/report.ipynb #b3ab1214
 import html
@@ -249,6 +249,14 @@ def score_table(
         c, p = r.evaluation['clean'], prices.get(a)
         return {'arm': a, 'dose Σp': f'{r.dose:.3g}', 'CE (95 % interval)': f"{c['ce']:.3f} ({c['ce_ci'][0]:.3f} to {c['ce_ci'][1]:.3f})", 'token accuracy': _ci(c['accuracy'], *c['accuracy_ci'], 1), 'price: CE over base_continued': '–' if p is None else f'{pct(p.relative, 1, True)} ({pct(p.relative_lo, 1, True)} to {pct(p.relative_hi, 1, True)})', 'tokens scored': r.evaluation.get('tokens_scored')}
     return [row(a, r) for a, r in runs.items()]
+
+# %% ../../nbs/reproduce/report.ipynb #8a946b84
+def collapse_rows(
+    runs:Runs, # Any arms
+)->list[dict]: # Rows; none where no arm searched for its collapse
+    "Where arms broke under growing noise"
+    def row(a, c): return {'arm': a, 'accuracy at its start': pct(c['start']), 'breaks beyond': f"{c['point']:.1f}x" if c['collapsed'] else f"not up to {c['points'][-1][0]:.1f}x", 'falls over': f"{c['width']:.1f}x" if c['collapsed'] else '–', 'looks': len(c['points']), 'sentences': f"{runs[a].train['sentences']:,}"}
+    return [row(a, c) for a, r in runs.items() if r.trained and (c := r.train.get('collapse'))]
 
 # %% ../../nbs/reproduce/report.ipynb #cb2429c6
 def seed_rows(
@@ -504,7 +512,7 @@ def agreement_rows(
         if g: rows.append(row)
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #038a3a67
+# %% ../../nbs/reproduce/report.ipynb #e2bb3f24
 STYLE = '''
 :root{color-scheme:light dark;--bg:#fdfdfc;--ink:#1b1c1e;--soft:#5b5e63;--grid:#d9dadc;--panel:#f4f4f2;--mark:#0a63a8;--warn:#fff4dc;--edge:#d9a400}
 @media (prefers-color-scheme:dark){:root{--bg:#16181b;--ink:#e4e5e7;--soft:#a2a6ac;--grid:#3a3d42;--panel:#1e2125;--mark:#7cb8ea;--warn:#33290f;--edge:#a77e00}}
@@ -521,6 +529,7 @@ details{margin:.6rem 0}summary{cursor:pointer;color:var(--mark)}nav{font-size:.9
 SECTIONS = [ # anchor, title, sentence, tables, figures
     ('base', 'Is the base a model, and do its feed-forward layers matter?', 'Read this first: if ablation changes nothing, no number below means anything. Cross-entropies (CE) are in nats a token, on held-out text, without sentinels and ends; FFN share is the length of what a feed-forward layer adds, over that of the residual after it.', [('', base_table)], ['base-test', 'share']),
     ('arms', 'The arms, and their price', 'Every row says what it was made with. The price is the cross-entropy over base_continued, which saw the same sentences without the method; its interval comes from the same held-out windows, resampled in pairs.', [('Scores', score_table), ('Seeds', seed_rows), ('Made with', made_table)], ['price', 'training']),
+    ('collapse', 'How much noise training stands', 'Arms that go on with their ramp of noise until they break: token accuracy on held-out text under the noise of that moment, a look every 0.1x. Broken: two successive looks under half of the first. Falls over: from the last look at nine tenths of the first to the first under half. The other tables show these models as they were before they broke.', [('', collapse_rows)], ['collapse']),
     ('space', 'Clustering, beside what the same dose does to noise', "Mean over the sites. Pulses smooth anything: the null columns give white noise of the same shape after the same dose, and only what lies above it can be learned structure. RCI and LCPS have no public definition; ours are on the site. Activations are those that the down projection reads; in RWKV they are never negative, and signatures and overlaps read them before the square, where they have a sign. The paper's numbers [Table 5] are those of W_o, at a dose of its own that it does not state.",
         [('Weights', spatial_table), ("Weights, cell by cell (local Moran's I)", lisa_table), ('Activations (1-D, along the hidden index)', activation_table), ("Rivals, trained to the Moran's I of full_stack's activations", match_table)], ['weights', 'lisa', 'moran', 'correlogram', 'bands']),
     ('signatures', 'Naming tokens by their places', 'Accuracy of the nearest signature, in other text. Intervals resample tokens and draws of instances. base_reordered is the base with its hidden units sorted and its function unchanged: geography that costs nothing. Nearest cosine uses the raw activations and no geography. Permuted alike: the same permutation on both sides leaves no neighbourhood, so whatever it still names is not named by geography. FFNs zeroed or at their mean: the layers add nothing to the model, and are still read. Base, smoothed: the base with its activations blurred to this arm\'s Moran\'s I. Paper: [Table 3]; half of its errors were close.', [('', signature_table), ('Ranks 51 to 300', wide_table), ('What the errors are', error_table)], ['signatures']),
