@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['ffn_share', 'unigram_ce', 'scored_targets', 'Evaluation', 'Lines', 'saved_signatures', 'Sizes', 'evaluate']
 
-# %% ../../nbs/evaluation/evaluate.ipynb #b32f0fd6
+# %% ../../nbs/evaluation/evaluate.ipynb #db72ec27
 import difflib
 import json
 import os
@@ -23,7 +23,7 @@ from ..data.tokenizers import special_ids
 from .activations import Instances, Keep, Map, Mean, activation_geography, evaluating, find_places, frequent_tokens, random_places, read_once, token_counts
 from .control import pathway_test
 from .overlap import bare_words, overlap_test, pair_ids, places_of
-from .robustness import BLEU_GRID, GRID, robustness, say_threshold, span_bleu, window_scores
+from .robustness import BLEU_GRID, GRID, say_threshold, score_arrays, span_bleu, strength_scores, summarise, window_scores
 from .signatures import Signature, hubs_of, mean_of, signature, signature_test
 from .spatial import correlogram, lcps, morans_i, rci, weight_geography
 from ..models.sites import find_sites
@@ -112,18 +112,28 @@ def _floors(model, batches, skip, means):
 def _means(model, batches):
     with evaluating(model): return ffn_means(model, batches)
 
-# %% ../../nbs/evaluation/evaluate.ipynb #2e558a41
-def _spatial(model, dose, nulls, seed):
-    "Rows of Table 5 with the null of the dose, and the arrays of its pictures"
+# %% ../../nbs/evaluation/evaluate.ipynb #d4256218
+def _between(null, shape, dose, ends):
+    "The null of a dose, on the line between those of the smallest and the largest: matrices of one model differ by a pulse or two"
+    low = null(shape, ends[0])
+    if ends[1] <= ends[0]: return low
+    high, w = null(shape, ends[1]), (dose - ends[0])/(ends[1] - ends[0])
+    return {k: (1 - w)*v + w*high[k] if isinstance(v, float) else v for k, v in low.items()}
+
+# %% ../../nbs/evaluation/evaluate.ipynb #04e3fbfe
+def _spatial(model, doses, nulls, base, seed):
+    "Rows of Table 5 with the null of each matrix's dose, and the arrays of its pictures"
     rows, arrays, sites = weight_geography(model, seed=seed), {}, {s.name: s for s in find_sites(model)}
+    before = {s.name: s for s in find_sites(base)} if base is not None else {}
     for r in rows:
-        shape = tuple(sites[r['site']].weight(r['role']).shape)
-        n = nulls['moran'](shape, dose) if nulls else {}
-        r |= dict(null_queen=n.get('queen'), null_queen_sd=n.get('queen_sd'), null_rook=n.get('rook'), null_rank=n.get('effective_rank'), null_rci=n.get('rci'))
+        w, d = sites[r['site']].weight(r['role']), doses[r['site'], r['role']]
+        n = _between(nulls['moran'], tuple(w.shape), d, (min(doses.values()), max(doses.values()))) if nulls else {}
+        own = nulls['permuted'](before[r['site']].weight(r['role']), d) if 'permuted' in (nulls or {}) and r['site'] in before and d > 0 else {}
+        r |= dict(dose=d, null_queen=n.get('queen'), null_queen_sd=n.get('queen_sd'), null_rook=n.get('rook'), null_rank=n.get('effective_rank'), null_rci=n.get('rci'), null_permuted=own.get('mean'), null_permuted_sd=own.get('sd'))
     for k, s in enumerate(sites.values()):
         w = s.weight('down').detach().float().cpu()
         arrays[f'rho_{s.name}'] = correlogram(w).numpy().astype(np.float32)
-        ends, null = k in (0, len(sites) - 1), nulls['field'](tuple(w.shape), dose) if nulls and 'field' in nulls and dose > 0 else None
+        dose = doses[s.name, 'down']; ends, null = k in (0, len(sites) - 1), nulls['field'](tuple(w.shape), dose) if nulls and 'field' in nulls and dose > 0 else None
         if null is not None: arrays[f'rho_null_{s.name}'] = correlogram(null).numpy().astype(np.float32)
         if ends: arrays[f'down_slice_{s.name}'] = w[:128, :256].numpy().astype(np.float16)
         if ends and null is not None: arrays[f'null_slice_{s.name}'] = torch.as_tensor(null)[:128, :256].numpy().astype(np.float16)
@@ -249,13 +259,14 @@ def _batches(model, tokenizer, windows, n, seed, size=16, spread=False):
     out = [make([windows[int(i)] for i in order[s:s + size]]) for s in range(0, n, size)]
     return [{k: v.to(model.device) for k, v in b.items()} for b in out]
 
-# %% ../../nbs/evaluation/evaluate.ipynb #91c4af73
+# %% ../../nbs/evaluation/evaluate.ipynb #d4c08231
 class _Job:
     "An evaluation under way"
-    def __init__(self, model, text, tokenizer, split, device, size, seed, step, dose, nulls, base, categories, grid):
+    def __init__(self, model, text, tokenizer, split, device, size, seed, step, dose, doses, nulls, base, categories, grid):
         self.model, self.tokenizer, self.tokens, self.held = _ready(model, text, tokenizer, size.length, split, device)
         self.sites, self.skip = list(find_sites(self.model)), special_ids(self.tokenizer)
         self.size, self.seed, self.step, self.dose, self.nulls, self.base, self.categories, self.grid = size, seed, step, float(dose), nulls or {}, base, categories, grid or GRID
+        self.doses = {(s.name, r): self.dose for s in self.sites for r in s.roles} | (doses or {})
         self.train, self.test, self.arrays = Windows(self.tokens, 'train', size.read_length), Windows(self.tokens, split, size.read_length), {}
         self.counts = token_counts(self.train, len(self.tokenizer))
     def batches(self, windows, n, **kw): return _batches(self.model, self.tokenizer, windows, n, self.seed + 1, **kw)
@@ -266,7 +277,7 @@ class _Job:
     @property
     def fewer(self): return max(4, self.size.redraws//4)
 
-# %% ../../nbs/evaluation/evaluate.ipynb #314d4237
+# %% ../../nbs/evaluation/evaluate.ipynb #aa136f42
 def _scores(job):
     job.step.start('scores')
     batches = job.batches(job.held, job.size.windows)
@@ -277,10 +288,10 @@ def _scores(job):
 
 def _space(job):
     job.step.start('space')
-    rows, arrays = _spatial(job.model, job.dose, job.nulls, job.seed); job.arrays |= arrays
+    rows, arrays = _spatial(job.model, job.doses, job.nulls, job.base, job.seed); job.arrays |= arrays
     return dict(spatial=rows)
 
-# %% ../../nbs/evaluation/evaluate.ipynb #b114b953
+# %% ../../nbs/evaluation/evaluate.ipynb #5ca0b53d
 def _activations(job):
     z = job.size; job.step.start('reading')
     job.ids, job.few, job.many, job.words = _tokens(job.train, job.tokenizer, z.rank_from, z.rank_to, z.wide_to, z.overlap_to)
@@ -292,7 +303,8 @@ def _signatures(job):
     z = job.size; job.step.start('signatures')
     ranks = dict(rank_from=z.rank_from, rank_to=z.rank_to); few = job.known.keep(job.few), job.found.keep(job.few)
     wide = dict(rank_from=z.rank_from, rank_to=z.wide_to) | job.named(job.known.keep(job.many), job.found.keep(job.many), job.fewer, controls=1) if job.many is not None else None
-    return dict(signatures=ranks | job.named(*few, z.redraws), signatures_250=wide, signatures_ablated=_ablated(job), smoothed=_smoothed(job))
+    found = job.named(*few, z.redraws, credits=True); job.arrays |= {f'named_{k}': v.astype(np.float32) for k, v in found.pop('credits').items()}
+    return dict(signatures=ranks | found, signatures_250=wide, signatures_ablated=_ablated(job), smoothed=_smoothed(job))
 
 # %% ../../nbs/evaluation/evaluate.ipynb #ca8e6860
 def _ablated(job):
@@ -324,18 +336,20 @@ def _pathways(job):
     if not z.control_tokens: return dict(pathways=None)
     return dict(pathways=pathway_test(job.model, job.tokenizer, job.train, job.test, known, job.categories, z.control_tokens, z.rank_from, z.rank_to, baseline=min(400, z.baseline), seed=job.seed))
 
-# %% ../../nbs/evaluation/evaluate.ipynb #19754519
+# %% ../../nbs/evaluation/evaluate.ipynb #65a6ba77
 def _disturbed(job):
     z, model, skip, means, seed = job.size, job.model, job.skip, job.means, job.seed
     some = job.batches(job.held, min(z.robust_windows, z.windows), spread=True); thin = {k: v[1::2] or v for k, v in job.grid.items()}
     tick = lambda n, g: lambda: job.step.tick(1/(n*(3 + sum(map(len, g.values())))))
-    job.step.start('robustness'); every = robustness(model, some, skip, means=means, grid=job.grid, seed=seed, tick=tick(len(some), job.grid))
-    job.step.start('last'); last = robustness(model, some, skip, means=means, grid=thin, seed=seed, sites=job.sites[-1:], tick=tick(len(some), thin))
+    job.step.start('robustness'); scores = strength_scores(model, some, skip, means=means, grid=job.grid, seed=seed, tick=tick(len(some), job.grid))
+    job.arrays |= score_arrays(scores); every = summarise(scores, seed=seed)
+    job.step.start('last'); scores = strength_scores(model, some, skip, means=means, grid=thin, seed=seed, sites=job.sites[-1:], tick=tick(len(some), thin))
+    job.arrays |= score_arrays(scores, 'last'); last = summarise(scores, seed=seed) | dict(sites=job.sites[-1].name)
     job.step.start('bleu'); short = job.batches(job.held, min(z.bleu_windows, z.windows), spread=True); coarse = {k: BLEU_GRID[k] for k in job.grid if k in BLEU_GRID}
     bleu = span_bleu(model, short, job.tokenizer, means, coarse, seed=seed, tick=tick(max(len(short), 1), coarse)) if short else None
     return dict(robustness=every, robustness_last=last, bleu=bleu)
 
-# %% ../../nbs/evaluation/evaluate.ipynb #686082db
+# %% ../../nbs/evaluation/evaluate.ipynb #98f56d44
 _PLAN = dict(scores=4, space=5, reading=22, activations=2, signatures=12, ablated=12, smoothed=8, overlap=5, pathways=16, robustness=26, last=10, bleu=16)
 
 @delegates(Sizes, keep=True)
@@ -346,9 +360,10 @@ def evaluate(
     *,
     arm:str='model',         # Name in tables
     name:str|None=None,      # Of the pretrained model; found from its configuration by default
-    dose:float=0.,           # Σp that each matrix has received: for the null
-    nulls:dict|None=None,    # 'moran', 'field', 'diffused', 'noise_diffused' of `baselines.noise_null`; 'smoothed' of `baselines.smoothed`
-    base=None,               # The model before the retrofit: for the 1-D null and the smoothed base
+    dose:float=0.,           # Σp that each matrix has received, in the mean: for the nulls
+    doses:dict|None=None,    # (site, role) → Σp, where it is known of each matrix
+    nulls:dict|None=None,    # 'moran', 'permuted', 'field', 'diffused', 'noise_diffused' of `baselines.noise_null`; 'smoothed' of `baselines.smoothed`
+    base=None,               # The model before the retrofit: for the null of its own values, the 1-D null and the smoothed base
     categories:dict|None=None, # Word → set of categories, from `read_categories`: do places follow them?
     grid:dict|None=None,     # kind → strengths of disturbance; `GRID` by default
     split:str='test',        # Held-out split
@@ -359,7 +374,7 @@ def evaluate(
 )->Evaluation:
     "Does this model have the geography? All measures on one checkpoint, without training; `ValueError` where model, tokenizer or text cannot do"
     size, info = _take(info)
-    job = _Job(model, text, tokenizer, split, device, size, seed, _Steps(progress, _PLAN), dose, nulls, base, categories, grid)
+    job = _Job(model, text, tokenizer, split, device, size, seed, _Steps(progress, _PLAN), dose, doses, nulls, base, categories, grid)
     found = {}
     for part in (_scores, _space, _activations, _signatures, _overlaps, _pathways, _disturbed): found |= part(job)
     job.step.stop()

@@ -2,7 +2,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'GRID', 'BLEU_GRID', 'blurred', 'perturbed', 'window_scores', 'strength_scores', 'threshold', 'summarise',
-           'say_threshold', 'plot_robustness', 'robustness', 'greedy_fills', 'spans_of', 'put_back', 'span_bleu']
+           'score_arrays', 'scores_from', 'paired_threshold', 'say_threshold', 'plot_robustness', 'robustness',
+           'greedy_fills', 'spans_of', 'put_back', 'span_bleu']
 
 # %% ../../nbs/evaluation/robustness.ipynb #a9580748
 import contextlib
@@ -204,6 +205,44 @@ def summarise(
             **_half('ce', kind, by_ce, out['measurable_ce']), top=float(xs[-1]))
     t = out['threshold']; a, b = (t.get(k, {}).get('relative') for k in ('nonhub', 'noise'))
     return out | dict(ratio=a/b if a and b else None, ratio_ci=_ratio_interval(boot, floor_b) if a and b else None)
+
+# %% ../../nbs/evaluation/robustness.ipynb #d2189db0
+def score_arrays(
+    scores:dict,   # From `strength_scores`
+    name:str='disturbed', # Before the names of the arrays
+)->dict[str, np.ndarray]: # Names of the conditions, and (conditions, 3, windows) hits, tokens, summed cross-entropy
+    "Scores as arrays that can be saved"
+    return {f'{name}_keys': np.array([k if isinstance(k, str) else f'{k[0]} {k[1]:g}' for k in scores]), f'{name}_scores': np.stack(list(scores.values())).astype(np.float32)}
+
+def scores_from(
+    arrays,        # That hold them
+    name:str='disturbed', # As for `score_arrays`
+)->dict: # As `strength_scores` gives them; {} where there are none
+    "The scores of a saved evaluation"
+    if f'{name}_keys' not in arrays: return {}
+    key = lambda k: k if ' ' not in k else (k.split()[0], float(k.split()[1]))
+    return {key(str(k)): v.astype(np.float64) for k, v in zip(arrays[f'{name}_keys'], arrays[f'{name}_scores'])}
+
+# %% ../../nbs/evaluation/robustness.ipynb #76156cb1
+def _drawn(scores, kind, pick, of):
+    "Threshold of the whole and of every draw; infinite where it is not reached"
+    whole, boot, floor, floor_b = _measure(scores, pick, (lambda *s: -_ce(*s)) if of == 'ce' else _accuracy); xs = _strengths(whole, kind)
+    return _crossings(xs, np.array([[whole[kind, x] for x in xs]]), [whole['clean']], [floor])[0], _crossings(xs, np.stack([boot[kind, x] for x in xs], 1), boot['clean'], floor_b)
+
+def paired_threshold(
+    a:dict,        # Scores of one model
+    b:dict,        # Those of another, on the same windows
+    kind:str,      # 'noise', 'nonhub' or 'blur'
+    of:str='accuracy', # Or 'ce'
+    draws:int=1000, # Bootstrap draws
+    seed:int=0,    # Of the draws
+)->tuple[float, float, float]: # a − b with its 95 % interval; infinite where one of them was not reached, 0 where neither was
+    "Difference of two thresholds, windows resampled in pairs; `ValueError` for other windows"
+    if a['clean'].shape != b['clean'].shape or (a['clean'][1] != b['clean'][1]).any(): raise ValueError('The two were scored on different windows: evaluate both with the same text, sizes and seed.')
+    n = a['clean'].shape[1]; pick = np.random.default_rng(seed).integers(n, size=(draws, n))
+    (x, xs), (y, ys) = (_drawn(s, kind, pick, of) for s in (a, b))
+    less = lambda u, v: np.where(np.isinf(u) & np.isinf(v), 0., np.subtract(u, v, where=~(np.isinf(u) & np.isinf(v)), out=np.zeros(np.shape(u))))
+    return float(less(x, y)), *(float(v) for v in np.quantile(less(xs, ys), [.025, .975], method='nearest'))
 
 # %% ../../nbs/evaluation/robustness.ipynb #15bcb7ad
 def say_threshold(

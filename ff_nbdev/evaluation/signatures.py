@@ -234,13 +234,14 @@ def _errors(t, close, tokens):
     return dict(close_error_share=float(is_close.mean()) if wrong.any() else None, close_error_ci=_share_interval((pick[0]/np.maximum(pick[1], 1))[pick[1] > 0], is_close.mean(), n_wrong) if wrong.any() else None, close_by_chance=float(close.sum()/(len(tokens)*(len(tokens) - 1))), errors=int(wrong.sum()),
         close_errors_nearer=None if nearer is None else float(nearer), most_frequent_prediction=tokens[int(n.argmax())], most_frequent_share=float(n.max()/n.sum()))
 
-# %% ../../nbs/evaluation/signatures.ipynb #9f48ad86
+# %% ../../nbs/evaluation/signatures.ipynb #a46c851b
 def signature_test(
     source:Instances,   # From one text
     target:Instances,   # The same tokens in another text
     instances:int=16,   # Averaged on the source side, and on the target side in the second task (§3.1.3: 16)
     redraws:int=20,     # Of instances
     seed:int=0,         # Of the draws
+    credits:bool=False, # Keep what every draw gave every token: (redraws, tokens) of each task, under `credits`
     **kw,               # For `hubs_of`
 )->dict: # Two tasks with accuracy, ci and controls; chance, close_error_share, most_frequent_prediction, …
     "How often places alone name a token [Table 3]; tokens with too few instances on either side are left out"
@@ -252,6 +253,7 @@ def signature_test(
     close = close_pairs(a.tokens)
     for name, m in ((f'{instances}:1', 1), (f'{instances}:{instances}', instances)):
         t = _one_task(a, b, instances, m, redraws, seed, **kw)
+        if credits: out.setdefault('credits', {})[name] = t['places']
         out[name] = dict(accuracy=float(t['places'].mean()), ci=bootstrap(t['places'], seed=seed), sd_redraws=float(t['places'].mean(1).std()), cosine_ci=bootstrap(t['cosine'], seed=seed),
             **{k: float(t[k].mean()) for k in ('cosine', 'shuffled_labels', 'permuted_differently', 'permuted_alike')}, **{k: float(t[k].mean()) if k in t else None for k in ('encoder', 'decoder')}, **_errors(t, close, a.tokens))
     return out | {k: out[name][k] for k in ('close_error_share', 'close_by_chance', 'close_errors_nearer', 'most_frequent_prediction', 'most_frequent_share')}
