@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'GRID', 'BLEU_GRID', 'blurred', 'perturbed', 'window_scores', 'strength_scores', 'threshold', 'summarise',
-           'score_arrays', 'scores_from', 'paired_threshold', 'say_threshold', 'plot_robustness', 'robustness',
-           'greedy_fills', 'spans_of', 'put_back', 'span_bleu']
+           'score_arrays', 'scores_from', 'paired_threshold', 'paired_ratio', 'say_threshold', 'plot_robustness',
+           'robustness', 'greedy_fills', 'spans_of', 'put_back', 'span_bleu']
 
 # %% ../../nbs/evaluation/robustness.ipynb #a9580748
 import contextlib
@@ -223,11 +223,16 @@ def scores_from(
     key = lambda k: k if ' ' not in k else (k.split()[0], float(k.split()[1]))
     return {key(str(k)): v.astype(np.float64) for k, v in zip(arrays[f'{name}_keys'], arrays[f'{name}_scores'])}
 
-# %% ../../nbs/evaluation/robustness.ipynb #76156cb1
+# %% ../../nbs/evaluation/robustness.ipynb #43aa7c88
 def _drawn(scores, kind, pick, of):
     "Threshold of the whole and of every draw; infinite where it is not reached"
     whole, boot, floor, floor_b = _measure(scores, pick, (lambda *s: -_ce(*s)) if of == 'ce' else _accuracy); xs = _strengths(whole, kind)
     return _crossings(xs, np.array([[whole[kind, x] for x in xs]]), [whole['clean']], [floor])[0], _crossings(xs, np.stack([boot[kind, x] for x in xs], 1), boot['clean'], floor_b)
+
+def _same_windows(a, b, draws, seed):
+    if a['clean'].shape != b['clean'].shape or (a['clean'][1] != b['clean'][1]).any(): raise ValueError('The two were scored on different windows: evaluate both with the same text, sizes and seed.')
+    n = a['clean'].shape[1]
+    return np.random.default_rng(seed).integers(n, size=(draws, n))
 
 def paired_threshold(
     a:dict,        # Scores of one model
@@ -238,11 +243,24 @@ def paired_threshold(
     seed:int=0,    # Of the draws
 )->tuple[float, float, float]: # a − b with its 95 % interval; infinite where one of them was not reached, 0 where neither was
     "Difference of two thresholds, windows resampled in pairs; `ValueError` for other windows"
-    if a['clean'].shape != b['clean'].shape or (a['clean'][1] != b['clean'][1]).any(): raise ValueError('The two were scored on different windows: evaluate both with the same text, sizes and seed.')
-    n = a['clean'].shape[1]; pick = np.random.default_rng(seed).integers(n, size=(draws, n))
+    pick = _same_windows(a, b, draws, seed)
     (x, xs), (y, ys) = (_drawn(s, kind, pick, of) for s in (a, b))
     less = lambda u, v: np.where(np.isinf(u) & np.isinf(v), 0., np.subtract(u, v, where=~(np.isinf(u) & np.isinf(v)), out=np.zeros(np.shape(u))))
     return float(less(x, y)), *(float(v) for v in np.quantile(less(xs, ys), [.025, .975], method='nearest'))
+
+# %% ../../nbs/evaluation/robustness.ipynb #c7093067
+def paired_ratio(
+    a:dict,        # As for `paired_threshold`
+    b:dict,        # As for `paired_threshold`
+    draws:int=1000, # Bootstrap draws
+    seed:int=0,    # Of the draws
+)->tuple[float, float, float]: # With its 95 % interval; infinite or 0 where a threshold was not reached
+    "How many times larger non-hub noise over noise is in one model, windows resampled in pairs"
+    pick = _same_windows(a, b, draws, seed); out = []
+    for s in (a, b):
+        (x, xs), (y, ys) = (_drawn(s, k, pick, 'accuracy') for k in ('nonhub', 'noise')); out.append(np.r_[x, xs]/np.r_[y, ys])
+    q = out[0]/out[1]
+    return float(q[0]), *(float(v) for v in np.quantile(q[1:], [.025, .975], method='nearest'))
 
 # %% ../../nbs/evaluation/robustness.ipynb #15bcb7ad
 def say_threshold(

@@ -5,7 +5,7 @@ __all__ = ['RULES', 'within_1', 'KERNELS', 'claims_file', 'read_claims', 'Effect
            'verdict', 'within', 'difference', 'rises', 'costs', 'same', 'lost', 'claim', 'step_seconds',
            'collapse_point', 'answer', 'say']
 
-# %% ../../nbs/reproduce/claims.ipynb #55bb0125
+# %% ../../nbs/reproduce/claims.ipynb #bfa1ea28
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from ..evaluation.overlap import Places, between, compare, more_alike, second_order, stability, two_letter_test
-from .results import Run, Runs, price, run_scale
+from ..evaluation.robustness import paired_ratio, paired_threshold, scores_from
+from ..evaluation.signatures import bootstrap
+from .results import Run, Runs, command_for, price, run_scale
 
 # %% ../../nbs/reproduce/claims.ipynb #0e4a7a93
 def claims_file()->Path: # results/claims.yaml, of the repository or of the installed package
@@ -252,17 +254,25 @@ def _c8(get):
     a, b = _top_use(get('highway')), _top_use(get('full_stack'))
     return Effect(*mean_of_layers(np.divide(a, b)), False, f'{_pct(np.mean(a))} against {_pct(np.mean(b))} of the visits', 'layers of one run')
 
-# %% ../../nbs/reproduce/claims.ipynb #69e16ab3
+# %% ../../nbs/reproduce/claims.ipynb #d60fc4df
+def _named(a, b, task='16:16'):
+    "How much more often one arm is named than another, in pairs where both evaluations hold them"
+    x, y = (r.arrays.get(f'named_{task}') for r in (a, b))
+    if x is None or y is None or x.shape[1] != y.shape[1]: return difference(_accuracy(a, task), _accuracy(b, task))
+    d = x[:len(y)] - y[:len(x)]
+    return float(d.mean()), *bootstrap(d)
+
+# %% ../../nbs/reproduce/claims.ipynb #441906e8
 @claim('C11', rises)
 def _c11(get):
     f = get('full_stack'); me = _accuracy(f); s = f.evaluation.get('smoothed') or {}; free = s.get('16:16')
     if not free: raise NotRun('full_stack was evaluated without the smoothed base' + (f": {s['why']}" if 'why' in s else ''))
     arms = {a: _accuracy(get(a)) for a in ('base_reordered', 'base_continued')}; best = max(arms, key=lambda a: arms[a][0])
-    return Effect(*difference(me, arms[best]), free['accuracy'] >= me[1], f"over {best}; base smoothed to the same Moran's I {_pct(free['accuracy'])}, units permuted alike {_pct(f.evaluation['signatures']['16:16'].get('permuted_alike') or 0)}", 'tokens and redraws', unit='points')
+    return Effect(*_named(f, get(best)), free['accuracy'] >= me[1], f"over {best}; base smoothed to the same Moran's I {_pct(free['accuracy'])}, units permuted alike {_pct(f.evaluation['signatures']['16:16'].get('permuted_alike') or 0)}", 'tokens and redraws', unit='points')
 
 @claim('C12', rises)
 def _c12(get):
-    one, all_ = (difference(_accuracy(get('full_stack'), t), _accuracy(get('no_fzr'), t)) for t in ('16:1', '16:16'))
+    one, all_ = (_named(get('full_stack'), get('no_fzr'), t) for t in ('16:1', '16:16'))
     return Effect(min(one[0], all_[0]), min(one[1], all_[1]), min(one[2], all_[2]), False, f'16:1 {_pct(one[0])}, 16:16 {_pct(all_[0])}; the lower ends of both count', 'tokens and redraws', unit='points')
 
 @claim('C13', rises)
@@ -283,7 +293,7 @@ def _c14(get):
     far = lambda side: math.hypot((many[side] - many[0])/max(many[0], 1e-9), (few[3 - side] - few[0])/few[0])
     return Effect(many[0]/few[0], many[0]/few[0]*(1 - far(1)), many[0]/few[0]*(1 + far(2)), free[0] >= many[0], f'{_pct(many[0])} of {n[0]} tokens, {_pct(few[0])} of {n[1]}; {best} {_pct(free[0])} of {n[0]}', 'tokens and redraws', doubt=free[2] >= many[1], unit='%')
 
-# %% ../../nbs/reproduce/claims.ipynb #56419682
+# %% ../../nbs/reproduce/claims.ipynb #a435f178
 def _reach(run, kind):
     r = run.evaluation['robustness']
     if not r['measurable']: raise NotRun(f"not measurable: {run.arm} scores less than 10 points above its floor")
@@ -295,7 +305,8 @@ def _stands(get, kind, also, unit='x'):
     try: more = f'; {also} {say(_reach(get(also), kind))}' if also else ''
     except NotRun: more = ''
     lo, hi = (-math.inf if b[2] == math.inf else a[1] - b[2]), math.inf if a[2] == math.inf else a[2] - b[1]
-    both = a[0] == b[0] == math.inf
+    both, scores = a[0] == b[0] == math.inf, [scores_from(get(x).arrays) for x in ('full_stack', 'base_continued')]
+    if all(scores) and not both: more += '; in pairs ' + ', '.join('{} {:+.2g} ({:+.2g} to {:+.2g})'.format(n, *paired_threshold(*scores, kind, of)) for of, n in (('accuracy', 'accuracy'), ('ce', 'cross-entropy'))).replace('-', '−')
     return Effect(0. if both else a[0] - b[0], -math.inf if both else lo, hi, False, f'{say(a)} against {say(b)}{more}', 'windows', unit=unit)
 
 @claim('C15', rises)
@@ -304,7 +315,7 @@ def _c15(get): return _stands(get, 'blur', '', '')
 @claim('C16', rises)
 def _c16(get): return _stands(get, 'noise', 'no_fzr')
 
-# %% ../../nbs/reproduce/claims.ipynb #65f32e5a
+# %% ../../nbs/reproduce/claims.ipynb #594ecf1d
 @claim('C17', lambda e: rises(e, 1.))
 def _c17(get):
     def ratio(run):
@@ -314,7 +325,8 @@ def _c17(get):
     a, b = ratio(get('full_stack')), ratio(get('base_continued')); also = ''
     try: also = f"; no_fzr {ratio(get('no_fzr'))[0]:.2f}"
     except NotRun: pass
-    return Effect(a[0]/b[0], a[1]/b[2], a[2]/b[1], False, f'{a[0]:.2f} against {b[0]:.2f}{also}', 'windows')
+    scores = [scores_from(get(x).arrays) for x in ('full_stack', 'base_continued')]
+    return Effect(*(paired_ratio(*scores) if all(scores) else (a[0]/b[0], a[1]/b[2], a[2]/b[1])), False, f'{a[0]:.2f} against {b[0]:.2f}{also}', 'windows')
 
 @claim('C18', lambda e: same(e, .2))
 def _c18(get):
@@ -365,7 +377,7 @@ def _c24(get):
     far = {k: (abs(p['relative']), 0. if p['relative_lo'] <= 0 <= p['relative_hi'] else min(abs(p['relative_lo']), abs(p['relative_hi'])), max(abs(p['relative_lo']), abs(p['relative_hi']))) for k, p in d.items()}
     return Effect(*(max(x) for x in zip(*far.values())), False, ', '.join(f"{k.replace('_', ' ')} {_pct(p['relative'])}" for k, p in d.items()), 'windows; the farthest of the four', unit='%')
 
-# %% ../../nbs/reproduce/claims.ipynb #5eced916
+# %% ../../nbs/reproduce/claims.ipynb #41d91757
 def answer(
     runs:Runs,    # Arms of one architecture, by their names; seeds are `arm.s1`, `arm.s2` …
     others:Runs|None=None, # Arms of the other architecture, named with `rwkv_`
@@ -388,7 +400,9 @@ def answer(
 
 def _command(runs, arms):
     from ff_nbdev.training.recipes import ARMS
-    scale = next((run_scale(Path(r.folder).parent) or r.evaluation.get('scale') for r in runs.values()), 'quick'); known = [a for a in arms if a.split('~')[0] in ARMS]
+    first, known = next(iter(runs.values()), None), [a for a in arms if a.split('~')[0] in ARMS]
+    if first and len(known) == len(arms) and run_scale(Path(first.folder).parent): return command_for(first.folder, ('retrofit',), known)
+    scale = (first.evaluation.get('scale') if first else '') or 'quick'
     return f"ff-nbdev run {scale} --arms {' '.join(known)}" if len(known) == len(arms) else '–'
 
 def _row(e, rule, seeds=1, weak=0):

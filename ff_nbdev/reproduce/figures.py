@@ -170,12 +170,12 @@ def weights_figure(
     tail = f": Moran's I (queen) of the whole matrix goes from {row[0]['moran_queen']:.3f} to {row[1]['moran_queen']:.3f}" + ('' if row[1].get('null_queen') is None else f", and the same dose takes white noise to {row[1]['null_queen']:.3f}") + '.' if all(row) else '.'
     return Plate('weights', title.replace('W$_o$', 'W_o'), fig, f'A piece of {w[0].shape[0]} by {w[0].shape[1]} weights on one scale, before and after a dose of {after.dose:.3g}{tail}'.replace('-0.000', '0.000').replace('-0', '−0'))
 
-# %% ../../nbs/reproduce/figures.ipynb #86c80c55
+# %% ../../nbs/reproduce/figures.ipynb #321badf0
 def above_null(
     row:dict, # Of the spatial table
 )->bool:
-    "Is Moran's I of this matrix more than two standard deviations above its matched-dose null?"
-    return row['moran_queen'] > row['null_queen'] + 2*max(row.get('null_queen_sd') or 0, 1e-4)
+    "Is Moran's I of this matrix more than two standard deviations above its matched-dose nulls: white noise, and its own values in random order?"
+    return all(row['moran_queen'] > row[k] + 2*max(row.get(f'{k}_sd') or 0, 1e-4) for k in ('null_queen', 'null_permuted') if row.get(k) is not None)
 
 # %% ../../nbs/reproduce/figures.ipynb #d3d317f4
 def _key(fig, handles, labels, rows=1):
@@ -254,7 +254,7 @@ def correlogram_figure(
     best = main_arm(runs) if main_arm(runs) in curves else max(curves, key=lambda a: curves[a][0] - curves[a][3]); c = curves[best]
     return Plate('correlogram', title, fig, f'The correlation at distance 1 is {c[0]:.3f} in {best} and {c[3]:.3f} at 4, the edge of the kernel (RCI {c[0] - c[3]:.3f}), mean over the down matrices' + (f'; the same dose takes white noise to {nulls[best][0]:.3f} and {nulls[best][3]:.3f}.' if best in nulls else '.'))
 
-# %% ../../nbs/reproduce/figures.ipynb #862bd6a3
+# %% ../../nbs/reproduce/figures.ipynb #e8f95824
 def _site_name(run, site):
     "Short name of a site, where the evaluation knows it"
     return next((_short(s) for s in run.evaluation['spatial'] + run.evaluation.get('activation_moran', []) if str(s['site']) == str(site)), str(site))
@@ -273,8 +273,9 @@ def bands_figure(
             im = ax.imshow(x/max(t, 1e-9), cmap=DIVERGING, vmin=-1, vmax=1, aspect='auto', interpolation='none')
             ax.set_yticks(range(len(b['tokens'])), [str(w).replace('▁', '').replace('$', r'\$') if str(w).startswith('▁') else '·' + str(w).replace('$', r'\$') for w in b['tokens']], fontsize=6); ax.tick_params(length=0); ax.set_title(f"after {int(b['sentences'][k]):,} sentences", fontsize=8, loc='left', pad=2)
         axes[-1, 0].set_xlabel('hidden unit (index)'); fig.colorbar(im, ax=axes, label='activation − baseline\n(99th percentile at that time = 1)', pad=.01, shrink=.9, aspect=30); fig.suptitle(title)
-    m = np.asarray(morans_i(a, 'line')).mean(1)
-    return Plate('bands', title, fig, f"{len(b['tokens'])} probe tokens over {a.shape[2]:,} hidden units: the mean 1-D Moran's I of a row goes from {m[0]:.3f} to {m[-1]:.3f} between {int(b['sentences'][ks[0]]):,} and {int(b['sentences'][ks[-1]]):,} sentences.")
+    m = np.asarray(morans_i(a, 'line')).mean(1); null = next((max(r['null_diffused'], r.get('null_noise_diffused') or -1) for r in run.evaluation.get('activation_moran', []) if str(r['site']) == str(b['site'][site]) and r.get('null_diffused') is not None), None)
+    beside = f'; the same dose without training takes this layer to {null:.3f}, over other tokens' if null is not None else ''
+    return Plate('bands', title, fig, f"{len(b['tokens'])} probe tokens over {a.shape[2]:,} hidden units: the mean 1-D Moran's I of a row goes from {m[0]:.3f} to {m[-1]:.3f} between {int(b['sentences'][ks[0]]):,} and {int(b['sentences'][ks[-1]]):,} sentences{beside}.")
 
 # %% ../../nbs/reproduce/figures.ipynb #02466715
 @_of_few

@@ -5,11 +5,11 @@ __all__ = ['SMALL', 'MARGIN', 'PAPER', 'FORGIVENESS', 'OVERLAP', 'SECOND', 'STYL
            'say_base', 'say_price', 'spatial_numbers', 'say_spatial', 'tasks', 'say_signatures', 'compare_thresholds',
            'say_robustness', 'findings', 'table_html', 'base_table', 'score_table', 'collapse_rows', 'seed_rows',
            'made_table', 'spatial_table', 'lisa_table', 'activation_table', 'variant_rows', 'match_table',
-           'signature_table', 'wide_table', 'error_table', 'robustness_table', 'last_table', 'bleu_table',
+           'signature_table', 'wide_table', 'error_table', 'robustness_table', 'ce_table', 'last_table', 'bleu_table',
            'overlap_rows', 'between_rows', 'second_order_rows', 'named_rows', 'control_rows', 'rates_rows',
            'agreement_rows', 'Section', 'page', 'verdicts', 'claim_table', 'write_report']
 
-# %% ../../nbs/reproduce/report.ipynb #b3ab1214
+# %% ../../nbs/reproduce/report.ipynb #bd3fcc6f
 import html
 import json
 import math
@@ -19,7 +19,7 @@ from pathlib import Path
 from ..evaluation.evaluate import saved_signatures
 from ..evaluation.overlap import Places, overlap_table, second_order
 from ..evaluation.pathways import pathway_svg
-from ..evaluation.robustness import say_threshold
+from ..evaluation.robustness import paired_threshold, say_threshold, scores_from
 from .claims import answer, difference, mean_of_layers, say, verdict, within
 from .figures import GROUPS, Plate, _list, _slices, above_null, all_figures, lisa_shares, main_arm, pct
 from .results import Run, Runs, kinds_of, load_runs, price, reference, save_json
@@ -48,14 +48,14 @@ def base_numbers(
     back = {k: (e['floors'][k]['ce'] - ce)/gain if gain > 0 else None for k in ('zero', 'mean')}
     return dict(gain=gain, under=gain/uni, **back, passed=gain > 0 and gain/uni >= .25 and min(back.values()) >= .5)
 
-# %% ../../nbs/reproduce/report.ipynb #714f5704
+# %% ../../nbs/reproduce/report.ipynb #af771006
 def say_base(
     run:Run, # Usually base
 )->str:
     "Whether the base is a model whose feed-forward layers matter"
     b = base_numbers(run.evaluation); ce, uni = run.evaluation['clean']['ce'], run.evaluation['unigram_ce']
     if b['gain'] <= 0: return f"The base fails its test: its held-out cross-entropy of {ce:.2f} is not under the unigram's {uni:.2f}, so nothing below means anything."
-    facts = f"its held-out cross-entropy of {ce:.2f} is {pct(b['under'])} under the unigram's {uni:.2f}, and ablating all feed-forward layers gives back {pct(b['zero'])} (zero) and {pct(b['mean'])} (mean) of that gain"
+    facts = f"its held-out cross-entropy of {ce:.2f} is {pct(b['under'])} under the unigram's {uni:.2f}, and ablating all feed-forward layers loses {pct(b['zero'])} (zero) and {pct(b['mean'])} (mean) of that gain" + (': more than all, for a model without them is thrown off and does worse than the unigram' if min(b['zero'], b['mean']) > 1 else '')
     if b['passed']: return f'The base passes its test: {facts}.'
     why = 'its feed-forward layers do too little for robustness and geography to mean much' if min(b['zero'], b['mean']) < .5 else 'it has learned too little (at least 25 % were asked for)'
     return f'The base falls short of its test: {facts}; {why}.'
@@ -77,25 +77,29 @@ def say_price(
     if p['relative_hi'] < 0: return f'Price: none; {arm} has {numbers}.{tail}'
     return f"Price: {arm} costs {numbers}, " + dict(holds=f'within the {pct(margin)} margin.', fails=f'more than the {pct(margin)} margin: it is not free.', undecided=f'and whether that is within the {pct(margin)} margin is undecided.')[v] + tail
 
-# %% ../../nbs/reproduce/report.ipynb #d584180e
+# %% ../../nbs/reproduce/report.ipynb #6053cc66
+def _below(row): return any(row['moran_queen'] < row[k] - 2*max(row.get(f'{k}_sd') or 0, 1e-4) for k in ('null_queen', 'null_permuted') if row.get(k) is not None)
+
 def spatial_numbers(
     run:Run, # A pulsed arm
-)->dict: # above, of; moran, null (means over all matrices); line, line_null, line_above, line_of (activations)
+)->dict: # above, below, of; moran, null, own (means over all matrices); line, line_null, line_above, line_of (activations)
     "Clustering of an arm beside its matched-dose nulls"
     s = [r for r in run.evaluation['spatial'] if r.get('null_queen') is not None]; a = [r for r in run.evaluation.get('activation_moran', []) if r.get('null_diffused') is not None]
     mean = lambda xs: sum(xs)/len(xs) if xs else None
-    return dict(above=sum(map(above_null, s)), of=len(s), moran=mean([r['moran_queen'] for r in s]), null=mean([r['null_queen'] for r in s]), line=mean([r['mean'] for r in a]), line_null=mean([max(r['null_diffused'], r.get('null_noise_diffused') or -1) for r in a]),
+    own = [r['null_permuted'] for r in s if r.get('null_permuted') is not None]
+    return dict(above=sum(map(above_null, s)), below=sum(map(_below, s)), of=len(s), moran=mean([r['moran_queen'] for r in s]), null=mean([r['null_queen'] for r in s]), own=mean(own), line=mean([r['mean'] for r in a]), line_null=mean([max(r['null_diffused'], r.get('null_noise_diffused') or -1) for r in a]),
                 line_above=sum(r['mean'] - 2*r['sd']/max(r.get('n') or 1, 1)**.5 > max(r['null_diffused'], r.get('null_noise_diffused') or -1) for r in a), line_of=len(a))
 
-# %% ../../nbs/reproduce/report.ipynb #fc212591
+# %% ../../nbs/reproduce/report.ipynb #6ab770f0
 def say_spatial(
     n:dict,  # From `spatial_numbers`
     arm:str, # Its name
 )->str:
     "Clustering beyond what the same dose does to noise, or not"
     if not n['of']: return f'Clustering of {arm} has no matched-dose null beside it, so it says nothing.'
-    facts = f"Moran's I of {arm}'s weights is {n['moran']:.3f} on average, and the same dose takes white noise to {n['null']:.3f}"
-    weights = f"{facts}: {n['above']} of {n['of']} matrices lie above that, so no clustering beyond smoothing is shown" if n['above'] <= n['of']/2 else f"{facts}: {n['above']} of {n['of']} matrices lie above that"
+    own = f" and the matrices' own values in random order to {n['own']:.3f}" if n.get('own') is not None else ''
+    facts = f"Moran's I of {arm}'s weights is {n['moran']:.3f} on average, and the same dose takes white noise to {n['null']:.3f}{own}: {n['above']} of {n['of']} matrices lie above {'both' if own else 'that'}, {n['below']} below"
+    weights = facts + (', so no clustering beyond smoothing is shown' if n['above'] <= n['of']/2 else '')
     if not n['line_of']: return weights + '.'
     more = n['line_above'] > n['line_of']/2
     return weights + f"; activations (1-D) have {n['line']:.3f} against {n['line_null']:.3f} for the higher of their nulls (base or noise, pulsed and not trained), " + (f"above it in {n['line_above']} of {n['line_of']} layers." if more else f"not above it in most layers ({n['line_above']} of {n['line_of']}).")
@@ -111,7 +115,7 @@ def tasks(
     "The signature tasks of an evaluation"
     return [k for k in run.evaluation['signatures'] if ':' in k]
 
-# %% ../../nbs/reproduce/report.ipynb #51bf68b0
+# %% ../../nbs/reproduce/report.ipynb #ae494448
 def say_signatures(
     runs:Runs, # With full_stack, and base_reordered for the control
     arm:str,   # The arm in question
@@ -127,29 +131,30 @@ def say_signatures(
     cos = s[task].get('cosine')
     if cos is not None: out += f", and the nearest cosine on raw activations names {pct(cos)}{'' if cos < me[0] else ', as many or more'}"
     alike = s[task].get('permuted_alike')
-    if alike is not None: out += f"; with its units permuted, the same way on both sides, it names {pct(alike)}{'' if alike < me[1] else ', so what names them is no neighbourhood'}"
+    if alike is not None: out += f"; with its units permuted, the same way on both sides, it names {pct(alike)}{'' if alike < me[1] else ', so no help of neighbourhoods is shown'}"
     if 'no_fzr' in runs and arm != 'no_fzr':
         old = _signature(runs['no_fzr'], task); v = verdict(*difference(me, old)[1:])
         out += '. Fuzzy recall ' + dict(holds=f'improves it from {say(old)} in no_fzr', fails=f'makes it worse than {say(old)} in no_fzr', undecided=f'makes no difference that can be seen (no_fzr {say(old)})')[v]
     return out + '.'
 
-# %% ../../nbs/reproduce/report.ipynb #1ea6bb85
-def _reach(t):
+# %% ../../nbs/reproduce/report.ipynb #75dfcde3
+def _reach(t, of='relative'):
     "Threshold and interval, with infinity where it was not reached"
     far = lambda v: math.inf if v is None else v
-    ci = t.get('relative_ci') or (t['relative'], t['relative'])
-    return far(t['relative']), far(ci[0]), far(ci[1])
+    ci = t.get(f'{of}_ci') or (t[of], t[of])
+    return far(t[of]), far(ci[0]), far(ci[1])
 
-# %% ../../nbs/reproduce/report.ipynb #d698f534
+# %% ../../nbs/reproduce/report.ipynb #3ef6948e
 def compare_thresholds(
     a:dict, # One kind of `threshold`
     b:dict, # The same of the other arm
+    of:str='relative', # 'relative' (accuracy) or 'ce'
 )->str: # 'higher', 'lower' or 'undecided'
     "Higher or lower only where the intervals do not overlap"
-    (_, alo, ahi), (_, blo, bhi) = _reach(a), _reach(b)
+    (_, alo, ahi), (_, blo, bhi) = _reach(a, of), _reach(b, of)
     return 'higher' if alo > bhi else 'lower' if ahi < blo else 'undecided'
 
-# %% ../../nbs/reproduce/report.ipynb #42c41c86
+# %% ../../nbs/reproduce/report.ipynb #ddda0e5f
 def say_robustness(
     runs:Runs, # base_continued (or base), no_fzr and the arm
     arm:str,   # The arm in question
@@ -166,17 +171,20 @@ def say_robustness(
         if not other or other not in runs or other == arm or not runs[other].evaluation['robustness']['measurable']: continue
         v = compare_thresholds(r['threshold'][kind], runs[other].evaluation['robustness']['threshold'][kind])
         out += f'; {name} {say(other)}: ' + dict(higher='the arm stands more', lower='the arm stands less', undecided='no difference is shown')[v]
+    if control and r.get('measurable_ce') and (c := runs[control].evaluation['robustness']).get('measurable_ce'):
+        t, u = r['threshold'][kind], c['threshold'][kind]; v = compare_thresholds(t, u, 'ce')
+        out += f". By cross-entropy, which the claims do not ask for, it is {say_threshold(t, True, 'ce')} against {say_threshold(u, True, 'ce')}: " + dict(higher='the arm stands more', lower='the arm stands less', undecided='no difference is shown')[v]
     return out + '.'
 
-# %% ../../nbs/reproduce/report.ipynb #4b557b97
+# %% ../../nbs/reproduce/report.ipynb #444e67ab
 def findings(
     runs:Runs, # base and base_continued among them
-)->list[str]: # Three to six sentences
+)->list[str]: # Three to seven sentences
     "What was found, in plain sentences chosen by the rules"
     arm = main_arm(runs); base = next((a for a in ('base', 'rwkv_base') if a in runs), next(iter(runs))); out = [say_scale(runs), say_base(runs[base])]
     if arm is None: return out + ['No arm with pulses was run, so there is nothing to say about the method.']
     if 'base_continued' in runs: out.append(say_price(price(runs[arm], runs['base_continued']), arm, runs[arm].dose, base=price(runs[arm], runs[base]) if base != arm else None))
-    return out + [say_spatial(spatial_numbers(runs[arm]), arm), say_signatures(runs, arm), say_robustness(runs, arm)]
+    return out + [say_spatial(spatial_numbers(runs[arm]), arm), say_signatures(runs, arm), say_robustness(runs, arm), *([say_robustness(runs, arm, 'blur')] if runs[arm].evaluation['robustness']['measurable'] and 'blur' in runs[arm].evaluation['robustness']['threshold'] else [])]
 
 # %% ../../nbs/reproduce/report.ipynb #ab4507b9
 PAPER = {
@@ -216,7 +224,7 @@ def table_html(
     body = ''.join('<tr>' + ''.join(f'<td{" class=n" if number[k] else ""}>{_cell(r.get(k))}</td>' for k in rows[0]) + '</tr>' for r in rows)
     return f'<div class="scroll"><table{" class=wide" if len(rows[0]) > 10 else ""}>{f"<caption>{html.escape(caption)}</caption>" if caption else ""}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
-# %% ../../nbs/reproduce/report.ipynb #27f9edc2
+# %% ../../nbs/reproduce/report.ipynb #1fcc9e25
 def _full(rows):
     "Rows with the same columns"
     keys = list(dict.fromkeys(k for r in rows for k in r))
@@ -233,8 +241,8 @@ def base_table(
     rows = []
     for a, r in runs.items():
         e, b = r.evaluation, base_numbers(r.evaluation)
-        rows.append({'arm': a, 'CE': e['clean']['ce'], 'unigram CE': e['unigram_ce'], 'under it': pct(b['under']), 'CE, FFNs zeroed': e['floors']['zero']['ce'], 'gives back': pct(b['zero']) if b['zero'] is not None else None, 'CE, FFNs at mean': e['floors']['mean']['ce'],
-                     'gives back ': pct(b['mean']) if b['mean'] is not None else None, 'accuracy': pct(e['clean']['accuracy'], 1), 'zeroed': pct(e['floors']['zero']['accuracy'], 1), 'at mean': pct(e['floors']['mean']['accuracy'], 1), 'FFN share': None if not e.get('ffn_share') else pct(_mean([x['share'] for x in e['ffn_share']]))})
+        rows.append({'arm': a, 'CE': e['clean']['ce'], 'unigram CE': e['unigram_ce'], 'under it': pct(b['under']), 'CE, FFNs zeroed': e['floors']['zero']['ce'], 'of the gain lost': pct(b['zero']) if b['zero'] is not None else None, 'CE, FFNs at mean': e['floors']['mean']['ce'],
+                     'of the gain lost ': pct(b['mean']) if b['mean'] is not None else None, 'accuracy': pct(e['clean']['accuracy'], 1), 'zeroed': pct(e['floors']['zero']['accuracy'], 1), 'at mean': pct(e['floors']['mean']['accuracy'], 1), 'FFN share': None if not e.get('ffn_share') else pct(_mean([x['share'] for x in e['ffn_share']]))})
     return rows
 
 # %% ../../nbs/reproduce/report.ipynb #7d8f9a44
@@ -273,15 +281,15 @@ def seed_rows(
                      "Moran's I, weights": over([spatial_numbers(r)['moran'] or 0. for r in more], 3), 'activations': over([sum(x['mean'] for x in a)/len(a) for r in more if (a := r.evaluation['activation_moran'])], 3)})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #fc14d707
+# %% ../../nbs/reproduce/report.ipynb #8aa05f94
 def made_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
     "What each row was made with"
     number = lambda v: None if v is None or v != v else int(v)
-    return [{'arm': t.arm, 'dose Σp': f'{t.dose:.3g}', 'a million sentences': f'{1e6*t.dose/t.sentences:.3g}' if t.sentences else '–', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
+    return [{'arm': t.arm, 'dose Σp': f'{t.dose:.3g}', 'a million sentences': f'{1e6*t.dose/t.sentences:.3g}' if t.sentences else '–', 'noise x': f'{top:.3g}' if (top := (runs[t.arm].train or {}).get('top')) else '–', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
 
-# %% ../../nbs/reproduce/report.ipynb #2c3116fd
+# %% ../../nbs/reproduce/report.ipynb #456d22a6
 def spatial_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
@@ -290,7 +298,7 @@ def spatial_table(
     for a, r in runs.items():
         for role in dict.fromkeys(s['role'] for s in r.evaluation['spatial']):
             s = [x for x in r.evaluation['spatial'] if x['role'] == role]; m = lambda k: _mean([x.get(k) for x in s])
-            rows.append({'arm': a, 'matrix': role, "Moran's I (queen)": m('moran_queen'), 'null': m('null_queen'), 'above null': f'{sum(map(above_null, s))} of {len(s)}' if m('null_queen') is not None else '–', 'rook': m('moran_rook'), 'null ': m('null_rook'), 'shuffled': m('shuffled_queen'), 'RCI': m('rci'), 'null  ': m('null_rci'), 'LCPS': m('lcps'),
+            rows.append({'arm': a, 'matrix': role, 'dose': f'{r.dose:.3g}', "Moran's I (queen)": m('moran_queen'), 'null: noise': m('null_queen'), 'null: own values': m('null_permuted'), 'above both, below one': f'{sum(map(above_null, s))}, {sum(map(_below, s))} of {len(s)}' if m('null_queen') is not None else '–', 'rook': m('moran_rook'), 'null ': m('null_rook'), 'shuffled': m('shuffled_queen'), 'RCI': m('rci'), 'null  ': m('null_rci'), 'LCPS': m('lcps'),
                          'effective rank': None if m('effective_rank') is None else f"{m('effective_rank'):.0f}", 'of the null': None if m('null_rank') is None else f"{m('null_rank'):.0f}", "paper: Moran's I": _paper('spatial', r, 'moran_2d') if role == 'down' else '–', 'paper: RCI': _paper('spatial', r, 'rci_2d') if role == 'down' else '–'})
     return rows
 
@@ -390,7 +398,22 @@ def robustness_table(
                      'blur': say('blur'), 'paper  ': _paper('robustness', r, 'blur'), 'ratio': None if v.get('ratio') is None else f"{v['ratio']:.2f}" + (f" ({v['ratio_ci'][0]:.2f} to {v['ratio_ci'][1]:.2f})" if v.get('ratio_ci') and None not in v['ratio_ci'] else ''), 'windows': v.get('windows'), 'tokens': v.get('tokens')})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #da8a4bb8
+# %% ../../nbs/reproduce/report.ipynb #4be8245c
+def ce_table(
+    runs:Runs, # Any arms
+)->list[dict]: # Rows
+    "Thresholds by cross-entropy, and how far they lie over those of base_continued in pairs of windows; the claims ask for accuracy"
+    rows, free = [], runs.get('base_continued')
+    for name, key, arrays in (('all', 'robustness', 'disturbed'), ('the last', 'robustness_last', 'last')):
+        for a, r in runs.items():
+            if not (v := r.evaluation.get(key)) or 'clean_ce' not in v: continue
+            x, y = (scores_from(z.arrays, arrays) if z else {} for z in (r, free)); said = {}
+            for k, t in v['threshold'].items():
+                said[k] = say_threshold(t, v['measurable_ce'], 'ce')
+                if x and y and a != 'base_continued' and v['measurable_ce']: said[f'{k}, over base_continued'] = '{:+.2g} ({:+.2g} to {:+.2g})'.format(*paired_threshold(x, y, k, 'ce')).replace('-', '−')
+            rows.append({'layers': name, 'arm': a, 'undisturbed, nats': f"{v['clean_ce']:.3f}", 'floor': f"{v['floor_ce']:.3f}"} | said)
+    return rows
+
 def last_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
@@ -512,7 +535,7 @@ def agreement_rows(
         if g: rows.append(row)
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #e2bb3f24
+# %% ../../nbs/reproduce/report.ipynb #8df48b38
 STYLE = '''
 :root{color-scheme:light dark;--bg:#fdfdfc;--ink:#1b1c1e;--soft:#5b5e63;--grid:#d9dadc;--panel:#f4f4f2;--mark:#0a63a8;--warn:#fff4dc;--edge:#d9a400}
 @media (prefers-color-scheme:dark){:root{--bg:#16181b;--ink:#e4e5e7;--soft:#a2a6ac;--grid:#3a3d42;--panel:#1e2125;--mark:#7cb8ea;--warn:#33290f;--edge:#a77e00}}
@@ -537,7 +560,7 @@ SECTIONS = [ # anchor, title, sentence, tables, figures
         [('Within a model', overlap_rows), ('Between arms', between_rows), ('Second-order likeness of arms', second_order_rows), ('Named pairs [Table 6]; – where a word is no token here', named_rows)], ['overlap']),
     ('bits', 'Signatures and an autoencoder at equal bits', 'The hidden activation of every site is replaced by what a code keeps of it: hubs with their powers, a top-k autoencoder fitted to the same activations, the largest units, principal components; and two controls, the places of another token and a map with its units permuted. Loss recovered: 1 is the model itself, 0 its feed-forward layers at their mean (or zeroed). Equal: each code has the setting with the most bits that are not more than the signature\'s. Bits are those of one token at one site. Numbers kept is the dictionary, which bits do not count. Intervals resample windows, and tokens and draws of instances.', [('', rates_rows)], ['rates']),
     ('pathways', 'Pathways, control and reading', 'Beyond the paper. An interactive picture of all tokens lies beside this page, in the file that ends in _pathways.svg. Costs are in nats at places where the token is predicted; intervals resample windows of text, p comes from exchanging a hub with one of its control regions, and for classes from shuffling which token has which places. A class with too few pairs has no number.', [('Silencing hubs', control_rows), ('Do tokens of one class lie nearer? (positive: yes; distance between signatures)', agreement_rows)], ['pathways']),
-    ('robustness', 'Disturbance', 'Token accuracy, teacher-forced, all sites disturbed, on some of the held-out windows (the table says how many), so scores differ a little from those above. A threshold is the strength that takes half of the way from the undisturbed score down to the floor (the higher of the two ablations); with less than 10 points between them it is not measurable. Ratio: non-hub noise over noise. Intervals resample windows. The paper [Table 4] does not state its floor.', [('', robustness_table), ('Only the last layer disturbed', last_table), ('BLEU of filled spans, all layers disturbed', bleu_table)], ['robustness', 'bleu']),
+    ('robustness', 'Disturbance', 'Token accuracy, teacher-forced, all sites disturbed, on some of the held-out windows (the table says how many), so scores differ a little from those above. A threshold is the strength that takes half of the way from the undisturbed score down to the floor (the higher of the two ablations); with less than 10 points between them it is not measurable. Ratio: non-hub noise over noise. Intervals resample windows. The paper [Table 4] does not state its floor. By cross-entropy the same thresholds are narrower, for every token counts and not only hits; the claims were fixed for accuracy, so this is a second look and no verdict. A layer that says less is disturbed less: read the FFN share and the floors beside it.', [('', robustness_table), ('Only the last layer disturbed', last_table), ('By cross-entropy', ce_table), ('BLEU of filled spans, all layers disturbed', bleu_table)], ['robustness', 'bleu']),
     ('sweep', 'Sweeps, and what was retrofitted on the side', 'An arm with one setting changed, beside the arm itself. The price is over a base_continued that saw as many sentences; where none was run, there is no price. Weights and activations: mean Moran\'s I, with their nulls at the same dose. Intervals resample windows, and tokens with draws of instances.', [('', variant_rows)], ['dose']),
 ]
 
@@ -553,7 +576,7 @@ def _limits(runs, missing):
     if any(r.dose > 0 for r in runs.values()): out.append(f"The dose Σp is {_list(sorted({f'{r.dose:.3g}' for r in runs.values() if r.dose > 0}))} a matrix; the paper's is not stated, and we reckon 5.4 from its schedule.")
     return [o for o in out if o] + [f'Not shown, {k}: {v}' for k, v in missing.items()]
 
-# %% ../../nbs/reproduce/report.ipynb #e6d90dd4
+# %% ../../nbs/reproduce/report.ipynb #faf2039a
 class Section:
     "The tables of one section, for a notebook"
     def __init__(self,
@@ -568,7 +591,7 @@ class Section:
     )->str: # Every table under its heading
         "The tables as HTML"
         return ''.join((f'<h{level}>{html.escape(n)}</h{level}>' if n else '') + table_html(rows) for n, rows in self.tables.items())
-    def _repr_html_(self): return self.html()
+    def _repr_html_(self): return f'<p>{html.escape(self.words)}</p>' + self.html()
     def __repr__(self): return f'Section({self.title}: {len(self.tables)} tables)'
 
 # %% ../../nbs/reproduce/report.ipynb #325ceb2e

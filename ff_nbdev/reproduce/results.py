@@ -225,12 +225,13 @@ def _usual(scale):
     try: return read_scale(scale)
     except (ValueError, OSError): return {}
 
-# %% ../../nbs/reproduce/results.ipynb #4061e130
+# %% ../../nbs/reproduce/results.ipynb #dce4f38b
 NODES = ('pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate', 'report')
 
 def command_for(
     folder:str|Path, # A run folder such as runs/quick/full_stack
     nodes=NODES,     # Whose parameters count
+    arms:list=(),    # That are to be run; by default those of the run
 )->str: # The line to type
     "The command that makes what a run folder holds, and reuses what is done"
     top = Path(folder).absolute().parent; s = settings_of(top); scale = run_scale(top) or top.name
@@ -239,8 +240,8 @@ def command_for(
     if s.get('corpus', 'python_prose') != usual.get('corpus', 'python_prose'): words.append(f'--corpus {name(str(s["corpus"]))}')
     words += [f'--model {f"{k}=" if k != "mt5" else ""}{name(str(m))}' for k, m in s.get('models', {}).items() if m != usual.get('models', {}).get(k, m)]
     if (seeds := s.get('seeds', [0])) != usual.get('seeds', [0]): words.append('--seed' + 's'*(len(seeds) > 1) + ' ' + ' '.join(map(str, seeds)))
-    arms = lambda d: [a for k in ('given', 'shipped', 'trained', 'variants') for a in d.get(k) or []]
-    if usual and arms(s) and arms(s) not in (arms(usual), arms(usual.get('own') or {})): words.append('--arms ' + ' '.join(arms(s)))
+    of = lambda d: [a for k in ('given', 'shipped', 'trained', 'variants') for a in d.get(k) or []]
+    if arms or usual and of(s) and of(s) not in (of(usual), of(usual.get('own') or {})): words.append('--arms ' + ' '.join(arms or of(s)))
     for node in nodes: words += [f"--set {shlex.quote(f'{node}.{k}={v}')}" for k, v in (s.get(node) or {}).items() if usual and (usual.get(node) or {}).get(k) != v]
     if top.name != scale: words.append(f'--out runs/{top.name}')
     return ' '.join(words)
