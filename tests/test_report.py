@@ -62,6 +62,11 @@ def test_spatial_sentence_without_null(runs):
     bare = changed(runs, 'full_stack', spatial=[{**s, 'null_queen': None} for s in runs['full_stack'].evaluation['spatial']])
     assert 'says nothing' in R.say_spatial(R.spatial_numbers(bare['full_stack']), 'full_stack') and not any('C3' in k for k in R.verdicts(bare))
 
+def test_a_matrix_must_lie_above_both_of_its_nulls(runs):
+    rows = runs['full_stack'].evaluation['spatial']; high, low = ([{**s, 'moran_queen': s['null_queen'] + .02, 'null_permuted': s['null_queen'] + d, 'null_permuted_sd': .001} for s in rows] for d in (.03, .01))
+    a, b = (R.spatial_numbers(changed(runs, 'full_stack', spatial=x)['full_stack']) for x in (high, low))
+    assert (a['above'], a['below']) == (0, a['of']) and (b['above'], b['below']) == (b['of'], 0) and 'lie above both' in R.say_spatial(b, 'full_stack') and 'no clustering beyond' in R.say_spatial(a, 'full_stack')
+
 @pytest.mark.parametrize('effects,words', [(dict(sixteen=.8), 'the arm is better'), (dict(sixteen=.2), 'no difference is shown'), (dict(sixteen=.1), 'the arm is worse'), (dict(sixteen=.02), 'not shown to be above chance'),
     (dict(sixteen=.9), 'Fuzzy recall improves it'), (dict(sixteen=.7), 'no difference that can be seen'), (dict(sixteen=.5), 'Fuzzy recall makes it worse'), (dict(sixteen=.5), 'as many or more'), (dict(sixteen=.6), 'names 55 %;')])
 def test_signature_sentence(tmp_path, effects, words): assert words in R.say_signatures(load_runs(example_runs(tmp_path/'quick', **effects)), 'full_stack')
@@ -79,9 +84,9 @@ def test_threshold_that_is_not_reached(runs):
 def test_scale_sentence(runs, scale, words):
     some = changed(runs, 'full_stack', scale=scale); assert words in R.say_scale(some) and ('Smoke' in R.say_scale(some)) == (scale == 'quick')
 
-def test_findings_are_three_to_six_sentences(runs):
+def test_findings_are_three_to_seven_sentences(runs):
     for some in (runs, Runs(base=runs['base']), Runs({a: runs[a] for a in ('base', 'no_fzr')})):
-        said = R.findings(some); assert 3 <= len(said) <= 6 and all(s.endswith('.') for s in said)
+        said = R.findings(some); assert 3 <= len(said) <= 7 and all(s.endswith('.') for s in said)
 
 def test_verdicts_follow_the_planted_effects(tmp_path):
     good = R.verdicts(load_runs(example_runs(tmp_path/'good', price=0., moran=.1, line=.2, sixteen=.9, half=4.)))

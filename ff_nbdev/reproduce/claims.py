@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['RULES', 'within_1', 'KERNELS', 'claims_file', 'read_claims', 'Effect', 'NotRun', 'over_seeds', 'mean_of_layers',
            'verdict', 'within', 'difference', 'rises', 'costs', 'same', 'lost', 'claim', 'step_seconds',
-           'collapse_point', 'answer', 'say']
+           'collapse_point', 'named_more', 'answer', 'say']
 
 # %% ../../nbs/reproduce/claims.ipynb #bfa1ea28
 import math
@@ -254,25 +254,29 @@ def _c8(get):
     a, b = _top_use(get('highway')), _top_use(get('full_stack'))
     return Effect(*mean_of_layers(np.divide(a, b)), False, f'{_pct(np.mean(a))} against {_pct(np.mean(b))} of the visits', 'layers of one run')
 
-# %% ../../nbs/reproduce/claims.ipynb #d60fc4df
-def _named(a, b, task='16:16'):
-    "How much more often one arm is named than another, in pairs where both evaluations hold them"
+# %% ../../nbs/reproduce/claims.ipynb #05d6289f
+def named_more(
+    a:Run, # An arm
+    b:Run, # Another
+    task:str='16:16', # Or '16:1'
+)->tuple[float, float, float]: # a − b with its 95 % interval
+    "How much more often places name tokens in one arm than in another, in pairs where both evaluations hold them"
     x, y = (r.arrays.get(f'named_{task}') for r in (a, b))
     if x is None or y is None or x.shape[1] != y.shape[1]: return difference(_accuracy(a, task), _accuracy(b, task))
     d = x[:len(y)] - y[:len(x)]
     return float(d.mean()), *bootstrap(d)
 
-# %% ../../nbs/reproduce/claims.ipynb #441906e8
+# %% ../../nbs/reproduce/claims.ipynb #e27b2d1d
 @claim('C11', rises)
 def _c11(get):
     f = get('full_stack'); me = _accuracy(f); s = f.evaluation.get('smoothed') or {}; free = s.get('16:16')
     if not free: raise NotRun('full_stack was evaluated without the smoothed base' + (f": {s['why']}" if 'why' in s else ''))
     arms = {a: _accuracy(get(a)) for a in ('base_reordered', 'base_continued')}; best = max(arms, key=lambda a: arms[a][0])
-    return Effect(*_named(f, get(best)), free['accuracy'] >= me[1], f"over {best}; base smoothed to the same Moran's I {_pct(free['accuracy'])}, units permuted alike {_pct(f.evaluation['signatures']['16:16'].get('permuted_alike') or 0)}", 'tokens and redraws', unit='points')
+    return Effect(*named_more(f, get(best)), free['accuracy'] >= me[1], f"over {best}; base smoothed to the same Moran's I {_pct(free['accuracy'])}, units permuted alike {_pct(f.evaluation['signatures']['16:16'].get('permuted_alike') or 0)}", 'tokens and redraws', unit='points')
 
 @claim('C12', rises)
 def _c12(get):
-    one, all_ = (_named(get('full_stack'), get('no_fzr'), t) for t in ('16:1', '16:16'))
+    one, all_ = (named_more(get('full_stack'), get('no_fzr'), t) for t in ('16:1', '16:16'))
     return Effect(min(one[0], all_[0]), min(one[1], all_[1]), min(one[2], all_[2]), False, f'16:1 {_pct(one[0])}, 16:16 {_pct(all_[0])}; the lower ends of both count', 'tokens and redraws', unit='points')
 
 @claim('C13', rises)
@@ -293,7 +297,7 @@ def _c14(get):
     far = lambda side: math.hypot((many[side] - many[0])/max(many[0], 1e-9), (few[3 - side] - few[0])/few[0])
     return Effect(many[0]/few[0], many[0]/few[0]*(1 - far(1)), many[0]/few[0]*(1 + far(2)), free[0] >= many[0], f'{_pct(many[0])} of {n[0]} tokens, {_pct(few[0])} of {n[1]}; {best} {_pct(free[0])} of {n[0]}', 'tokens and redraws', doubt=free[2] >= many[1], unit='%')
 
-# %% ../../nbs/reproduce/claims.ipynb #a435f178
+# %% ../../nbs/reproduce/claims.ipynb #7646fc71
 def _reach(run, kind):
     r = run.evaluation['robustness']
     if not r['measurable']: raise NotRun(f"not measurable: {run.arm} scores less than 10 points above its floor")
@@ -306,7 +310,7 @@ def _stands(get, kind, also, unit='x'):
     except NotRun: more = ''
     lo, hi = (-math.inf if b[2] == math.inf else a[1] - b[2]), math.inf if a[2] == math.inf else a[2] - b[1]
     both, scores = a[0] == b[0] == math.inf, [scores_from(get(x).arrays) for x in ('full_stack', 'base_continued')]
-    if all(scores) and not both: more += '; in pairs ' + ', '.join('{} {:+.2g} ({:+.2g} to {:+.2g})'.format(n, *paired_threshold(*scores, kind, of)) for of, n in (('accuracy', 'accuracy'), ('ce', 'cross-entropy'))).replace('-', '−')
+    if all(scores) and not both: more += '; in pairs ' + ', '.join(n + ' {:+.2g} ({:+.2g} to {:+.2g})'.format(*paired_threshold(*scores, kind, of)).replace('-', '−') for of, n in (('accuracy', 'accuracy'), ('ce', 'cross-entropy')))
     return Effect(0. if both else a[0] - b[0], -math.inf if both else lo, hi, False, f'{say(a)} against {say(b)}{more}', 'windows', unit=unit)
 
 @claim('C15', rises)

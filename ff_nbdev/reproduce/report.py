@@ -9,7 +9,7 @@ __all__ = ['SMALL', 'MARGIN', 'PAPER', 'FORGIVENESS', 'OVERLAP', 'SECOND', 'STYL
            'overlap_rows', 'between_rows', 'second_order_rows', 'named_rows', 'control_rows', 'rates_rows',
            'agreement_rows', 'Section', 'page', 'verdicts', 'claim_table', 'write_report']
 
-# %% ../../nbs/reproduce/report.ipynb #bd3fcc6f
+# %% ../../nbs/reproduce/report.ipynb #03b1117b
 import html
 import json
 import math
@@ -20,7 +20,7 @@ from ..evaluation.evaluate import saved_signatures
 from ..evaluation.overlap import Places, overlap_table, second_order
 from ..evaluation.pathways import pathway_svg
 from ..evaluation.robustness import paired_threshold, say_threshold, scores_from
-from .claims import answer, difference, mean_of_layers, say, verdict, within
+from .claims import answer, mean_of_layers, named_more, say, verdict, within
 from .figures import GROUPS, Plate, _list, _slices, above_null, all_figures, lisa_shares, main_arm, pct
 from .results import Run, Runs, kinds_of, load_runs, price, reference, save_json
 
@@ -115,7 +115,7 @@ def tasks(
     "The signature tasks of an evaluation"
     return [k for k in run.evaluation['signatures'] if ':' in k]
 
-# %% ../../nbs/reproduce/report.ipynb #ae494448
+# %% ../../nbs/reproduce/report.ipynb #a34b4bf5
 def say_signatures(
     runs:Runs, # With full_stack, and base_reordered for the control
     arm:str,   # The arm in question
@@ -126,14 +126,14 @@ def say_signatures(
     out = f"Signatures: at {task} {arm} names {say(me)} of {s['n_tokens']} tokens, chance {pct(s['chance'], 1)}"
     for other, note in dict(base_continued='without the method', base_reordered='sorted and not trained').items():
         if other not in runs or other == arm: continue
-        free = _signature(runs[other], task); v = verdict(*difference(me, free)[1:])
+        free = _signature(runs[other], task); v = verdict(*named_more(runs[arm], runs[other], task)[1:])
         out += f'; {other}, {note}, {say(free)}: ' + dict(holds='the arm is better', fails='the arm is worse', undecided='no difference is shown')[v]
     cos = s[task].get('cosine')
     if cos is not None: out += f", and the nearest cosine on raw activations names {pct(cos)}{'' if cos < me[0] else ', as many or more'}"
     alike = s[task].get('permuted_alike')
     if alike is not None: out += f"; with its units permuted, the same way on both sides, it names {pct(alike)}{'' if alike < me[1] else ', so no help of neighbourhoods is shown'}"
     if 'no_fzr' in runs and arm != 'no_fzr':
-        old = _signature(runs['no_fzr'], task); v = verdict(*difference(me, old)[1:])
+        old = _signature(runs['no_fzr'], task); v = verdict(*named_more(runs[arm], runs['no_fzr'], task)[1:])
         out += '. Fuzzy recall ' + dict(holds=f'improves it from {say(old)} in no_fzr', fails=f'makes it worse than {say(old)} in no_fzr', undecided=f'makes no difference that can be seen (no_fzr {say(old)})')[v]
     return out + '.'
 

@@ -225,7 +225,7 @@ def _usual(scale):
     try: return read_scale(scale)
     except (ValueError, OSError): return {}
 
-# %% ../../nbs/reproduce/results.ipynb #dce4f38b
+# %% ../../nbs/reproduce/results.ipynb #2d77e3d0
 NODES = ('pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate', 'report')
 
 def command_for(
@@ -238,7 +238,8 @@ def command_for(
     words, usual = [f'ff-nbdev run {scale}'], _usual(scale) if s else {}
     name = lambda v: Path(v).name if Path(v).is_absolute() else v
     if s.get('corpus', 'python_prose') != usual.get('corpus', 'python_prose'): words.append(f'--corpus {name(str(s["corpus"]))}')
-    words += [f'--model {f"{k}=" if k != "mt5" else ""}{name(str(m))}' for k, m in s.get('models', {}).items() if m != usual.get('models', {}).get(k, m)]
+    needed = {'rwkv' if a.startswith('rwkv_') else 'mt5' for a in arms or s.get('runs') or ['', 'rwkv_']}
+    words += [f'--model {f"{k}=" if k != "mt5" else ""}{name(str(m))}' for k, m in s.get('models', {}).items() if k in needed and name(str(m)) != usual.get('models', {}).get(k, m)]
     if (seeds := s.get('seeds', [0])) != usual.get('seeds', [0]): words.append('--seed' + 's'*(len(seeds) > 1) + ' ' + ' '.join(map(str, seeds)))
     of = lambda d: [a for k in ('given', 'shipped', 'trained', 'variants') for a in d.get(k) or []]
     if arms or usual and of(s) and of(s) not in (of(usual), of(usual.get('own') or {})): words.append('--arms ' + ' '.join(arms or of(s)))
