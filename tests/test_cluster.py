@@ -116,7 +116,7 @@ def test_stopping_a_run_takes_its_jobs_back(fake, asked, profile, tmp_path):
     env = environment(fake, fakeslurm.install(tmp_path/'slurm', 2, {'rule_text': 'RUNNING'}, patience=0))
     p = subprocess.Popen(command(tmp_path/'run', asked(), profile), env=env, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     state = lambda: [j['state'] for j in fakeslurm.jobs(tmp_path/'slurm')]
-    until(lambda: state() == ['RUNNING'], 30); time.sleep(3)                    # Snakemake forgets its jobs while it asks for their states, which it does first
+    until(lambda: state() == ['RUNNING'] and (tmp_path/'slurm'/'told').exists(), 60); time.sleep(3)      # Snakemake forgets its jobs while it asks for their states, and then does not ask again for a while
     p.send_signal(signal.SIGTERM)
     assert p.wait(timeout=90) != 0 and state() == ['CANCELLED']
 

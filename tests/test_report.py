@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ff_nbdev.reproduce import report as R
+from ff_nbdev.reproduce.claims import difference
 from ff_nbdev.reproduce.figures import above_null, all_figures, main_arm, phases
 from ff_nbdev.reproduce.results import QUICK, Runs, example_runs, load_run, load_runs, paired_interval, price, save_json
 
@@ -40,7 +41,7 @@ def test_verdict(interval, control, word): assert R.verdict(*interval, control) 
 def test_within(interval, word): assert R.within(*interval, .01) == word
 
 def test_difference_is_symmetric():
-    a, b = (.5, .45, .6), (.3, .2, .35); d, e = R.difference(a, b), R.difference(b, a)
+    a, b = (.5, .45, .6), (.3, .2, .35); d, e = difference(a, b), difference(b, a)
     np.testing.assert_allclose(d, (-e[0], -e[2], -e[1]))
 
 

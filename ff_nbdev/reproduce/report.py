@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['SMALL', 'MARGIN', 'PAPER', 'FORGIVENESS', 'OVERLAP', 'SECOND', 'STYLE', 'SECTIONS', 'say_scale', 'base_numbers',
            'say_base', 'say_price', 'spatial_numbers', 'say_spatial', 'tasks', 'say_signatures', 'compare_thresholds',
-           'say_robustness', 'findings', 'table_html', 'base_table', 'score_table', 'collapse_rows', 'seed_rows',
-           'made_table', 'spatial_table', 'lisa_table', 'activation_table', 'variant_rows', 'match_table',
+           'say_robustness', 'findings', 'table_html', 'Tables', 'base_table', 'score_table', 'collapse_rows',
+           'seed_rows', 'made_table', 'spatial_table', 'lisa_table', 'activation_table', 'variant_rows', 'match_table',
            'signature_table', 'wide_table', 'error_table', 'robustness_table', 'ce_table', 'last_table', 'bleu_table',
            'overlap_rows', 'between_rows', 'second_order_rows', 'named_rows', 'control_rows', 'rates_rows',
            'agreement_rows', 'Section', 'page', 'verdicts', 'claim_table', 'write_report']
@@ -223,6 +223,23 @@ def table_html(
     head = ''.join(f'<th{" class=n" if number[k] else ""}>{html.escape(str(k))}</th>' for k in rows[0])
     body = ''.join('<tr>' + ''.join(f'<td{" class=n" if number[k] else ""}>{_cell(r.get(k))}</td>' for k in rows[0]) + '</tr>' for r in rows)
     return f'<div class="scroll"><table{" class=wide" if len(rows[0]) > 10 else ""}>{f"<caption>{html.escape(caption)}</caption>" if caption else ""}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+# %% ../../nbs/reproduce/report.ipynb #e2db605f
+_TABLES = '<style>.ff-tables .scroll{overflow-x:auto;margin:.5rem 0}.ff-tables table{border-collapse:collapse;font-size:.85em;font-variant-numeric:tabular-nums}.ff-tables th,.ff-tables td{padding:.25em .7em;text-align:left;vertical-align:top;white-space:nowrap}.ff-tables th{white-space:normal;min-width:4.2em;vertical-align:bottom}.ff-tables .n{text-align:right}.ff-tables.words td{white-space:normal;min-width:7em}.ff-tables.words td:first-child{min-width:10em}</style>'
+
+class Tables:
+    "Tables of rows, for a notebook or a page of the site"
+    def __init__(self,
+        tables:dict[str, list[dict]], # Heading → rows; '' for none
+        words:str='',   # Above them
+        wrap:bool=False, # Break lines within cells: for tables of sentences
+    ): self.tables, self.words, self.wrap = tables, words, wrap
+    def html(self,
+        level:int=4, # Of the headings
+    )->str: # Every table under its heading
+        "The tables as HTML"
+        return ''.join((f'<h{level}>{html.escape(n)}</h{level}>' if n else '') + table_html(rows) for n, rows in self.tables.items())
+    def _repr_html_(self): return f'{_TABLES}<div class="ff-tables{" words" if self.wrap else ""}">' + (f'<p>{html.escape(self.words)}</p>' if self.words else '') + self.html() + '</div>'
 
 # %% ../../nbs/reproduce/report.ipynb #1fcc9e25
 def _full(rows):
@@ -535,7 +552,7 @@ def agreement_rows(
         if g: rows.append(row)
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #8df48b38
+# %% ../../nbs/reproduce/report.ipynb #b811106c
 STYLE = '''
 :root{color-scheme:light dark;--bg:#fdfdfc;--ink:#1b1c1e;--soft:#5b5e63;--grid:#d9dadc;--panel:#f4f4f2;--mark:#0a63a8;--warn:#fff4dc;--edge:#d9a400}
 @media (prefers-color-scheme:dark){:root{--bg:#16181b;--ink:#e4e5e7;--soft:#a2a6ac;--grid:#3a3d42;--panel:#1e2125;--mark:#7cb8ea;--warn:#33290f;--edge:#a77e00}}
@@ -553,7 +570,7 @@ SECTIONS = [ # anchor, title, sentence, tables, figures
     ('base', 'Is the base a model, and do its feed-forward layers matter?', 'Read this first: if ablation changes nothing, no number below means anything. Cross-entropies (CE) are in nats a token, on held-out text, without sentinels and ends; FFN share is the length of what a feed-forward layer adds, over that of the residual after it.', [('', base_table)], ['base-test', 'share']),
     ('arms', 'The arms, and their price', 'Every row says what it was made with. The price is the cross-entropy over base_continued, which saw the same sentences without the method; its interval comes from the same held-out windows, resampled in pairs.', [('Scores', score_table), ('Seeds', seed_rows), ('Made with', made_table)], ['price', 'training']),
     ('collapse', 'How much noise training stands', 'Arms that go on with their ramp of noise until they break: token accuracy on held-out text under the noise of that moment, a look every 0.1x. Broken: two successive looks under half of the first. Falls over: from the last look at nine tenths of the first to the first under half. The other tables show these models as they were before they broke.', [('', collapse_rows)], ['collapse']),
-    ('space', 'Clustering, beside what the same dose does to noise', "Mean over the sites. Pulses smooth anything: the null columns give white noise of the same shape after the same dose, and only what lies above it can be learned structure. RCI and LCPS have no public definition; ours are on the site. Activations are those that the down projection reads; in RWKV they are never negative, and signatures and overlaps read them before the square, where they have a sign. The paper's numbers [Table 5] are those of W_o, at a dose of its own that it does not state.",
+    ('space', 'Clustering, beside what the same dose does to noise', "Mean over the sites. Pulses smooth anything: the null columns give white noise of the same shape after the same dose, and the matrix before the retrofit with its rows and columns in random order after that dose. Only what lies above both can be learned structure; more than two standard deviations count as above, or below. RCI and LCPS have no public definition; ours are on the site. Activations are those that the down projection reads; in RWKV they are never negative, and signatures and overlaps read them before the square, where they have a sign. The paper's numbers [Table 5] are those of W_o, at a dose of its own that it does not state.",
         [('Weights', spatial_table), ("Weights, cell by cell (local Moran's I)", lisa_table), ('Activations (1-D, along the hidden index)', activation_table), ("Rivals, trained to the Moran's I of full_stack's activations", match_table)], ['weights', 'lisa', 'moran', 'correlogram', 'bands']),
     ('signatures', 'Naming tokens by their places', 'Accuracy of the nearest signature, in other text. Intervals resample tokens and draws of instances. base_reordered is the base with its hidden units sorted and its function unchanged: geography that costs nothing. Nearest cosine uses the raw activations and no geography. Permuted alike: the same permutation on both sides leaves no neighbourhood, so whatever it still names is not named by geography. FFNs zeroed or at their mean: the layers add nothing to the model, and are still read. Base, smoothed: the base with its activations blurred to this arm\'s Moran\'s I. Paper: [Table 3]; half of its errors were close.', [('', signature_table), ('Ranks 51 to 300', wide_table), ('What the errors are', error_table)], ['signatures']),
     ('overlap', 'Where tokens lie, and what lies together', 'Overlap distance of the 3 % strongest units of each sign: 0 is the same, 1 nothing in common. Two sets of instances of the same token are the diagonal of [Table 1]; arms against each other are compared on the same instances, so they lie closer than the diagonal and only the difference beyond it counts (claim C22). Second-order likeness asks whether the pairs of words that overlap in one model overlap in another: it needs no common units, so it also compares mT5 with RWKV; its null exchanges words of like frequency and marker. Rand/2let over 1 means that words with the same first two letters lie nearer than others [Table 2]; pairs are matched on frequency, marker and length, and pairs of one word are left out. Intervals resample tokens.',
@@ -576,22 +593,16 @@ def _limits(runs, missing):
     if any(r.dose > 0 for r in runs.values()): out.append(f"The dose Σp is {_list(sorted({f'{r.dose:.3g}' for r in runs.values() if r.dose > 0}))} a matrix; the paper's is not stated, and we reckon 5.4 from its schedule.")
     return [o for o in out if o] + [f'Not shown, {k}: {v}' for k, v in missing.items()]
 
-# %% ../../nbs/reproduce/report.ipynb #faf2039a
-class Section:
+# %% ../../nbs/reproduce/report.ipynb #f1d5fe37
+class Section(Tables):
     "The tables of one section, for a notebook"
     def __init__(self,
         runs:Runs,  # Any arms
-        anchor:str, # Of `SECTIONS`: 'base', 'arms', 'space', 'signatures', 'overlap', 'bits', 'pathways', 'robustness' or 'sweep'
+        anchor:str, # Of `SECTIONS`: 'base', 'arms', 'collapse', 'space', 'signatures', 'overlap', 'bits', 'pathways', 'robustness' or 'sweep'
     ):
         if anchor not in {a for a, *_ in SECTIONS}: raise ValueError(f'There is no section {anchor!r}; they are {", ".join(a for a, *_ in SECTIONS)}.')
-        self.anchor, self.title, self.words, tables, self.figures = next(s for s in SECTIONS if s[0] == anchor)
-        self.tables = {n: rows for n, f in tables if (rows := f(runs))}
-    def html(self,
-        level:int=4, # Of the headings
-    )->str: # Every table under its heading
-        "The tables as HTML"
-        return ''.join((f'<h{level}>{html.escape(n)}</h{level}>' if n else '') + table_html(rows) for n, rows in self.tables.items())
-    def _repr_html_(self): return f'<p>{html.escape(self.words)}</p>' + self.html()
+        self.anchor, self.title, words, tables, self.figures = next(s for s in SECTIONS if s[0] == anchor)
+        super().__init__({n: rows for n, f in tables if (rows := f(runs))}, words)
     def __repr__(self): return f'Section({self.title}: {len(self.tables)} tables)'
 
 # %% ../../nbs/reproduce/report.ipynb #325ceb2e
