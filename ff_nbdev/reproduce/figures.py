@@ -133,7 +133,7 @@ def _of_few(draw):
         return plate
     return drawn
 
-# %% ../../nbs/reproduce/figures.ipynb #86cdde71
+# %% ../../nbs/reproduce/figures.ipynb #71c11768
 def base_test_figure(
     run:Run, # Usually base
 )->Plate:
@@ -146,7 +146,7 @@ def base_test_figure(
         for i, b in enumerate(bars): ax.text(b[1], i, f' {b[1]:.2f}', va='center')
         ax.invert_yaxis(); ax.set(xlabel='held-out cross-entropy (nats a token)', title=title, xlim=(0, 1.12*max(b[1] for b in bars))); ax.tick_params(axis='y', length=0)
     gain = uni - ce; back = {k: (e['floors'][k]['ce'] - ce)/gain if gain > 0 else float('nan') for k in ('zero', 'mean')}
-    text = f"The cross-entropy of {run.arm} is {pct(gain/uni)} under the unigram's; zeroing the feed-forward layers gives back {pct(back['zero'])} of that gain, and holding them at their mean {pct(back['mean'])}." if gain > 0 else \
+    text = f"The cross-entropy of {run.arm} is {pct(gain/uni)} under the unigram's; zeroing the feed-forward layers loses {pct(back['zero'])} of that gain, and holding them at their mean {pct(back['mean'])}." if gain > 0 else \
         f"The cross-entropy of {run.arm}, {ce:.2f}, is not under the unigram's {uni:.2f}: it is no model yet."
     return Plate('base-test', title, fig, text)
 
@@ -182,7 +182,7 @@ def _key(fig, handles, labels, rows=1):
     "One legend for the figure, below it"
     fig.legend(handles, labels, loc='outside lower center', ncols=min(4 if max(map(len, labels)) > 12 else 6, -(-len(labels)//rows)), handletextpad=.4, columnspacing=1.2)
 
-# %% ../../nbs/reproduce/figures.ipynb #cd816b71
+# %% ../../nbs/reproduce/figures.ipynb #578fa47f
 @_of_few
 def moran_figure(
     runs:Runs, # With a spatial table
@@ -206,7 +206,7 @@ def moran_figure(
         h, l = axes[0][0].get_legend_handles_labels(); _key(fig, h + [Patch(facecolor='#9a9a9a', alpha=.6, lw=0)], l + ['null: mean (line) ± 2 sd'], rows=2)
     dosed = {a: r.evaluation['spatial'] for a, r in runs.items() if r.dose > 0}
     said = _list([f'{sum(map(above_null, s))} of {len(s)} matrices in {a}' for a, s in dosed.items()]) if dosed else None
-    return Plate('moran', title, fig, f'More than two standard deviations above the matched-dose null: {said}.' if said else 'No arm has been pulsed, so every null is that of plain white noise.')
+    return Plate('moran', title, fig, f'More than two standard deviations above the matched-dose nulls, of noise (grey) and, where it was measured, of their own values (in the tables): {said}.' if said else 'No arm has been pulsed, so every null is that of plain white noise.')
 
 # %% ../../nbs/reproduce/figures.ipynb #c8fb8a13
 GROUPS = ('high among high', 'low among high', 'low among low', 'high among low')
