@@ -415,7 +415,7 @@ def robustness_table(
                      'blur': say('blur'), 'paper  ': _paper('robustness', r, 'blur'), 'ratio': None if v.get('ratio') is None else f"{v['ratio']:.2f}" + (f" ({v['ratio_ci'][0]:.2f} to {v['ratio_ci'][1]:.2f})" if v.get('ratio_ci') and None not in v['ratio_ci'] else ''), 'windows': v.get('windows'), 'tokens': v.get('tokens')})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #4be8245c
+# %% ../../nbs/reproduce/report.ipynb #6c32d075
 def ce_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
@@ -429,7 +429,7 @@ def ce_table(
                 said[k] = say_threshold(t, v['measurable_ce'], 'ce')
                 if x and y and a != 'base_continued' and v['measurable_ce']: said[f'{k}, over base_continued'] = '{:+.2g} ({:+.2g} to {:+.2g})'.format(*paired_threshold(x, y, k, 'ce')).replace('-', '−')
             rows.append({'layers': name, 'arm': a, 'undisturbed, nats': f"{v['clean_ce']:.3f}", 'floor': f"{v['floor_ce']:.3f}"} | said)
-    return rows
+    return _full(rows)
 
 def last_table(
     runs:Runs, # Any arms
