@@ -9,25 +9,22 @@ import contextlib
 import torch
 from torch import Tensor
 
-# %% ../../nbs/models/wkv.ipynb #57dfcc63
+# %% ../../nbs/models/wkv.ipynb #fca976e4
 def _wkv_chunk(k, v, u, w, num, den, top):
     "One chunk: outputs, and the state after it"
     n = k.shape[1]
     j = torch.arange(n, device=k.device, dtype=k.dtype)
     lag = j[:, None] - 1 - j                                                  # t − 1 − i
     decay = torch.where(lag >= 0, torch.exp(lag.clamp(min=0)*w[:, None, None]), 0.)   # (c, n, n)
-    m = torch.maximum(k.amax(1), top)                                         # (b, c): the chunk's largest exponent
-    e, carry = torch.exp(k - m[:, None]), torch.exp(top - m)
-    past = torch.exp(j[:, None]*w)                                            # (n, c): decay of what was carried in
-    now = torch.exp(u + k - m[:, None])
-    mix = lambda x: torch.einsum('cti,bic->btc', decay, x)
-    numer = mix(e*v) + past*(carry*num)[:, None] + now*v
-    denom = mix(e) + past*(carry*den)[:, None] + now
-    last = torch.exp((n - 1 - j)[:, None]*w)                                  # decay to the end of the chunk
-    keep = torch.exp(n*w)*carry
-    return numer/denom, (last*e*v).sum(1) + keep*num, (last*e).sum(1) + keep*den, m
+    past, last = torch.exp(j*w[:, None])[..., None], torch.exp((n - 1 - j)*w[:, None])[:, None]   # (c, n, 1), (c, 1, n): decay since the first token, and to the end
+    m = torch.maximum(k.detach().amax(1, keepdim=True), top)                  # (c, 1, b): the chunk's largest exponent, which divides out
+    e, carry = torch.exp(k - m), torch.exp(top - m)
+    x, state = torch.cat([e*v, e], -1), torch.cat([num*carry, den*carry], -1) # (c, n, 2b), (c, 1, 2b): numerator beside denominator
+    numer, denom = (torch.baddbmm(past*state, decay, x) + torch.exp(u)[:, None, None]*x).chunk(2, -1)
+    num, den = torch.baddbmm(torch.exp(n*w)[:, None, None]*state, last, x).chunk(2, -1)
+    return numer/denom, num, den, m
 
-# %% ../../nbs/models/wkv.ipynb #df940c36
+# %% ../../nbs/models/wkv.ipynb #720d4da5
 def wkv(
     time_decay:Tensor, # (channels,) the parameter; the decay is w = −exp(time_decay)
     time_first:Tensor, # (channels,) u, the bonus of the present token
@@ -39,15 +36,16 @@ def wkv(
 )->tuple[Tensor, list|None]: # (batch, time, channels) in the dtype of `key`, and the state
     "RWKV-4's WKV in chunks; same signature and results as `rwkv_linear_attention_cpu` of transformers"
     dtype, (b, t, c) = key.dtype, key.shape
-    k, v, u, w = key.double(), value.double(), time_first.double(), -torch.exp(time_decay.double())
-    if state is None: num, den, top = k.new_zeros(b, c), k.new_zeros(b, c), k.new_full((b, c), -1e38)
-    else: num, den, top = (s.double() for s in state)
+    k, v = (x.permute(2, 1, 0).double().contiguous() for x in (key, value))   # (c, t, b)
+    u, w = time_first.double(), -torch.exp(time_decay.double())
+    if state is None: num, den, top = k.new_zeros(c, 1, b), k.new_zeros(c, 1, b), k.new_full((c, 1, b), -1e38)
+    else: num, den, top = (s.double().t()[:, None] for s in state)
     out = []
     for s in range(0, t, chunk):
         o, num, den, top = _wkv_chunk(k[:, s:s+chunk], v[:, s:s+chunk], u, w, num, den, top)
         out.append(o)
-    state = [x.float() for x in (num, den, top)] if return_state or state is not None else None
-    return torch.cat(out, 1).to(dtype), state
+    state = [x[:, 0].t().float() for x in (num, den, top)] if return_state or state is not None else None
+    return torch.cat(out, 1).to(dtype).permute(2, 1, 0), state
 
 # %% ../../nbs/models/wkv.ipynb #1ededf8f
 @contextlib.contextmanager

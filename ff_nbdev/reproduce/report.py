@@ -154,7 +154,7 @@ def compare_thresholds(
     (_, alo, ahi), (_, blo, bhi) = _reach(a, of), _reach(b, of)
     return 'higher' if alo > bhi else 'lower' if ahi < blo else 'undecided'
 
-# %% ../../nbs/reproduce/report.ipynb #ddda0e5f
+# %% ../../nbs/reproduce/report.ipynb #64d43a22
 def say_robustness(
     runs:Runs, # base_continued (or base), no_fzr and the arm
     arm:str,   # The arm in question
@@ -174,6 +174,8 @@ def say_robustness(
     if control and r.get('measurable_ce') and (c := runs[control].evaluation['robustness']).get('measurable_ce'):
         t, u = r['threshold'][kind], c['threshold'][kind]; v = compare_thresholds(t, u, 'ce')
         out += f". By cross-entropy, which the claims do not ask for, it is {say_threshold(t, True, 'ce')} against {say_threshold(u, True, 'ce')}: " + dict(higher='the arm stands more', lower='the arm stands less', undecided='no difference is shown')[v]
+        free = runs['base_reordered'].evaluation['robustness'] if 'base_reordered' in runs and arm != 'base_reordered' else {}
+        if free.get('measurable_ce'): out += f"; base_reordered, sorted and not trained, {say_threshold(free['threshold'][kind], True, 'ce')}"
     return out + '.'
 
 # %% ../../nbs/reproduce/report.ipynb #444e67ab
