@@ -466,13 +466,13 @@ def text_command(
     p.update(1, 1, f'{time.time() - start:.0f} s', 'done')
     return 0
 
-# %% ../../nbs/reproduce/cli.ipynb #173f2d88
+# %% ../../nbs/reproduce/cli.ipynb #5f9f968c
 def publish_command(
     a, # Parsed words
 )->int: # Exit status
     "Write the small files of a run"
     from ff_nbdev.reproduce.publish import publish
-    out = publish(a.folder, a.out or f'results/{Path(a.folder).absolute().name}', a.finished); files = [p for p in out.rglob('*') if p.is_file()]
+    out = publish(a.folder, a.out or f'results/{Path(a.folder).absolute().name}', a.finished, a.add); files = [p for p in out.rglob('*') if p.is_file()]
     print(f'{out}: {len(files)} files, {sum(p.stat().st_size for p in files)/1e6:.1f} MB. Make its report with: ff-nbdev report {out}')
     return 0
 
@@ -552,7 +552,7 @@ def _run_words(r):
     r.add_argument('--notebooks', help='folder with other experiment notebooks'); r.add_argument('--dry-run', action='store_true', help='only say what would be run')
     r.add_argument('--plain', action='store_true', help='a line for each event and no bars')
 
-# %% ../../nbs/reproduce/cli.ipynb #396a63f1
+# %% ../../nbs/reproduce/cli.ipynb #c6d8ecc6
 def make_parser()->Parser:
     "The command line"
     p = Parser(prog='ff-nbdev', description='Forgive and Forget: retrofit a language model, look at its feed-forward layers, and report.', epilog=_examples)
@@ -564,7 +564,7 @@ def make_parser()->Parser:
     y = add('shipped', shipped_command, 'put a shipped arm into a folder'); y.add_argument('name', help='for example tiny-mt5-full_stack'); y.add_argument('--out', required=True, help='the folder')
     t = add('report', report_command, 'make the report of a run again'); t.add_argument('folder', nargs='?', default='runs/quick', help='of a run (default: runs/quick)')
     u = add('publish', publish_command, 'write the small files of a run, from which its report can be made again'); u.add_argument('folder', help='of a run')
-    u.add_argument('--out', help='where to (default: results/NAME OF THE FOLDER)'); u.add_argument('--finished', action='store_true', help='of an unfinished run, the arms that are finished')
+    u.add_argument('--out', help='where to (default: results/NAME OF THE FOLDER)'); u.add_argument('--finished', action='store_true', help='of an unfinished run, the arms that are finished'); u.add_argument('--add', action='store_true', help='keep what was published there before')
     d = add('docs', docs_command, 'build the documentation site and README.md'); d.add_argument('--no-quarto', action='store_true', help='build in Python even where Quarto is installed')
     add_arguments(add('bundle', bundle_command, 'pack wheels, text and models for a machine with no network'))
     n = notebook_parser('ff-nbdev notebook', lambda **kw: commands.add_parser('notebook', help='run one notebook strictly', **{k: v for k, v in kw.items() if k != 'prog'}))

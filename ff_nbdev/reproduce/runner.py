@@ -262,7 +262,7 @@ def locked(
         try: yield f
         finally: f.truncate(0)
 
-# %% ../../nbs/reproduce/runner.ipynb #d1768c35
+# %% ../../nbs/reproduce/runner.ipynb #b67d97ce
 def kernel_env(
     threads:int=1,           # Of the numerical libraries
     progress:Path|None=None, # Where the notebook's `Progress` writes
@@ -270,7 +270,7 @@ def kernel_env(
     "What a kernel's environment is set to"
     env = {k: str(threads) for k in ['OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'NUMEXPR_NUM_THREADS', 'FF_NBDEV_THREADS']}
     return dict(env, PYTHONHASHSEED='0', TOKENIZERS_PARALLELISM='false', JUPYTER_PREFER_ENV_PATH='1', PYDEVD_DISABLE_FILE_VALIDATION='1',
-        IN_TEST=None, FF_NBDEV_PROGRESS=str(progress.resolve()) if progress else None)
+        GLIBC_TUNABLES=os.environ.get('GLIBC_TUNABLES', 'glibc.malloc.hugetlb=1'), IN_TEST=None, FF_NBDEV_PROGRESS=str(progress.resolve()) if progress else None)
 
 # %% ../../nbs/reproduce/runner.ipynb #7269ffa7
 @contextlib.contextmanager
