@@ -2236,5 +2236,9 @@ d = { 'settings': { 'branch': 'main',
                                                                                     'ff_nbdev/training/watch.py'),
                                          'ff_nbdev.training.watch.Watch.on_ff_step': ( 'training/watch.html#watch.on_ff_step',
                                                                                        'ff_nbdev/training/watch.py'),
+                                         'ff_nbdev.training.watch._window_hits': ( 'training/watch.html#_window_hits',
+                                                                                   'ff_nbdev/training/watch.py'),
                                          'ff_nbdev.training.watch.noisy_accuracy': ( 'training/watch.html#noisy_accuracy',
-                                                                                     'ff_nbdev/training/watch.py')}}}
+                                                                                     'ff_nbdev/training/watch.py'),
+                                         'ff_nbdev.training.watch.noisy_hits': ( 'training/watch.html#noisy_hits',
+                                                                                 'ff_nbdev/training/watch.py')}}}

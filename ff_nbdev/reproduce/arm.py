@@ -157,7 +157,7 @@ def _checkpoints(plan, first):
         shutil.rmtree(folder, ignore_errors=True); folder.mkdir(parents=True); write_whole(folder/'belongs.txt', mine)
     return folder
 
-# %% ../../nbs/reproduce/arm.ipynb #eb10d695
+# %% ../../nbs/reproduce/arm.ipynb #a1dd0abe
 def train_arm(
     plan:Plan,     # What to do
     progress=None, # Called as `progress(done, total, note)`
@@ -179,9 +179,10 @@ def train_arm(
         optimizers=(make_optimizer(p.net, p.scale.optimizer[second(plan.arm)], p.scale.lr[second(plan.arm)]), None))
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train(resume_from_checkpoint=True)
-    result = _result(p, trainer, [start, *trainer.probes], world)
+    found = [start, *(f for f in trainer.probes if f['sentences'] <= p.ff.sentences)]      # after a collapse the model is that of an earlier step
+    result = _result(p, trainer, found, world)
     if plan.arm.endswith('forgiveness_only') and world == 1: result['paired_seconds'] = paired_seconds(p, trainer)
-    if rank == 0: _write(p, trainer, result, [start, *trainer.probes])
+    if rank == 0: _write(p, trainer, result, found)
     return result
 
 # %% ../../nbs/reproduce/arm.ipynb #3a3192a2
@@ -209,7 +210,7 @@ def paired_seconds(
     p.config.forgiveness.kind, p.make.alternatives = kind, p.alternatives
     return out
 
-# %% ../../nbs/reproduce/arm.ipynb #eb613214
+# %% ../../nbs/reproduce/arm.ipynb #5a9bcc69
 def _result(p, t, found, world):
     ff, plan, k = p.ff, p.plan, second(p.plan.arm); steps, steer = t.state.global_step, getattr(p.penalty, 'controller', None)
     return dict(arm=plan.arm, recipe=p.config.recipe, model=Path(plan.model).name, start=p.arm.start, corpus=Path(plan.corpus).name, seed=plan.seed, scale=plan.scale, forgiveness=p.config.forgiveness.kind, teacher=p.alternatives.header['teacher'] if p.alternatives else None,
@@ -218,8 +219,10 @@ def _result(p, t, found, world):
         collapse=t.cliff.record() if t.cliff else None, usage=_use(ff) if p.config.recall.top else None, **provenance())
 
 def _use(ff):
-    "Share of hub visits on the most used 3 % of the units, and the entropy of use, at each site"
-    return [dict(site=s.name, top=float(u.sort(descending=True).values[:max(1, round(.03*len(u)))].sum()/u.sum()), entropy=usage_entropy(u)) for s, u in zip(ff.sites, ff.usage) if u.sum() > 0]
+    "Share of hub visits on the most used 3 % of the units, and the entropy of use, at each site; `seen` without what is left of the even start (`kept`)"
+    r = ff.config.recall; kept = .5**(max(0., ff.sentences - r.start*ff.config.total_sentences)/r.halflife)
+    top = lambda u: float(u.sort(descending=True).values[:max(1, round(.03*len(u)))].sum()/u.sum())
+    return [dict(site=s.name, top=top(u), seen=top(v) if (v := (u - kept*r.share*r.per_sign).clamp(min=0)).sum() > 0 else None, kept=kept, entropy=usage_entropy(u)) for s, u in zip(ff.sites, ff.usage) if u.sum() > 0]
 
 def _write(p, t, result, found):
     out, net = Path(p.plan.out), p.net
