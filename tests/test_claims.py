@@ -47,8 +47,9 @@ def test_an_interval_upside_down_is_refused(rule):
     with pytest.raises(ValueError, match='upside down'): rule(C.Effect(0, 1, 0))
 
 def test_seeds_are_joined_by_students_t():
-    v = [.1, .13, .18]; e = C.over_seeds([C.Effect(x, x - 1, x + 1) for x in v])
+    v = [.1, .13, .18]; e = C.over_seeds([C.Effect(x, x - .01, x + .01) for x in v])
     lo, hi = stats.t.interval(.95, 2, np.mean(v), stats.sem(v)); assert (e.lo, e.hi, e.seeds, e.resampled) == (pytest.approx(lo), pytest.approx(hi), 3, 'seeds')
+    alike = C.over_seeds([C.Effect(x, x - .1, x + .1) for x in (.5, .5001)]); assert alike.hi - alike.lo == pytest.approx(.2/2**.5)      # two seeds that agree by chance are not sure
 
 def test_interval_over_layers_is_students_and_holds_its_level():
     v = np.random.default_rng(0).normal(size=5); m, lo, hi = C.mean_of_layers(v); want = stats.ttest_1samp(v, 0).confidence_interval(.95)
@@ -75,6 +76,44 @@ def test_collapse_points(folder):
     write(folder, 'highway_to_collapse', collapse=collapse(12.05)); assert rows(folder)['C7']['verdict'] == 'undecided'
     write(folder, 'full_stack_to_collapse', collapse=collapse(12., collapsed=False)); r = rows(folder); assert r['C6']['verdict'] == 'not run' and r['C9']['verdict'] == 'holds' and math.isinf(r['C9']['hi'])
     write(folder, 'highway_to_collapse', collapse=collapse(13., collapsed=False)); assert 'neither' in rows(folder)['C7']['why']
+
+def searched(half, windows=64, draw=0, step=.1):
+    "A search in which accuracy falls in a line to half of its start at `half`, from 25 tokens a window; the windows are easy or hard as `draw` says"
+    rng = np.random.default_rng(draw); easy, x = rng.beta(2, 6, windows), np.arange(0, half + 3*step, step)
+    hits = [rng.binomial(25, easy*(1 - .5*v/half)).tolist() for v in x]; a = [sum(h)/(25*windows) for h in hits]
+    return dict(collapsed=True, point=half, width=.8*half, start=a[0], rule='', points=[[float(v), y] for v, y in zip(x, a)], hits=hits, clean=[a[0]]*len(x))
+
+def test_an_interval_of_a_collapse_holds_what_windows_do():
+    at = []
+    for draw in range(300):            # what another 64 windows give
+        c = searched(3., draw=draw); h = np.array(c['hits']).sum(1)/sum(c['hits'][0]); k = (abs(np.arange(len(h))*.1 - 3.) <= .5); at.append(3. + (h[k].mean() - np.mean(1 - .5*np.arange(len(h))[k]*.1/3.))/(.5/3.))
+    drawn = C.crossing_draws(searched(3.), 3.); assert .5 < np.std(drawn)/np.std(at) < 2 and abs(np.mean(drawn) - 3.) < .1
+    assert np.ptp(C.crossing_draws(collapse(3.), 3.)) == 0                         # an older record holds no hits
+    flat = searched(3.); flat['hits'] = [flat['hits'][0]]*len(flat['hits']); assert C._interval(C.crossing_draws(flat, 3.), .1) == (-math.inf, math.inf)
+
+def test_searches_are_compared_in_pairs(folder):
+    a, b = searched(6.), searched(3.); write(folder, 'full_stack_to_collapse', collapse=a, top=2.5); write(folder, 'highway_to_collapse', collapse=b, top=2.5)
+    r = rows(folder); assert r['C7']['verdict'] == 'holds' and r['C7']['lo'] < 2.8 and 'windows' in r['C7']['resampled'] and r['C6']['verdict'] == 'fails'
+    write(folder, 'highway_to_collapse', collapse=searched(5.9, draw=1)); assert rows(folder)['C7']['verdict'] == 'undecided'
+    write(folder, 'highway_to_collapse', collapse=searched(8.) | dict(collapsed=False, point=None, width=None)); r = rows(folder)['C7']; assert r['verdict'] == 'fails' and r['lo'] == -math.inf and r['lo'] <= r['value'] <= r['hi']
+    write(folder, 'full_stack_to_collapse', collapse=a | dict(point=0.)); assert 'first look' in rows(folder)['C6']['why']
+
+def test_the_even_start_of_the_count_is_left_out(folder):
+    config = dict(total_sentences=100_000, recall=dict(start=.8, halflife=20_000.)); even = .5/(.5 + .5*2)         # half of the memory, and visits count two signs
+    for arm, seen in (('highway', .2), ('full_stack', .1)): write(folder, arm, sentences=100_000, config=config, usage=[dict(site=str(k), top=.03*even + (1 - even)*seen, entropy=1.) for k in range(4)])
+    assert rows(folder)['C8']['value'] == pytest.approx(2.)
+    write(folder, 'highway', usage=[dict(site=str(k), top=.1, seen=.3, kept=.5, entropy=1.) for k in range(4)]); assert rows(folder)['C8']['value'] == pytest.approx(3.)
+
+def test_what_has_learned_nothing_pays_nothing(tmp_path):
+    out = example_runs(tmp_path/'quick', [*ALL, *(a for a in ('from_scratch', 'from_scratch_base') if a not in ALL)])
+    for arm, ce in (('from_scratch', 6.6), ('from_scratch_base', 6.59)):
+        p = out/arm/'evaluation.json'; e = json.loads(p.read_text()); e['clean']['ce'], e['unigram_ce'] = ce, 7.; p.write_text(json.dumps(e))
+    assert rows(out)['C25']['verdict'] == 'not measurable'
+
+def test_places_that_hold_without_the_method_are_no_evidence(folder, tmp_path):
+    import shutil
+    out = tmp_path/'quick'; shutil.copytree(folder, out); shutil.copytree(example_runs(tmp_path/'more', ALL, seed=1)/'base_continued', out/'base_continued.s1')
+    assert 'two seeds of base_continued' in rows(out)['C22']['control']
 
 def test_use_of_places(folder):
     for arm, top in (('highway', .4), ('full_stack', .2)): write(folder, arm, usage=[dict(site=str(k), top=top + .01*k, entropy=1.) for k in range(4)])
