@@ -353,7 +353,7 @@ def training_figure(
     ends = _list([f"{r.train['valid'][-1]['ce']:.3f} for {a}" for a, r in t.items()])
     return Plate('training', title, fig, f'Held-out cross-entropy at the end: {ends}; lines are the training batches (smoothed, with the noise where there is some), marks the held-out text without noise; shaded are growing pulses (blue), held pulses (pale blue) and noise (orange).')
 
-# %% ../../nbs/reproduce/figures.ipynb #4c3cef64
+# %% ../../nbs/reproduce/figures.ipynb #e809cf95
 def collapse_figure(
     runs:Runs, # Arms that searched for their collapse among them
 )->Plate:
@@ -364,9 +364,11 @@ def collapse_figure(
         for a, c in have.items():
             x, y = zip(*c['points']); ax.plot(x, [100*v for v in y], color=colour(a), marker=mark(a), ms=4, markevery=max(1, len(x)//15), label=a)
             if c['collapsed']: ax.axvline(c['point'], color=colour(a), lw=.9, ls=':')
+        free = next((r for a, r in runs.items() if a.endswith('base_continued')), None); plain = free.evaluation['robustness'].get('noise') if free else None
+        if plain: ax.plot([p['x'] for p in plain], [100*p['accuracy'] for p in plain], color='#9a9a9a', ls='--', lw=1, label='base_continued, plain noise')
         ax.set(xlabel='noise x', ylabel='token accuracy\nunder that noise (%)', ylim=(0, None)); ax.grid(axis='y'); fig.suptitle(title); h, l = ax.get_legend_handles_labels(); _key(fig, h, l)
     said = _list([f"{a} {'breaks beyond ' + format(c['point'], '.1f') + 'x, falling over ' + format(c['width'], '.1f') + 'x' if c['collapsed'] else 'holds up to ' + format(c['points'][-1][0], '.1f') + 'x, where its search ended'}" for a, c in have.items()])
-    return Plate('collapse', title, fig, f'{said}; dotted is the last strength before the accuracy stays under half of its start.')
+    return Plate('collapse', title, fig, f'{said}; dotted is the last strength before the accuracy stays under half of its start' + ('; dashed is a model never trained under noise' if plain else '') + '.')
 
 # %% ../../nbs/reproduce/figures.ipynb #19a20dc5
 def price_figure(

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['SHOWN', 'ALIKE', 'lean', 'write_lean', 'thin', 'lean_arrays', 'last_site', 'publish', 'arm_card', 'ship']
 
-# %% ../../nbs/reproduce/publish.ipynb #b931211b
+# %% ../../nbs/reproduce/publish.ipynb #f3030df9
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..models.tiny import load_pretrained
 from .progress import write_whole
-from .results import NODES, UNTRAINED, command_for, hardware_name, load_run, price, settings_of
+from .results import NODES, UNTRAINED, command_for, hardware_name, late_kind, load_run, price, settings_of
 from .runner import RunError
 
 # %% ../../nbs/reproduce/publish.ipynb #c6cdfda7
@@ -135,7 +135,7 @@ def publish(
     shutil.rmtree(out, ignore_errors=True); new.rename(out)
     return out
 
-# %% ../../nbs/reproduce/publish.ipynb #2f4ea377
+# %% ../../nbs/reproduce/publish.ipynb #ebbd9eaa
 def arm_card(
     run,  # From `load_run`
     reference=None, # base_continued, for the price
@@ -143,7 +143,7 @@ def arm_card(
     "The card of a retrofitted model"
     t, c = run.train, run.evaluation['clean']; kind = 'rwkv' if t['arm'].startswith('rwkv_') else 'mt5'
     p = price(run, reference) if reference and reference is not run else None
-    made = {'base': t['model'], 'recipe': t['arm'], 'text': t['corpus'], 'sentences seen': f"{t['sentences']:,}", 'tokens seen': f"{t['tokens']:,}", 'dose Σp of each matrix': f"{t['dose']:.3g}" + (f", {1e6*t['dose']/t['sentences']:.3g} a million sentences" if t['dose'] else ''), 'noise at the end': f"{t['top']:.3g}x" if t.get('top') else 'none', 'forgiveness': t['forgiveness'], 'seed': t['seed'],
+    made = {'base': t['model'], 'recipe': t['arm'], 'text': t['corpus'], 'sentences seen': f"{t['sentences']:,}", 'tokens seen': f"{t['tokens']:,}", 'dose Σp of each matrix': f"{t['dose']:.3g}" + (f", {1e6*t['dose']/t['sentences']:.3g} a million sentences" if t['dose'] else ''), 'noise at the end': f"{t['top']:.3g}x" if t.get('top') else 'none', 'forgiveness': t['forgiveness'] + (f', {k} at the end' if (k := late_kind(t)) else ''), 'seed': t['seed'],
         'parameters': f"{run.evaluation.get('parameters') or t.get('parameters'):,}", 'training': f"{t['seconds']/60:.0f} minutes on {hardware_name(t.get('hardware'))}", 'commit': t.get('commit') or 'not recorded', 'command': f'`{command_for(run.folder, NODES[:4])}`'}
     found = {'held-out cross-entropy, nats': f"{c['ce']:.3f} ({c['ce_ci'][0]:.3f} to {c['ce_ci'][1]:.3f})", **({'over base_continued, the same sentences without the method': f"{100*p['relative']:+.1f} % ({100*p['relative_lo']:+.1f} to {100*p['relative_hi']:+.1f} %)".replace('-', '−')} if p else {}), 'with its feed-forward layers zeroed': f"{run.evaluation['floors']['zero']['ce']:.3f}", "the unigram's": f"{run.evaluation['unigram_ce']:.3f}"}
     table = lambda d: '\n'.join(['| | |', '|---|---|', *(f'| {k} | {v} |' for k, v in d.items())])

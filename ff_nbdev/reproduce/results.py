@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'ROLES', 'UNTRAINED', 'QUICK', 'NODES', 'NEEDED', 'commit', 'provenance', 'hardware_name', 'plain',
            'save_json', 'example_runs', 'settings_of', 'run_scale', 'command_for', 'Run', 'load_run', 'paired_interval',
-           'price', 'Runs', 'reference', 'kinds_of', 'load_runs']
+           'price', 'Runs', 'late_kind', 'as_long', 'reference', 'kinds_of', 'load_runs']
 
 # %% ../../nbs/reproduce/results.ipynb #d89f8466
 import json
@@ -380,12 +380,27 @@ def robustness(self:Runs):
                 yield dict(kind=kind, strength=p['b'] if 'b' in p else p['x'], accuracy=p['accuracy'], lo=p.get('lo'), hi=p.get('hi'))
     return self._table(rows)
 
-# %% ../../nbs/reproduce/results.ipynb #ca2925cf
+# %% ../../nbs/reproduce/results.ipynb #fea983e0
+def late_kind(
+    train:dict, # A train.json
+)->str|None: # None where forgiveness stays as it was
+    "The kind of forgiveness that an arm changes to in its last part"
+    f = (train.get('config') or {}).get('forgiveness') or {}; k = f.get('late_kind')
+    return k if k and k != f.get('kind') else None
+
+def as_long(
+    run:Run,       # An arm
+    reference:Run, # base_continued
+)->bool: # True for what was not trained
+    "Did an arm start where the reference did, and see as many sentences, to 2 %? What went on from another arm, or until it broke, has no price beside it"
+    t, r = run.train or {}, reference.train or {}
+    return not run.trained or not t.get('dose_before') and t.get('start', 'pretrained') == r.get('start', 'pretrained') and abs(t['sentences']/max(r.get('sentences', 0), 1) - 1) < .02
+
 @patch
 def prices(self:Runs, reference='base_continued'):
-    "Cross-entropy over that of the reference, for every arm that has a model of its own"
+    "Cross-entropy over that of the reference, for the untrained and for every arm that went from the same model through as many sentences"
     if reference not in self: raise KeyError(f'{reference} is not among the runs ({", ".join(self)}): the price needs it. Make it with: {command_for(next(iter(self.values())).folder)}')
-    return self._table(lambda run: [price(run, self[reference])] if run.arm != reference else [])
+    return self._table(lambda run: [price(run, self[reference])] if run.arm != reference and as_long(run, self[reference]) else [])
 
 # %% ../../nbs/reproduce/results.ipynb #6eefbf2d
 def reference(
