@@ -20,10 +20,10 @@ TINY = dict(
         decoder_start_token_id=0, pad_token_id=0, eos_token_id=1),
     rwkv=dict(hidden_size=128, intermediate_size=1024, num_hidden_layers=3, context_length=1024, rescale_every=0, bos_token_id=1, eos_token_id=1))
 
-# %% ../../nbs/models/tiny.ipynb #e8fc6819
+# %% ../../nbs/models/tiny.ipynb #36479ccc
 SIZES = dict(
     tiny=dict(mt5={}, rwkv={}),
-    mini=dict(mt5=dict(d_model=256, d_ff=2048, d_kv=32, num_heads=8), rwkv=dict(hidden_size=256, intermediate_size=2048)),
+    mini=dict(mt5=dict(d_model=256, d_ff=2048, d_kv=32, num_heads=8), rwkv=dict(hidden_size=256, intermediate_size=2048, tie_word_embeddings=True)),
     base=dict(mt5=dict(d_model=768, d_ff=2048, d_kv=64, num_heads=12, num_layers=12, num_decoder_layers=12, dropout_rate=.1),
         rwkv=dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12)))
 

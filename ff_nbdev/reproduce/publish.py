@@ -66,13 +66,13 @@ def _without_paths(d): return {k: _without_paths(v) if isinstance(v, dict) else 
 
 def _train_record(run): return _without_paths(run.train | dict(log=thin(run.train['log'])))
 
-# %% ../../nbs/reproduce/publish.ipynb #8ef4c513
+# %% ../../nbs/reproduce/publish.ipynb #645504fb
 def _record(f):
     "The record of a teacher or of its alternatives, with a short log"
     r = json.loads(f.read_text('utf-8')); return r | (dict(log=thin(r['log'])) if 'log' in r else {})
 
 def _write(folder, have, out):
-    "The small files of these runs, in an empty folder"
+    "The small files of these runs, in a folder that holds none of them"
     for r in have:
         run = load_run(folder/r); (out/r).mkdir(parents=True); arrays, bands = lean_arrays(run)
         write_lean(run.evaluation, out/r/'evaluation.json')
@@ -80,7 +80,9 @@ def _write(folder, have, out):
         for name, a in (('evaluation', arrays), ('bands', bands)):
             if a: np.savez_compressed(out/r/f'{name}.npz', **a)
     for f in [*folder.glob('teacher*/teacher.json'), *folder.glob('alternatives*/closeness.json')]:
-        (out/f.parent.name).mkdir(exist_ok=True); write_lean(_record(f), out/f.parent.name/f.name)
+        to, r = out/f.parent.name/f.name, _record(f); to.parent.mkdir(exist_ok=True)
+        kept = json.loads(to.read_text('utf-8')) if to.exists() else {}
+        if not kept or kept.get('digest', kept.get('teacher')) != r.get('digest', r.get('teacher')): write_lean(r, to)      # made again and the same: what was measured on the first stays
 
 # %% ../../nbs/reproduce/publish.ipynb #46ea3be1
 def _name(v): return Path(v).name if Path(str(v)).is_absolute() else v
@@ -91,7 +93,7 @@ def _settings(s, have, rest):
     return {k: v for k, v in s.items() if k != 'notebooks'} | dict(corpus=_name(s['corpus']), models={k: _name(v) for k, v in s['models'].items()}, given=[a for a in s['given'] if a in have], trained=[a for a in s['trained'] if a in here],
         shipped={a: n for a, n in (s.get('shipped') or {}).items() if a in have}, variants={a: p for a, p in (s.get('variants') or {}).items() if a in have}, runs=have, not_run=rest)
 
-# %% ../../nbs/reproduce/publish.ipynb #752e12a1
+# %% ../../nbs/reproduce/publish.ipynb #c6a6e7a9
 ALIKE = ('scale', 'corpus', 'teacher', 'alternatives', 'retrofit', 'evaluate', 'evaluate_variants')
 
 def _kind(run): return 'rwkv' if run.startswith('rwkv_') else 'mt5'
@@ -109,8 +111,9 @@ def _added(folder, s, have, out):
     if not other and len(teachers) > len({k for k, _ in teachers}): other = ['teacher']
     if other: raise ValueError(f'{out} was made with another {", ".join(other)}: results that are compared must be made alike. Publish this run into a folder of its own.')
     each = lambda k: [*dict.fromkeys([*(old.get(k) or []), *(s.get(k) or [])])]
+    first, *more = sorted(each('seeds')); seeds = [first] + [n for n in more if any(r.endswith(f'.s{n}') for r in [*kept, *have])]
     models = {k: (s if k in {_kind(r) for r in have} else old)['models'].get(k) or s['models'].get(k) for k in {**old['models'], **s['models']}}
-    s = s | dict(models=models, runs=each('runs'), seeds=sorted(each('seeds')), given=each('given'), trained=each('trained'), **{k: {**(old.get(k) or {}), **(s.get(k) or {})} for k in ('shipped', 'variants')})
+    s = s | dict(models=models, runs=each('runs'), seeds=seeds, given=each('given'), trained=each('trained'), **{k: {**(old.get(k) or {}), **(s.get(k) or {})} for k in ('shipped', 'variants')})
     return s, kept
 
 # %% ../../nbs/reproduce/publish.ipynb #9726c946
