@@ -23,9 +23,10 @@ from ..evaluation.robustness import say_threshold
 from ..evaluation.spatial import local_morans, morans_i
 from .results import Run, Runs, price, reference
 
-# %% ../../nbs/reproduce/figures.ipynb #817ae216
+# %% ../../nbs/reproduce/figures.ipynb #74148b94
 COLOURS = dict(base='#777777', base_reordered='#E69F00', base_continued='#3AA0DB', no_fzr='#009E73', full_stack='#D55E00', highway='#CC79A7', tlf='#0072B2',
-               tlf_minus_fzr='#B8A800', forgiveness_only='#8C6D31', pfg_fzr='#6A3D9A', topoloss='#A6761D', topolm='#1B9E77', sparse='#661100', full_stack_tlf_fzr='#882255', full_stack_continued='#E08214', no_ramp='#999933', from_scratch='#117733')
+               tlf_minus_fzr='#B8A800', forgiveness_only='#8C6D31', pfg_fzr='#6A3D9A', topoloss='#A6761D', topolm='#1B9E77', sparse='#661100', full_stack_tlf_fzr='#882255', full_stack_continued='#E08214', no_ramp='#999933', from_scratch='#117733',
+               full_stack_to_collapse='#7F2704', highway_to_collapse='#7A3E66', tlf_to_collapse='#08306B')
 MARKS = dict(base='o', base_reordered='s', base_continued='v', no_fzr='^', full_stack='D', highway='P', tlf='X', tlf_minus_fzr='<', forgiveness_only='>', pfg_fzr='h', topoloss='p', topolm='*')
 DIVERGING, INK, GRID = 'RdBu_r', '#1b1c1e', '#d9dadc'
 
@@ -33,7 +34,7 @@ def colour(
     arm:str, # A recipe's name
 )->str: # Hex
     "The colour of an arm; RWKV arms share that of their mT5 twin"
-    return COLOURS.get(arm.removeprefix('rwkv_').removesuffix('_to_collapse'), '#444444')
+    return COLOURS.get(arm.removeprefix('rwkv_'), '#444444')
 
 def mark(
     arm:str, # A recipe's name
@@ -277,7 +278,7 @@ def bands_figure(
     beside = f'; the same dose without training takes this layer to {null:.3f}, over other tokens' if null is not None else ''
     return Plate('bands', title, fig, f"{len(b['tokens'])} probe tokens over {a.shape[2]:,} hidden units: the mean 1-D Moran's I of a row goes from {m[0]:.3f} to {m[-1]:.3f} between {int(b['sentences'][ks[0]]):,} and {int(b['sentences'][ks[-1]]):,} sentences{beside}.")
 
-# %% ../../nbs/reproduce/figures.ipynb #02466715
+# %% ../../nbs/reproduce/figures.ipynb #ebaf5272
 @_of_few
 def signature_figure(
     runs:Runs, # With signatures
@@ -289,7 +290,7 @@ def signature_figure(
             d = t[t.task == task].set_index('arm').loc[arms]; x = np.arange(len(arms)); bars = ax.bar(x, 100*d.accuracy, .66, color=[colour(a) for a in arms], yerr=100*np.abs(np.stack([d.accuracy - d.lo, d.hi - d.accuracy])), error_kw=dict(ecolor=INK, lw=1, capsize=2))
             for b, a in zip(bars, arms): b.set_hatch('///' if a == 'base_reordered' else None); b.set_edgecolor('white' if a == 'base_reordered' else 'none')
             cos, = ax.plot(x, 100*d.cosine.astype(float), '_', color=INK, ms=13, mew=1.6, label='nearest cosine, raw activations'); sh, = ax.plot(x, 100*d.shuffled_labels.astype(float), 'x', color=INK, ms=4, label='labels shuffled')
-            line = ax.axhline(100*s['chance'], ls='--', lw=1, color='#9a9a9a', label='chance'); ax.set_xticks(x, [a.replace('_', '\n') for a in arms], fontsize=7); ax.set(title=f'{task} instances', xlabel='arm', ylim=(0, 105)); ax.grid(axis='y'); ax.set_axisbelow(True)
+            line = ax.axhline(100*s['chance'], ls='--', lw=1, color='#9a9a9a', label='chance'); many = len(arms) > 5; ax.set_xticks(x, [a if many else a.replace('_', '\n') for a in arms], fontsize=7, **(dict(rotation=40, ha='right', rotation_mode='anchor') if many else {})); ax.set(title=f'{task} instances', xlabel='arm', ylim=(0, 105)); ax.grid(axis='y'); ax.set_axisbelow(True)
         axes[0][0].set_ylabel('right (% of tokens)'); fig.suptitle(title); _key(fig, [cos, sh, line], [h.get_label() for h in (cos, sh, line)])
     last = tasks[-1]; d = t[t.task == last].set_index('arm'); best = d.accuracy.idxmax(); free = f", base_reordered, which costs no training, {pct(d.accuracy['base_reordered'])}" if 'base_reordered' in d.index and best != 'base_reordered' else ''
     return Plate('signatures', title, fig, f"At {last} {best} names {pct(d.accuracy[best])} of the tokens (interval {pct(d.lo[best])} to {pct(d.hi[best])}){free}; chance is {pct(s['chance'], 1)}, and the nearest cosine on raw activations names {pct(float(d.cosine[best]))}.")
