@@ -9,7 +9,7 @@ __all__ = ['SMALL', 'MARGIN', 'PAPER', 'FORGIVENESS', 'OVERLAP', 'SECOND', 'STYL
            'ce_table', 'last_table', 'bleu_table', 'overlap_rows', 'between_rows', 'second_order_rows', 'named_rows',
            'control_rows', 'rates_rows', 'agreement_rows', 'Section', 'page', 'verdicts', 'claim_table', 'write_report']
 
-# %% ../../nbs/reproduce/report.ipynb #c65958d1
+# %% ../../nbs/reproduce/report.ipynb #3f3f772c
 import html
 import json
 import math
@@ -22,7 +22,7 @@ from ..evaluation.pathways import pathway_svg
 from ..evaluation.robustness import paired_threshold, say_threshold, scores_from
 from .claims import answer, mean_of_layers, named_more, say, verdict, within
 from .figures import GROUPS, Plate, _list, _slices, above_null, all_figures, lisa_shares, main_arm, pct
-from .results import Run, Runs, kinds_of, late_kind, load_runs, price, reference, save_json
+from .results import Run, Runs, kinds_of, late_kind, load_runs, price, reference, save_json, top_noise
 
 # %% ../../nbs/reproduce/report.ipynb #3601f474
 SMALL = ('quick', 'smoke', 'synthetic')
@@ -311,18 +311,13 @@ def seed_rows(
                      "Moran's I, weights": over([spatial_numbers(r)['moran'] or 0. for r in more], 3), 'activations': over([sum(x['mean'] for x in a)/len(a) for r in more if (a := r.evaluation['activation_moran'])], 3)})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #943df2d3
-def _top(run):
-    "Strength of the noise at the end; of an arm that broke, the last that it stood"
-    t = run.train or {}; c = t.get('collapse') or {}
-    return c['point'] if c.get('collapsed') else c['points'][-1][0] if c.get('points') else t.get('top')
-
+# %% ../../nbs/reproduce/report.ipynb #848b45ae
 def made_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
     "What each row was made with"
     number = lambda v: None if v is None or v != v else int(v)
-    return [{'arm': t.arm, 'dose Σp': f'{t.dose:.3g}', 'a million sentences': f'{1e6*t.dose/t.sentences:.3g}' if t.sentences else '–', 'noise x': f'{top:.3g}' if (top := _top(runs[t.arm])) else '–', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
+    return [{'arm': t.arm, 'dose Σp': f'{t.dose:.3g}', 'a million sentences': f'{1e6*t.dose/t.sentences:.3g}' if t.sentences else '–', 'noise x': f'{top:.3g}' if (top := top_noise(runs[t.arm].train or {})) else '–', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
 
 # %% ../../nbs/reproduce/report.ipynb #456d22a6
 def spatial_table(

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'ROLES', 'UNTRAINED', 'QUICK', 'NODES', 'NEEDED', 'commit', 'provenance', 'hardware_name', 'plain',
            'save_json', 'example_runs', 'settings_of', 'run_scale', 'command_for', 'Run', 'load_run', 'paired_interval',
-           'price', 'Runs', 'late_kind', 'as_long', 'reference', 'kinds_of', 'load_runs']
+           'price', 'Runs', 'late_kind', 'top_noise', 'as_long', 'reference', 'kinds_of', 'load_runs']
 
 # %% ../../nbs/reproduce/results.ipynb #d89f8466
 import json
@@ -380,13 +380,20 @@ def robustness(self:Runs):
                 yield dict(kind=kind, strength=p['b'] if 'b' in p else p['x'], accuracy=p['accuracy'], lo=p.get('lo'), hi=p.get('hi'))
     return self._table(rows)
 
-# %% ../../nbs/reproduce/results.ipynb #fea983e0
+# %% ../../nbs/reproduce/results.ipynb #4d63c04c
 def late_kind(
     train:dict, # A train.json
 )->str|None: # None where forgiveness stays as it was
     "The kind of forgiveness that an arm changes to in its last part"
     f = (train.get('config') or {}).get('forgiveness') or {}; k = f.get('late_kind')
     return k if k and k != f.get('kind') else None
+
+def top_noise(
+    train:dict, # A train.json
+)->float|None: # In units of the activations' spread; None where there was none
+    "Strength of the noise at the end; of an arm that broke, the last that it stood"
+    c = train.get('collapse') or {}
+    return c['point'] if c.get('collapsed') else c['points'][-1][0] if c.get('points') else train.get('top') or None
 
 def as_long(
     run:Run,       # An arm
