@@ -49,7 +49,7 @@ def test_an_interval_upside_down_is_refused(rule):
 def test_seeds_are_joined_by_students_t():
     v = [.1, .13, .18]; e = C.over_seeds([C.Effect(x, x - .01, x + .01) for x in v])
     lo, hi = stats.t.interval(.95, 2, np.mean(v), stats.sem(v)); assert (e.lo, e.hi, e.seeds, e.resampled) == (pytest.approx(lo), pytest.approx(hi), 3, 'seeds')
-    alike = C.over_seeds([C.Effect(x, x - .1, x + .1) for x in (.5, .5001)]); assert alike.hi - alike.lo == pytest.approx(.2/2**.5)      # two seeds that agree by chance are not sure
+    alike = C.over_seeds([C.Effect(x, x - .1, x + .1) for x in (.5, .5001)]); assert alike.hi - alike.lo == pytest.approx(.2)      # two seeds that agree by chance are no surer than each
 
 def test_interval_over_layers_is_students_and_holds_its_level():
     v = np.random.default_rng(0).normal(size=5); m, lo, hi = C.mean_of_layers(v); want = stats.ttest_1samp(v, 0).confidence_interval(.95)

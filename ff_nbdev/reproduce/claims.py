@@ -53,7 +53,7 @@ class Effect:
 class NotRun(Exception):
     "A claim that these runs cannot speak to, and why"
 
-# %% ../../nbs/reproduce/claims.ipynb #9c0b1a8b
+# %% ../../nbs/reproduce/claims.ipynb #22ebe4b0
 def over_seeds(
     effects:list[Effect], # The same effect of each seed
 )->Effect: # One seed: as it is; more: their mean and its interval by Student's t
@@ -63,7 +63,7 @@ def over_seeds(
     v = np.array([e.value for e in effects]); words = '; '.join(f'seed {k}: {e.words}' for k, e in enumerate(effects)) if any(e.words for e in effects) else ''
     shows = sum(e.control for e in effects) > len(effects)/2
     if not all(math.isfinite(x) for e in effects for x in (e.value, e.lo, e.hi)): return Effect(float(np.median(v)), min(e.lo for e in effects), max(e.hi for e in effects), shows, words, 'all seeds, some open-ended', doubt=any(e.doubt for e in effects), unit=effects[0].unit, seeds=len(v))
-    half = max(t.ppf(.975, len(v) - 1)*v.std(ddof=1), np.mean([(e.hi - e.lo)/2 for e in effects]))/len(v)**.5     # two seeds may agree by chance: never surer than their own intervals allow
+    half = max(t.ppf(.975, len(v) - 1)*v.std(ddof=1)/len(v)**.5, np.mean([(e.hi - e.lo)/2 for e in effects]))     # seeds share base, windows and tokens: together they are no surer than each
     return Effect(float(v.mean()), float(v.mean() - half), float(v.mean() + half), shows, words, 'seeds', doubt=any(e.doubt for e in effects), unit=effects[0].unit, seeds=len(v))
 
 def mean_of_layers(
@@ -326,7 +326,7 @@ def _c14(get):
     far = lambda side: math.hypot((many[side] - many[0])/max(many[0], 1e-9), (few[3 - side] - few[0])/few[0])
     return Effect(many[0]/few[0], many[0]/few[0]*(1 - far(1)), many[0]/few[0]*(1 + far(2)), free[0] >= many[0], f'{_pct(many[0])} of {n[0]} tokens, {_pct(few[0])} of {n[1]}; {best} {_pct(free[0])} of {n[0]}', 'tokens and redraws', doubt=free[2] >= many[1], unit='%')
 
-# %% ../../nbs/reproduce/claims.ipynb #7646fc71
+# %% ../../nbs/reproduce/claims.ipynb #47b336b3
 def _reach(run, kind):
     r = run.evaluation['robustness']
     if not r['measurable']: raise NotRun(f"not measurable: {run.arm} scores less than 10 points above its floor")
@@ -339,7 +339,7 @@ def _stands(get, kind, also, unit='x'):
     except NotRun: more = ''
     lo, hi = (-math.inf if b[2] == math.inf else a[1] - b[2]), math.inf if a[2] == math.inf else a[2] - b[1]
     both, scores = a[0] == b[0] == math.inf, [scores_from(get(x).arrays) for x in ('full_stack', 'base_continued')]
-    if all(scores) and not both: more += '; in pairs ' + ', '.join(n + ' {:+.2g} ({:+.2g} to {:+.2g})'.format(*paired_threshold(*scores, kind, of)).replace('-', '−') for of, n in (('accuracy', 'accuracy'), ('ce', 'cross-entropy')))
+    if all(scores) and not both: more += '; in pairs ' + ', '.join(n + ' {:+.2g} ({:+.2g} to {:+.2g})'.format(*paired_threshold(*scores, kind, of, unigram=get('full_stack').evaluation['unigram_ce'])).replace('-', '−') for of, n in (('accuracy', 'accuracy'), ('half', 'half of its own hits'), ('ce', 'nats under the unigram')))
     return Effect(0. if both else a[0] - b[0], -math.inf if both else lo, hi, False, f'{say(a)} against {say(b)}{more}', 'windows', unit=unit)
 
 @claim('C15', rises)
@@ -368,7 +368,7 @@ def _c18(get):
     except NotRun: words = ''
     return Effect(*mean_of_layers(a/b - 1), False, words, 'layers of one run', unit='%')
 
-# %% ../../nbs/reproduce/claims.ipynb #c271f0a9
+# %% ../../nbs/reproduce/claims.ipynb #27a2fa13
 def _categories(get):
     g = [(((get(k).evaluation.get('pathways') or {}).get('agreement') or {}).get('categories') or {}).get('effect') for k in ('full_stack', 'tlf')]
     return 'no list of categories' if None in g else f'agreement with categories {g[0]:.4f}, tlf {g[1]:.4f}'.replace('-', '−')
@@ -377,7 +377,7 @@ def _categories(get):
 def _c19(get):
     p, q = _places(get('tlf')), _places(get('full_stack')); t = compare(p, q)['two_letter']
     if t is None: raise NotRun('fewer than ten pairs of words with the same two letters could be matched')
-    try: words = f"base_continued {two_letter_test(_places(get('base_continued')))['ratio']:.3f}; "
+    try: free, same = _places(get('base_continued')), {*p.tokens} & {*q.tokens}; words = f"base_continued {two_letter_test(free.keep([i for i, w in enumerate(free.tokens) if w in same]))['ratio']:.3f}; "
     except (NotRun, TypeError): words = ''
     return Effect(t['difference'], *t['ci'], False, f"{words}tlf {t['ratio_p']:.3f}, full_stack {t['ratio_q']:.3f}; {_categories(get)}", 'tokens')
 
