@@ -333,7 +333,7 @@ def phases(
     if x.max(initial=0) > 0: out['noise'] = (float(s[max(int(np.argmax(x > 0)) - 1, 0)]), float(s[-1]))
     return out
 
-# %% ../../nbs/reproduce/figures.ipynb #a596905e
+# %% ../../nbs/reproduce/figures.ipynb #13737d09
 @_of_few
 def training_figure(
     runs:Runs, # Trained arms among them
@@ -353,7 +353,7 @@ def training_figure(
         for ax, l in zip(axes, ('cross-entropy\n(nats a token)', 'dose Σp\n(a matrix)', 'noise x')): ax.set_ylabel(l)
         axes[-1].set_xlabel('sentences seen (thousands)'); h, l = axes[0].get_legend_handles_labels(); _key(fig, h, l); fig.align_ylabels(); fig.suptitle(title)
     ends = _list([f"{r.train['valid'][-1]['ce']:.3f} for {a}" for a, r in t.items()])
-    return Plate('training', title, fig, f'Held-out cross-entropy at the end: {ends}; lines are the training batches (smoothed, with the noise where there is some), marks the held-out text without noise; shaded are growing pulses (blue), held pulses (pale blue) and noise (orange).')
+    return Plate('training', title, fig, f'Cross-entropy at the end, on the held-out windows that are watched in training (the tables have more): {ends}; lines are the training batches (smoothed, with the noise where there is some), marks the held-out text without noise; shaded are growing pulses (blue), held pulses (pale blue) and noise (orange).')
 
 # %% ../../nbs/reproduce/figures.ipynb #4134e9a6
 def collapse_figure(
@@ -422,7 +422,7 @@ def pathway_figure(
     with _draw(size=(6.4, 1.7 + .34*len(words[0].sites))) as (fig, ax): pathway_plot(words[:tokens], ax=ax); ax.set_title(title)
     return Plate('pathways', title, fig, f'Each mark is a hub: its place among the hidden units from left to right, its layer from top to bottom, its power as area; filled are positive, hollow negative ones, and lines join the strongest of one sign. Read from {len(signs)} tokens.')
 
-# %% ../../nbs/reproduce/figures.ipynb #3ffa230b
+# %% ../../nbs/reproduce/figures.ipynb #ddf56088
 CODES = {'signature': '#D55E00', 'autoencoder': '#0072B2', 'largest units': '#009E73', 'components': '#777777', 'places of others': '#E69F00', 'permuted units': '#CC79A7'}
 
 def rates_figure(
@@ -438,7 +438,7 @@ def rates_figure(
             if rows and all(q['measurable'] for q in rec): axes[1].plot(x, [q['value'] for q in rec], color=c, marker='.'); axes[1].fill_between(x, *zip(*[q['ci'] for q in rec]), color=c, alpha=.15, lw=0)
             if rows and rows[0]['names']: axes[2].plot(x, [q['names']['16:1']['accuracy'] for q in rows], color=c, marker='.')
         axes[1].axhline(0, color=INK, lw=.6); axes[2].axhline(1/r['n_tokens'], color='#9a9a9a', ls='--', lw=1); axes[1].set_ylim(max(-1, axes[1].get_ylim()[0]), 1.05)
-        for ax, y in zip(axes, ('variance unexplained', 'loss recovered', 'tokens named, 16:1')): ax.set_xscale('log', base=2); ax.xaxis.set_major_formatter('{x:.0f}'); ax.set(title=y, xlabel='bits a token', ylabel=''); ax.grid(axis='y')
+        for ax, y in zip(axes, ('variance unexplained', 'loss recovered', 'tokens named, 16:1')): ax.set_xscale('log', base=2); ax.xaxis.set_major_formatter('{x:.0f}'); ax.set(title=y, xlabel='bits a token and site', ylabel=''); ax.grid(axis='y')
         axes[0].set_ylabel('share'); fig.suptitle(title); h, l = axes[0].get_legend_handles_labels(); _key(fig, h, l, rows=2)
     say = lambda q: 'not measurable' if q['recovered']['mean']['value'] is None else f"{q['recovered']['mean']['value']:.2f}"
     return Plate('rates', title, fig, 'At the bits of the signature: ' + _list([f"{q['code']} recovers {say(q)} of the loss with {q['bits']:.0f} bits and {q['parameters']:,} numbers kept" for q in r['equal'][:2]]) + '; loss is counted from the feed-forward layers at their mean, bands are 95 % intervals over windows.')

@@ -348,13 +348,13 @@ def seed_rows(
                      "Moran's I, weights": over([spatial_numbers(r)['moran'] or 0. for r in more], 3), 'activations': over([sum(x['mean'] for x in a)/len(a) for r in more if (a := r.evaluation['activation_moran'])], 3)})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #848b45ae
+# %% ../../nbs/reproduce/report.ipynb #f748ba1a
 def made_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
     "What each row was made with"
     number = lambda v: None if v is None or v != v else int(v)
-    return [{'arm': t.arm, 'dose Σp': f'{t.dose:.3g}', 'a million sentences': f'{1e6*t.dose/t.sentences:.3g}' if t.sentences else '–', 'noise x': f'{top:.3g}' if (top := top_noise(runs[t.arm].train or {})) else '–', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
+    return [{'arm': t.arm, 'dose Σp': f'{t.dose:.3g}', 'a million sentences': f'{1e6*t.dose/t.sentences:.3g}' if t.sentences else '–', 'noise x': f'{top:.3g}' if (top := top_noise(runs[t.arm].train or {})) else '–', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'evaluated at': runs[t.arm].evaluation.get('commit') or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
 
 # %% ../../nbs/reproduce/report.ipynb #456d22a6
 def spatial_table(
@@ -612,7 +612,7 @@ def agreement_rows(
         if g: rows.append(row)
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #e62d05dd
+# %% ../../nbs/reproduce/report.ipynb #ffe5a903
 STYLE = '''
 :root{color-scheme:light dark;--bg:#fdfdfc;--ink:#1b1c1e;--soft:#5b5e63;--grid:#d9dadc;--panel:#f4f4f2;--mark:#0a63a8;--warn:#fff4dc;--edge:#d9a400}
 @media (prefers-color-scheme:dark){:root{--bg:#16181b;--ink:#e4e5e7;--soft:#a2a6ac;--grid:#3a3d42;--panel:#1e2125;--mark:#7cb8ea;--warn:#33290f;--edge:#a77e00}}
@@ -636,7 +636,7 @@ SECTIONS = [ # anchor, title, sentence, tables, figures
     ('overlap', 'Where tokens lie, and what lies together', 'Overlap distance of the 3 % strongest units of each sign: 0 is the same, 1 nothing in common. Two sets of instances of the same token are the diagonal of [Table 1]; arms against each other are compared on the same instances, so they lie closer than the diagonal and only the difference beyond it counts (claim C22). Second-order likeness asks whether the pairs of words that overlap in one model overlap in another: it needs no common units, so it also compares mT5 with RWKV; its null exchanges words of like frequency and marker. Rand/2let over 1 means that words with the same first two letters lie nearer than others [Table 2]; pairs are matched on frequency, marker and length, and pairs of one word are left out. Intervals resample tokens.',
         [('Within a model', overlap_rows), ('Between arms', between_rows), ('Second-order likeness of arms', second_order_rows), ('Named pairs [Table 6]; – where a word is no token here', named_rows)], ['overlap']),
     ('bits', 'Signatures and an autoencoder at equal bits', 'The hidden activation of every site is replaced by what a code keeps of it: hubs with their powers, a top-k autoencoder fitted to the same activations, the largest units, principal components; and two controls, the places of another token and a map with its units permuted. Loss recovered: 1 is the model itself, 0 its feed-forward layers at their mean (or zeroed). Equal: each code has the setting with the most bits that are not more than the signature\'s. Bits are those of one token at one site. Numbers kept is the dictionary, which bits do not count. Intervals resample windows, and tokens and draws of instances.', [('', rates_rows)], ['rates']),
-    ('pathways', 'Pathways, control and reading', 'Beyond the paper. An interactive picture of all tokens lies beside this page, in the file that ends in _pathways.svg. Costs are in nats at places where the token is predicted; intervals resample windows of text, p comes from exchanging a hub with one of its control regions, and for classes from shuffling which token has which places. A class with too few pairs has no number.', [('Silencing hubs', control_rows), ('Do tokens of one class lie nearer? (positive: yes; distance between signatures)', agreement_rows)], ['pathways']),
+    ('pathways', 'Pathways, control and reading', 'Beyond the paper. `ff-nbdev report` lays an interactive picture of all tokens beside its page, in the file that ends in _pathways.svg. Costs are in nats at places where the token is predicted; intervals resample windows of text, p comes from exchanging a hub with one of its control regions, and for classes from shuffling which token has which places. A class with too few pairs has no number.', [('Silencing hubs', control_rows), ('Do tokens of one class lie nearer? (positive: yes; distance between signatures)', agreement_rows)], ['pathways']),
     ('robustness', 'Disturbance', 'Token accuracy, teacher-forced, all sites disturbed, on some of the held-out windows (the table says how many), so scores differ a little from those above. A threshold is the strength that takes half of the way from the undisturbed score down to the floor (the higher of the two ablations); with less than 10 points between them it is not measurable. Ratio: non-hub noise over noise. Intervals resample windows. The paper [Table 4] does not state its floor. Floors differ between arms, and an arm with a higher floor has less to lose. So two readings without a floor of its own stand below: half of an arm\'s own hits, and half of its nats down to the unigram, with windows in pairs. The claims were fixed for accuracy above the floor, so these are a second look and no verdict. A layer that says less is disturbed less: read the FFN share and the floors beside it.', [('', robustness_table), ('Only the last layer disturbed', last_table), ('Half of its own hits', half_table), ('By cross-entropy, down to the floor or the unigram', ce_table), ('BLEU of filled spans, all layers disturbed', bleu_table)], ['robustness', 'bleu']),
     ('sweep', 'Sweeps, and what was retrofitted on the side', 'An arm with one setting changed, beside the arm itself. The price is over a base_continued that saw as many sentences; where none was run, there is no price. Weights and activations: mean Moran\'s I, with their nulls at the same dose. Intervals resample windows, and tokens with draws of instances.', [('', variant_rows)], ['dose']),
 ]
