@@ -1,6 +1,7 @@
 "The claims and their rules, on invented runs whose effects are known"
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -135,12 +136,17 @@ def test_the_other_architecture_is_asked(folder):
     runs = load_runs(folder); r = {x['id']: x for x in C.answer(runs, {'rwkv_tlf': runs['tlf']})}['C21']
     assert r['verdict'] == 'holds' and r['value'] > .1                          # a model is more like itself than like another
 
+def test_a_command_names_arms_of_its_own_architecture(folder, tmp_path):
+    for p in folder.iterdir():
+        if p.is_dir(): shutil.copytree(p, tmp_path/'quick'/f'rwkv_{p.name}')
+    c = {x['id']: x['command'].partition('--arms ')[2].split() for x in C.answer(load_runs(tmp_path/'quick', kind='rwkv'))}
+    assert c['C1'][:3] == ['rwkv_full_stack', 'rwkv_base_continued', 'rwkv_base'] and c['C21'][:3] == ['tlf', 'full_stack', 'rwkv_tlf'] and not c['C24']
+
 def test_a_missing_arm_is_named(tmp_path):
     r = rows(example_runs(tmp_path/'quick', ['base', 'full_stack'])); assert all(x['verdict'] == 'not run' and x['why'] for x in r.values() if x['value'] is None)
     assert r['C1']['why'] == 'base_continued was not run' and r['C25']['why'] == 'from_scratch was not run'
 
 def test_seeds_of_a_folder(folder, tmp_path):
-    import shutil
     out = tmp_path/'quick'; shutil.copytree(folder, out)
     for s in (1, 2):
         other = example_runs(tmp_path/f'seed{s}', ALL, seed=s)

@@ -431,12 +431,13 @@ def answer(
                 return every[name]
             try: found.append(f(get))
             except NotRun as e: why, weak = why or str(e), weak + str(e).startswith('not measurable')
-        out.append(dict(id=c, claim=d['claim'], paper=d['paper'], statistic=d['statistic'], rule=d['rule'], command=_command(every, d['arms'])) | (dict(value=None, lo=None, hi=None, unit='', control=d['control'], verdict='not measurable' if weak else 'not run', resampled='', seeds=0, why=why) if not found else _row(over_seeds(found), rule, len(seeds), weak)))
+        out.append(dict(id=c, claim=d['claim'], paper=d['paper'], statistic=d['statistic'], rule=d['rule'], command=_command(runs, d['arms'])) | (dict(value=None, lo=None, hi=None, unit='', control=d['control'], verdict='not measurable' if weak else 'not run', resampled='', seeds=0, why=why) if not found else _row(over_seeds(found), rule, len(seeds), weak)))
     return out
 
 def _command(runs, arms):
     from ff_nbdev.training.recipes import ARMS
     first, known = next(iter(runs.values()), None), [a for a in arms if a.split('~')[0] in ARMS]
+    if first and Path(first.folder).name.startswith('rwkv_') and not any(a.startswith('rwkv_') for a in known): known = [f'rwkv_{a}' for a in known if '~' not in a]     # variants are of mT5's arms
     if first and len(known) == len(arms) and run_scale(Path(first.folder).parent): return command_for(first.folder, ('retrofit',), known)
     scale = (first.evaluation.get('scale') if first else '') or 'quick'
     return f"ff-nbdev run {scale} --arms {' '.join(known)}" if len(known) == len(arms) else '–'

@@ -400,7 +400,7 @@ def variant_rows(
     for arm in arms:
         for a, r in {**{a: r for a, r in runs.items() if r.trained and r.train['arm'] == arm}, **{v: r for v, r in runs.variants.items() if r.train['arm'] == arm}}.items():
             t, ref, n = r.train, reference(runs, r), spatial_numbers(r); p = price(r, ref) if ref and ref is not r else None; th = r.evaluation['robustness']
-            rows.append({'arm': a, 'changed': t.get('change') or '–', 'sentences': t['sentences'], 'dose Σp': f'{r.dose:.3g}', 'a million sentences': f"{1e6*r.dose/t['sentences']:.3g}", 'CE': f"{r.evaluation['clean']['ce']:.3f}", 'price': '–' if p is None else f"{pct(p['relative'], 1, True)} ({pct(p['relative_lo'], 1, True)} to {pct(p['relative_hi'], 1, True)})",
+            rows.append({'arm': a, 'changed': t.get('change') or a.partition('~')[2].replace('_', ' ') or '–', 'sentences': t['sentences'], 'dose Σp': f'{r.dose:.3g}', 'a million sentences': f"{1e6*r.dose/t['sentences']:.3g}", 'CE': f"{r.evaluation['clean']['ce']:.3f}", 'price': '–' if p is None else f"{pct(p['relative'], 1, True)} ({pct(p['relative_lo'], 1, True)} to {pct(p['relative_hi'], 1, True)})",
                          **{k: _ci(*_signature(r, k)) for k in tasks(r)}, 'weights': n['moran'], 'noise, same dose': n['null'], 'activations': n['line'], 'their null': n['line_null'], 'stands noise': say_threshold(th['threshold']['noise'], th['measurable']), 'of windows': th.get('windows'), 'training (s)': round(t['seconds']), 'commit': t.get('commit') or '–'})
     return rows
 
