@@ -6,6 +6,7 @@ __all__ = ['proximal_kernel', 'neighbour_mean', 'pulse_', 'PulseSchedule', 'effe
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #bf5f714b
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -27,14 +28,19 @@ def proximal_kernel(
     return k/k.sum() if normalized else k
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #4dcd006b
+def _sums(x, k): return F.conv2d(x[None, None], k[None, None], padding=k.shape[-1]//2)[0, 0]
+
+@lru_cache(maxsize=8)
+@torch.inference_mode(False)
+def _share(shape, k, dtype, device): return _sums(torch.ones(shape, dtype=dtype, device=device), torch.tensor(k, dtype=dtype, device=device))
+
 def neighbour_mean(
     weight:Tensor, # (out, in)
     kernel:Tensor, # (size, size)
 )->Tensor: # (out, in), the dtype of `weight`
     "κ ∗ W, at the edges over the neighbours that exist"
-    k = kernel.to(weight)[None, None]; pad = kernel.shape[-1]//2
-    conv = lambda x: F.conv2d(x[None, None], k, padding=pad)[0, 0]
-    with torch.autocast(weight.device.type, enabled=False): return conv(weight)/conv(torch.ones_like(weight))
+    k = kernel.to(weight)
+    with torch.autocast(weight.device.type, enabled=False): return _sums(weight, k)/_share(tuple(weight.shape), tuple(map(tuple, k.tolist())), weight.dtype, weight.device)
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #3a1af5df
 @torch.no_grad()

@@ -481,9 +481,8 @@ def shipped_command(
     a, # Parsed words
 )->int: # Exit status
     "Put a shipped arm where a run expects what it has trained"
-    from ff_nbdev.models.tiny import shipped_models
     source, out = _package()/'pretrained'/a.name, Path(a.out)
-    ours = [n for n in shipped_models() if (_package()/'pretrained'/n/'train.json').exists()]
+    ours = sorted(p.parent.name for p in (_package()/'pretrained').glob('*/train.json'))
     if a.name not in ours: raise ValueError(f'There is no shipped arm {a.name!r}: {nearest(a.name, ours)}')
     record = ('train.json', 'bands.npz'); shutil.rmtree(out/'model', ignore_errors=True)
     shutil.copytree(source, out/'model', ignore=shutil.ignore_patterns(*record))
