@@ -30,7 +30,7 @@ def proximal_kernel(
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #4dcd006b
 def _sums(x, k): return F.conv2d(x[None, None], k[None, None], padding=k.shape[-1]//2)[0, 0]
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)      # a model has two or three shapes; each stays as large as its matrix
 @torch.inference_mode(False)
 def _share(shape, k, dtype, device): return _sums(torch.ones(shape, dtype=dtype, device=device), torch.tensor(k, dtype=dtype, device=device))
 
