@@ -193,3 +193,9 @@ def test_browser_shows_it_without_a_request_and_without_sideways_scrolling(folde
             assert page.evaluate("document.querySelectorAll('figure svg').length") == 15
         b.close()
     assert all(u.startswith('file:') for u in asked) and not said, (asked, said)
+
+@pytest.mark.parametrize('drop, words', [(0., ''), (.02, 'has as many from'), (1., 'has fewer at every strength')])
+def test_where_an_arm_is_ahead(tmp_path, drop, words):
+    runs = load_runs(example_runs(tmp_path/'quick')); mine, theirs = (runs[a].evaluation['robustness']['noise'] for a in ('full_stack', 'base_continued'))
+    for k, (p, q) in enumerate(zip(mine, theirs)): p['accuracy'] = q['accuracy'] - drop if k == 0 or drop == 1 else q['accuracy'] + .01
+    said = R.say_robustness(runs, 'full_stack'); assert words in said and ('fewer right tokens' in said) == bool(drop)

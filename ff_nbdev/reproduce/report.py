@@ -189,6 +189,12 @@ def _other_readings(runs, arm, control, kind):
     free = read_more(runs, 'base_reordered', control, kind, 'ce') if 'base_reordered' in runs and arm != 'base_reordered' else None
     return '. By readings that the claims do not ask for, without a floor of its own: ' + '; '.join(said) + (f"; base_reordered, sorted and not trained, {say_threshold(free['arm'], True, 'ce')}" if free else '')
 
+def _ahead(runs, arm, control, kind):
+    "A threshold counts from an arm's own undisturbed score; from which strength on has it as many right tokens?"
+    a, b = ({p['b' if 'b' in p else 'x']: p['accuracy'] for p in runs[k].evaluation['robustness'].get(kind, [])} for k in (arm, control)); both = sorted(a.keys() & b.keys())
+    if not both or a[both[0]] >= b[both[0]]: return ''
+    return f". It starts with fewer right tokens than {control}, and " + (f'has as many from {x:g} on (as measured, without an interval)' if (x := next((x for x in both if a[x] >= b[x]), None)) is not None else 'has fewer at every strength')
+
 def say_robustness(
     runs:Runs, # base_continued (or base), no_fzr and the arm
     arm:str,   # The arm in question
@@ -205,7 +211,7 @@ def say_robustness(
         if not other or other not in runs or other == arm or not runs[other].evaluation['robustness']['measurable']: continue
         v = compare_thresholds(r['threshold'][kind], runs[other].evaluation['robustness']['threshold'][kind])
         out += f'; {name} {say(other)}: ' + dict(higher='the arm stands more', lower='the arm stands less', undecided='no difference is shown')[v]
-    if control: out += _other_readings(runs, arm, control, kind)
+    if control: out += _other_readings(runs, arm, control, kind) + _ahead(runs, arm, control, kind)
     return out + '.'
 
 # %% ../../nbs/reproduce/report.ipynb #b48e880e
