@@ -1,7 +1,7 @@
 """Forgive and Forget: robust, interpretable feed-forward layers on any Hugging Face model."""
 __version__ = "0.1.0"
 
-_public = dict(FFConfig='mechanisms.method', attach='mechanisms.method', evaluate='evaluation.evaluate', FFTrainer='training.trainer',
+_public = dict(FFConfig='mechanisms.config', attach='mechanisms.method', evaluate='evaluation.evaluate', FFTrainer='training.trainer',
                load_pretrained='models.tiny', find_sites='models.sites')
 __all__ = [*_public]
 

@@ -198,7 +198,8 @@ def test_special_ids_are_exempt(tokens, tmp_path):
 def test_alternatives_reach_the_loss(arch, tokens, tmp_path):
     "Through the Trainer, in loading processes and with accumulation: the loss of a plain loop"
     from transformers import TrainingArguments
-    from ff_nbdev.mechanisms.method import FFConfig, attach
+    from ff_nbdev.mechanisms.config import FFConfig
+    from ff_nbdev.mechanisms.method import attach
     from ff_nbdev.models.tiny import model_inputs, random_tiny
     from ff_nbdev.training.watch import Watch
     from ff_nbdev.data.objectives import objective_for

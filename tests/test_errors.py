@@ -14,7 +14,8 @@ from ff_nbdev.evaluation.robustness import perturbed
 from ff_nbdev.evaluation.spatial import morans_i
 from ff_nbdev.mechanisms.forgetfulness import proximal_kernel, pulse_
 from ff_nbdev.mechanisms.forgiveness import forgiving_loss
-from ff_nbdev.mechanisms.method import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig, attach
+from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
+from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.mechanisms.recall import find_hubs, hub_width, multiplier, smooth
 from ff_nbdev.mechanisms.variants import codebook_recall, prototype_margin_loss, spatial_penalty
 from ff_nbdev.models.sites import FFNPattern, find_sites

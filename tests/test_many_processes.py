@@ -37,7 +37,8 @@ SHARDED = '''import sys, torch, torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
-from ff_nbdev.mechanisms.method import FFConfig, ForgetfulnessConfig, RecallConfig, attach
+from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig
+from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.models.tiny import random_tiny
 dist.init_process_group('gloo'); rank = dist.get_rank(); torch.set_num_threads(1)
 def train(sharded):
@@ -73,7 +74,8 @@ def test_fully_sharded_matrices_are_pulsed_whole(tmp_path):
 def test_what_would_train_something_else_is_refused(tmp_path, monkeypatch):
     from transformers import TrainingArguments
 
-    from ff_nbdev.mechanisms.method import FFConfig, attach
+    from ff_nbdev.mechanisms.config import FFConfig
+    from ff_nbdev.mechanisms.method import attach
     from ff_nbdev.models.tiny import random_tiny
     from ff_nbdev.training.trainer import FFTrainer
     make = lambda: (lambda m: FFTrainer(model=m, args=TrainingArguments(str(tmp_path), use_cpu=True, report_to=[]), ff=attach(m, FFConfig())))(random_tiny())

@@ -12,7 +12,8 @@ from torch import nn
 
 from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, neighbour_mean, proximal_kernel, pulse_
 from ff_nbdev.mechanisms.forgiveness import forgiving_loss
-from ff_nbdev.mechanisms.method import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig, attach
+from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
+from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.mechanisms.recall import find_hubs, hub_mask, hub_width, keyed_uniform, multiplier, noise_moments, noisy_hidden, smooth, update_usage
 from ff_nbdev.models.sites import FFNPattern, find_sites
 from ff_nbdev.models.tiny import random_tiny
@@ -449,7 +450,7 @@ def test_state_of_other_sites_is_refused(tmp_path):
     with pytest.raises(ValueError, match='other feed-forward sites'): other.load_state(tmp_path)
 
 def test_presets_hold_what_they_say():
-    from ff_nbdev.mechanisms.method import PRESETS
+    from ff_nbdev.mechanisms.config import PRESETS
     full, on = (FFConfig.preset(n, total_sentences=t).forgetfulness for n, t in (('full_stack', 1_000_000), ('full_stack_continued', 400_000)))
     period = lambda f, t: PulseSchedule(t, f.dose, 1, f.power, f.ramp).period
     assert abs(period(full, 1_000_000)/period(on, 400_000) - 1) < .01

@@ -13,7 +13,8 @@ from transformers import PrinterCallback, TrainingArguments
 from ff_nbdev.data.corpus import load_corpus, read_sentences
 from ff_nbdev.data.objectives import Windows, encode_corpus, objective_for
 from ff_nbdev.data.tokenizers import make_tokenizer, train_pieces
-from ff_nbdev.mechanisms.method import FFConfig, attach
+from ff_nbdev.mechanisms.config import FFConfig
+from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.models.tiny import random_tiny
 from ff_nbdev.training import trainer as training
 from ff_nbdev.training.trainer import FFTrainer

@@ -4,13 +4,13 @@
 __all__ = ['ARMS', 'UNTRAINED', 'SCALES', 'Arm', 'Scale', 'check_arm', 'check_scale', 'second', 'before', 'recipe', 'length',
            'changed', 'make_optimizer', 'training_arguments']
 
-# %% ../../nbs/training/recipes.ipynb #30941de7
+# %% ../../nbs/training/recipes.ipynb #c35b2fe9
 import difflib
 import json
 import re
 from dataclasses import asdict, dataclass, field
 
-from ..mechanisms.method import PRESETS, FFConfig
+from ..mechanisms.config import FFConfig
 
 # %% ../../nbs/training/recipes.ipynb #32066aad
 @dataclass(frozen=True)
