@@ -23,6 +23,8 @@ def site(tmp_path_factory):
     r = subprocess.run([sys.executable, '-m', 'ff_nbdev.reproduce.cli', 'docs', '--no-quarto'], cwd=d, capture_output=True, text=True, env=dict(os.environ, PYTHONPATH=str(d)))
     assert r.returncode == 0, (r.stdout + r.stderr)[-3000:]
     assert (d/'README.md').read_text() == (ROOT/'README.md').read_text(), 'README.md is not what nbs/index.ipynb gives: run make docs'
+    def figures(root): return {p.name: p.read_bytes() for p in (root/'index_files').glob('*')}
+    assert figures(d) == figures(ROOT), 'The figures of README.md are not what nbs/index.ipynb gives: run make docs'
     return d/'_docs', r.stdout + r.stderr
 
 @pytest.fixture(scope='module')
