@@ -15,7 +15,7 @@ help:            ## list these targets
 setup: $(READY)  ## make the virtual environment
 $(READY): settings.ini setup.py pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "Python 3.11 or newer is needed, and $(PYTHON) is %d.%d: make PYTHON=python3.12, for example." % v[:2])'
-	@echo "Installing into $(VENV): one to three minutes, 1.8 GB"
+	@echo "Installing into $(VENV): two to four minutes, 2.5 GB"
 	@$(PYTHON) -m venv $(VENV) || { echo "The virtual environment could not be made: on Debian and Ubuntu, apt install python3-venv."; exit 1; }
 	@$(BIN)/python -m pip install -qq -c requirements.lock -e '.[dev]'
 	@touch $@
