@@ -169,7 +169,7 @@ def same_vocabulary(
     files = [next((f for f in (_package()/'pretrained'/m/'tokenizer.json', Path(m)/'tokenizer.json') if f.is_file()), None) for m in (a, b)]
     return all(files) and files[0].read_bytes() == files[1].read_bytes()
 
-# %% ../../nbs/reproduce/cli.ipynb #96990fbe
+# %% ../../nbs/reproduce/cli.ipynb #ab1cf199
 def make_settings(
     a, # Words of the command line: scale, corpus, arms, first, all, seed, seeds, model, set, notebooks
 )->dict: # What `run.json` holds
@@ -186,7 +186,7 @@ def make_settings(
     s['shared_vocabulary'] = same_vocabulary(*s['models'].values())
     s['runs'] = s['given'] + list(s.get('shipped') or {}) + [t if n == s['seeds'][0] else f'{t}.s{n}' for t in s['trained'] for n in s['seeds']] + list(s.get('variants') or {})
     s['notebooks'] = str(Path(a.notebooks).absolute() if a.notebooks else notebooks_folder())
-    check_notebooks(Path(s['notebooks']), ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report', *(['pretrain'] if 'pretrain' in s['models'].values() else [])))
+    check_notebooks(Path(s['notebooks']), ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report', *(['pretrain'] if 'pretrain' in s['models'].values() or any(str(v.get('model', '')).startswith('pretrain_') for v in (s.get('variants') or {}).values()) else [])))
     return {k: v if v is not None else {} for k, v in s.items()} | dict(config=a.scale)
 
 # %% ../../nbs/reproduce/cli.ipynb #a9ef4bf5
