@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['RULES', 'within_1', 'SAMPLED', 'KERNELS', 'claims_file', 'read_claims', 'Effect', 'NotRun', 'over_seeds',
            'mean_of_layers', 'verdict', 'within', 'difference', 'rises', 'costs', 'same', 'lost', 'claim',
-           'crossing_draws', 'collapse_point', 'untrained_half', 'named_more', 'answer', 'say']
+           'crossing_draws', 'collapse_point', 'untrained_half', 'named_more', 'answer', 'say', 'tally']
 
 # %% ../../nbs/reproduce/claims.ipynb #bfa1ea28
 import math
@@ -295,7 +295,7 @@ def named_more(
     d = x[:len(y)] - y[:len(x)]
     return float(d.mean()), *bootstrap(d)
 
-# %% ../../nbs/reproduce/claims.ipynb #e27b2d1d
+# %% ../../nbs/reproduce/claims.ipynb #c5420e3f
 @claim('C11', rises)
 def _c11(get):
     f = get('full_stack'); me = _accuracy(f); s = f.evaluation.get('smoothed') or {}; free = s.get('16:16')
@@ -315,7 +315,7 @@ def _c13(get):
         if t.get('close_error_ci') is None or t.get('close_error_share') is None: raise NotRun(f'{run.arm} made too few errors, or was evaluated before their interval was kept')
         return t['close_error_share'] - t['close_by_chance'], t['close_error_ci'][0] - t['close_by_chance'], t['close_error_ci'][1] - t['close_by_chance']
     a, b = close(get('full_stack')), close(get('base_continued'))
-    return Effect(*a, b[1] > 0 and b[0] >= a[0], f'base_continued {_pct(b[0])}', 'tokens', unit='points')
+    return Effect(*a, b[1] > 0 and b[0] >= a[0], f'base_continued {_pct(b[0])} over its own chance', 'tokens', unit='points')
 
 @claim('C14', lambda e: 'fails' if e.hi < .8 or e.control else 'holds' if e.lo >= .8 and not e.doubt else 'undecided')
 def _c14(get):
@@ -456,3 +456,12 @@ def say(
     def f(v): return ('∞' if v > 0 else '−∞') if v is not None and math.isinf(v) else (f'{100*v:.1f}' if row['unit'] in ('%', 'points') else f'{v:.3g}').replace('-', '−')
     tail = {'%': ' %', 'x': 'x', 'points': ' points'}.get(row['unit'], '')
     return f"{f(row['value'])}{tail} ({f(row['lo'])} to {f(row['hi'])}{tail})"
+
+# %% ../../nbs/reproduce/claims.ipynb #cf077141
+def tally(
+    rows:list[dict], # From `answer`
+)->str: # 'Of 25 claims none holds, 9 fail, 8 are undecided, 8 have not run'
+    "How many claims hold, fail and are open"
+    words = dict(holds=('holds', 'hold'), fails=('fails', 'fail'), undecided=('is undecided', 'are undecided')) | {'not measurable': ('could not be measured',)*2, 'not run': ('has not run', 'have not run')}
+    n = {v: sum(r['verdict'] == v for r in rows) for v in words}
+    return f'Of {len(rows)} claims ' + ', '.join(f"{k or 'none'} {words[v][k > 1]}" for v, k in n.items() if k or v == 'holds')
