@@ -154,10 +154,12 @@ def python(code, *args): return subprocess.run([sys.executable, '-c', code, *arg
 
 @pytest.mark.parametrize('what, over, limit', [('import ff_nbdev', 'pass', .5), ('from ff_nbdev import attach', 'import torch', .5)])
 def test_imports_are_quick(what, over, limit):
-    "The best of three, for a busy machine is slower; attach costs what torch costs, and half a second"
-    clock = 'import sys, time; t = time.perf_counter(); exec(sys.argv[1]); print(time.perf_counter() - t)'
-    best = lambda c: min(float(python(clock, c)) for _ in range(3))
-    assert best(what) <= best(over) + limit
+    "The best of up to six, in turns, for a busy machine is slower now and then; attach costs what torch costs, and half a second"
+    clock, mine, theirs = 'import sys, time; t = time.perf_counter(); exec(sys.argv[1]); print(time.perf_counter() - t)', [], []
+    for _ in range(6):
+        mine.append(float(python(clock, what))); theirs.append(float(python(clock, over)))
+        if min(mine) <= min(theirs) + limit: return
+    assert False, (mine, theirs)
 
 def test_command_is_installed():
     exe = shutil.which('ff-nbdev', path=str(sys.prefix) + '/bin')
