@@ -3,13 +3,15 @@
 # %% auto #0
 __all__ = ['NOISE', 'FORMS', 'PRESETS', 'ForgetfulnessConfig', 'RecallConfig', 'ForgivenessConfig', 'FFConfig']
 
-# %% ../../nbs/mechanisms/config.ipynb #e7ab5ad8
+# %% ../../nbs/mechanisms/config.ipynb #72c1c62d
 import dataclasses
 import difflib
 import math
 from dataclasses import dataclass, field
 
-# %% ../../nbs/mechanisms/config.ipynb #4675b8fb
+from fastcore.basics import patch
+
+# %% ../../nbs/mechanisms/config.ipynb #95bdf8e5
 NOISE = ('uniform', 'gaussian', 'range') # Kinds of noise, explained under fuzzy recall
 FORMS = ('literal', 'soft')              # Forms of forgiveness, explained under forgiveness
 
@@ -46,7 +48,7 @@ class _Checked:
     _where = ''
     def __setattr__(self, name, value): _typed(type(self), {name: value}, self._where); object.__setattr__(self, name, value)
 
-# %% ../../nbs/mechanisms/config.ipynb #20458692
+# %% ../../nbs/mechanisms/config.ipynb #f193b181
 @dataclass
 class ForgetfulnessConfig(_Checked):
     "Proximal Forgetfulness [§2.1]"
@@ -60,7 +62,7 @@ class ForgetfulnessConfig(_Checked):
     order:str='random' # 'random', 'round_robin' or 'all'
     roles:tuple=('gate', 'value', 'down') # Which matrices (paper: all three)
 
-# %% ../../nbs/mechanisms/config.ipynb #0c10fa99
+# %% ../../nbs/mechanisms/config.ipynb #8c5f4527
 @dataclass
 class RecallConfig(_Checked):
     "Fuzzy Recall [§2.2]"
@@ -77,7 +79,7 @@ class RecallConfig(_Checked):
     limit:float|None=None  # Where the ramp stops, for a run that goes on beyond its end to find the collapse; None: at `top`
     slow_from:float|None=None # Strength from which the ramp is half as steep
 
-# %% ../../nbs/mechanisms/config.ipynb #9debc4e9
+# %% ../../nbs/mechanisms/config.ipynb #ab4067d9
 @dataclass
 class ForgivenessConfig(_Checked):
     "Forgiveness [§2.3]"
@@ -90,7 +92,7 @@ class ForgivenessConfig(_Checked):
     late_from:float=.8 # Share of the run
     alternatives:str|None=None # Conceptual: folder of the alternatives
 
-# %% ../../nbs/mechanisms/config.ipynb #3a0bb74d
+# %% ../../nbs/mechanisms/config.ipynb #0e25947e
 _parts.update(forgetfulness=ForgetfulnessConfig, recall=RecallConfig, forgiveness=ForgivenessConfig)
 
 @dataclass
@@ -105,19 +107,26 @@ class FFConfig:
     version:int=1         # Of this format
 
     def __setattr__(self, name, value): _typed(FFConfig, {name: value}, ''); object.__setattr__(self, name, value)
-    def __post_init__(self):
+    def __post_init__(self): self.check()
+    def check(self):
+        "`ValueError` where a part must know how long the run is and nothing says so; `attach` asks again, for parts can be changed"
         if self.total_sentences < 0: raise ValueError(f'total_sentences={self.total_sentences} must not be negative.')
         if self.total_sentences == 0 and (self.forgetfulness.dose or self.recall.top): raise ValueError('Forgetfulness and recall follow ramps over the run, so give total_sentences: how many sentences the whole run will see.')
 
-# %% ../../nbs/mechanisms/config.ipynb #63fce45f
-def _to_dict(self): return dataclasses.asdict(self)
+# %% ../../nbs/mechanisms/config.ipynb #b0da0da8
+@patch
+def to_dict(self:FFConfig)->dict: # Plain values, for JSON
+    "The configuration as a dictionary"
+    return dataclasses.asdict(self)
 
-def _from_dict(cls,
-    d:dict, # As written by `to_dict`
-)->'FFConfig': # Checked
-    "The configuration of a dictionary; unknown names are refused"
+@patch(cls_method=True)
+def from_dict(cls:FFConfig,
+    d:dict, # As written by `to_dict`, or by `ff.save_pretrained`
+)->FFConfig: # Checked
+    "The configuration of a dictionary; `ValueError` for unknown names, wrong values and a version that is newer than this package"
     if not isinstance(d, dict): raise ValueError(f'A configuration is a dictionary, not {type(d).__name__}.')
-    d = dict(d); _typed(cls, {'version': d.get('version', 1)}, '')
+    d = {k: v for k, v in d.items() if k != 'matrices'}       # which `ff.save_pretrained` adds
+    _typed(cls, {'version': d.get('version', 1)}, '')
     if d.get('version', 1) > 1: raise ValueError(f"This configuration has version {d['version']}, newer than this package reads (1): update ff_nbdev.")
     _typed(cls, {k: v for k, v in d.items() if k not in _parts}, '')
     for name, part in _parts.items():
@@ -126,9 +135,7 @@ def _from_dict(cls,
             _typed(part, d[name], f'{name}.'); d[name] = part(**{k: tuple(v) if isinstance(v, list) else v for k, v in d[name].items()})
     return cls(**d)
 
-FFConfig.to_dict, FFConfig.from_dict = _to_dict, classmethod(_from_dict)
-
-# %% ../../nbs/mechanisms/config.ipynb #42941bed
+# %% ../../nbs/mechanisms/config.ipynb #c879338b
 _pfg, _con, _tlf = dict(dose=5.4), dict(kind='conceptual'), dict(kind='two_letter')
 _late = dict(kind='conceptual', late_kind='two_letter')
 _held = dict(dose=round(.4*5.4/.65, 2), ramp=0.)    # 40 % more sentences at full power and the same period: 5.4 was 65 % of full power on average
@@ -148,7 +155,10 @@ PRESETS = {
     'highway_to_collapse': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=4.8, limit=7.5, mode='highway')),   # beyond its 6x
     'tlf_to_collapse': dict(forgetfulness=_pfg, forgiveness=_late, recall=dict(top=5.6, limit=9.)),                       # beyond its 7x
     'rwkv_full_stack': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=5.6)),
+    'rwkv_pfg_fzr': dict(forgetfulness=_pfg, recall=dict(top=5.6)),
+    'rwkv_from_scratch': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=5.6)),
     'rwkv_full_stack_to_collapse': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=5.6, limit=9.)),
+    'rwkv_full_stack_to_collapse_slow': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=5.6, limit=9., slow_from=6.)),
     'rwkv_tlf': dict(forgetfulness=_pfg, forgiveness=_tlf, recall=dict(top=5.6)),
     'rwkv_tlf_to_collapse': dict(forgetfulness=_pfg, forgiveness=_tlf, recall=dict(top=5.6, limit=9.)),
     'no_ramp': dict(forgetfulness=dict(dose=round(5.4/.65, 2), ramp=0.), forgiveness=_con),       # the same period, at full power from the start
@@ -157,8 +167,9 @@ PRESETS = {
 }
 PRESETS |= {f'rwkv_{k}': v for k, v in PRESETS.items() if not k.startswith('rwkv_') and f'rwkv_{k}' not in PRESETS}
 
-# %% ../../nbs/mechanisms/config.ipynb #cf6d0096
-def _preset(cls,
+# %% ../../nbs/mechanisms/config.ipynb #7e1cd1cb
+@patch(cls_method=True)
+def preset(cls:FFConfig,
     name:str,              # A recipe: see `PRESETS`
     total_sentences:int=0, # Length of your run
     seed:int=0,            # Of pulse order and noise
@@ -166,7 +177,7 @@ def _preset(cls,
     top:float|None=None,   # Noise strength at the end, where the preset has noise
     forgiveness:str|None=None, # Another kind, where the preset forgives
     alternatives:str|None=None, # Folder of alternatives, for conceptual forgiveness
-)->'FFConfig':
+)->FFConfig: # Checked
     "A recipe of the paper for a run of `total_sentences`; `ValueError` names the recipes"
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, 1)
@@ -177,5 +188,3 @@ def _preset(cls,
     if forgiveness is not None and 'forgiveness' in d: d['forgiveness']['kind'] = forgiveness
     if alternatives is not None and 'forgiveness' in d: d['forgiveness']['alternatives'] = str(alternatives)
     return cls.from_dict(dict(d, total_sentences=total_sentences, seed=seed, recipe=name))
-
-FFConfig.preset = classmethod(_preset)

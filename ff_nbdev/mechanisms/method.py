@@ -3,11 +3,12 @@
 # %% auto #0
 __all__ = ['FF', 'attach']
 
-# %% ../../nbs/mechanisms/method.ipynb #4d420013
+# %% ../../nbs/mechanisms/method.ipynb #fbfb9860
 import contextlib
 import inspect
 import json
 import math
+import warnings
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from .forgiveness import forgiving_loss, prefix_classes
 from .recall import hub_width, keyed_uniform, noisy_hidden, update_usage, usage_entropy
 from ..models.sites import find_sites
 
-# %% ../../nbs/mechanisms/method.ipynb #4999b210
+# %% ../../nbs/mechanisms/method.ipynb #259be95d
 class FF:
     "The method attached to a model: see `attach`"
     def __init__(self, model:nn.Module, config:FFConfig, tokenizer=None, pattern=None):
@@ -46,6 +47,7 @@ class FF:
             model.config.rescale_every = 0
         self.labels = None                            # labels of this batch, where the model is not given them
         self._passed, self._inside, self._now, self._marks, self._counts, self._trial = 0, False, None, {}, {}, None
+        self._untrained, self._warned = False, False      # was there a pass with gradients in evaluation mode?
         self._seen, self.tally = None, None               # a `Tally` here counts what is forgiven, token by token
         self._hook()
 
@@ -101,12 +103,13 @@ def _batch(given):
         if hasattr(v, 'last_hidden_state'): v = v.last_hidden_state
         if isinstance(v, Tensor) and v.ndim > 0: return v
 
-# %% ../../nbs/mechanisms/method.ipynb #680ba3e5
+# %% ../../nbs/mechanisms/method.ipynb #ac98fb75
 class _ModelHook:
     "Before the model: which examples these are, and which of their tokens are padding"
     def __init__(self, ff): self.ff = ff
     def __call__(self, module, args, kwargs):
         ff = self.ff
+        ff._untrained = ff._untrained or not module.training and torch.is_grad_enabled()
         ff._inside = ff._trial is not None or (module.training and ff.noise_x > 0 and torch.is_grad_enabled())
         if not ff._inside: return
         given = _given(module, args, kwargs); x = _batch(given)
@@ -197,7 +200,7 @@ def _whole(weight):
     yield full
     weight.to_local().copy_(distribute_tensor(full, weight.device_mesh, weight.placements).to_local())
 
-# %% ../../nbs/mechanisms/method.ipynb #a8b1027f
+# %% ../../nbs/mechanisms/method.ipynb #7bf7cd68
 @patch
 def step(self:FF,
     sentences:int, # Seen in this step, over all ranks and micro-batches
@@ -212,6 +215,9 @@ def step(self:FF,
             if w.dtype in (torch.bfloat16, torch.float16) and m not in self.rests: self.rests[m] = torch.zeros_like(w)
             pulse_(w, self.kernel, p, self.rests.get(m))
         self.doses[m] += p; self.pulses[m] += 1
+    if self._untrained and not self._counts and self.noise_x > 0 and not self._warned:
+        self._warned = True; warnings.warn(f'Fuzzy recall is at {self.noise_x:.2f}x and laid no noise, for the model is in evaluation mode: call model.train() before training.', stacklevel=2)
+    self._untrained = False
     for i, (c, n) in self._counts.items():
         if _world()[1] > 1: both = torch.cat([c, c.new_tensor([n])]); dist.all_reduce(both); c, n = both[:-1], both[-1].item()
         self.usage[i] = update_usage(self.usage[i], c.cpu(), n, sentences, self.config.recall.halflife)
@@ -332,7 +338,7 @@ def load_state(self:FF,
     self.set_state(d)
     return self
 
-# %% ../../nbs/mechanisms/method.ipynb #840f9e29
+# %% ../../nbs/mechanisms/method.ipynb #fae8d8e1
 def attach(
     model:nn.Module,  # Any model with feed-forward sites; changed only by hooks
     config:FFConfig,  # What to do
@@ -340,12 +346,13 @@ def attach(
     pattern=None,     # `FFNPattern` for an architecture that is not known
 )->FF:
     "Attach the method to `model` in place; `ValueError` where it is attached already or cannot be"
-    if not isinstance(config, FFConfig): raise ValueError(f"config is a {type(config).__name__}: give an FFConfig, for example FFConfig.preset('full_stack', total_sentences=20_000).")
+    if not isinstance(config, FFConfig): raise ValueError(f"config is a {type(config).__name__}: give an FFConfig, for example FFConfig.preset('full_stack', total_sentences=20_000, dose=.6, top=2.).")
+    config.check()
     for s in find_sites(model, pattern):
         if any(isinstance(h, _SiteHook) for h in s.down._forward_pre_hooks.values()): raise ValueError('This model has the method attached already: call remove() on the first one, or use it.')
     return FF(model, config, tokenizer, pattern)
 
-# %% ../../nbs/mechanisms/method.ipynb #9f675902
+# %% ../../nbs/mechanisms/method.ipynb #378bc82d
 def _attach_pretrained(
     model:nn.Module,  # The model whose training goes on
     path:str|Path,    # Folder written by `save_pretrained`
@@ -354,6 +361,6 @@ def _attach_pretrained(
 )->FF:
     "Attach as it was saved: configuration, counters, doses and usage"
     if not (Path(path)/'ff_config.json').exists(): raise FileNotFoundError(f'{path} holds no ff_config.json: give a folder written by ff.save_pretrained.')
-    return attach(model, FFConfig.from_dict({k: v for k, v in json.loads((Path(path)/'ff_config.json').read_text()).items() if k != 'matrices'}), tokenizer, pattern).load_state(path)
+    return attach(model, FFConfig.from_dict(json.loads((Path(path)/'ff_config.json').read_text())), tokenizer, pattern).load_state(path)
 
 attach.from_pretrained = _attach_pretrained

@@ -21,7 +21,7 @@ import torch
 from fastcore.basics import patch
 from safetensors.torch import load_file
 
-# %% ../../nbs/reproduce/arm.ipynb #1c948c50
+# %% ../../nbs/reproduce/arm.ipynb #59f0ad48
 from ..baselines.sparsity import WeightSparsity
 from ..baselines.topographic import LineMoran, MoranController, TopographicLoss
 from ..data.alternatives import Alternatives
@@ -35,7 +35,7 @@ from ..mechanisms.recall import usage_entropy
 from ..models.tiny import load_pretrained, random_like
 from ..models.wkv import fast_wkv
 from .progress import Progress, write_whole
-from .results import provenance, save_json
+from .results import model_name, provenance, save_json
 from .runner import library_files
 from ..training.recipes import ARMS, changed, check_scale, length, make_optimizer, recipe, second, training_arguments
 from ..training.watch import Cliff, Watch
@@ -210,10 +210,10 @@ def paired_seconds(
     p.config.forgiveness.kind, p.make.alternatives = kind, p.alternatives
     return out
 
-# %% ../../nbs/reproduce/arm.ipynb #5a9bcc69
+# %% ../../nbs/reproduce/arm.ipynb #867c296e
 def _result(p, t, found, world):
     ff, plan, k = p.ff, p.plan, second(p.plan.arm); steps, steer = t.state.global_step, getattr(p.penalty, 'controller', None)
-    return dict(arm=plan.arm, recipe=p.config.recipe, model=Path(plan.model).name, start=p.arm.start, corpus=Path(plan.corpus).name, seed=plan.seed, scale=plan.scale, forgiveness=p.config.forgiveness.kind, teacher=p.alternatives.header['teacher'] if p.alternatives else None,
+    return dict(arm=plan.arm, recipe=p.config.recipe, model=model_name(plan.model), start=p.arm.start, corpus=Path(plan.corpus).name, seed=plan.seed, scale=plan.scale, forgiveness=p.config.forgiveness.kind, teacher=p.alternatives.header['teacher'] if p.alternatives else None,
         activation_moran=steer.moran if steer else p.line(), match=steer.record() if steer else None, dose=p.before + ff.doses.mean().item(), dose_before=p.before, total_dose=p.config.forgetfulness.dose, top=p.config.recall.top, change=p.plan.change, penalty=p.arm.penalty, strength=getattr(p.penalty, 'keep', p.penalty.strength) if p.penalty else None, sentences=ff.sentences, tokens=steps*p.scale.batch*p.scale.length[k], steps=steps,
         processes=world, parameters=sum(q.numel() for q in p.net.parameters()), seconds=time.time() - t.started, config=p.config.to_dict(), log=[r | dict(dose=p.before + r['dose']) for r in t.rows], valid=[{k: f[k] for k in ('sentences', 'ce', 'accuracy')} for f in found],
         collapse=t.cliff.record() if t.cliff else None, usage=_use(ff) if p.config.recall.top else None, **provenance())

@@ -101,7 +101,7 @@ def use_shipped(
     own = settings.pop('own', None)
     if own and asked: settings.update(own, shipped={}, variants={})
 
-# %% ../../nbs/reproduce/cli.ipynb #2a74927a
+# %% ../../nbs/reproduce/cli.ipynb #b76e0860
 def choose_arms(
     settings:dict,        # Of a scale; changed in place
     arms:list[str]|None,  # Names; None keeps those of the scale
@@ -115,7 +115,7 @@ def choose_arms(
     if first is not None and first < 1: raise ValueError(f'--first must be at least 1, not {first}.')
     settings['variants'] = {v: p for v, p in sweep.items() if v in (arms or []) or every and not ships}
     for a in arms or []:
-        if '~' in a and a not in sweep: raise ValueError(f'There is no variant {a!r} of a recipe' + (f': {nearest(a, list(sweep))}' if sweep else f' at scale {settings["scale"]}.'))
+        if '~' in a and a not in sweep: raise ValueError(f'There is no variant {a!r} of a recipe' + (f': {nearest(a, list(sweep))}' if sweep else ' at this scale.'))
         if a not in ARMS and '~' not in a: raise ValueError(f'There is no recipe {a!r}: did you mean {near[0]!r}?' if (near := difflib.get_close_matches(a, ARMS, 1)) else f'There is no recipe {a!r}; they are on the page of recipes: full_stack, base_continued, no_fzr and so on.')
     wanted = list(dict.fromkeys(a.split('~')[0] for a in arms or []) or (ARMS if every else [*settings['given'], *SCALES[settings['scale']].order[:first]]))
     matched = not {'strength', 'match'} & set(settings.get('retrofit') or {})           # else rivals need not wait for the arm that they are matched with
@@ -169,7 +169,7 @@ def same_vocabulary(
     files = [next((f for f in (_package()/'pretrained'/m/'tokenizer.json', Path(m)/'tokenizer.json') if f.is_file()), None) for m in (a, b)]
     return all(files) and files[0].read_bytes() == files[1].read_bytes()
 
-# %% ../../nbs/reproduce/cli.ipynb #ab1cf199
+# %% ../../nbs/reproduce/cli.ipynb #80064ed7
 def make_settings(
     a, # Words of the command line: scale, corpus, arms, first, all, seed, seeds, model, set, notebooks
 )->dict: # What `run.json` holds
@@ -184,9 +184,13 @@ def make_settings(
         kind, path = m.split('=', 1) if m.startswith(('mt5=', 'rwkv=')) else ('mt5', m)
         s['models'][kind] = str(Path(path).expanduser().absolute()) if Path(path).expanduser().exists() else path
     s['shared_vocabulary'] = same_vocabulary(*s['models'].values())
+    wide = [v for v, p in (s.get('variants') or {}).items() if str(p.get('model', '')).startswith('pretrain_')]      # they start from bases that the run makes with a vocabulary of its own
+    if wide and (other := [k for k in {'rwkv' if v.startswith('rwkv_') else 'mt5' for v in wide} if s['models'][k] != 'pretrain' and not same_vocabulary(s['models'][k], (s.get('pretrain') or {}).get('tokenizer', ''))]):
+        if any(v in (a.arms or []) for v in wide): raise ValueError(f"{', '.join(v for v in wide if v in a.arms)} start from bases with the vocabulary of {s['pretrain']['tokenizer']}, and {s['models'][other[0]]} has another: leave them out, or give no other --model.")
+        s['variants'] = {v: p for v, p in s['variants'].items() if v not in wide}
     s['runs'] = s['given'] + list(s.get('shipped') or {}) + [t if n == s['seeds'][0] else f'{t}.s{n}' for t in s['trained'] for n in s['seeds']] + list(s.get('variants') or {})
     s['notebooks'] = str(Path(a.notebooks).absolute() if a.notebooks else notebooks_folder())
-    check_notebooks(Path(s['notebooks']), ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report', *(['pretrain'] if 'pretrain' in s['models'].values() or any(str(v.get('model', '')).startswith('pretrain_') for v in (s.get('variants') or {}).values()) else [])))
+    check_notebooks(Path(s['notebooks']), ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report', *(['pretrain'] if 'pretrain' in s['models'].values() or any(v in (s.get('variants') or {}) for v in wide) else [])))
     return {k: v if v is not None else {} for k, v in s.items()} | dict(config=a.scale)
 
 # %% ../../nbs/reproduce/cli.ipynb #a9ef4bf5
@@ -489,7 +493,7 @@ def shipped_command(
     for f in record: shutil.copyfile(source/f, out/f)
     return 0
 
-# %% ../../nbs/reproduce/cli.ipynb #8847558f
+# %% ../../nbs/reproduce/cli.ipynb #3382f3ff
 def report_command(
     a, # Parsed words
 )->int: # Exit status
@@ -498,7 +502,7 @@ def report_command(
     if not (out/'run.json').exists(): raise FileNotFoundError(f'{out} holds no run: give the folder of one, or start one with `ff-nbdev run`.')
     s = json.loads((out/'run.json').read_text('utf-8'))
     missing = [arm for arm in s['runs'] if not (out/arm/'evaluation.json').exists()]
-    if missing: raise RunError(f'{out} is half-finished ({", ".join(missing)} not evaluated): `ff-nbdev run {s["scale"]} --out {out}` goes on with it.')
+    if missing: raise RunError(f'{out} is half-finished ({", ".join(missing)} not evaluated): `ff-nbdev run {s.get("config") or s["scale"]} --out {out}`, with the words that began it, goes on with it.')
     run_notebook(Path(s.get('notebooks') or notebooks_folder())/'report.ipynb', out/'report.ipynb', dict(runs='.', out='.', **s.get('report', {})), out, outputs=['report.html', 'report.json'], node='report', force=True)
     print('\n'.join(findings(out)))
     return 0

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'ROLES', 'UNTRAINED', 'QUICK', 'NODES', 'NEEDED', 'commit', 'provenance', 'hardware_name', 'plain',
            'save_json', 'example_runs', 'settings_of', 'run_scale', 'command_for', 'Run', 'load_run', 'paired_interval',
-           'price', 'Runs', 'late_kind', 'top_noise', 'as_long', 'reference', 'kinds_of', 'load_runs']
+           'price', 'Runs', 'late_kind', 'model_name', 'top_noise', 'as_long', 'reference', 'kinds_of', 'load_runs']
 
 # %% ../../nbs/reproduce/results.ipynb #d89f8466
 import json
@@ -380,13 +380,19 @@ def robustness(self:Runs):
                 yield dict(kind=kind, strength=p['b'] if 'b' in p else p['x'], accuracy=p['accuracy'], lo=p.get('lo'), hi=p.get('hi'))
     return self._table(rows)
 
-# %% ../../nbs/reproduce/results.ipynb #4d63c04c
+# %% ../../nbs/reproduce/results.ipynb #f61bb237
 def late_kind(
     train:dict, # A train.json
 )->str|None: # None where forgiveness stays as it was
     "The kind of forgiveness that an arm changes to in its last part"
     f = (train.get('config') or {}).get('forgiveness') or {}; k = f.get('late_kind')
     return k if k and k != f.get('kind') else None
+
+def model_name(
+    model:str, # A shipped name, a hub id or a folder
+)->str: # What tells it from others: of 'pretrain_mt5_512/model' the first part
+    "The name under which a record keeps the model that an arm started from"
+    p = Path(model); return p.parent.name if p.name == 'model' and p.parent.name else p.name
 
 def top_noise(
     train:dict, # A train.json
@@ -401,7 +407,7 @@ def as_long(
 )->bool: # True for what was not trained
     "Did an arm start where the reference did, and see as many sentences, to 2 %? What went on from another arm, or until it broke, has no price beside it"
     t, r = run.train or {}, reference.train or {}
-    return not run.trained or not t.get('dose_before') and t.get('start', 'pretrained') == r.get('start', 'pretrained') and abs(t['sentences']/max(r.get('sentences', 0), 1) - 1) < .02
+    return not run.trained or not t.get('dose_before') and not t.get('collapse') and t.get('start', 'pretrained') == r.get('start', 'pretrained') and abs(t['sentences']/max(r.get('sentences', 0), 1) - 1) < .02
 
 @patch
 def prices(self:Runs, reference='base_continued'):
@@ -409,15 +415,14 @@ def prices(self:Runs, reference='base_continued'):
     if reference not in self: raise KeyError(f'{reference} is not among the runs ({", ".join(self)}): the price needs it. Make it with: {command_for(next(iter(self.values())).folder)}')
     return self._table(lambda run: [price(run, self[reference])] if run.arm != reference and as_long(run, self[reference]) else [])
 
-# %% ../../nbs/reproduce/results.ipynb #6eefbf2d
+# %% ../../nbs/reproduce/results.ipynb #e5dfa068
 def reference(
     runs:Runs, # With their variants
     run:Run,   # A trained arm or variant
 )->Run|None: # None where no such arm was run
-    "The base_continued, or the variant of it, that saw as many sentences of the same text from the same model"
-    same = lambda r: r.trained and r.train['model'] == run.train['model'] and abs(r.train['sentences']/max(run.train['sentences'], 1) - 1) < .02
-    own = 'rwkv_'*run.train['arm'].startswith('rwkv_') + 'base_continued'
-    return next((r for r in runs.every.values() if r.trained and r.train['arm'] == own and r.train.get('seed') == run.train.get('seed') and same(r)), None)
+    "The base_continued, or the variant of it, that began where this arm did and saw as many sentences of the same text; of a base_continued itself"
+    own = 'rwkv_'*run.train['arm'].startswith('rwkv_') + 'base_continued'; alike = lambda r: all(r.train.get(k) == run.train.get(k) for k in ('model', 'corpus', 'seed'))
+    return run if run.train['arm'] == own else next((r for r in runs.every.values() if r.trained and r.train['arm'] == own and alike(r) and as_long(run, r)), None)
 
 # %% ../../nbs/reproduce/results.ipynb #27780048
 def kinds_of(

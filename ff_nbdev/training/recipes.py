@@ -4,15 +4,15 @@
 __all__ = ['ARMS', 'UNTRAINED', 'SCALES', 'Arm', 'Scale', 'check_arm', 'check_scale', 'second', 'before', 'recipe', 'length',
            'changed', 'make_optimizer', 'training_arguments']
 
-# %% ../../nbs/training/recipes.ipynb #c35b2fe9
+# %% ../../nbs/training/recipes.ipynb #34fa00bc
 import difflib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from ..mechanisms.config import FFConfig
 
-# %% ../../nbs/training/recipes.ipynb #32066aad
+# %% ../../nbs/training/recipes.ipynb #4e4aa3a2
 @dataclass(frozen=True)
 class Arm:
     "Where an arm starts, how long it is, and what stands in place of the mechanisms"
@@ -39,7 +39,7 @@ ARMS = {
     'full_stack_continued': Arm('the same with conceptual forgiveness and no noise', start='full_stack', share=.4),
 }
 
-# %% ../../nbs/training/recipes.ipynb #db1b14ed
+# %% ../../nbs/training/recipes.ipynb #d961e8b2
 ARMS |= {
     'full_stack_to_collapse': Arm('the ramp of full_stack, going on until the model breaks', cliff=True),
     'full_stack_to_collapse_slow': Arm("the same, half as steep beyond the highway's collapse", cliff=True),
@@ -53,9 +53,10 @@ ARMS |= {
     'sparse': Arm('rival: L0 weight sparsity, a tenth of each feed-forward matrix left', penalty='sparsity'),
 }
 ARMS |= {f'rwkv_{k}': Arm(f'RWKV: {a.about}', a.start if a.start in ('pretrained', 'random') else f'rwkv_{a.start}', a.share, a.trained, a.cliff, a.penalty, a.match and f'rwkv_{a.match}') for k, a in ARMS.items()}
+ARMS['rwkv_tlf'] = replace(ARMS['rwkv_tlf'], about='RWKV: full stack with two-letter forgiveness from the first sentence on')
 UNTRAINED = tuple(k for k, a in ARMS.items() if not a.trained)
 
-# %% ../../nbs/training/recipes.ipynb #6da7b96e
+# %% ../../nbs/training/recipes.ipynb #b19e61cc
 @dataclass(frozen=True)
 class Scale:
     "What a scale fixes for all its arms; pairs are (mT5, RWKV)"
