@@ -83,7 +83,7 @@ def _soft_closeness(logits, target, classes, amount, alternatives, scores, chunk
         out.append(torch.where(cy >= 0, per_class.gather(1, (cy + 1)[:, None])[:, 0] - own, 0.)*amount)
     return torch.cat(out)
 
-# %% ../../nbs/mechanisms/forgiveness.ipynb #a0007ea2
+# %% ../../nbs/mechanisms/forgiveness.ipynb #c62dbbf2
 def forgiving_loss(
     logits:Tensor,    # (rows, vocabulary)
     labels:Tensor,    # (rows,) ids, −100 where there is no target
@@ -97,7 +97,7 @@ def forgiving_loss(
     weight:Tensor|None=None,  # (rows,) weights of the targets
     chunk:int=256,    # Rows at a time for `soft`
 )->tuple[Tensor, dict]: # Mean loss over targets, and per-token 'ce', 'f', 'predicted', 'rows'
-    "CE·(1 − f) with the closeness f of the top prediction, or of all predictions by their probability [§2.3]"
+    "CE·(1 − f) with the closeness f of the top prediction, or of all predictions by their probability [§2.3]; `ValueError` where shapes or criteria do not fit together"
     if form not in FORMS: raise ValueError(f"Unknown form {form!r}: forgiveness is 'literal' or 'soft'.")
     if classes is not None and alternatives is not None: raise ValueError('Give either prefix classes or alternatives: a token is forgiven by one criterion at a time.')
     if classes is not None and len(classes) > logits.shape[-1]: raise ValueError(f'The class table has {len(classes)} ids but the model predicts {logits.shape[-1]}: table and model belong to different tokenizers.')

@@ -60,7 +60,7 @@ def _read_tokenizer(self:FF, tokenizer):
     self.exempt = torch.tensor(special_ids(tokenizer))
     if 'two_letter' in (self.config.forgiveness.kind, self.config.forgiveness.late_kind): self.classes = prefix_classes(tokenizer, self.config.forgiveness.letters)
 
-# %% ../../nbs/mechanisms/method.ipynb #1eeecc24
+# %% ../../nbs/mechanisms/method.ipynb #e40eec2e
 @patch(as_prop=True)
 def progress(self:FF)->float:
     "Share of the run that is done, 0 to 1"
@@ -68,7 +68,7 @@ def progress(self:FF)->float:
 
 @patch(as_prop=True)
 def noise_x(self:FF)->float:
-    "Noise strength x now"
+    "Noise strength x now, in units of the activation itself (the paper's \"6x\", §2.2)"
     r = self.config.recall
     if not r.top: return 0.
     x = r.top*max(0., (self.sentences/self.config.total_sentences - r.start)/(1 - r.start))
@@ -77,7 +77,7 @@ def noise_x(self:FF)->float:
 
 @patch(as_prop=True)
 def power(self:FF)->float:
-    "Power that a pulse would have now"
+    "Power that a pulse would have now: the share of the way to the mean of the neighbours [§2.1]"
     return self.schedule.power_at(self.sentences) if self.config.forgetfulness.dose else 0.
 
 @patch(as_prop=True)
@@ -200,12 +200,12 @@ def _whole(weight):
     yield full
     weight.to_local().copy_(distribute_tensor(full, weight.device_mesh, weight.placements).to_local())
 
-# %% ../../nbs/mechanisms/method.ipynb #7bf7cd68
+# %% ../../nbs/mechanisms/method.ipynb #5bdd7eb1
 @patch
 def step(self:FF,
     sentences:int, # Seen in this step, over all ranks and micro-batches
 )->list[tuple[int, float]]: # Pulses given: (matrix, power)
-    "Call after `optimizer.step()`: give the pulses that are due and move the clock on"
+    "Call after `optimizer.step()`: give the pulses that are due and move the clock on; `ValueError` for a number of sentences that is none"
     if sentences != int(sentences) if sentences == sentences and abs(sentences) != math.inf else True: raise ValueError(f'sentences={sentences} must be a whole number: it is the number of sentences of this step.')
     if not sentences >= 0: raise ValueError(f'sentences={sentences} must not be negative: it is the number of sentences of this step.')
     due = self.schedule.due(self.sentences, self.sentences + sentences)
@@ -325,12 +325,12 @@ def set_state(self:FF,
     self.usage = [d[f'usage.{i}'].clone() for i in range(len(self.usage))]
     self.rests = {int(k[5:]): r.clone().to(self.sites[self.targets[int(k[5:])][0]].weight('down').device) for k, r in d.items() if k.startswith('rest.')}
 
-# %% ../../nbs/mechanisms/method.ipynb #49b46637
+# %% ../../nbs/mechanisms/method.ipynb #827010bb
 @patch
 def load_state(self:FF,
     path:str|Path, # Written by `save_pretrained`
 )->FF:
-    "Take counters, doses and usage from a folder"
+    "Take counters, doses and usage from a folder; `FileNotFoundError` or `ValueError` where they are not those of this model"
     from safetensors.torch import load_file
     d = load_file(Path(path)/'ff_state.safetensors')
     told = json.loads((Path(path)/'ff_config.json').read_text()).get('matrices') if (Path(path)/'ff_config.json').exists() else None

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from .config import NOISE
 
-# %% ../../nbs/mechanisms/recall.ipynb #0b1af493
+# %% ../../nbs/mechanisms/recall.ipynb #57f7914d
 def hub_width(
     d_ff:int,         # Hidden units
     share:float=.03,  # Of the units in one hub (paper: 3 %)
 )->int: # Units, odd, at least 3
-    "Width of a hub window: `share` of the hidden, to the nearest odd number [§2.2]"
+    "Width of a hub window: `share` of the hidden, to the nearest odd number [§2.2]; `ValueError` for a share of 0 or less, or of a half or more"
     if not 0 < share < .5: raise ValueError(f'share={share} must lie between 0 and 0.5: it is the part of the units in one hub (the paper uses 0.03).')
     n = round(share*d_ff)
     return max(3, n if n % 2 else n + 1 if share*d_ff >= n else n - 1)
@@ -45,7 +45,7 @@ def _greedy(s, width, per_sign):
         if k + 1 < per_sign: s = s.masked_fill(((place - at[..., None]).abs() < width) & (at[..., None] >= 0), -math.inf)
     return torch.stack(out, -1)
 
-# %% ../../nbs/mechanisms/recall.ipynb #aa00ccf2
+# %% ../../nbs/mechanisms/recall.ipynb #f4530d6d
 @torch.no_grad()
 def find_hubs(
     hidden:Tensor,   # (..., d_ff)
@@ -53,7 +53,7 @@ def find_hubs(
     per_sign:int=1,  # Hubs of each sign (paper: 1)
     signed:bool=True,# False for a hidden that is never negative: positive hubs only
 )->Tensor: # (..., 2·per_sign) or (..., per_sign): starts of windows, positive hubs first, −1 where there is none
-    "The strongest positive and negative windows of each token [§2.2]"
+    "The strongest positive and negative windows of each token [§2.2]; `ValueError` where a window does not fit"
     if per_sign < 1: raise ValueError(f'per_sign={per_sign}: a token needs at least one hub.')
     s = smooth(hidden, width)
     pos = _greedy(s, width, per_sign)
@@ -102,13 +102,13 @@ def keyed_uniform(
     x ^= (x >> 16) & 0xFFFF
     return ((x >> 8) & 0xFFFFFF).float()*2**-24
 
-# %% ../../nbs/mechanisms/recall.ipynb #363e7ec9
+# %% ../../nbs/mechanisms/recall.ipynb #74557261
 def multiplier(
     u:Tensor,              # (..., d_ff) uniform numbers in [0, 1)
     x:float|Tensor,        # Strength, a number or one for each unit
     kind:str='uniform',    # 'uniform' U(1−x, 1+x), 'gaussian' 1 + x·N(0, 1), 'range' U(max(0, 2−x), x) for x ≥ 1
 )->Tensor: # The multiplier m, the shape of `u`
-    "Turn uniform numbers into multiplicative noise of strength x"
+    "Turn uniform numbers into multiplicative noise of strength x [§2.2]; `ValueError` for an unknown kind"
     if kind == 'uniform': return 1 + x*(2*u - 1)
     if kind == 'gaussian': return 1 + x*math.sqrt(2)*torch.erfinv((2*u - 1).clamp(-1 + 2**-24, 1 - 2**-24))
     if kind == 'range':
@@ -116,12 +116,12 @@ def multiplier(
         return low + (x - low)*u
     raise ValueError(f'Unknown noise {kind!r}: it is one of {", ".join(NOISE)}.')
 
-# %% ../../nbs/mechanisms/recall.ipynb #af6ccfb7
+# %% ../../nbs/mechanisms/recall.ipynb #9f02f946
 def noise_moments(
     x:float,            # Strength
     kind:str='uniform', # As for `multiplier`
 )->tuple[float, float]: # E[m], SD[m]
-    "Mean and standard deviation of the multiplier, in closed form"
+    "Mean and standard deviation of the multiplier, in closed form; `ValueError` for an unknown kind"
     if kind == 'uniform': return 1., x/math.sqrt(3)
     if kind == 'gaussian': return 1., float(x)
     if kind == 'range': x = max(x, 1.); low = max(0., 2 - x); return (x + low)/2, (x - low)/math.sqrt(12)

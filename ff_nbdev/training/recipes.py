@@ -126,7 +126,7 @@ def before(
     start = dict(start=a.start) if a.start not in ('pretrained', 'random') else {}
     return start | (dict(highway='rwkv_'*second(arm) + 'highway_to_collapse') if arm.endswith('_slow') else {}) | (dict(match=a.match) if matched and a.match else {})
 
-# %% ../../nbs/training/recipes.ipynb #e0bea6eb
+# %% ../../nbs/training/recipes.ipynb #53926306
 def recipe(
     arm:str,             # A trained arm
     scale:str='quick',   # A scale
@@ -137,7 +137,7 @@ def recipe(
     alternatives:str|None=None, # Folder of alternatives, for an arm with conceptual forgiveness
     slow_from:float|None=None,  # For `*_slow`: the highway's collapse point
 )->FFConfig: # For `attach`
-    "The configuration of an arm at a scale"
+    "The configuration of an arm at a scale; `ValueError` for an unknown one, or for an arm that is not trained"
     s, a = check_scale(scale), ARMS[check_arm(arm)]
     if not a.trained: raise ValueError(f'{arm!r} is not trained: evaluate it as it is.')
     own = FFConfig.preset(arm, max(1, round(a.share*total_sentences)), seed)
@@ -172,7 +172,7 @@ def changed(
         d[m[1]] = {**d[m[1]], m[2]: value}
     return FFConfig.from_dict(d)
 
-# %% ../../nbs/training/recipes.ipynb #49534d85
+# %% ../../nbs/training/recipes.ipynb #0918c5df
 def make_optimizer(
     model,      # Its parameters are trained
     name:str='adamw', # 'adamw' or 'adafactor'
@@ -196,7 +196,7 @@ def training_arguments(
     micro:int=0,    # Windows a process takes at once; 0: as the scale says
     **kw,           # Instead of these
 )->dict: # For `transformers.TrainingArguments`
-    "Hugging Face's arguments for an arm: the batch cut for processes and memory, bfloat16 where the hardware has it"
+    "Hugging Face's arguments for an arm: the batch cut for processes and memory, bfloat16 where the hardware has it; `ValueError` where the batch cannot be cut so"
     import torch
     micro = min(micro or scale.micro, max(1, scale.batch//world))
     if scale.batch % (micro*world): raise ValueError(f'A batch of {scale.batch} windows cannot be cut into micro-batches of {micro} on {world} processes: choose a micro that divides {scale.batch//world if scale.batch % world == 0 else scale.batch}, and processes that divide {scale.batch}.')
