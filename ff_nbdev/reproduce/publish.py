@@ -67,10 +67,18 @@ def _without_paths(d): return {k: _without_paths(v) if isinstance(v, dict) else 
 
 def _train_record(run): return _without_paths(run.train | dict(log=thin(run.train['log'])))
 
-# %% ../../nbs/reproduce/publish.ipynb #645504fb
+# %% ../../nbs/reproduce/publish.ipynb #7dab0427
 def _record(f):
-    "The record of a teacher or of its alternatives, with a short log"
-    r = json.loads(f.read_text('utf-8')); return r | (dict(log=thin(r['log'])) if 'log' in r else {})
+    "The record of a teacher, of its alternatives or of a base, with a short log"
+    r = json.loads(f.read_text('utf-8'))
+    return r | (dict(log=thin(r['log'])) if 'log' in r else {}) | (dict(params={k: _name(v) for k, v in r['params'].items()}) if 'params' in r else {})
+
+def _name(v): return Path(v).name if Path(str(v)).is_absolute() else v
+
+def _bases(folder, runs):
+    "Folders of the bases that a run made, and that these arms started from"
+    started = {json.loads(f.read_text('utf-8')).get('model', '') for r in runs if (f := folder/r/'train.json').exists()}
+    return sorted(m for m in started if m.startswith('pretrain_'))
 
 def _write(folder, have, out):
     "The small files of these runs, in a folder that holds none of them"
@@ -80,21 +88,19 @@ def _write(folder, have, out):
         if run.train: write_lean(_train_record(run), out/r/'train.json')
         for name, a in (('evaluation', arrays), ('bands', bands)):
             if a: np.savez_compressed(out/r/f'{name}.npz', **a)
-    for f in [*folder.glob('teacher*/teacher.json'), *folder.glob('alternatives*/closeness.json')]:
+    for f in [*folder.glob('teacher*/teacher.json'), *folder.glob('alternatives*/closeness.json'), *(f for b in _bases(folder, have) if (f := folder/b/'pretrain.json').exists())]:
         to, r = out/f.parent.name/f.name, _record(f); to.parent.mkdir(exist_ok=True)
         kept = json.loads(to.read_text('utf-8')) if to.exists() else {}
         if not kept or kept.get('digest', kept.get('teacher')) != r.get('digest', r.get('teacher')): write_lean(r, to)      # made again and the same: what was measured on the first stays
 
-# %% ../../nbs/reproduce/publish.ipynb #46ea3be1
-def _name(v): return Path(v).name if Path(str(v)).is_absolute() else v
-
+# %% ../../nbs/reproduce/publish.ipynb #d097153e
 def _settings(s, have, rest):
     "The settings of what is published"
     here = {a.split('~')[0].split('.s')[0] for a in have}
     return {k: v for k, v in s.items() if k != 'notebooks'} | dict(corpus=_name(s['corpus']), models={k: _name(v) for k, v in s['models'].items()}, given=[a for a in s['given'] if a in have], trained=[a for a in s['trained'] if a in here],
         shipped={a: n for a, n in (s.get('shipped') or {}).items() if a in have}, variants={a: p for a, p in (s.get('variants') or {}).items() if a in have}, runs=have, not_run=rest)
 
-# %% ../../nbs/reproduce/publish.ipynb #c6a6e7a9
+# %% ../../nbs/reproduce/publish.ipynb #091f719e
 ALIKE = ('scale', 'corpus', 'teacher', 'alternatives', 'retrofit', 'evaluate', 'evaluate_variants')
 
 def _kind(run): return 'rwkv' if run.startswith('rwkv_') else 'mt5'
@@ -108,6 +114,7 @@ def _added(folder, s, have, out):
     "The settings of both, and the older runs that stay"
     old = settings_of(out); kept = [r for r in old['runs'] if r not in have]; both = {_kind(r) for r in kept} & {_kind(r) for r in have}
     other = [k for k in ALIKE if _name(old.get(k) or '') != _name(s.get(k) or '')] + [f'model of {k}' for k in both if _name(old['models'].get(k, '')) != _name(s['models'].get(k, ''))]
+    other += [k for k in old.keys() & s.keys() if k.startswith('pretrain') and old[k] != s[k]]
     teachers = _teachers(out, kept) | _teachers(folder, have)
     if not other and len(teachers) > len({k for k, _ in teachers}): other = ['teacher']
     if other: raise ValueError(f'{out} was made with another {", ".join(other)}: results that are compared must be made alike. Publish this run into a folder of its own.')
@@ -161,7 +168,7 @@ def _write_cards(out):
         for r in runs.every.values():
             if r.trained: f = reference(runs, r); write_whole(r.folder/'README.md', arm_card(r, f if f and as_long(r, f) else None, shipped=False))
 
-# %% ../../nbs/reproduce/publish.ipynb #1f8c1a5e
+# %% ../../nbs/reproduce/publish.ipynb #085319fe
 def publish(
     folder:str|Path, # Of a run, such as runs/mini
     out:str|Path,    # Such as results/mini; what it holds is replaced
@@ -177,7 +184,7 @@ def publish(
     if out.exists() and not (out/'run.json').exists(): raise ValueError(f'{out} is no folder of results: give a new one.')
     s, kept = _added(folder, s, have, out) if add and out.exists() else (s, [])
     new = out.with_name(f'.{out.name}.new'); shutil.rmtree(new, ignore_errors=True); new.mkdir(parents=True)      # the old ones stay until all of it is written
-    for f in [out/r for r in kept] + ([*out.glob('teacher*'), *out.glob('alternatives*')] if kept else []): shutil.copytree(f, new/f.name)
+    for f in [out/r for r in kept] + ([*out.glob('teacher*'), *out.glob('alternatives*'), *out.glob('pretrain_*')] if kept else []): shutil.copytree(f, new/f.name)
     _write(folder, have, new)
     here = [r for r in s['runs'] if r in {*kept, *have}]; write_lean(_settings(s, here, [r for r in rest if r not in kept]), new/'run.json')
     shutil.rmtree(out, ignore_errors=True); new.rename(out); _write_cards(out)

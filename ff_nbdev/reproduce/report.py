@@ -354,13 +354,13 @@ def seed_rows(
                      "Moran's I, weights": over([spatial_numbers(r)['moran'] or 0. for r in more], 3), 'activations': over([sum(x['mean'] for x in a)/len(a) for r in more if (a := r.evaluation['activation_moran'])], 3)})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #f748ba1a
+# %% ../../nbs/reproduce/report.ipynb #6d32633c
 def made_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
     "What each row was made with"
-    number = lambda v: None if v is None or v != v else int(v)
-    return [{'arm': t.arm, 'dose Σp': f'{t.dose:.3g}', 'a million sentences': f'{1e6*t.dose/t.sentences:.3g}' if t.sentences else '–', 'noise x': f'{top:.3g}' if (top := top_noise(runs[t.arm].train or {})) else '–', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'evaluated at': runs[t.arm].evaluation.get('commit') or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
+    number, begun = lambda v: None if v is None or v != v else int(v), {a: r.train.get('model') for a, r in runs.items() if r.trained}
+    return [{'arm': t.arm, **({'base': begun.get(t.arm) or '–'} if len({*begun.values()}) > 1 else {}), 'dose Σp': f'{t.dose:.3g}', 'a million sentences': f'{1e6*t.dose/t.sentences:.3g}' if t.sentences else '–', 'noise x': f'{top:.3g}' if (top := top_noise(runs[t.arm].train or {})) else '–', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'evaluated at': runs[t.arm].evaluation.get('commit') or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
 
 # %% ../../nbs/reproduce/report.ipynb #456d22a6
 def spatial_table(
