@@ -88,6 +88,12 @@ def test_a_base_of_another_width_is_made_first(fake, tmp_path):
     r = ff('run', 'night', '--dry-run', '--corpus', fake/'text.txt', '--out', tmp_path/'night', '--arms', 'base_continued~width_512', 'no_fzr~width_512', env=dict(os.environ, FF_NBDEV_CACHE=str(fake/'cache')))
     assert r.returncode == 0 and '1 x text, 1 x pretrain, 1 x teacher, 1 x alternatives, 4 x retrofit' in r.stdout, r.stdout + r.stderr
 
+def test_a_base_of_another_width_has_the_vocabulary_of_the_run(fake, tmp_path):
+    "Asked for by name it is refused; else it is left out, and that is said"
+    words, env = ['run', 'night', '--dry-run', '--corpus', fake/'text.txt', '--out', tmp_path/'night', '--model', 'mt5=tiny-mt5'], dict(os.environ, FF_NBDEV_CACHE=str(fake/'cache'))
+    r = ff(*words, '--arms', 'no_fzr~width_512', env=env); assert r.returncode == 2 and 'and tiny-mt5 has another' in r.stderr and 'Traceback' not in r.stderr, r.stderr
+    r = ff(*words, '--all', env=env); assert r.returncode == 0 and 'Left out: base_continued~width_512' in r.stdout and 'pretrain' not in r.stdout.split('Would run')[1], r.stdout + r.stderr
+
 def test_a_shipped_arm_is_laid_into_a_folder(tmp_path):
     r = ff('shipped', 'tiny-mt5-full_stack', '--out', tmp_path/'full_stack'); assert r.returncode == 0, r.stderr
     assert json.loads((tmp_path/'full_stack'/'train.json').read_text())['arm'] == 'full_stack' and (tmp_path/'full_stack'/'model'/'config.json').exists() and not (tmp_path/'full_stack'/'model'/'bands.npz').exists()

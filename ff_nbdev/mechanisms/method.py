@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['FF', 'attach']
 
-# %% ../../nbs/mechanisms/method.ipynb #fbfb9860
+# %% ../../nbs/mechanisms/method.ipynb #8fde5efe
 import contextlib
 import inspect
 import json
@@ -16,7 +16,7 @@ import torch.distributed as dist
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .config import FFConfig, ForgetfulnessConfig, RecallConfig
+from .config import FFConfig
 from .forgetfulness import PulseSchedule, effective_rank, proximal_kernel, pulse_
 from .forgiveness import forgiving_loss, prefix_classes
 from .recall import hub_width, keyed_uniform, noisy_hidden, update_usage, usage_entropy

@@ -169,7 +169,7 @@ def same_vocabulary(
     files = [next((f for f in (_package()/'pretrained'/m/'tokenizer.json', Path(m)/'tokenizer.json') if f.is_file()), None) for m in (a, b)]
     return all(files) and files[0].read_bytes() == files[1].read_bytes()
 
-# %% ../../nbs/reproduce/cli.ipynb #80064ed7
+# %% ../../nbs/reproduce/cli.ipynb #a71106c5
 def make_settings(
     a, # Words of the command line: scale, corpus, arms, first, all, seed, seeds, model, set, notebooks
 )->dict: # What `run.json` holds
@@ -185,9 +185,11 @@ def make_settings(
         s['models'][kind] = str(Path(path).expanduser().absolute()) if Path(path).expanduser().exists() else path
     s['shared_vocabulary'] = same_vocabulary(*s['models'].values())
     wide = [v for v, p in (s.get('variants') or {}).items() if str(p.get('model', '')).startswith('pretrain_')]      # they start from bases that the run makes with a vocabulary of its own
-    if wide and (other := [k for k in {'rwkv' if v.startswith('rwkv_') else 'mt5' for v in wide} if s['models'][k] != 'pretrain' and not same_vocabulary(s['models'][k], (s.get('pretrain') or {}).get('tokenizer', ''))]):
-        if any(v in (a.arms or []) for v in wide): raise ValueError(f"{', '.join(v for v in wide if v in a.arms)} start from bases with the vocabulary of {s['pretrain']['tokenizer']}, and {s['models'][other[0]]} has another: leave them out, or give no other --model.")
-        s['variants'] = {v: p for v, p in s['variants'].items() if v not in wide}
+    own = (s.get('pretrain') or {}).get('tokenizer') or 'a text of their own'
+    if wide and (other := [m for k in {'rwkv' if v.startswith('rwkv_') else 'mt5' for v in wide} if (m := s['models'][k]) != 'pretrain' and not same_vocabulary(m, own)]):
+        said = f"{', '.join(wide)} start from bases with the vocabulary of {own}, and {other[0]} has another"
+        if any(v in (a.arms or []) for v in wide): raise ValueError(f'{said}: leave them out, or give no other --model.')
+        print(f'Left out: {said}.'); s['variants'] = {v: p for v, p in s['variants'].items() if v not in wide}
     s['runs'] = s['given'] + list(s.get('shipped') or {}) + [t if n == s['seeds'][0] else f'{t}.s{n}' for t in s['trained'] for n in s['seeds']] + list(s.get('variants') or {})
     s['notebooks'] = str(Path(a.notebooks).absolute() if a.notebooks else notebooks_folder())
     check_notebooks(Path(s['notebooks']), ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report', *(['pretrain'] if 'pretrain' in s['models'].values() or any(v in (s.get('variants') or {}) for v in wide) else [])))

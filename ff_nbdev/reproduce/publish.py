@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['SHOWN', 'ALIKE', 'SEED', 'lean', 'write_lean', 'thin', 'lean_arrays', 'last_site', 'arm_card', 'publish', 'ship']
 
-# %% ../../nbs/reproduce/publish.ipynb #7343e15d
+# %% ../../nbs/reproduce/publish.ipynb #b8a572fe
 import json
 import re
 import shutil
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..models.tiny import load_pretrained
 from .progress import write_whole
-from .results import NODES, UNTRAINED, as_long, command_for, hardware_name, kinds_of, late_kind, load_run, load_runs, price, reference, settings_of, top_noise
+from .results import NODES, UNTRAINED, command_for, hardware_name, kinds_of, late_kind, load_run, load_runs, price, reference, settings_of, top_noise
 from .runner import RunError
 
 # %% ../../nbs/reproduce/publish.ipynb #c6cdfda7
@@ -160,13 +160,13 @@ tags: [ff_nbdev, {kind}]
 One seed, a small model, little text: it shows what the method does, and is no finding. It knows nothing and must not be used to generate text for people. {'Weights were rounded to bfloat16 after training; the numbers above are those before.' if shipped else 'Its weights are too large for the repository: the command makes them.'}
 """
 
-# %% ../../nbs/reproduce/publish.ipynb #a74ac87b
+# %% ../../nbs/reproduce/publish.ipynb #26e37243
 def _write_cards(out):
     "A README.md for each trained arm"
     for kind in kinds_of(out):
         runs = load_runs(out, kind=kind)
         for r in runs.every.values():
-            if r.trained: f = reference(runs, r); write_whole(r.folder/'README.md', arm_card(r, f if f and as_long(r, f) else None, shipped=False))
+            if r.trained: f = reference(runs, r); write_whole(r.folder/'README.md', arm_card(r, f, shipped=False))
 
 # %% ../../nbs/reproduce/publish.ipynb #085319fe
 def publish(

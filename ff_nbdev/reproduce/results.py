@@ -380,7 +380,7 @@ def robustness(self:Runs):
                 yield dict(kind=kind, strength=p['b'] if 'b' in p else p['x'], accuracy=p['accuracy'], lo=p.get('lo'), hi=p.get('hi'))
     return self._table(rows)
 
-# %% ../../nbs/reproduce/results.ipynb #f61bb237
+# %% ../../nbs/reproduce/results.ipynb #29722bf0
 def late_kind(
     train:dict, # A train.json
 )->str|None: # None where forgiveness stays as it was
@@ -396,7 +396,7 @@ def model_name(
 
 def top_noise(
     train:dict, # A train.json
-)->float|None: # In units of the activations' spread; None where there was none
+)->float|None: # x, as in `FF.noise_x`; None where there was none
     "Strength of the noise at the end; of an arm that broke, the last that it stood"
     c = train.get('collapse') or {}
     return c['point'] if c.get('collapsed') else c['points'][-1][0] if c.get('points') else train.get('top') or None
