@@ -78,6 +78,16 @@ def test_a_variant_is_an_arm_in_a_folder_of_its_own(ff_nbdev_run):
     assert json.loads((out/'no_fzr~dose_3'/'train.json').read_text())['arm'] == 'no_fzr' and (out/'no_fzr').exists()
     assert "did you mean 'no_fzr~dose_3'?" in go(words, env, '--arms', 'no_fzr~doze_3', status=2)
 
+def test_a_variant_may_be_evaluated_in_its_own_way(fake, tmp_path, monkeypatch):
+    "Lines of --printshellcmds: what stands under `evaluate` in a variant reaches its evaluation and nothing else"
+    from ff_nbdev.reproduce import cli
+    got = []; monkeypatch.setattr(cli, '_dry_run', lambda a, out, settings: got.append(settings) or 0); monkeypatch.setenv('FF_NBDEV_CACHE', str(fake/'cache'))
+    cli.main(['run', 'night', '--dry-run', '--corpus', str(fake/'text.txt'), '--out', str(tmp_path), '--arms', 'full_stack~size_5', 'no_fzr~dose_3'])
+    (tmp_path/'run.json').write_text(json.dumps(got[0]))
+    r = subprocess.run([*cli.snakemake_command(tmp_path, tmp_path/'run.json', 'local', 1, dry=True), '--printshellcmds'], capture_output=True, text=True); assert r.returncode == 0, r.stdout + r.stderr
+    line = lambda node: next(l for l in (r.stdout + r.stderr).splitlines() if f'--node "{node}"' in l)
+    assert '-p wide all' in line('evaluate full_stack~size_5') and '-p wide none' in line('evaluate no_fzr~dose_3') and 'wide' not in line('retrofit full_stack~size_5')
+
 @pytest.mark.parametrize('more, said', [([], '1 x text, 6 x shipped, 1 x retrofit, 10 x evaluate, 1 x report'), (['--seed', '1'], '1 x text, 1 x teacher, 1 x alternatives, 3 x retrofit, 5 x evaluate'),
     (['--set', 'retrofit.dose=1.0'], '3 x retrofit'), (['--set', 'evaluate.brief=false'], '6 x shipped'), (['--arms', 'base', 'base_continued'], '1 x text, 1 x retrofit, 2 x evaluate')])
 def test_shipped_arms_are_evaluated_and_others_trained(more, said, tmp_path):
