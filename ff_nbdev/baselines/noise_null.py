@@ -35,7 +35,7 @@ def pulses_for(
     dose:float,  # Σp
     power:float=.03, # Largest p of a pulse
 )->tuple[int, float]: # Number of pulses, and the p of each
-    "Equal pulses that add up to a dose"
+    "Equal pulses that add up to a dose; `ValueError` if the dose is negative or the power lies outside (0, 1]"
     if not dose >= 0: raise ValueError(f'dose={dose} must be 0 or more: it is the sum of the powers of all pulses.')
     if not 0 < power <= 1: raise ValueError(f'power={power} must lie in (0, 1]: it is the share of the way to the neighbours.')
     n = math.ceil(dose/power - 1e-9)
@@ -90,7 +90,7 @@ def null_moran(
     rank:bool=True,         # The effective rank too
     kernel:Tensor|None=None, # From `proximal_kernel`; None: the paper's
 )->dict: # mean, sd; queen, rook, rci, each with _sd; effective_rank, pulses, repeats, method
-    "What a dose does to white noise of this shape: the matched-dose null"
+    "What a dose does to white noise of this shape: the matched-dose null; `ValueError` for an unknown contiguity or no repeats"
     if contiguity not in ('queen', 'rook'): raise ValueError(f"contiguity={contiguity!r}: it is 'queen' or 'rook'.")
     if repeats < 1: raise ValueError(f'repeats={repeats} must be at least 1.')
     shape = tuple(sorted(map(int, shape)))                                # rows and columns may be exchanged

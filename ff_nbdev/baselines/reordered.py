@@ -18,7 +18,7 @@ def hidden_permutation(
     activations,       # (positions, d_ff) hidden activations on training text
     sharpness:float=4., # Power of the correlations
 )->Tensor: # (d_ff,) long: the unit that comes at each place
-    "Spectral seriation: an order in which units that are active together are near each other"
+    "Spectral seriation: an order in which units that are active together are near each other; `ValueError` for fewer than two positions, or activations that are not finite"
     from scipy.linalg import eigh
     x = np.asarray(torch.as_tensor(activations).detach().cpu().double())
     if x.ndim != 2 or len(x) < 2: raise ValueError(f'Seriation needs activations of shape (positions, d_ff) with at least two positions, not {tuple(x.shape)}.')
@@ -45,7 +45,7 @@ def permute_hidden_(
     site:FFNSite, # Changed in place
     order:Tensor, # (d_ff,) the unit that comes at each place
 )->FFNSite:
-    "Put the hidden units of a feed-forward block in another order; what the block computes stays the same"
+    "Put the hidden units of a feed-forward block in another order; what the block computes stays the same; `ValueError` if the order does not hold each unit once"
     order = torch.as_tensor(order)
     if not torch.equal(order.sort().values.cpu(), torch.arange(site.d_ff)): raise ValueError(f'{site.name} has {site.d_ff} hidden units: the order must hold each of 0 to {site.d_ff - 1} once.')
     for role in ['value', 'gate'] if gate_along_hidden(site) else ['value']:
@@ -75,7 +75,7 @@ def reorder_(
     positions:int=4000,  # Positions that seriation looks at, at most
     sharpness:float=4.,  # See `hidden_permutation`
 )->list[dict]: # site, stack, layer, positions, moran_before, moran_after, logits_changed
-    "Make `base_reordered`: hidden units of every site in an order learned from training text"
+    "Make `base_reordered`: hidden units of every site in an order learned from training text; `ValueError` for fewer than 4 batches, or, with all undone, if a logit changed"
     batches, sites = list(batches), find_sites(model)
     if len(batches) < 4: raise ValueError(f'reorder_ needs at least 4 batches, and got {len(batches)}: three quarters to learn the order, one quarter to measure it.')
     with evaluating(model):

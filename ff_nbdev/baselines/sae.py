@@ -33,7 +33,7 @@ def log2_choose(
     n:int, # Things
     k:int, # Chosen, in no order
 )->float: # Bits
-    "log₂ of the number of subsets"
+    "log₂ of the number of subsets; `ValueError` unless 0 ≤ k ≤ n"
     if not 0 <= k <= n: raise ValueError(f'{k} of {n} cannot be chosen: ask for 0 to {n}.')
     return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1))/math.log(2)
 
@@ -61,7 +61,7 @@ def equal_bits(
     latents:int,      # Of the dictionary, or units, for the code of the largest units
     value_bits:int=8, # For each value
 )->int: # k
-    "The most latents whose bits do not exceed the budget"
+    "The most latents whose bits do not exceed the budget; `ValueError` if the budget does not pay for one"
     if sae_bits(latents, 1, value_bits) > budget: raise ValueError(f'{budget:.1f} bits do not pay for one of {latents} latents ({sae_bits(latents, 1, value_bits):.1f} bits): compare at more hubs, or with a smaller dictionary.')
     k = 1
     while k < latents//2 and sae_bits(latents, k + 1, value_bits) <= budget: k += 1
@@ -96,7 +96,7 @@ def from_codes(
 
 # %% ../../nbs/baselines/sae.ipynb #ac685297
 class TopKSAE(nn.Module):
-    "A dictionary of `latents` atoms, of which k describe an activation"
+    "A dictionary of `latents` atoms, of which k describe an activation; `ValueError` unless 1 ≤ k ≤ latents"
     def __init__(self,
         d_in:int,    # Units
         latents:int, # Atoms
@@ -172,7 +172,7 @@ def train_sae(
     held:Tensor|None=None,   # Held-out activations, for the record
     seed:int=0,         # Of atoms and batches
 )->TopKSAE: # With `record`: seconds, steps, positions, dead, fvu
-    "A top-k sparse autoencoder of some activations"
+    "A top-k sparse autoencoder of some activations; `ValueError` for fewer activations than one batch"
     if len(acts) < batch: raise ValueError(f'{len(acts)} activations are fewer than one batch of {batch}: collect more, or take a smaller batch.')
     begin, g, before = time.time(), torch.Generator().manual_seed(seed), {} if start is None else start.record
     if start is None:
@@ -353,7 +353,7 @@ def site_activations(
     seed:int=0,          # Of positions and masks
     dtype=torch.float16, # Of what is kept
 )->list[Tensor]: # (up to n, d_ff) for each site, shuffled
-    "Hidden activations at random positions, half from the objective's passes and half by the reading rule"
+    "Hidden activations at random positions, half from the objective's passes and half by the reading rule; `ValueError` if some do not fit the type"
     sites = find_sites(model)
     scored = _scored_positions(model, tokenizer, Windows(tokens, split, length), n//2, sites, seed, dtype)
     read = Windows(tokens, split, read_length)

@@ -24,7 +24,7 @@ def smoothed(
     acts:Tensor,    # (..., d_ff) activations
     width:float,    # σ of the Gaussian, in units; 0 changes nothing
 )->Tensor: # The shape and type of `acts`
-    "Activations smoothed along the hidden index by a Gaussian, cut at 6σ; at the ends over the units that exist"
+    "Activations smoothed along the hidden index by a Gaussian, cut at 6σ; at the ends over the units that exist; `ValueError` for a width that is negative or infinite"
     x = _line(acts)
     if not 0 <= width < math.inf: raise ValueError(f'width={width!r} must be 0 or more, and finite: it is the σ of the Gaussian, in hidden units.')
     if width == 0 or x.numel() == 0: return x.clone()
@@ -90,7 +90,7 @@ def smoothed_instances(
     tol:float=.002,    # How near it must come
     rows:int=500,      # Vectors that the widths are found on; 0: all
 )->tuple[Instances, list[float]]: # The same instances smoothed, and the width of each site
-    "Smooth what was read, site by site, to a wanted Moran's I or by given widths"
+    "Smooth what was read, site by site, to a wanted Moran's I or by given widths; `ValueError` unless one of the two is given, and widths for every site"
     if (moran is None) == (widths is None): raise ValueError('smoothed_instances needs either moran= or widths=, and not both.')
     if widths is None:
         names = [f'Activations of {s[0]}' for s in found.sites] or ['These activations']*len(found.acts)
@@ -110,7 +110,7 @@ def smoothed_signature_test(
     rows:int=500,       # Vectors that the widths are found on; 0: all
     **kw,               # For `hubs_of`
 )->dict: # As from `signature_test`, and `smoothing`: rows of site, stack, layer, own, wanted, moran, moran_target, width
-    "How often places alone name a token when the activations are only smoothed to a Moran's I, not trained to it"
+    "How often places alone name a token when the activations are only smoothed to a Moran's I, not trained to it; `ValueError` if the sides differ in their sites"
     if len(source.acts) != len(target.acts): raise ValueError(f'One side has {len(source.acts)} sites and the other {len(target.acts)}: read the same sites on both.')
     wanted = _each(moran, source); a, widths = smoothed_instances(source, wanted, tol=tol, rows=rows); b, _ = smoothed_instances(target, widths=widths)
     sites = source.sites or [(f'site {k}', '', k) for k in range(len(widths))]

@@ -33,7 +33,7 @@ def keep_largest_(
     least:int=0,    # Entries of each unit that stay in any case, if the share allows
     dim:int=0,      # Where the units lie: 0 for gate and value, 1 for down
 )->Tensor: # The same tensor, with round(share·n) entries kept
-    "Zero all but the entries of largest magnitude"
+    "Zero all but the entries of largest magnitude; `ValueError` for anything but a matrix, an axis of it and a whole number"
     _share('share', share)
     if weight.ndim != 2 or dim not in (0, 1): raise ValueError(f'A weight of {weight.ndim} dimensions with dim={dim!r}: give a matrix, and 0 (rows) or 1 (columns) for where the units lie.')
     if not isinstance(least, int) or least < 0: raise ValueError(f'least={least!r} must be a whole number, 0 or more.')
@@ -49,7 +49,7 @@ def share_at(
     keep:float=.1,    # Share at the end
     anneal:float=.5,  # Part of the run over which it falls; 0: `keep` from the start
 )->float: # 1 to `keep`
-    "The share that is kept, linear from 1 to `keep`"
+    "The share that is kept, linear from 1 to `keep`; `ValueError` for progress outside 0 to 1"
     if not 0 <= progress <= 1: raise ValueError(f'progress={progress!r} must lie between 0 and 1: give steps done over steps in all.')
     return 1 - (1 - keep)*min(1., progress/anneal) if anneal else keep
 
@@ -71,7 +71,7 @@ class _TopK:
 
 # %% ../../nbs/baselines/sparsity.ipynb #38ef7a13
 class WeightSparsity:
-    "Feed-forward matrices with ever fewer weights that are not zero; `step` does it, `penalty` is 0"
+    "Feed-forward matrices with ever fewer weights that are not zero; `step` does it, `penalty` is 0; `ValueError` for a share outside 0 to 1, or roles that a site does not have"
     def __init__(self,
         model:nn.Module,    # Any model with feed-forward sites; its weights are changed by `step`
         keep:float=.1,      # Share of each matrix at the end
@@ -163,7 +163,7 @@ def paired_cost(
     draws:int=1000,   # Bootstrap draws
     seed:int=0,       # Of the draws
 )->dict: # ce, cost, cost_ci, resampled
-    "Cross-entropy of `other`, and how much it is above that of `base`, with a 95 % interval over windows"
+    "Cross-entropy of `other`, and how much it is above that of `base`, with a 95 % interval over windows; `ValueError` if the two were scored on different windows or tokens"
     if base.shape != other.shape or (base[1] != other[1]).any(): raise ValueError('The two scores are of different windows or tokens: score both models on the same batches.')
     pick = np.random.default_rng(seed).integers(base.shape[1], size=(draws, base.shape[1])); n = base[1].sum()
     of = (other[2] - base[2])[pick].sum(1)/base[1][pick].sum(1)

@@ -33,7 +33,7 @@ def blurred(
     sheet:Tensor, # (units, n) one vector a unit
     factor:int=8, # Units that become one
 )->Tensor: # (units, n)
-    "The line of units made shorter by a factor and long again, both by linear interpolation"
+    "The line of units made shorter by a factor and long again, both by linear interpolation; `ValueError` for fewer units than the factor"
     _whole('factor', factor, 2)
     if sheet.ndim != 2 or len(sheet) < factor: raise ValueError(f'A sheet of shape {tuple(sheet.shape)} cannot be made shorter by a factor of {factor}: give (units, n) with at least {factor} units.')
     line = _full(sheet).T[None]
@@ -46,7 +46,7 @@ def topo_loss(
     factor:int=8,  # Units that become one
     dim:int=0,     # Where the units lie: 0 for gate and value, 1 for down
 )->Tensor: # Scalar, 0 to 2, in float32 (float64 for float64 weights)
-    "TopoLoss on a 1 × units sheet: one minus the mean cosine of a unit's weights and their blurred copy"
+    "TopoLoss on a 1 × units sheet: one minus the mean cosine of a unit's weights and their blurred copy; `ValueError` for anything but a matrix and an axis of it"
     if weight.ndim != 2 or dim not in (0, 1): raise ValueError(f'A weight of {weight.ndim} dimensions with dim={dim!r}: give a matrix, and 0 (rows) or 1 (columns) for where the units lie.')
     sheet = _full(weight if dim == 0 else weight.T)
     return 1 - F.cosine_similarity(sheet, blurred(sheet, factor), dim=1).mean()
@@ -60,7 +60,7 @@ def window_starts(
     step:int=0,           # Optimizer step
     site:int=0,           # Number of the site
 )->list[int]: # First unit of each window
-    "Where the windows of one site start at one step"
+    "Where the windows of one site start at one step; `ValueError` if a window is longer than the line"
     _whole('neighbourhoods', neighbourhoods, 1); _whole('radius', radius, 1)
     room = d_ff - 2*radius
     if room < 1: raise ValueError(f'A window of radius {radius} has {2*radius + 1} units and the line has {d_ff}: take a radius of at most {(d_ff - 1)//2}.')
@@ -114,7 +114,7 @@ def topolm_loss(
 KINDS = ('topoloss', 'topolm')
 
 class TopographicLoss:
-    "The penalty of a rival for all feed-forward sites of a model; it changes no output"
+    "The penalty of a rival for all feed-forward sites of a model; it changes no output; `ValueError` for an unknown kind, or a strength that is negative or infinite"
     def __init__(self,
         model:nn.Module,      # Any model with feed-forward sites
         kind:str='topoloss',  # 'topoloss' (weights) or 'topolm' (activations)
@@ -221,7 +221,7 @@ def remove(self:TopographicLoss):
 
 # %% ../../nbs/baselines/topographic.ipynb #c57cc3a7
 class MoranController:
-    "Finds a strength within a run: Moran's I shall rise to a target, and stay there"
+    "Finds a strength within a run: Moran's I shall rise to a target, and stay there; `ValueError` for a target outside −1 to 1, a ramp outside (0, 1] or a strength outside its limits"
     def __init__(self,
         measure,             # Called without arguments: Moran's I now
         target:float,        # Moran's I at the end, below 1

@@ -21,7 +21,7 @@ LEVELS = 255                      # 1 to 255; 0 means that there is no alternati
 def quantile_knots(
     scores, # Any shape, from a sample of pairs
 )->np.ndarray: # (256,) float32, rising
-    "The quantiles of a sample of scores, between which levels lie"
+    "The quantiles of a sample of scores, between which levels lie; `ValueError` if none is finite"
     scores = np.asarray(scores, np.float64).ravel(); scores = scores[np.isfinite(scores)]
     if not len(scores): raise ValueError('No finite scores: the teacher ranked nothing.')
     return np.quantile(scores, np.linspace(0, 1, LEVELS + 1)).astype(np.float32)
@@ -88,7 +88,7 @@ def binding(
     tokens:str|Path,   # Folder written by `encode_corpus`
     split:str='train', # 'train', 'valid' or 'test'
 )->dict: # corpus, tokenizer, split, ids
-    "What alternatives for these tokens are bound to"
+    "What alternatives for these tokens are bound to; `FileNotFoundError` if the split has no tokens yet"
     path = Path(tokens)/f'{split}.ids.npy'
     if not path.exists(): raise FileNotFoundError(f'No tokens of split {split!r} in {tokens}: run encode_corpus on the corpus first.')
     info = json.loads((Path(tokens)/'tokens.json').read_text())
@@ -212,7 +212,7 @@ def write_alternatives(
 
 # %% ../../nbs/data/alternatives.ipynb #ab9fbea4
 class Alternatives:
-    "Alternatives of a split: called with places of tokens, gives ids and shares forgiven"
+    "Alternatives of a split: called with places of tokens, gives ids and shares forgiven; `ValueError` unless 0 ≤ low ≤ high ≤ 1"
     def __init__(self,
         folder:str|Path,  # Written by `write_alternatives`
         tokens:str|Path|None=None, # Folder of the tokens they are for; compared with what they are bound to

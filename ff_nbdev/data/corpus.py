@@ -207,7 +207,7 @@ def write_corpus(
     folder:Path,    # Made whole or not at all
     source:dict,    # What to record in `corpus.json`
 )->Path: # `folder`
-    "Write sentences to `train.txt`, `valid.txt` and `test.txt` in `folder`; repeated sentences are written once"
+    "Write sentences to `train.txt`, `valid.txt` and `test.txt` in `folder`; repeated sentences are written once; `ValueError` for too few different sentences to be split"
     tmp = folder.with_name(f'{folder.name}.part{os.getpid()}'); shutil.rmtree(tmp, ignore_errors=True); tmp.mkdir(parents=True)
     seen, n = Seen(), Counter()
     files = {s: open(tmp/f'{s}.txt', 'w', encoding='utf-8') for s in SPLITS}
@@ -282,7 +282,7 @@ def _kind(path):
 def find_text(
     source:str|Path, # A file, a folder, or a pattern such as `text/*.txt.xz`
 )->list[Path]: # Readable files, sorted
-    "The files that `source` names; a clear error where there are none, or one has an ending that is not read"
+    "The files that `source` names; a clear error where there are none, or one has an ending that is not read (`FileNotFoundError`, `ValueError`)"
     source = os.path.expanduser(str(source))
     files = sorted(Path(p) for p in glob.glob(source, recursive=True))
     if len(files) == 1 and files[0].is_dir(): files = sorted(p for p in files[0].rglob('*') if _kind(p) in _kinds)
@@ -297,7 +297,7 @@ def expect_fail(
     f,        # Called with no arguments
     *errors:type, # Exceptions that are expected; any by default
 )->str: # Its message
-    "Call `f`, and return the message of the error that it must raise: how pages show errors"
+    "Call `f`, and return the message of the error that it must raise: how pages show errors; `AssertionError` if it raises none"
     try: f()
     except (errors or Exception) as e: return f'{type(e).__name__}: {e}'
     raise AssertionError('no error was raised')
@@ -382,7 +382,7 @@ def read_sentences(
     folder:Path,        # A corpus folder
     split:str='train',  # 'train', 'valid' or 'test'
 ):
-    "The sentences of a split in order, one after the other, and None where a document ends"
+    "The sentences of a split in order, one after the other, and None where a document ends; `ValueError` for an unknown split"
     if split not in SPLITS: raise ValueError(f'Unknown split {split!r}: it is one of {", ".join(SPLITS)}.')
     return _lines(Path(folder)/f'{split}.txt')
 
@@ -395,7 +395,7 @@ def language_shares(
     sizes:dict[str, int], # Language → sentences or tokens
     alpha:float=.3,       # 1: by size, 0: equal parts (mT5: 0.3)
 )->dict[str, float]: # Adds up to 1
-    "The share of each language, proportional to a power of its size"
+    "The share of each language, proportional to a power of its size; `ValueError` for a power outside 0 to 1, or a language without text"
     if not 0 <= alpha <= 1: raise ValueError(f'alpha={alpha} must lie between 0 (equal parts) and 1 (by size).')
     if empty := [k for k, n in sizes.items() if n <= 0]: raise ValueError(f'No text for {", ".join(empty)}: take it out or give it some.')
     total = sum(n**alpha for n in sizes.values())

@@ -64,7 +64,7 @@ def encode_corpus(
 
 # %% ../../nbs/data/objectives.ipynb #b67e6c17
 class Windows:
-    "Windows of `length` ids of one split; item i is a dict with `ids`, `sentences`, `index`, `offset`, the place of its first id in the split, and `key`, which text that is"
+    "Windows of `length` ids of one split; item i is a dict with `ids`, `sentences`, `index`, `offset`, the place of its first id in the split, and `key`, which text that is; `FileNotFoundError` if the split has no tokens yet, `ValueError` if it has fewer than one window"
     def __init__(self,
         folder:str|Path, # From `encode_corpus`
         split:str='train', # 'train', 'valid' or 'test'
@@ -120,7 +120,7 @@ def corrupt(
     sentinels:list[int], # Their ids in order
     eos:int,         # Id that ends input and target
 )->tuple[np.ndarray, np.ndarray]: # Input ids, target ids
-    "T5's input and target for one window"
+    "T5's input and target for one window; `ValueError` for more spans than sentinels"
     first = mask & ~np.r_[False, mask[:-1]]
     k = np.cumsum(first) - 1
     if first.sum() > len(sentinels): raise ValueError(f'{first.sum()} spans but only {len(sentinels)} sentinels: use shorter windows, longer spans or a lower density.')
@@ -208,7 +208,7 @@ def objective_for(
 
 # %% ../../nbs/data/objectives.ipynb #084e0d5d
 class Batches:
-    "`batches[k]` is the batch of step k, on and on through the epochs; a `torch` data set"
+    "`batches[k]` is the batch of step k, on and on through the epochs; a `torch` data set; `ValueError` for a size above the windows that there are, or one that the processes cannot share equally"
     def __init__(self,
         windows,    # `Windows` or `Mixture`
         objective,  # Called with a list of windows; its `epoch` is set
@@ -235,7 +235,7 @@ class Batches:
 
 # %% ../../nbs/data/objectives.ipynb #51b8efd4
 class Mixture:
-    "Windows of several languages by share; items carry their language as `source`"
+    "Windows of several languages by share; items carry their language as `source`; `ValueError` if lengths differ"
     def __init__(self,
         windows:dict[str, Windows], # Language → its windows, all of one length
         alpha:float=.3, # Power of the sizes: 1 by size, 0 equal parts

@@ -57,7 +57,7 @@ def train_tokenizer(
     extra_ids:int=100,   # Sentinels
     alpha:float=.3,      # Several languages: power of their sizes (see `language_shares`)
 ):
-    "Train on the sentences of `train.txt`, and return a Hugging Face tokenizer of exactly `vocab_size` ids"
+    "Train on the sentences of `train.txt`, and return a Hugging Face tokenizer of exactly `vocab_size` ids; `ValueError` for fewer ids than bytes, special pieces and sentinels need"
     if vocab_size < 256 + 3 + extra_ids + 100: raise ValueError(f'vocab_size={vocab_size} is too small: 256 bytes, 3 special pieces, {extra_ids} sentinels and at least 100 pieces must fit, so give {256+3+extra_ids+100} or more.')
     sentences = mixed_sentences(corpus, alpha) if isinstance(corpus, dict) else (s for s in read_sentences(load_corpus(corpus)) if s)
     pieces = train_pieces(sentences, vocab_size - extra_ids)

@@ -24,7 +24,7 @@ from ..models.wkv import fast_wkv
 def evaluating(
     model:nn.Module, # Any Hugging Face model
 ):
-    "Within this context: evaluation mode, no gradients, WKV in chunks; afterwards the model is in its old mode"
+    "Within this context: evaluation mode, no gradients, WKV in chunks; afterwards the model is in its old mode; `ValueError` for an RWKV that would rescale its weights"
     c = getattr(model, 'config', None)
     if getattr(c, 'model_type', '') == 'rwkv' and getattr(c, 'rescale_every', 0):
         raise ValueError(f'This RWKV has rescale_every={c.rescale_every}: its first forward in evaluation mode would divide the FFN weights in place. Load it with load_pretrained, or set config.rescale_every = 0 before the model is made.')
@@ -52,7 +52,7 @@ def frequent_tokens(
     rank_from:int=51,  # First rank, from 1 (Appendix D: 51)
     rank_to:int=150,   # Last rank (Appendix D: 150)
 )->np.ndarray: # (rank_to − rank_from + 1,) token ids, most frequent first
-    "Tokens by their frequency rank; special tokens have none"
+    "Tokens by their frequency rank; special tokens have none; `ValueError` for ranks that the text does not have"
     counts = token_counts(windows, len(tokenizer))
     counts[[i for i in special_ids(tokenizer) if i < len(counts)]] = 0
     order = np.argsort(-counts, kind='stable')[:(counts > 0).sum()]
@@ -184,7 +184,7 @@ def read(
     batch:int=64,       # Windows at once
     whole_word:bool=True, # Decoder of an encoder-decoder: mask the whole word, or only the token
 ):
-    "Yield (number of the site in `sites`, rows of `places`, (rows, d_ff) activations) in one streaming pass"
+    "Yield (number of the site in `sites`, rows of `places`, (rows, d_ff) activations) in one streaming pass; `ValueError` without a tokenizer"
     sites = list(find_sites(model) if sites is None else sites)
     if tokenizer is None: raise ValueError('Reading activations of tokens needs the tokenizer of the model: pass tokenizer=…')
     two = model.config.is_encoder_decoder

@@ -65,7 +65,7 @@ def whole_words(
 def read_categories(
     path:str|Path, # Rows of word, part of speech, category, and more columns, tab separated; `.xz` too
 )->dict[str, set]: # word in lower case → its categories
-    "Categories of nouns and verbs"
+    "Categories of nouns and verbs; `ValueError` names a line with fewer than three columns"
     out = defaultdict(set)
     with (lzma.open if str(path).endswith('.xz') else open)(path, 'rt', encoding='utf-8') as f:
         for n, line in enumerate(f, 1):
@@ -92,7 +92,7 @@ def category_agreement(
     stems:bool=False,# True: keep pairs that share their first four letters
     limit:int=20_000_000, # Tokens looked at, from the start of the split
 )->dict: # agreement, matched, difference with its 95 % interval, places, words, upper and lower: agreement of the most and least forgiven third
-    "How often an alternative shares a category with its word, beside a frequency-matched draw"
+    "How often an alternative shares a category with its word, beside a frequency-matched draw; `ValueError` for fewer than 100 words with a category"
     rng, ids = np.random.default_rng(seed), np.load(Path(tokens)/f'{split}.ids.npy', mmap_mode='r')
     end = min(len(ids), limit, len(alternatives) if hasattr(alternatives, '__len__') else len(ids))
     spelt = {i: w for i, w in word_ids(tokenizer).items() if w in categories}
@@ -190,7 +190,7 @@ def rating_agreement(
     seed:int=0, draws:int=1000, # Of the resampling
     **kw,            # For `pair_scores`
 )->dict: # correlation, interval, pairs
-    "Spearman's correlation with ratings by people"
+    "Spearman's correlation with ratings by people; `ValueError` for fewer than 20 usable pairs"
     from scipy.stats import spearmanr
     scores, ok = pair_scores(teacher, tokens, pairs, seed=seed, **kw); human, rng = np.array([float(pairs[j][2]) for j in ok]), np.random.default_rng(seed)
     if len(ok) < 20: raise ValueError(f'Only {len(ok)} of {len(pairs)} pairs have both words as one token, often enough: give more text.')
@@ -204,7 +204,7 @@ def synonym_auc(
     seed:int=0, draws:int=1000, # Of the random pairs and the resampling
     **kw,            # For `pair_scores`
 )->dict: # auc, interval, pairs
-    "Is a pair of synonyms scored above a pair of random words of the same frequencies?"
+    "Is a pair of synonyms scored above a pair of random words of the same frequencies? `ValueError` for fewer than 20 usable pairs"
     from scipy.stats import mannwhitneyu
     tok, rng = teacher.tokenizer, np.random.default_rng(seed); vocab, mark = tok.get_vocab(), word_marker(tok).replace('##', '')
     real = sorted({tuple(sorted((p[0].lower(), p[1].lower()))) for p in synonyms}); real = [p for p in real if all(mark + w in vocab for w in p) and p[0] != p[1] and p[0][:4] != p[1][:4]]

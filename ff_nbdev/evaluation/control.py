@@ -60,7 +60,7 @@ def steer(
     factor:float=2.,   # Of the deviation, for 'amplify'
     to:int|None=None,  # Centre of the other region, for 'move'
 ):
-    "Within this context one region of one layer is changed, at every position"
+    "Within this context one region of one layer is changed, at every position; `ValueError` for an unknown way, site or baseline, and for regions that overlap"
     sites = find_sites(model)
     if isinstance(site, int):
         if not 0 <= site < len(sites): raise ValueError(f'There is no site {site}: this model has {len(sites)}, from 0.')
@@ -86,7 +86,7 @@ def predicting(
     positions:int=500, # Of the baseline
     seed:int=0,      # Of both
 )->tuple[Instances, Tensor]: # Deviations from the baseline at one site, and the baseline (d_ff,)
-    "Inputs of the down projection where these tokens are predicted"
+    "Inputs of the down projection where these tokens are predicted; `ValueError` for a site of an encoder, or a token that occurs fewer than twice"
     two = model.config.is_encoder_decoder
     if two and site.stack == 'encoder': raise ValueError(f'{site.name} is an encoder site, where no position predicts a token: choose one of the decoder.')
     places = find_places(windows, ids, n, seed)
@@ -271,7 +271,7 @@ def control_test(
     draws:int=1000,   # Of either
     tick=lambda: None,# Called after every pass
 )->dict: # Effects in nats with intervals, `random` and `matched` controls, `regions`, `matrix`
-    "Does changing a token's hub change that token's prediction more than others', and more than other regions do?"
+    "Does changing a token's hub change that token's prediction more than others', and more than other regions do? `ValueError` if no token is predicted often enough"
     _check(hubs, ids, site, how, signs)
     width, skip, two, ids = hub_width(site.d_ff), special_ids(tokenizer), model.config.is_encoder_decoder, np.asarray(ids)
     labels, used = _labels(batches, skip, two), _regions(hubs, signs, hub_width(site.d_ff))
@@ -359,7 +359,7 @@ def pathway_test(
     permutations:int=999,# Shuffled maps
     seed:int=0,          # Of everything
 )->dict: # control: {how: …}, agreement: {two_letters, piece_kinds, categories}, settings
-    "Control and agreement of one model: do hubs carry their tokens, and do tokens of one class lie near each other?"
+    "Control and agreement of one model: do hubs carry their tokens, and do tokens of one class lie near each other? `ValueError` for an unknown site"
     sites = find_sites(model); ids = frequent_tokens(train, tokenizer, rank_from, rank_to); few = ids[np.linspace(0, len(ids) - 1, min(tokens, len(ids))).round().astype(int)]
     if not -len(sites) <= site < len(sites): raise ValueError(f'There is no site {site}: this model has {len(sites)}.')
     where = sites[site]; read, base = predicting(model, tokenizer, train, few, where, n, baseline, seed)

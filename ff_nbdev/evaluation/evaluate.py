@@ -87,7 +87,7 @@ class Evaluation:
     def signature(self,
         token:str, # For example '▁file'
     ):
-        "Places and powers of one of the tokens that were read"
+        "Places and powers of one of the tokens that were read; `ValueError` for an evaluation that was loaded from disk"
         if self.known is None: raise ValueError('This evaluation was loaded from disk and holds no activations: run evaluate again to read signatures.')
         return signature(self.known, token)
     def __repr__(self): return f"Evaluation of {self.result['model']}\n" + self.table().to_string(index=False)

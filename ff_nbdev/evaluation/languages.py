@@ -171,7 +171,7 @@ def read_translations(
     tick=lambda share: None, # Called with the share that a group is of the whole: for progress
     **kw,             # For `read`
 )->Translations:
-    "Read every usable pair, each word in sentences of its own language"
+    "Read every usable pair, each word in sentences of its own language; `ValueError` for fewer instances than halves need"
     if least < 2 or instances < least: raise ValueError(f'instances={instances}, least={least}: halves need at least 2 instances, and no more can be asked for than are read.')
     rows = usable_pairs(tokenizer, concepts(*languages) if pairs is None else pairs, a, b, least); use = [r for r in rows if r['why'] is None]
     means, bases = [], []
@@ -230,7 +230,7 @@ def distances(
     y:list[Tensor], # (m, d_ff)
     measure:str,    # One of `MEASURES`
 )->np.ndarray: # (sites, n, m)
-    "All distances between two sets of mean activations, at each site"
+    "All distances between two sets of mean activations, at each site; `ValueError` for an unknown measure"
     if measure not in MEASURES: raise ValueError(f'Unknown measure {measure!r}: it is one of {", ".join(MEASURES)}.')
     if measure == 'places': return np.moveaxis(site_distances(hubs_of(x), hubs_of(y)), -1, 0)
     if measure == 'powers': return powers_distance(hubs_of(x), hubs_of(y))
@@ -247,7 +247,7 @@ def centred(
     measure:str='places',# 'embedding': rows of the embedding, and their mean as the baseline
     seed:int=0,          # Of the permutation
 )->list: # Two lists of (n, d_ff) for each site
-    "Mean activations with a baseline taken off"
+    "Mean activations with a baseline taken off; `ValueError` for an unknown baseline or permutation, or without rows of an embedding"
     if baseline not in BASELINES: raise ValueError(f"baseline={baseline!r}: it is 'both', one for the two languages, 'own', of each, or 'words', the mean of its words.")
     if permuted not in ('', 'alike', 'differently'): raise ValueError(f"permuted={permuted!r}: units are permuted 'alike' or 'differently', or '' not at all.")
     if measure == 'embedding':
@@ -294,7 +294,7 @@ def pair_agreement(
     permutations:int=499,# Shuffles, and draws of the interval
     seed:int=0,          # Of both
 )->dict: # effect, ci, null, null_interval, p, pair, other, standard, pairs, found, found_ci, chance
-    "Are translations nearer than matched words that are none?"
+    "Are translations nearer than matched words that are none? `ValueError` for fewer than 10 pairs, or none with a non-pair of its strata"
     k = np.flatnonzero(np.ones(len(t), bool) if keep is None else keep); n = len(k); rows = np.r_[k, len(t) + k]
     if n < 10: raise ValueError(f'Only {n} pairs are left, and 10 are needed: give more pairs or more text.')
     d = np.asarray(distance, float)[np.ix_(rows, rows)]; d = (d + d.T)/2

@@ -93,7 +93,7 @@ def planted_words(
     model:int=0,         # Of the patterns: another number is another model
     draw:int=0,          # Of the noise: other instances
 )->tuple[Instances, np.ndarray]: # Instances, and (words,) how often each word occurs
-    "Instances of invented words, whose units follow their first two letters or nothing"
+    "Instances of invented words, whose units follow their first two letters or nothing; `ValueError` for an unknown rule"
     if by not in ('two_letter', 'word'): raise ValueError(f'by={by!r}: units are shared by two_letter, or by word (which shares none).')
     rng, vowels, rest = np.random.default_rng([seed, 11]), 'aeiou', 'bcdfghklmnprst'
     starts = rng.permutation([c + v for c in rest for v in vowels])[:-(-words//5)]
@@ -465,7 +465,7 @@ def more_alike(
     draws:int=1000, # Bootstrap draws
     seed:int=0,     # Of the draws
 )->dict: # second_order: {to_q, to_r, difference, ci}; between: the same by unit number, difference positive where q is closer, or None
-    "Whether p is more like q than like r, in the grouping of words and, where possible, unit by unit"
+    "Whether p is more like q than like r, in the grouping of words and, where possible, unit by unit; `ValueError` for fewer than 10 tokens in common"
     t = [k for k in p.tokens if k in set(q.tokens) & set(r.tokens)]
     if len(t) < 10: raise ValueError(f'The three models share {len(t)} tokens, and 10 are needed: read the same tokens in all of them.')
     p, q, r = (m.keep([m.tokens.index(k) for k in t]) for m in (p, q, r))

@@ -24,7 +24,7 @@ def signatures_of(
     tokens=None,     # Texts or numbers of some of them; all by default
     **kw,            # For `hubs_of`
 )->list[Signature]:
-    "Signatures of several tokens, from all instances of each"
+    "Signatures of several tokens, from all instances of each; `ValueError` for a token that was not read"
     which = list(range(len(found.tokens))) if tokens is None else [found.tokens.index(t) if t in found.tokens else t for t in tokens]
     unknown = [t for t in which if isinstance(t, str) or not 0 <= t < len(found.tokens)]
     if unknown: raise ValueError(f'{unknown[0]!r} is not among the {len(found.tokens)} tokens that were read: {", ".join(found.tokens[:8])}…')
@@ -34,7 +34,7 @@ def signatures_of(
 def as_hubs(
     signatures:list[Signature], # Of the same sites
 )->Hubs: # (tokens, sites, 2, most)
-    "Signatures as one pair of arrays"
+    "Signatures as one pair of arrays; `ValueError` for none, or for signatures of different sites"
     if not signatures: raise ValueError('There is no signature to show: give at least one.')
     a = signatures[0]; odd = next((s for s in signatures if s.places.shape[:2] != a.places.shape[:2] or list(s.d_ff) != list(a.d_ff)), None)
     if odd: raise ValueError(f'The signatures of {a.token!r} and {odd.token!r} are of different sites: take them from one model.')
@@ -196,7 +196,7 @@ def sharing(
     least:int=2,         # Tokens at a place, at least
     sites:list|None=None,# (name, stack, layer), for the table
 ): # A data frame: stack, layer, sign, place, n, expected, tokens; most shared first
-    "Places and the tokens that have a hub there"
+    "Places and the tokens that have a hub there; `ValueError` unless every row of hubs has a text"
     import pandas as pd
     if len(tokens) != len(hubs): raise ValueError(f'{len(tokens)} texts for {len(hubs)} tokens: give one text for each row of hubs.')
     rows = []
@@ -216,7 +216,7 @@ def related_pairs(
     labels,        # A label, a set of labels or None for each token; or a dict word → set (see `read_categories`)
     tokens=None,   # Texts of the tokens, needed for a dict
 )->tuple[np.ndarray, np.ndarray]: # (n, n) booleans: share a label; (n,) booleans: has one
-    "Which tokens share a class; a token without one takes part in no pair"
+    "Which tokens share a class; a token without one takes part in no pair; `ValueError` for categories without texts"
     if isinstance(labels, dict):
         if tokens is None: raise ValueError('Categories of words need the texts of the tokens: pass tokens=….')
         labels = [labels.get(t.lstrip('▁Ġ').casefold()) if t[:1] in '▁Ġ' else None for t in tokens]
@@ -281,7 +281,7 @@ def agreement(
     permutations:int=999,# Shuffled maps, and draws of the interval
     seed:int=0,          # Of both
 )->dict: # effect, ci (tokens resampled), null (mean), null_interval, p, related, unrelated, pairs, tokens, compared
-    "Are related tokens nearer than unrelated ones of the same strata, and more so than on a shuffled map?"
+    "Are related tokens nearer than unrelated ones of the same strata, and more so than on a shuffled map? `ValueError` for labels or texts that are missing, and for too few pairs of either kind"
     d, (same, has), rng = np.asarray(distance, float), related_pairs(labels, tokens), np.random.default_rng(seed)
     if d.shape != same.shape: raise ValueError(f'{len(same)} labels for distances of shape {d.shape}: give one label for each token.')
     if not stems and tokens is None: raise ValueError('Stems are read from the texts of the tokens: pass tokens=….')

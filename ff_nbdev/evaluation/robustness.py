@@ -68,7 +68,7 @@ def perturbed(
     noise:str='uniform', # Or 'gaussian', 'range': see `multiplier`
     draws:dict|None=None, # Kept uniform numbers, for several strengths on one batch
 ):
-    "Within this context the hidden activations of the sites are disturbed [§4.1]"
+    "Within this context the hidden activations of the sites are disturbed [§4.1]; `ValueError` for an unknown disturbance or a strength out of its range"
     if kind not in KINDS: raise ValueError(f'kind={kind!r}: a disturbance is one of {", ".join(KINDS)}.')
     if kind == 'blur' and not 0 <= strength <= 1: raise ValueError(f'b={strength} must lie between 0 and 1: it is the share of the way to the neighbours.')
     if strength < 0: raise ValueError(f'x={strength} must not be negative.')

@@ -44,7 +44,7 @@ def mean_of(
     n:int|None=None,  # How many of each; all by default
     rng=None,         # `np.random.Generator` that draws them
 )->list[Tensor]: # (tokens, d_ff) for each site
-    "Mean of n instances of every token, drawn without replacement"
+    "Mean of n instances of every token, drawn without replacement; `ValueError` names tokens with fewer"
     rows = [np.flatnonzero(found.owner == k) for k in range(len(found.tokens))]
     if n is None: return [torch.stack([a[torch.as_tensor(r)].float().mean(0) for r in rows]) for a in found.acts]
     few = [found.tokens[k] for k, r in enumerate(rows) if len(r) < n]
@@ -75,7 +75,7 @@ def hubs_of(
     keep:float=.7,       # Least power of a further hub, as a share of the strongest (Appendix D: 0.7)
     share:float=.03,     # Width of a hub, as a share of the units (§2.2: 0.03)
 )->Hubs:
-    "The one to `most` strongest hubs of each sign of each token at each site"
+    "The one to `most` strongest hubs of each sign of each token at each site; `ValueError` for more than fit"
     places, powers = [], []
     for x in means:
         w = hub_width(x.shape[-1], share)
@@ -112,7 +112,7 @@ def signature(
     token:str|int,    # Text or number of one of them
     **kw,             # For `hubs_of`
 )->Signature:
-    "The signature of one token, from all its instances"
+    "The signature of one token, from all its instances; `ValueError` for one that was not read"
     if isinstance(token, str) and token not in found.tokens: raise ValueError(f'{token!r} is not among the {len(found.tokens)} tokens that were read: {", ".join(found.tokens[:8])}…')
     k = found.tokens.index(token) if isinstance(token, str) else int(token)
     h = hubs_of(mean_of(found.keep([k])), **kw)
@@ -244,7 +244,7 @@ def signature_test(
     credits:bool=False, # Keep what every draw gave every token: (redraws, tokens) of each task, under `credits`
     **kw,               # For `hubs_of`
 )->dict: # Two tasks with accuracy, ci and controls; chance, close_error_share, most_frequent_prediction, …
-    "How often places alone name a token [Table 3]; tokens with too few instances on either side are left out"
+    "How often places alone name a token [Table 3]; tokens with too few instances on either side are left out; `ValueError` if the sides hold different tokens, or fewer than two are left"
     if source.tokens != target.tokens: raise ValueError('The two sides hold different tokens: read the same ids on both.')
     enough = np.flatnonzero((source.counts() >= instances) & (target.counts() >= instances))
     if len(enough) < 2: raise ValueError(f'Only {len(enough)} tokens have {instances} instances on both sides: give more text, lower ranks or fewer instances.')

@@ -47,7 +47,7 @@ def rho(
     contiguity:str='queen', # 'queen' (also 'rook' at r = 1), or 'line' for a batch of vectors
     standardise:bool=True, # False: every pair of neighbours counts once (binary weights)
 )->float|Tensor: # One number a field
-    "Correlation with the ring at distance `r`: Moran's I with the cells exactly `r` away as neighbours"
+    "Correlation with the ring at distance `r`: Moran's I with the cells exactly `r` away as neighbours; `ValueError` for rook contiguity beyond 1"
     z, contiguity, dims = _prepare(field, contiguity, r)
     if contiguity == 'rook' and r != 1: raise ValueError(f"r={r} with rook contiguity: rings are squares, so use contiguity='queen'.")
     count = _ring(torch.ones(z.shape[-len(dims):], dtype=z.dtype, device=z.device), contiguity, r)

@@ -50,7 +50,7 @@ def pulse_(
     power:float,   # p, between 0 and 1 (paper: at most 0.03)
     rest:Tensor|None=None, # Like `weight`: what rounding has taken so far, added back and kept up to date in place
 )->Tensor: # `weight`
-    "One pulse of Proximal Forgetfulness, keeping mean and standard deviation exactly [§2.1]"
+    "One pulse of Proximal Forgetfulness, keeping mean and standard deviation exactly [§2.1]; `ValueError` for anything but a floating-point matrix, or a power outside 0 to 1"
     if weight.ndim != 2: raise ValueError(f'A pulse needs a matrix; this weight has {weight.ndim} dimensions.')
     if not weight.is_floating_point(): raise ValueError(f'A pulse needs floating-point weights, not {weight.dtype}: quantised weights cannot be pulled a little.')
     if not 0 <= power <= 1: raise ValueError(f'power={power} must lie between 0 and 1: it is the share of the way to the neighbours (the paper uses at most 0.03).')

@@ -24,7 +24,7 @@ from ..models.sites import find_sites
 
 # %% ../../nbs/mechanisms/method.ipynb #259be95d
 class FF:
-    "The method attached to a model: see `attach`"
+    "The method attached to a model: see `attach`; `ValueError` for two-letter forgiveness without a tokenizer, or an RWKV whose weights are rescaled"
     def __init__(self, model:nn.Module, config:FFConfig, tokenizer=None, pattern=None):
         self.model, self.config, self.sites = model, config, find_sites(model, pattern)
         every = [(s.index, r) for s in self.sites for r in s.names if r in config.forgetfulness.roles]

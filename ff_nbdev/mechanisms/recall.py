@@ -27,7 +27,7 @@ def smooth(
     hidden:Tensor, # (..., d_ff)
     width:int,     # Units a window
 )->Tensor: # (..., d_ff − width + 1), float64
-    "Mean of every whole window of `width` units"
+    "Mean of every whole window of `width` units; `ValueError` if the window is wider"
     if width > hidden.shape[-1]: raise ValueError(f'A window of {width} units does not fit a hidden of {hidden.shape[-1]}.')
     c = torch.nn.functional.pad(hidden.double().cumsum(-1), (1, 0))
     return (c[..., width:] - c[..., :-width])/width

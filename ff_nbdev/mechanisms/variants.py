@@ -24,7 +24,7 @@ def spatial_penalty(
     exponent:float=1.,# p, 1 to 2
     strength:float=1.,# λ
 )->Tensor: # Scalar
-    "The distance penalty of App. C, eq. 2; not Proximal Forgetfulness as section 2 describes it"
+    "The distance penalty of App. C, eq. 2; not Proximal Forgetfulness as section 2 describes it; `ValueError` for anything but a matrix, a decay of 0 or an exponent outside 1 to 2"
     if weight.ndim != 2: raise ValueError(f'spatial_penalty needs a matrix; this weight has {weight.ndim} dimensions.')
     if decay <= 0: raise ValueError(f'decay={decay} must be above 0: it is a length in cells (the paper uses 1).')
     if not 1 <= exponent <= 2: raise ValueError(f'exponent={exponent} must lie between 1 and 2 [App. C].')
@@ -39,7 +39,7 @@ def prototype_margin_loss(
     margin:float=0.,   # m
     strength:float=1., # λ
 )->Tensor: # Scalar
-    "The prototype margin of App. C, eq. 3; not Forgiveness as section 2 describes it"
+    "The prototype margin of App. C, eq. 3; not Forgiveness as section 2 describes it; `ValueError` unless every latent has a class, and for a negative margin"
     if len(latents) != len(classes): raise ValueError(f'{len(latents)} latents and {len(classes)} classes: give one class for each latent.')
     if margin < 0: raise ValueError(f'margin={margin} must not be negative: it is a radius.')
     if prototypes is None: prototypes = class_means(latents.detach(), classes)
@@ -62,7 +62,7 @@ def codebook_recall(
     temperature:float=1., # τ: lower is sharper
     mix:float=.5,   # γ: 0 keeps the latent, 1 replaces it
 )->tuple[Tensor, Tensor]: # (..., d) mixed latents, (..., m) weights α
-    "Recall from a codebook, App. C, eq. 4 and 5; not Fuzzy Recall as section 2 describes it"
+    "Recall from a codebook, App. C, eq. 4 and 5; not Fuzzy Recall as section 2 describes it; `ValueError` for sizes that differ, a temperature of 0 or a mix outside 0 to 1"
     if latents.shape[-1] != hubs.shape[-1]: raise ValueError(f'latents have {latents.shape[-1]} dimensions and hubs {hubs.shape[-1]}: they must agree.')
     if temperature <= 0: raise ValueError(f'temperature={temperature} must be above 0.')
     if not 0 <= mix <= 1: raise ValueError(f'mix={mix} must lie between 0 (the latent alone) and 1 (the recall alone).')

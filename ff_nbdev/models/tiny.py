@@ -35,7 +35,7 @@ def new_model(
     size:str='tiny', # 'tiny', 'mini' or 'base'
     **shape,         # Instead of the values of that size
 )->nn.Module: # In training mode, float32
-    "A randomly initialised mT5 or RWKV-4 of one of the sizes, or of your own"
+    "A randomly initialised mT5 or RWKV-4 of one of the sizes, or of your own; `ValueError` for an unknown architecture or size"
     from transformers import MT5Config, MT5ForConditionalGeneration, RwkvConfig, RwkvForCausalLM
     if arch not in TINY: raise ValueError(f'Unknown architecture {arch!r}: it is one of {", ".join(TINY)}.')
     if size not in SIZES: raise ValueError(f'Unknown size {size!r}: it is one of {", ".join(SIZES)}.')
@@ -147,7 +147,7 @@ def ablate(
     means:list[Tensor]|None=None, # From `ffn_means`, for 'mean'
     sites=None,      # Only these; all by default
 ):
-    "Within this context every feed-forward block gives zero, or its mean"
+    "Within this context every feed-forward block gives zero, or its mean; `ValueError` for another way, or a mean without means"
     if how not in ('zero', 'mean'): raise ValueError(f"how={how!r}: ablation is 'zero' or 'mean'.")
     if how == 'mean' and means is None: raise ValueError('Mean ablation needs means=ffn_means(model, batches).')
     def hook(i): return lambda m, args, out: _replace(out, torch.zeros_like(_first(out)) if how == 'zero' else means[i].to(_first(out)).expand_as(_first(out)))

@@ -82,7 +82,7 @@ def dose_of(
 
 # %% ../../nbs/reproduce/arm.ipynb #54e40943
 class Prepared:
-    "Text, model and method of a plan, ready to train"
+    "Text, model and method of a plan, ready to train; `ValueError` if the model that the arm goes on from, or the alternatives that it needs, are not given"
     def __init__(self, plan:Plan):
         a, s, k = ARMS[plan.arm], check_scale(plan.scale), second(plan.arm)
         if a.start not in ('pretrained', 'random') and not plan.start: raise ValueError(f'{plan.arm} goes on from {a.start}: give start=, the folder of that model.')
@@ -162,7 +162,7 @@ def train_arm(
     plan:Plan,     # What to do
     progress=None, # Called as `progress(done, total, note)`
 )->dict: # What `train.json` holds
-    "Train an arm from where it stands; writes `model`, `train.json`, `bands.npz` and, where there is one, `collapse.json` into `plan.out`"
+    "Train an arm from where it stands; writes `model`, `train.json`, `bands.npz` and, where there is one, `collapse.json` into `plan.out`; `RuntimeError` if processes do not know of one another"
     import transformers
     from transformers import TrainingArguments
     transformers.logging.set_verbosity_error(); transformers.logging.disable_progress_bar()

@@ -530,7 +530,7 @@ def plan_bundle(
     lock, requirements, leave_out, # As for `make_bundle`
     wheels:str, own,   # As for `make_bundle`
 )->dict: # models, roots, pins, bytes
-    "Check all that can be checked; `ValueError`, `FileNotFoundError` or `OSError` where something is wrong"
+    "Check all that can be checked; `ValueError`, `FileNotFoundError` or `OSError` where something is wrong, `TypeError` for a text in place of a list"
     from ff_nbdev.reproduce.cli import resolve_corpus
     stands = _place(out)
     if wheels not in ('all', 'own'): raise ValueError(f'wheels={wheels!r} is neither all nor own.')

@@ -19,7 +19,7 @@ from .results import Run, Runs, command_for, price, run_scale
 
 # %% ../../nbs/reproduce/claims.ipynb #0e4a7a93
 def claims_file()->Path: # results/claims.yaml, of the repository or of the installed package
-    "Where the claims stand"
+    "Where the claims stand; `FileNotFoundError` in a broken installation"
     package = Path(__file__).parent.parent if '__file__' in globals() else Path.cwd().parent.parent/'ff_nbdev'
     for p in (package.parent/'results'/'claims.yaml', package/'results'/'claims.yaml'):
         if p.exists(): return p
@@ -84,7 +84,7 @@ def verdict(
     control:bool=False, # Does the control show the effect too?
     none:float=0.,      # The value of no effect
 )->str: # 'holds', 'fails' or 'undecided'
-    "The rule for a claim that something rises"
+    "The rule for a claim that something rises; `ValueError` for an interval that is upside down"
     if not lo <= hi: raise ValueError(f'An interval from {lo} to {hi} is upside down.')
     if lo > none: return 'fails' if control else 'holds'
     return 'fails' if hi < none else 'undecided'
@@ -95,7 +95,7 @@ def within(
     hi:float,     # Its upper end
     margin:float, # The cost that counts as none
 )->str: # 'holds', 'fails' or 'undecided'
-    "The rule for a claim that something costs no more than a margin"
+    "The rule for a claim that something costs no more than a margin; `ValueError` for an interval that is upside down"
     if not lo <= hi: raise ValueError(f'An interval from {lo} to {hi} is upside down.')
     return 'holds' if hi <= margin else 'fails' if lo > margin else 'undecided'
 
@@ -115,7 +115,7 @@ def same(
     e:Effect,     # A difference
     band:float,   # How far from 0 still counts as the same
 )->str: # 'holds', 'fails' or 'undecided'
-    "The rule for a claim that two things are the same"
+    "The rule for a claim that two things are the same; `ValueError` for an interval that is upside down"
     if not e.lo <= e.hi: raise ValueError(f'An interval from {e.lo} to {e.hi} is upside down.')
     return 'holds' if -band <= e.lo and e.hi <= band else 'fails' if e.lo > band or e.hi < -band else 'undecided'
 
@@ -144,7 +144,7 @@ def lost(
     run:Run,       # An arm
     reference:Run, # Usually base_continued
 )->tuple[float, float, float]: # Share, lo, hi; windows resampled
-    "Share of what the reference has learned beyond the unigram that an arm lost"
+    "Share of what the reference has learned beyond the unigram that an arm lost; `NotRun` if that is nothing"
     p, gain = price(run, reference), reference.evaluation['unigram_ce'] - reference.evaluation['clean']['ce']
     if gain <= 0: raise NotRun('base_continued is no better than the unigram, so there is nothing to lose')
     return p['nats']/gain, p['lo']/gain, p['hi']/gain
@@ -222,7 +222,7 @@ def _interval(draws, step):
 def collapse_point(
     run:Run, # Of a search for the collapse
 )->tuple[float, float, bool, np.ndarray]: # Point, distance of looks, whether it collapsed (else the point is the limit that it reached), draws
-    "Where an arm collapsed"
+    "Where an arm collapsed; `NotRun` if it fell at the first look"
     c = _collapse(run); step = c['points'][-1][0] - c['points'][-2][0]; at = c['point'] if c['collapsed'] else c['points'][-1][0]
     if c['collapsed'] and at <= 0: raise NotRun(f'{run.arm} fell at its first look, so its search holds no strength that it stood')
     return at, step, c['collapsed'], crossing_draws(c, at) if c['collapsed'] else np.full(2000, at)
@@ -419,7 +419,7 @@ def answer(
     others:Runs|None=None, # Arms of the other architecture, named with `rwkv_`
     claims:dict|None=None, # From `read_claims`
 )->list[dict]: # claim, paper, ours, interval, control, verdict, resampled, seeds, not_run
-    "What these runs say to each claim"
+    "What these runs say to each claim; what raises `NotRun` is listed with its reason"
     every = {**getattr(others, 'every', others or {}), **getattr(runs, 'every', runs)}; out = []
     seeds = sorted({n.split('.s')[1] if '.s' in n else '' for n in every})
     for c, d in (claims or read_claims()).items():

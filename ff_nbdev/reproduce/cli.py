@@ -173,7 +173,7 @@ def same_vocabulary(
 def make_settings(
     a, # Words of the command line: scale, corpus, arms, first, all, seed, seeds, model, set, notebooks
 )->dict: # What `run.json` holds
-    "Settings of a scale with what the command line changes; all that can be checked is checked"
+    "Settings of a scale with what the command line changes; all that can be checked is checked (`ValueError`)"
     s = read_scale(a.scale)
     use_shipped(s, [x for x in a.set if not x.startswith(('evaluate.', 'report.'))] + [x for x in (a.seed, a.seeds, a.model) if x is not None] + [x for x in [a.corpus] if x not in (None, s['corpus'])])
     apply_settings(s, a.set); choose_arms(s, a.arms, a.first, a.all)
@@ -365,7 +365,7 @@ def findings(
     out:Path,     # The run's folder
     scale:str='', # Its scale
 )->list[str]: # Lines
-    "What a finished run found, and where its report lies"
+    "What a finished run found, and where its report lies; `RunError` without a report"
     out = Path(out)
     try: r = json.loads((out/'report.json').read_text('utf-8'))
     except (OSError, ValueError): raise RunError(f'{out} holds no report.json: run `ff-nbdev run` first.') from None
@@ -428,7 +428,7 @@ def _dry_run(a, out, settings):
 def run_command(
     a, # Parsed words
 )->int: # Exit status
-    "Check, run the graph, and say what was found"
+    "Check, run the graph, and say what was found; `ValueError` or `FileNotFoundError` for a mistake, `RunError` if a node failed"
     if a.jobs is not None and a.jobs < 1: raise ValueError(f'--jobs must be at least 1, not {a.jobs}.')
     find_profile(a.profile); settings, out = make_settings(a), Path(a.out or f'runs/{a.scale}')
     known = check_folder(out, 2**29)
@@ -486,7 +486,7 @@ def publish_command(
 def shipped_command(
     a, # Parsed words
 )->int: # Exit status
-    "Put a shipped arm where a run expects what it has trained"
+    "Put a shipped arm where a run expects what it has trained; `ValueError` names the nearest where there is none"
     source, out = _package()/'pretrained'/a.name, Path(a.out)
     ours = sorted(p.parent.name for p in (_package()/'pretrained').glob('*/train.json'))
     if a.name not in ours: raise ValueError(f'There is no shipped arm {a.name!r}: {nearest(a.name, ours)}')
@@ -499,7 +499,7 @@ def shipped_command(
 def report_command(
     a, # Parsed words
 )->int: # Exit status
-    "Make the report of a run again"
+    "Make the report of a run again; `FileNotFoundError` without a run, `RunError` for a half-finished one"
     out = Path(a.folder)
     if not (out/'run.json').exists(): raise FileNotFoundError(f'{out} holds no run: give the folder of one, or start one with `ff-nbdev run`.')
     s = json.loads((out/'run.json').read_text('utf-8'))
@@ -513,7 +513,7 @@ def report_command(
 def docs_command(
     a, # Parsed words
 )->int: # Exit status
-    "Build the site and README.md"
+    "Build the site and README.md; `RunError` if what builds it is not installed"
     try: import nbdev
     except ImportError: raise RunError("The site needs nbdev and smalldocs: install them with pip install 'ff_nbdev[dev]'.") from None
     from ff_nbdev.reproduce.site import build_readme, build_site

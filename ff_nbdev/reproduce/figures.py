@@ -157,7 +157,7 @@ def weights_figure(
     after:Run,   # Usually full_stack
     site:str|None=None, # Its name; by default the first that both have a slice of
 )->Plate:
-    "The same piece of one down matrix before and after"
+    "The same piece of one down matrix before and after; `ValueError` without a slice that both have"
     names = [k.removeprefix('down_slice_') for k in before.arrays if k.startswith('down_slice_') and k in after.arrays]
     if not names or (site and site not in names): raise ValueError(f"No slice of a down matrix {'of ' + site + ' ' if site else ''}that {before.arm} and {after.arm} both have: there {'is ' + _list(names) if names else 'are none'}.")
     site = site or names[0]; w = [r.arrays[f'down_slice_{site}'].astype(float) for r in (before, after)]
@@ -225,7 +225,7 @@ def _slices(run): return {k.removeprefix('down_slice_'): v for k, v in run.array
 def lisa_figure(
     run:Run, # A pulsed arm
 )->Plate:
-    "Groups of the local Moran's I in a piece of a down matrix, and in noise of the same dose"
+    "Groups of the local Moran's I in a piece of a down matrix, and in noise of the same dose; `ValueError` without one"
     have = [s for s in _slices(run) if f'null_slice_{s}' in run.arrays]
     if not have: raise ValueError(f'{run.arm} has no slice of a matrix with its null: evaluate it again.')
     from matplotlib.colors import ListedColormap
@@ -243,7 +243,7 @@ def lisa_figure(
 def correlogram_figure(
     runs:Runs, # With `rho_<site>` in their arrays
 )->Plate:
-    "ρ(r) of the down matrices against distance, mean over sites, a line an arm"
+    "ρ(r) of the down matrices against distance, mean over sites, a line an arm; `ValueError` if no arm has them"
     curves = {a: np.mean([v for k, v in r.arrays.items() if k.startswith('rho_') and not k.startswith('rho_null')], 0) for a, r in runs.items() if any(k.startswith('rho_') for k in r.arrays)}
     if not curves: raise ValueError('No arm has correlograms (rho_<site> in evaluation.npz): evaluate the arms again.')
     nulls = {a: np.mean([v for k, v in runs[a].arrays.items() if k.startswith('rho_null_')], 0) for a in curves if runs[a].dose > 0 and any(k.startswith('rho_null_') for k in runs[a].arrays)}
@@ -265,7 +265,7 @@ def bands_figure(
     site:int=-1,  # Number of the site; the paper shows its last layer
     times:int=4,  # Points of training shown
 )->Plate:
-    "Tokens by places, through training"
+    "Tokens by places, through training; `ValueError` for an arm that was not trained"
     if not run.bands: raise ValueError(f'{run.arm} has no bands.npz: only trained arms have one. Train it again, or choose another arm.')
     b = run.bands; site = range(len(b['site']))[site]; ks = np.unique(np.linspace(0, len(b['sentences']) - 1, times).round().astype(int))
     a = b['activations'][ks, site].astype(float); top = np.quantile(np.abs(a), .99, axis=(1, 2)); name = _site_name(run, b['site'][site]); title = f'Activation bands of {run.arm} at {name}'
@@ -338,7 +338,7 @@ def phases(
 def training_figure(
     runs:Runs, # Trained arms among them
 )->Plate:
-    "Cross-entropy, dose and noise against sentences"
+    "Cross-entropy, dose and noise against sentences; `ValueError` if no arm was trained"
     t = {a: r for a, r in runs.items() if r.trained}
     if not t: raise ValueError(f'None of the arms {_list(runs)} was trained: there is no training curve to draw.')
     shade, title = dict(ramp='#3AA0DB30', held='#3AA0DB14', noise='#D55E0030'), 'Loss, dose and noise through training'
@@ -359,7 +359,7 @@ def training_figure(
 def collapse_figure(
     runs:Runs, # Arms that searched for their collapse among them
 )->Plate:
-    "Accuracy under the noise of training, while the noise grows until the model breaks [§2.2]"
+    "Accuracy under the noise of training, while the noise grows until the model breaks [§2.2]; `ValueError` if no arm went so far"
     have, title = {a: c for a, r in runs.items() if r.trained and (c := r.train.get('collapse'))}, 'How much noise training stands'
     if not have: raise ValueError('No arm went on until it broke: their names end in _to_collapse.')
     with _draw(size=(6.4, 2.8)) as (fig, ax):
@@ -393,7 +393,7 @@ def price_figure(
 def overlap_figure(
     runs:Runs, # With overlaps
 )->Plate:
-    "Stability of places along the layers, and Rand/2let of every arm with its interval and its null"
+    "Stability of places along the layers, and Rand/2let of every arm with its interval and its null; `ValueError` if no arm has overlaps"
     have = {a: r.evaluation['overlap'] for a, r in runs.items() if r.evaluation.get('overlap')}
     if not have: raise ValueError('No arm was evaluated with overlaps.')
     title, two = 'Places of tokens, and what lies together', {a: o['two_letter'] for a, o in have.items() if o['two_letter']['ratio'] is not None}
@@ -428,7 +428,7 @@ CODES = {'signature': '#D55E00', 'autoencoder': '#0072B2', 'largest units': '#00
 def rates_figure(
     run:Run, # Evaluated with an autoencoder
 )->Plate:
-    "Variance unexplained, loss recovered and tokens named against bits a token, for signatures, an autoencoder and controls"
+    "Variance unexplained, loss recovered and tokens named against bits a token, for signatures, an autoencoder and controls; `ValueError` without an autoencoder"
     r, title = run.evaluation.get('sae'), f'What a token costs to describe, in {run.arm}'
     if not r: raise ValueError(f'{run.arm} was evaluated without an autoencoder.')
     with _draw(1, 3, (6.4, 2.9)) as (fig, axes):
@@ -448,7 +448,7 @@ def rates_figure(
 def bleu_figure(
     runs:Runs, # With BLEU of filled spans
 )->Plate:
-    "BLEU of greedy fills against the strength of each disturbance, with the floors [Figure 4]"
+    "BLEU of greedy fills against the strength of each disturbance, with the floors [Figure 4]; `ValueError` if no arm fills in spans"
     have = {a: b for a, r in runs.items() if (b := r.evaluation.get('bleu'))}
     if not have: raise ValueError('No arm has BLEU: it is the score of spans that an encoder-decoder fills in.')
     title = 'BLEU of filled spans under disturbance'; kinds = [k for k in KINDS if any(k in b for b in have.values())]
@@ -468,7 +468,7 @@ def bleu_figure(
 def share_figure(
     runs:Runs, # Any arms
 )->Plate:
-    "What each feed-forward layer adds to the residual stream, over the length of the stream [§4.1]"
+    "What each feed-forward layer adds to the residual stream, over the length of the stream [§4.1]; `ValueError` if no arm has shares"
     have, title = {a: s for a, r in runs.items() if (s := r.evaluation.get('ffn_share'))}, 'How much each feed-forward layer says'
     if not have: raise ValueError('No arm was evaluated with its FFN shares.')
     with _draw(size=(6.4, 2.4)) as (fig, ax):
@@ -496,7 +496,7 @@ def dose_points(
 def dose_figure(
     runs:Runs, # With variants that differ in dose
 )->Plate:
-    "Price and signatures against dose, and against dose per million sentences"
+    "Price and signatures against dose, and against dose per million sentences; `ValueError` for fewer than three doses"
     points, title = dose_points(runs), 'What a dose costs, and what it buys'
     if len({p['dose'] for p in points}) < 3: raise ValueError('Fewer than three doses of one arm were run: a sweep needs variants of it.')
     lengths = sorted({p['sentences'] for p in points}); free = next((r for a, r in runs.items() if a.endswith('base_continued')), None)

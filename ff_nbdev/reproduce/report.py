@@ -662,7 +662,7 @@ def _limits(runs, missing):
 
 # %% ../../nbs/reproduce/report.ipynb #f1d5fe37
 class Section(Tables):
-    "The tables of one section, for a notebook"
+    "The tables of one section, for a notebook; `ValueError` names them where there is no such section"
     def __init__(self,
         runs:Runs,  # Any arms
         anchor:str, # Of `SECTIONS`: 'base', 'arms', 'collapse', 'space', 'signatures', 'overlap', 'bits', 'pathways', 'robustness' or 'sweep'
@@ -715,7 +715,7 @@ def write_report(
     out:str|Path='',    # A file ending in .html, or a folder; by default the runs' folder
     progress=None,      # Anything with `update(done, total, note)`
 )->Path: # report.html; report.json lies beside it
-    "Write the self-contained page and the findings; `FileNotFoundError` for a half-finished folder"
+    "Write the self-contained page and the findings; `FileNotFoundError` for a half-finished folder, `ValueError` for more than 4 MB"
     tell = progress.update if progress else lambda *a: None
     more, also = [], None
     if not isinstance(runs, Runs):

@@ -71,7 +71,7 @@ def plain(
     x,          # Numbers, strings, lists, dicts, numpy arrays, tensors, paths
     where:str='', # Its place, for the error message
 ):
-    "The same in JSON's types; NaN and infinity raise a `ValueError`"
+    "The same in JSON's types; NaN and infinity raise a `ValueError`; what JSON cannot hold raises a `TypeError`"
     if x is None or isinstance(x, (bool, str, int)): return x
     if isinstance(x, float):
         if not math.isfinite(x): raise ValueError(f'{where or "the value"} is {x}: a result must be a finite number or None. Leave the entry out, or mend the measurement.')
@@ -302,7 +302,7 @@ def paired_interval(
     draws:int=2000,     # Bootstrap draws
     seed:int=0,         # Of the draws
 )->tuple[float, float, float]: # mean difference a − b, and its 95 % interval
-    "Paired bootstrap over windows"
+    "Paired bootstrap over windows; `ValueError` unless both have the same windows"
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape: raise ValueError(f'The arms were scored on {len(a)} and {len(b)} windows: a paired difference needs the same windows in both.')
     w = np.ones_like(a) if weight is None else np.asarray(weight, float)
@@ -438,7 +438,7 @@ def load_runs(
     arms:list[str]|None=None, # These arms; by default those of run.json, else every sub-folder that is a run
     kind:str='',              # 'mt5' or 'rwkv' takes the arms of one architecture, named without `rwkv_`; '' all, as they are named
 )->Runs:
-    "Read all arms of a folder; a half-finished arm is an error that says how to finish it"
+    "Read all arms of a folder; a half-finished arm is an error that says how to finish it (`FileNotFoundError`, as for a folder without a run)"
     folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f'There is no folder {folder}. Make it with: {command_for(folder/"arm")}')
     planned = settings_of(folder); planned = planned.get('runs') or planned.get('given', []) + planned.get('trained', [])

@@ -87,7 +87,7 @@ def _source(cell): return ''.join(cell['source'])
 def read_notebook(
     path:str|Path, # A notebook
 )->dict: # Its JSON
-    "Load a notebook; a clear error where there is none"
+    "Load a notebook; a clear error where there is none (`FileNotFoundError`) or it is none (`ValueError`)"
     try: nb = json.loads(Path(path).read_text('utf-8'))
     except FileNotFoundError: raise FileNotFoundError(f'There is no notebook {path}.') from None
     except ValueError: raise ValueError(f'{path} is no notebook: it holds no JSON.') from None
@@ -133,7 +133,7 @@ def resolve(
     given:dict,        # name → value
     name:str='the notebook', # For messages
 )->dict: # The given values, each of its declared type
-    "Refuse unknown names and changed types"
+    "Refuse unknown names and changed types (`ValueError`)"
     for k in given:
         if k not in declared: raise ValueError(f'{name} has no parameter {k!r}: {nearest(k, declared)}')
     return {k: as_kind(k, v, declared[k][0], name) for k, v in given.items()}
@@ -216,7 +216,7 @@ def run_key(
     params:dict,  # What is given to it
     inputs=(),    # Files and folders that it reads
 )->str: # 16 characters
-    "Digest of all that a run depends on"
+    "Digest of all that a run depends on; `FileNotFoundError` names an input that is missing"
     h = hashlib.sha256(json.dumps([notebook_digest(nb), sorted(params.items())]).encode())
     for i in map(Path, inputs):
         if not i.exists(): raise FileNotFoundError(f'The input {i} does not exist.')

@@ -178,7 +178,7 @@ def make_optimizer(
     name:str='adamw', # 'adamw' or 'adafactor'
     lr:float=3e-4, # Rate; for 'adafactor' relative to the root mean square of each matrix
 ):
-    "An optimizer without weight decay"
+    "An optimizer without weight decay; `ValueError` for an unknown name"
     import torch
     from transformers.optimization import Adafactor
     if name not in ('adamw', 'adafactor'): raise ValueError(f"Unknown optimizer {name!r}: it is 'adamw' or 'adafactor'.")

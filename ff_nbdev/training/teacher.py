@@ -45,7 +45,7 @@ def word_vectors(
     limit:int=20_000_000, # Tokens counted, from the start of the training split
     smooth:float=.75,# Power of the frequency of the company
 )->Tensor: # (vocab, dim) float32, rows of length 1
-    "Vectors of the tokens from the company that they keep: PPMI and a truncated SVD"
+    "Vectors of the tokens from the company that they keep: PPMI and a truncated SVD; `ValueError` unless there are more ids than directions"
     from scipy import sparse
     from scipy.sparse.linalg import svds
     ids = np.load(Path(tokens)/'train.ids.npy', mmap_mode='r')[:limit]
@@ -71,7 +71,7 @@ def new_teacher(
     length:int=128,     # Tokens that it sees at a time
     seed:int=0,         # Of the weights
 ):
-    "A `BertForMaskedLM` over the ids of `tokenizer` and one more, the gap"
+    "A `BertForMaskedLM` over the ids of `tokenizer` and one more, the gap; `ValueError` if it has fewer rows than the tokenizer has ids"
     from transformers import BertConfig, BertForMaskedLM
     if embedding is not None:
         if len(embedding) < len(tokenizer): raise ValueError(f'The embedding has {len(embedding)} rows and the tokenizer {len(tokenizer)} ids: take both from one model.')
@@ -249,7 +249,7 @@ def load_teacher(
     path:str|Path, # Written by `Teacher.save_pretrained`, or a hub id: see `MaskedTeacher`
     tokenizer=None,# Of the text; the teacher's own by default
 )->Teacher:
-    "Load a teacher; one with another vocabulary is aligned, or refused"
+    "Load a teacher; one with another vocabulary is aligned, or refused (`ValueError`); `FileNotFoundError` where there is none"
     from transformers import AutoModelForMaskedLM, AutoTokenizer
     if not Path(path).exists() and '/' not in str(path): raise FileNotFoundError(f'No teacher at {path}: give a folder written by Teacher.save_pretrained, or the hub id of a masked language model.')
     net, own = AutoModelForMaskedLM.from_pretrained(str(path)), AutoTokenizer.from_pretrained(str(path))

@@ -62,7 +62,7 @@ def _refuse(args):
 
 # %% ../../nbs/training/trainer.ipynb #c4f8a567
 class FFTrainer(Trainer):
-    "Hugging Face's Trainer with the method: batches carry `sentences`, the loss is `ff.loss`, checkpoints are exact"
+    "Hugging Face's Trainer with the method: batches carry `sentences`, the loss is `ff.loss`, checkpoints are exact; `ValueError` if `ff` belongs to another model, or a step takes more windows than there are"
     def __init__(self,
         *args,   # As for `transformers.Trainer`
         ff,      # From `attach`

@@ -101,7 +101,7 @@ def record(self:Cliff)->dict:
 
 # %% ../../nbs/training/watch.ipynb #c2fbb11e
 class Watch(FFTrainer):
-    "FFTrainer that keeps a log of what matters here"
+    "FFTrainer that keeps a log of what matters here; `ValueError` for a search of the collapse without checks"
     def __init__(self,
         *args,        # As for `FFTrainer`
         checks=(),    # Held-out batches: rows read the first, the search for the cliff all; none: accuracies and FFN share are left out
