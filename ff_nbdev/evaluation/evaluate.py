@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['ffn_share', 'unigram_ce', 'scored_targets', 'Evaluation', 'Lines', 'saved_signatures', 'Sizes', 'evaluate']
 
-# %% ../../nbs/evaluation/evaluate.ipynb #db72ec27
+# %% ../../nbs/evaluation/evaluate.ipynb #106e2a26
 import difflib
 import json
 import os
@@ -23,7 +23,7 @@ from ..data.tokenizers import special_ids
 from .activations import Instances, Keep, Map, Mean, activation_geography, evaluating, find_places, frequent_tokens, random_places, read_once, token_counts
 from .control import pathway_test
 from .overlap import bare_words, overlap_test, pair_ids, places_of
-from .robustness import BLEU_GRID, GRID, say_threshold, score_arrays, span_bleu, strength_scores, summarise, window_scores
+from .robustness import BLEU_GRID, GRID, quieter, say_threshold, score_arrays, span_bleu, strength_scores, summarise, window_scores
 from .signatures import Signature, hubs_of, mean_of, signature, signature_test
 from .spatial import correlogram, lcps, morans_i, rci, weight_geography
 from ..models.sites import find_sites
@@ -210,7 +210,7 @@ class _Steps:
     def stop(self):
         if self.name: self.seconds[self.name] = round(time.time() - self.t, 2); self.done += self.plan.get(self.name, 0)
 
-# %% ../../nbs/evaluation/evaluate.ipynb #ec762646
+# %% ../../nbs/evaluation/evaluate.ipynb #f63ee9c6
 @dataclass(frozen=True)
 class Sizes:
     "How much an evaluation reads, draws and scores"
@@ -218,6 +218,7 @@ class Sizes:
     length:int=128         # Tokens in them
     robust_windows:int=64  # Of them, disturbed
     bleu_windows:int=16    # Windows whose spans are written and scored; 0: no BLEU
+    quiet:int=0            # Disturbed once more with layers that say only so many percent; 0: not asked
     control_tokens:int=12  # Tokens whose hubs are silenced; 0: none
     rank_from:int=51       # Tokens of signatures: first frequency rank (Appendix D: 51)
     rank_to:int=150        # Last rank (Appendix D: 150)
@@ -336,7 +337,14 @@ def _pathways(job):
     if not z.control_tokens: return dict(pathways=None)
     return dict(pathways=pathway_test(job.model, job.tokenizer, job.train, job.test, known, job.categories, z.control_tokens, z.rank_from, z.rank_to, baseline=min(400, z.baseline), seed=job.seed))
 
-# %% ../../nbs/evaluation/evaluate.ipynb #65a6ba77
+# %% ../../nbs/evaluation/evaluate.ipynb #0f2f699e
+def _quiet(job, some, grid, tick):
+    "Noise and blur once more, with layers that say less"
+    share = job.size.quiet/100; job.step.start('quiet')
+    with quieter(job.model, share): scores = strength_scores(job.model, some, job.skip, means=[share*m for m in job.means], grid=grid, seed=job.seed, tick=tick(len(some), grid))
+    job.arrays |= score_arrays(scores, 'quiet')
+    return summarise(scores, seed=job.seed) | dict(share=share)
+
 def _disturbed(job):
     z, model, skip, means, seed = job.size, job.model, job.skip, job.means, job.seed
     some = job.batches(job.held, min(z.robust_windows, z.windows), spread=True); thin = {k: v[1::2] or v for k, v in job.grid.items()}
@@ -345,12 +353,13 @@ def _disturbed(job):
     job.arrays |= score_arrays(scores); every = summarise(scores, seed=seed)
     job.step.start('last'); scores = strength_scores(model, some, skip, means=means, grid=thin, seed=seed, sites=job.sites[-1:], tick=tick(len(some), thin))
     job.arrays |= score_arrays(scores, 'last'); last = summarise(scores, seed=seed) | dict(sites=job.sites[-1].name)
+    quiet = _quiet(job, some, {k: v for k, v in job.grid.items() if k != 'nonhub'}, tick) if z.quiet else None
     job.step.start('bleu'); short = job.batches(job.held, min(z.bleu_windows, z.windows), spread=True); coarse = {k: BLEU_GRID[k] for k in job.grid if k in BLEU_GRID}
     bleu = span_bleu(model, short, job.tokenizer, means, coarse, seed=seed, tick=tick(max(len(short), 1), coarse)) if short else None
-    return dict(robustness=every, robustness_last=last, bleu=bleu)
+    return dict(robustness=every, robustness_last=last, robustness_quiet=quiet, bleu=bleu)
 
-# %% ../../nbs/evaluation/evaluate.ipynb #98f56d44
-_PLAN = dict(scores=4, space=5, reading=22, activations=2, signatures=12, ablated=12, smoothed=8, overlap=5, pathways=16, robustness=26, last=10, bleu=16)
+# %% ../../nbs/evaluation/evaluate.ipynb #53aa5ce0
+_PLAN = dict(scores=4, space=5, reading=22, activations=2, signatures=12, ablated=12, smoothed=8, overlap=5, pathways=16, robustness=26, last=10, quiet=18, bleu=16)
 
 @delegates(Sizes, keep=True)
 def evaluate(

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'GRID', 'READINGS', 'BLEU_GRID', 'blurred', 'perturbed', 'window_scores', 'strength_scores', 'threshold',
            'summarise', 'score_arrays', 'scores_from', 'paired_threshold', 'paired_ratio', 'reading', 'say_threshold',
-           'plot_robustness', 'robustness', 'greedy_fills', 'spans_of', 'put_back', 'span_bleu']
+           'plot_robustness', 'robustness', 'quieter', 'greedy_fills', 'spans_of', 'put_back', 'span_bleu']
 
 # %% ../../nbs/evaluation/robustness.ipynb #a9580748
 import contextlib
@@ -327,6 +327,20 @@ def robustness(
 )->dict: # As from `summarise`
     "Accuracy under noise, non-hub noise and blur, with floors and thresholds [Table 4, Figure 4]"
     return summarise(strength_scores(model, batches, skip, **kw), draws, kw.get('seed', 0)) | ({} if kw.get('sites') is None else dict(sites=', '.join(s.name for s in kw['sites'])))
+
+# %% ../../nbs/evaluation/robustness.ipynb #aafc6607
+@contextlib.contextmanager
+def quieter(
+    model:nn.Module, # With feed-forward sites
+    share:float,     # Of what each layer says, above 0
+    sites:Sites|None=None, # All by default
+):
+    "Within this context what every feed-forward block adds is multiplied by `share`; `ValueError` unless that is positive and finite"
+    if not 0 < share < float('inf'): raise ValueError(f'share={share!r} must be above 0, and finite: it is what is left of what each layer says.')
+    hooks = [s.down.register_forward_pre_hook(lambda m, args: (args[0]*share, *args[1:])) for s in (find_sites(model) if sites is None else sites)]
+    try: yield model
+    finally:
+        for h in hooks: h.remove()
 
 # %% ../../nbs/evaluation/robustness.ipynb #4999a9a8
 def greedy_fills(
