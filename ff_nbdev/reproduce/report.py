@@ -410,16 +410,15 @@ def variant_rows(
                          **{k: _ci(*_signature(r, k)) for k in tasks(r)}, 'weights': n['moran'], 'noise, same dose': n['null'], 'activations': n['line'], 'their null': n['line_null'], 'stands noise': say_threshold(th['threshold']['noise'], th['measurable']), 'of windows': th.get('windows'), 'training (s)': round(t['seconds']), 'commit': t.get('commit') or '–'})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #b511a406
+# %% ../../nbs/reproduce/report.ipynb #2e07f526
 def match_table(
-    runs:Runs, # Any arms
+    runs:Runs, # Any arms, with their variants
 )->list[dict]: # Rows; none without a rival
     "Did the rivals reach the Moran's I of full_stack, and at what price?"
-    prices = {r.arm: r for r in runs.prices().itertuples()} if 'base_continued' in runs else {}
-    def row(a, m):
-        p = prices.get(a)
-        return {'arm': a, "1-D Moran's I wanted": m['target'], 'reached': m['reached'], 'within': f"± {m['tolerance']:.3g}", 'strength at the end': f"{m['strength']:.3g}", 'looks at its limit': pct(_stuck(m)), 'matched': m['within'] and _stuck(m) <= .25, 'price: CE over base_continued': '–' if p is None else f'{pct(p.relative, 1, True)} ({pct(p.relative_lo, 1, True)} to {pct(p.relative_hi, 1, True)})'}
-    return [row(a, r.train['match']) for a, r in runs.items() if r.train and r.train.get('match')]
+    def row(a, r, m):
+        ref = reference(runs, r); p = price(r, ref) if ref else None
+        return {'arm': a, "1-D Moran's I wanted": m['target'], 'reached': m['reached'], 'within': f"± {m['tolerance']:.3g}", 'strength at the end': f"{m['strength']:.3g}", 'looks at its limit': pct(_stuck(m)), 'matched': m['within'] and _stuck(m) <= .25, 'price: CE over base_continued': '–' if p is None else f"{pct(p['relative'], 1, True)} ({pct(p['relative_lo'], 1, True)} to {pct(p['relative_hi'], 1, True)})"}
+    return [row(a, r, r.train['match']) for a, r in {**runs, **runs.variants}.items() if r.train and r.train.get('match')]
 
 def _stuck(m): return sum(h[3] in m['limits'] for h in m['history'])/len(m['history'])
 
