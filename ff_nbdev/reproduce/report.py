@@ -6,11 +6,11 @@ __all__ = ['SMALL', 'MARGIN', 'MORE', 'PAPER', 'FORGIVENESS', 'OVERLAP', 'SECOND
            'say_signatures', 'compare_thresholds', 'read_more', 'say_robustness', 'say_seeds', 'findings', 'table_html',
            'Tables', 'base_table', 'score_table', 'collapse_rows', 'seed_rows', 'made_table', 'spatial_table',
            'lisa_table', 'activation_table', 'variant_rows', 'match_table', 'signature_table', 'wide_table',
-           'error_table', 'robustness_table', 'half_table', 'ce_table', 'last_table', 'bleu_table', 'overlap_rows',
-           'between_rows', 'second_order_rows', 'named_rows', 'control_rows', 'rates_rows', 'agreement_rows', 'Section',
-           'page', 'verdicts', 'claim_table', 'write_report']
+           'error_table', 'robustness_table', 'half_table', 'ce_table', 'last_table', 'quiet_table', 'bleu_table',
+           'overlap_rows', 'between_rows', 'second_order_rows', 'named_rows', 'control_rows', 'rates_rows',
+           'agreement_rows', 'Section', 'page', 'verdicts', 'claim_table', 'write_report']
 
-# %% ../../nbs/reproduce/report.ipynb #7d01f95f
+# %% ../../nbs/reproduce/report.ipynb #2df4acbd
 import html
 import json
 import math
@@ -20,7 +20,7 @@ from pathlib import Path
 from ..evaluation.evaluate import saved_signatures
 from ..evaluation.overlap import Places, overlap_table, second_order
 from ..evaluation.pathways import pathway_svg
-from ..evaluation.robustness import paired_threshold, reading, say_threshold, scores_from
+from ..evaluation.robustness import READINGS, paired_threshold, reading, say_threshold, scores_from
 from .claims import answer, mean_of_layers, named_more, say, verdict, within
 from .figures import GROUPS, Plate, _list, _slices, above_null, all_figures, lisa_shares, main_arm, pct
 from .results import Run, Runs, kinds_of, late_kind, load_runs, price, reference, save_json, top_noise
@@ -470,7 +470,7 @@ def robustness_table(
                      'blur': say('blur'), 'paper  ': _paper('robustness', r, 'blur'), 'ratio': None if v.get('ratio') is None else f"{v['ratio']:.2f}" + (f" ({v['ratio_ci'][0]:.2f} to {v['ratio_ci'][1]:.2f})" if v.get('ratio_ci') and None not in v['ratio_ci'] else ''), 'windows': v.get('windows'), 'tokens': v.get('tokens')})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #c1e6713c
+# %% ../../nbs/reproduce/report.ipynb #8dfaa848
 def _reading_rows(runs, of):
     rows, free = [], 'base_continued' if 'base_continued' in runs else None
     for name, key, arrays in (('all', 'robustness', 'disturbed'), ('the last', 'robustness_last', 'last')):
@@ -502,6 +502,22 @@ def last_table(
     "Thresholds where only the last layer is disturbed; its floor is the model without that layer"
     rows = [(a, v) for a, r in runs.items() if (v := r.evaluation.get('robustness_last'))]
     return [{'arm': a, 'undisturbed': pct(v['clean'], 1), 'layer zeroed': pct(v['floor_zero'], 1), 'layer at its mean': None if v.get('floor_mean') is None else pct(v['floor_mean'], 1), **{k: say_threshold(v['threshold'][k], v['measurable']) for k in v['threshold']}} for a, v in rows]
+
+def quiet_table(
+    runs:Runs, # With their seeds and variants
+)->list[dict]: # Rows; none where no arm was made quieter
+    "Resistance, or layers that say less? Thresholds of arms whose layers were made to say less, and those of full_stack of the same seed, at its own loudness, over them"
+    rows, over = [], lambda x, y, k, of, uni: '–' if not x or not y else '{:+.2g} ({:+.2g} to {:+.2g})'.format(*paired_threshold(x, y, k, of, unigram=uni)).replace('-', '−')
+    for a, r in runs.every.items():
+        if not (q := r.evaluation.get('robustness_quiet')): continue
+        arm, dot, seed = a.partition('.s'); x, loud, uni, main = scores_from(r.arrays, 'quiet'), scores_from(r.arrays), r.evaluation['unigram_ce'], runs.every.get('full_stack' + dot + seed)
+        for of, name in READINGS.items():
+            said = {'arm': a, 'layers say': pct(q['share']), 'undisturbed': pct(q['clean'], 1), 'half of': name}
+            for k in q['threshold']:
+                t = reading(x, k, of, uni); said[k] = say_threshold(t, t['measurable'], of); said[f'{k}, over itself'] = over(x, loud, k, of, uni)
+                if arm != 'full_stack': said[f'{k}, full_stack over it'] = over(scores_from(main.arrays) if main else None, x, k, of, uni)
+            rows.append(said)
+    return _full(rows)
 
 def bleu_table(
     runs:Runs, # Any arms
@@ -617,7 +633,7 @@ def agreement_rows(
         if g: rows.append(row)
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #07ba68de
+# %% ../../nbs/reproduce/report.ipynb #865c97b3
 STYLE = '''
 :root{color-scheme:light dark;--bg:#fdfdfc;--ink:#1b1c1e;--soft:#5b5e63;--grid:#d9dadc;--panel:#f4f4f2;--mark:#0a63a8;--warn:#fff4dc;--edge:#d9a400}
 @media (prefers-color-scheme:dark){:root{--bg:#16181b;--ink:#e4e5e7;--soft:#a2a6ac;--grid:#3a3d42;--panel:#1e2125;--mark:#7cb8ea;--warn:#33290f;--edge:#a77e00}}
@@ -642,7 +658,7 @@ SECTIONS = [ # anchor, title, sentence, tables, figures
         [('Within a model', overlap_rows), ('Between arms', between_rows), ('Second-order likeness of arms', second_order_rows), ('Named pairs [Table 6]; – where a word is no token here', named_rows)], ['overlap']),
     ('bits', 'Signatures and an autoencoder at equal bits', 'The hidden activation of every site is replaced by what a code keeps of it: hubs with their powers, a top-k autoencoder fitted to the same activations, the largest units, principal components; and two controls, the places of another token and a map with its units permuted. Loss recovered: 1 is the model itself, 0 its feed-forward layers at their mean (or zeroed). Equal: each code has the setting with the most bits that are not more than the signature\'s. Bits are those of one token at one site. Numbers kept is the dictionary, which bits do not count. Intervals resample windows, and tokens and draws of instances.', [('', rates_rows)], ['rates']),
     ('pathways', 'Pathways, control and reading', 'Beyond the paper. `ff-nbdev report` lays an interactive picture of all tokens beside its page, in the file that ends in _pathways.svg. Costs are in nats at places where the token is predicted; intervals resample windows of text, p comes from exchanging a hub with one of its control regions, and for classes from shuffling which token has which places. A class with too few pairs has no number.', [('Silencing hubs', control_rows), ('Do tokens of one class lie nearer? (positive: yes; distance between signatures)', agreement_rows)], ['pathways']),
-    ('robustness', 'Disturbance', 'Token accuracy, teacher-forced, all sites disturbed, on some of the held-out windows (the table says how many), so scores differ a little from those above. A threshold is the strength that takes half of the way from the undisturbed score down to the floor (the higher of the two ablations); with less than 10 points between them it is not measurable. Ratio: non-hub noise over noise. Intervals resample windows. The table of the paper [Table 4] is headed "Layer 23" and states neither its score nor its floor, so sizes cannot be compared with ours. Floors differ between arms, and an arm with a higher floor has less to lose. So two readings without a floor of its own stand below: half of an arm\'s own hits, and half of its nats down to the unigram, with windows in pairs. The claims were fixed for accuracy above the floor, so these are a second look and no verdict. A layer that says less is disturbed less: read the FFN share and the floors beside it.', [('', robustness_table), ('Only the last layer disturbed', last_table), ('Half of its own hits', half_table), ('By cross-entropy, down to the floor or the unigram', ce_table), ('BLEU of filled spans, all layers disturbed', bleu_table)], ['robustness', 'bleu']),
+    ('robustness', 'Disturbance', 'Token accuracy, teacher-forced, all sites disturbed, on some of the held-out windows (the table says how many), so scores differ a little from those above. A threshold is the strength that takes half of the way from the undisturbed score down to the floor (the higher of the two ablations); with less than 10 points between them it is not measurable. Ratio: non-hub noise over noise. Intervals resample windows. The table of the paper [Table 4] is headed "Layer 23" and states neither its score nor its floor, so sizes cannot be compared with ours. Floors differ between arms, and an arm with a higher floor has less to lose. So two readings without a floor of its own stand below: half of an arm\'s own hits, and half of its nats down to the unigram, with windows in pairs. The claims were fixed for accuracy above the floor, so these are a second look and no verdict. A layer that says less is disturbed less: read the FFN share and the floors beside it, and where arms were disturbed once more with layers that say less, whether full_stack stands more than those.', [('', robustness_table), ('Only the last layer disturbed', last_table), ('Resistance, or layers that say less?', quiet_table), ('Half of its own hits', half_table), ('By cross-entropy, down to the floor or the unigram', ce_table), ('BLEU of filled spans, all layers disturbed', bleu_table)], ['robustness', 'bleu']),
     ('sweep', 'Sweeps, and what was retrofitted on the side', 'An arm with one setting changed, beside the arm itself. The price is over a base_continued that saw as many sentences; where none was run, there is no price. Weights and activations: mean Moran\'s I, with their nulls at the same dose. Intervals resample windows, and tokens with draws of instances.', [('', variant_rows)], ['dose']),
 ]
 
