@@ -73,9 +73,9 @@ def test_signatures_need_their_control(folder, tmp_path):
 def test_collapse_points(folder):
     for arm, c in dict(full_stack_to_collapse=collapse(12.), full_stack_to_collapse_slow=collapse(12.1), highway_to_collapse=collapse(6.), tlf_to_collapse=collapse(7.)).items(): write(folder, arm, collapse=c)
     r = rows(folder); assert [r[c]['verdict'] for c in ('C6', 'C7', 'C9', 'C10')] == ['holds']*4 and r['C7']['value'] == pytest.approx(6) and r['C10']['value'] == pytest.approx(12.1/12 - 1)
-    write(folder, 'highway_to_collapse', collapse=collapse(12.5)); r = rows(folder); assert r['C7']['verdict'] == 'fails' and r['C10']['verdict'] == 'not run' and 'nothing was slowed down' in r['C10']['why']
+    write(folder, 'highway_to_collapse', collapse=collapse(12.5)); r = rows(folder); assert r['C7']['verdict'] == 'fails' and r['C10']['verdict'] == 'not measurable' and 'nothing was slowed down' in r['C10']['why']
     write(folder, 'highway_to_collapse', collapse=collapse(12.05)); assert rows(folder)['C7']['verdict'] == 'undecided'
-    write(folder, 'full_stack_to_collapse', collapse=collapse(12., collapsed=False)); r = rows(folder); assert r['C6']['verdict'] == 'not run' and r['C9']['verdict'] == 'holds' and math.isinf(r['C9']['hi'])
+    write(folder, 'full_stack_to_collapse', collapse=collapse(12., collapsed=False)); r = rows(folder); assert r['C6']['verdict'] == 'not measurable' and r['C9']['verdict'] == 'holds' and math.isinf(r['C9']['hi'])
     write(folder, 'highway_to_collapse', collapse=collapse(13., collapsed=False)); assert 'neither' in rows(folder)['C7']['why']
 
 def searched(half, windows=64, draw=0, step=.1):

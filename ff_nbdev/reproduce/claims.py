@@ -224,7 +224,7 @@ def collapse_point(
 )->tuple[float, float, bool, np.ndarray]: # Point, distance of looks, whether it collapsed (else the point is the limit that it reached), draws
     "Where an arm collapsed; `NotRun` if it fell at the first look"
     c = _collapse(run); step = c['points'][-1][0] - c['points'][-2][0]; at = c['point'] if c['collapsed'] else c['points'][-1][0]
-    if c['collapsed'] and at <= 0: raise NotRun(f'{run.arm} fell at its first look, so its search holds no strength that it stood')
+    if c['collapsed'] and at <= 0: raise NotRun(f'not measurable: {run.arm} fell at its first look, so its search holds no strength that it stood')
     return at, step, c['collapsed'], crossing_draws(c, at) if c['collapsed'] else np.full(2000, at)
 
 def untrained_half(
@@ -249,7 +249,7 @@ def _later(get, a, b):
 @claim('C6', lambda e: costs(e, .25))
 def _c6(get):
     run = get('full_stack_to_collapse'); c = _collapse(run); at, step, fell, draws = collapse_point(run); also = ''
-    if not fell: raise NotRun(f"full_stack_to_collapse did not collapse up to {at:.3g}x")
+    if not fell: raise NotRun(f"not measurable: full_stack_to_collapse did not collapse up to {at:.3g}x")
     try: h = _collapse(get('highway_to_collapse')); also = f"; highway {h['width']:.1f}x of {h['point']:.1f}x" if h['collapsed'] else '; highway held'
     except NotRun: pass
     brim = max((x for x, y in c['points'] if y >= .9*c['start']), default=at); lo, hi = _interval(c['width'] + (draws - at) - (crossing_draws(c, brim) - brim), step)
@@ -264,8 +264,8 @@ def _c9(get): return _later(get, 'full_stack_to_collapse', 'tlf_to_collapse')
 @claim('C10', lambda e: same(e, .1))
 def _c10(get):
     (a, da, x, p), (b, db, y, q), h = (collapse_point(get(k)) for k in ('full_stack_to_collapse_slow', 'full_stack_to_collapse', 'highway_to_collapse'))
-    if not (x and y): raise NotRun('one of the two did not collapse up to its limit')
-    if not h[2] or h[0] >= min(a, b): raise NotRun(f"the highway's collapse ({h[0]:.1f}x{'' if h[2] else ', not reached'}) does not lie below theirs ({b:.1f}x), so nothing was slowed down before it")
+    if not (x and y): raise NotRun('not measurable: one of the two did not collapse up to its limit')
+    if not h[2] or h[0] >= min(a, b): raise NotRun(f"not measurable: the highway's collapse ({h[0]:.1f}x{'' if h[2] else ', not reached'}) does not lie below theirs ({b:.1f}x), so nothing was slowed down before it")
     return Effect(a/b - 1, *_interval(p/q - 1, (da + db)/b), False, f'{b:.1f}x, slow {a:.1f}x', SAMPLED, unit='%')
 
 # %% ../../nbs/reproduce/claims.ipynb #5f58e07b
@@ -452,7 +452,7 @@ def say(
     row:dict, # From `answer`
 )->str: # '+0.5 % (−0.1 to 1.2 %)'
     "A number with its interval, in words"
-    if row['value'] is None: return 'not run'
+    if row['value'] is None: return row['verdict']
     def f(v): return ('∞' if v > 0 else '−∞') if v is not None and math.isinf(v) else (f'{100*v:.1f}' if row['unit'] in ('%', 'points') else f'{v:.3g}').replace('-', '−')
     tail = {'%': ' %', 'x': 'x', 'points': ' points'}.get(row['unit'], '')
     return f"{f(row['value'])}{tail} ({f(row['lo'])} to {f(row['hi'])}{tail})"

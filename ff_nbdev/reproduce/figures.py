@@ -178,10 +178,10 @@ def above_null(
     "Is Moran's I of this matrix more than two standard deviations above its matched-dose nulls: white noise, and its own values in random order?"
     return all(row['moran_queen'] > row[k] + 2*max(row.get(f'{k}_sd') or 0, 1e-4) for k in ('null_queen', 'null_permuted') if row.get(k) is not None)
 
-# %% ../../nbs/reproduce/figures.ipynb #d3d317f4
+# %% ../../nbs/reproduce/figures.ipynb #ac68df64
 def _key(fig, handles, labels, rows=1):
     "One legend for the figure, below it"
-    fig.legend(handles, labels, loc='outside lower center', ncols=min(4 if max(map(len, labels)) > 12 else 6, -(-len(labels)//rows)), handletextpad=.4, columnspacing=1.2)
+    fig.legend(handles, labels, loc='outside lower center', ncols=min(3 if (n := max(map(len, labels))) > 24 else 4 if n > 12 else 6, -(-len(labels)//rows)), handletextpad=.4, columnspacing=1.2)
 
 # %% ../../nbs/reproduce/figures.ipynb #578fa47f
 @_of_few
