@@ -1,6 +1,7 @@
 """The command line: what it says to mistakes, and a whole run of a tiny graph, stopped in every way and started again."""
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -78,15 +79,26 @@ def test_a_variant_is_an_arm_in_a_folder_of_its_own(ff_nbdev_run):
     assert json.loads((out/'no_fzr~dose_3'/'train.json').read_text())['arm'] == 'no_fzr' and (out/'no_fzr').exists()
     assert "did you mean 'no_fzr~dose_3'?" in go(words, env, '--arms', 'no_fzr~doze_3', status=2)
 
-def test_a_variant_may_be_evaluated_in_its_own_way(fake, tmp_path, monkeypatch):
-    "Lines of --printshellcmds: what stands under `evaluate` in a variant reaches its evaluation and nothing else"
+@pytest.fixture
+def commands(fake, tmp_path, monkeypatch):
+    "Arms of the night → the command of each node, as Snakemake prints it"
     from ff_nbdev.reproduce import cli
     got = []; monkeypatch.setattr(cli, '_dry_run', lambda a, out, settings: got.append(settings) or 0); monkeypatch.setenv('FF_NBDEV_CACHE', str(fake/'cache'))
-    cli.main(['run', 'night', '--dry-run', '--corpus', str(fake/'text.txt'), '--out', str(tmp_path), '--arms', 'full_stack~size_5', 'no_fzr~dose_3'])
-    (tmp_path/'run.json').write_text(json.dumps(got[0]))
-    r = subprocess.run([*cli.snakemake_command(tmp_path, tmp_path/'run.json', 'local', 1, dry=True), '--printshellcmds'], capture_output=True, text=True); assert r.returncode == 0, r.stdout + r.stderr
-    line = lambda node: next(l for l in (r.stdout + r.stderr).splitlines() if f'--node "{node}"' in l)
-    assert '-p wide all' in line('evaluate full_stack~size_5') and '-p wide none' in line('evaluate no_fzr~dose_3') and 'wide' not in line('retrofit full_stack~size_5')
+    def ask(*arms):
+        cli.main(['run', 'night', '--dry-run', '--corpus', str(fake/'text.txt'), '--out', str(tmp_path), '--arms', *arms]); (tmp_path/'run.json').write_text(json.dumps(got[-1]))
+        r = subprocess.run([*cli.snakemake_command(tmp_path, tmp_path/'run.json', 'local', 1, dry=True), '--printshellcmds'], capture_output=True, text=True); assert r.returncode == 0, r.stdout + r.stderr
+        return {m[1]: l for l in (r.stdout + r.stderr).splitlines() if (m := re.search('--node "(.*?)"', l))}
+    return ask
+
+def test_a_variant_may_be_evaluated_in_its_own_way(commands):
+    "What stands under `evaluate` in a variant reaches its evaluation and nothing else"
+    line = commands('full_stack~size_5', 'no_fzr~dose_3')
+    assert '-p wide all' in line['evaluate full_stack~size_5'] and '-p wide none' in line['evaluate no_fzr~dose_3'] and 'wide' not in line['retrofit full_stack~size_5']
+
+def test_a_control_is_made_as_quiet_as_the_arm_beside_it(commands):
+    "… of its own seed, where that runs too"
+    line = commands('base_continued', 'full_stack', 'rwkv_base_continued'); asked = {k: 'quiet_like' in v for k, v in line.items() if k.startswith('evaluate')}
+    assert '-p quiet_like full_stack/evaluation.json' in line['evaluate base_continued'] and not asked['evaluate full_stack'] and not asked['evaluate rwkv_base_continued']
 
 @pytest.mark.parametrize('more, said', [([], '1 x text, 6 x shipped, 1 x retrofit, 10 x evaluate, 1 x report'), (['--seed', '1'], '1 x text, 1 x teacher, 1 x alternatives, 3 x retrofit, 5 x evaluate'),
     (['--set', 'retrofit.dose=1.0'], '3 x retrofit'), (['--set', 'evaluate.brief=false'], '6 x shipped'), (['--arms', 'base', 'base_continued'], '1 x text, 1 x retrofit, 2 x evaluate')])

@@ -9,7 +9,7 @@ from ff_nbdev.data.objectives import Windows, encode_corpus, objective_for
 from ff_nbdev.data.tokenizers import special_ids, train_tokenizer
 from ff_nbdev.evaluation import activations as A, robustness as R, signatures as S, spatial as P
 from ff_nbdev.evaluation.base_test import token_scores
-from ff_nbdev.evaluation.evaluate import Evaluation, evaluate, ffn_share, scored_targets, unigram_ce
+from ff_nbdev.evaluation.evaluate import Evaluation, evaluate, ffn_share, quiet_factors, scored_targets, unigram_ce
 from ff_nbdev.mechanisms.forgetfulness import proximal_kernel
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import random_tiny
@@ -265,6 +265,41 @@ def test_ffn_share_by_hand(text):
     share = ffn_share(model, batch)[1]['share']
     for h in hooks: h.remove()
     assert share == pytest.approx((got['ffn'].norm(dim=-1)/got['out'].norm(dim=-1)).mean().item(), rel=1e-5)
+
+def loud(arch, vocab):
+    "With every bias and weight of the feed-forward blocks large enough to be heard"
+    model = models(vocab)[arch]; gen = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for s in find_sites(model):
+            for p in s.block.parameters(): p.copy_(torch.randn(p.shape, generator=gen)*.2)
+    return model
+
+@pytest.mark.parametrize('arch', ['mt5', 'rwkv', 'gpt2'])
+def test_quieter_scales_all_that_a_block_adds(text, arch):
+    "Its bias too"
+    _, tok, tokens = text; windows, model = Windows(tokens, 'test', 32, 4), loud(arch, len(tok)); got = []
+    batch, block = [objective_for(model, tok)([windows[i] for i in range(4)])], find_sites(model)[0].block; first = lambda o: o[0] if isinstance(o, tuple) else o
+    with A.evaluating(model):
+        for factors in ([1., 1.], [.3, 1.]):
+            with R.quieter(model, factors, find_sites(model)[:2]):
+                hook = block.register_forward_hook(lambda m, a, o: got.append(first(o).clone())); R.window_scores(model, batch[0], ()); hook.remove()
+    assert torch.allclose(got[1], .3*got[0], atol=1e-6) and got[0].abs().max() > .01
+
+@pytest.mark.parametrize('arch', ['mt5', 'rwkv', 'gpt2'])
+def test_a_model_made_as_quiet_as_another(text, arch):
+    corpus, tok, tokens = text; windows, model, other = Windows(tokens, 'test', 32, 4), loud(arch, len(tok)), models(len(tok))[arch]
+    batch = [objective_for(model, tok)([windows[i] for i in range(4)])]; want, own = ([s['share'] for s in ffn_share(m, batch)] for m in (other, model))
+    factors = quiet_factors(model, want, batch)
+    with R.quieter(model, factors): got = [s['share'] for s in ffn_share(model, batch)]
+    assert np.allclose(got, want, atol=1e-4) and not np.allclose(got, own, atol=.02) and np.allclose([s['share'] for s in ffn_share(model, batch)], own)
+
+def test_an_evaluation_as_quiet_as_another(text):
+    "Both controls stand in the record, the matched one with its factors; a wrong number of shares is refused before any work"
+    corpus, tok, _ = text; model = random_tiny('rwkv', vocab_size=len(tok)); few = dict(windows=8, length=48, robust_windows=4, bleu_windows=0, control_tokens=0, grid=dict(noise=(1., 4.), nonhub=(2.,)), rank_from=5, rank_to=24, redraws=2, baseline=60, positions=30)
+    with pytest.raises(ValueError, match='same shape'): evaluate(model, corpus, tok, quiet_like=[.5], **few)
+    r = evaluate(model, corpus, tok, quiet=50, quiet_like=[.3, .1], **few); q, m = r['robustness_quiet'], r['robustness_matched']
+    assert q['share'] == .5 and np.allclose(m['shares'], [.3, .1], atol=1e-3) and len(m['factors']) == 2 and 'nonhub' not in m['threshold'] and any(k.startswith('matched_') for k in r.arrays)
+    one = evaluate(model, corpus, tok, **few); assert one['robustness_quiet'] is None and one['robustness_matched'] is None and one['robustness'] == r['robustness']
 
 def test_unigram_is_a_distribution():
     counts = np.array([5, 0, 3, 2, 0])

@@ -5,8 +5,9 @@ __all__ = ['KINDS', 'GRID', 'READINGS', 'BLEU_GRID', 'blurred', 'perturbed', 'wi
            'summarise', 'score_arrays', 'scores_from', 'paired_threshold', 'paired_ratio', 'reading', 'say_threshold',
            'plot_robustness', 'robustness', 'quieter', 'greedy_fills', 'spans_of', 'put_back', 'span_bleu']
 
-# %% ../../nbs/evaluation/robustness.ipynb #a9580748
+# %% ../../nbs/evaluation/robustness.ipynb #b1cbc279
 import contextlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from .base_test import token_scores
 from ..mechanisms.forgetfulness import proximal_kernel
 from ..mechanisms.recall import hub_width, keyed_uniform, multiplier, noisy_hidden
 from ..models.sites import Sites, find_sites
-from ..models.tiny import ablate
+from ..models.tiny import _first, _replace, ablate
 
 # %% ../../nbs/evaluation/robustness.ipynb #9dea5f39
 def blurred(
@@ -328,16 +329,18 @@ def robustness(
     "Accuracy under noise, non-hub noise and blur, with floors and thresholds [Table 4, Figure 4]"
     return summarise(strength_scores(model, batches, skip, **kw), draws, kw.get('seed', 0)) | ({} if kw.get('sites') is None else dict(sites=', '.join(s.name for s in kw['sites'])))
 
-# %% ../../nbs/evaluation/robustness.ipynb #aafc6607
+# %% ../../nbs/evaluation/robustness.ipynb #54ea9ae3
 @contextlib.contextmanager
 def quieter(
     model:nn.Module, # With feed-forward sites
-    share:float,     # Of what each layer says, above 0
+    share:float|Sequence[float], # What is left of what each layer says, above 0; one number, or one for each site
     sites:Sites|None=None, # All by default
 ):
-    "Within this context what every feed-forward block adds is multiplied by `share`; `ValueError` unless that is positive and finite"
-    if not 0 < share < float('inf'): raise ValueError(f'share={share!r} must be above 0, and finite: it is what is left of what each layer says.')
-    hooks = [s.down.register_forward_pre_hook(lambda m, args: (args[0]*share, *args[1:])) for s in (find_sites(model) if sites is None else sites)]
+    "Within this context what every feed-forward block adds is multiplied by `share`; `ValueError` unless that is positive and finite, and fits the sites"
+    sites = list(find_sites(model) if sites is None else sites); shares = [share]*len(sites) if isinstance(share, (int, float)) else list(share)
+    if len(shares) != len(sites): raise ValueError(f'{len(shares)} shares for {len(sites)} feed-forward sites: give one number, or one for each site.')
+    if bad := [s for s in shares if not 0 < s < float('inf')]: raise ValueError(f'share={bad[0]!r} must be above 0, and finite: it is what is left of what each layer says.')
+    hooks = [s.block.register_forward_hook(lambda m, args, out, f=f: _replace(out, _first(out)*f)) for s, f in zip(sites, shares)]
     try: yield model
     finally:
         for h in hooks: h.remove()

@@ -42,7 +42,7 @@ def thin(
     n = -(-len(rows)//most)
     return [r for i, r in enumerate(rows) if (len(rows) - 1 - i) % n == 0] if n else []
 
-# %% ../../nbs/reproduce/publish.ipynb #afe0c2c8
+# %% ../../nbs/reproduce/publish.ipynb #ae9e3619
 SHOWN = ('base', 'base_reordered', 'base_continued', 'no_fzr', 'full_stack')
 
 def lean_arrays(
@@ -51,7 +51,7 @@ def lean_arrays(
     "The arrays that figures need"
     arm = run.arm.removeprefix('rwkv_'); variant = '~' in arm
     sites = [k.removeprefix('down_slice_') for k in run.arrays if k.startswith('down_slice_')][:1] if arm in SHOWN else []
-    keep = ('window_', 'rho_', 'named_', 'disturbed_', 'last_', 'quiet_') + (() if variant else ('overlap_', 'hubs_')) + tuple(f'{k}_slice_{s}' for k in ('down', 'null') for s in sites)
+    keep = ('window_', 'rho_', 'named_', 'disturbed_', 'last_', 'quiet_', 'matched_') + (() if variant else ('overlap_', 'hubs_')) + tuple(f'{k}_slice_{s}' for k in ('down', 'null') for s in sites)
     arrays = {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in run.arrays.items() if k.startswith(keep)}
     return arrays, last_site(run.bands) if arm == 'full_stack' else {}
 
