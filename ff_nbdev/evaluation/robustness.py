@@ -224,8 +224,8 @@ def scores_from(
     key = lambda k: k if ' ' not in k else (k.split()[0], float(k.split()[1]))
     return {key(str(k)): v.astype(np.float64) for k, v in zip(arrays[f'{name}_keys'], arrays[f'{name}_scores'])}
 
-# %% ../../nbs/evaluation/robustness.ipynb #618f71f1
-READINGS = dict(accuracy='hits, down to the floor', half='half of its own hits', ce='nats, down to the floor or the unigram')
+# %% ../../nbs/evaluation/robustness.ipynb #b6cb40ba
+READINGS = dict(accuracy='hits, down to the floor', half='its own hits', ce='nats, down to the floor or the unigram')
 
 def _reading(of, unigram=None):
     "How a condition is scored, and where its floor lies"

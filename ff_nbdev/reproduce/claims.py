@@ -5,7 +5,7 @@ __all__ = ['RULES', 'within_1', 'SAMPLED', 'KERNELS', 'claims_file', 'read_claim
            'mean_of_layers', 'verdict', 'within', 'difference', 'rises', 'costs', 'same', 'lost', 'claim',
            'crossing_draws', 'collapse_point', 'untrained_half', 'named_more', 'answer', 'say', 'tally']
 
-# %% ../../nbs/reproduce/claims.ipynb #bfa1ea28
+# %% ../../nbs/reproduce/claims.ipynb #aa05ec70
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..evaluation.overlap import Places, between, compare, more_alike, second_order, stability, two_letter_test
-from ..evaluation.robustness import paired_ratio, paired_threshold, scores_from
+from ..evaluation.robustness import paired_ratio, paired_threshold, say_threshold, scores_from
 from ..evaluation.signatures import bootstrap
 from .results import Run, Runs, command_for, price, run_scale
 
@@ -326,7 +326,7 @@ def _c14(get):
     far = lambda side: math.hypot((many[side] - many[0])/max(many[0], 1e-9), (few[3 - side] - few[0])/few[0])
     return Effect(many[0]/few[0], many[0]/few[0]*(1 - far(1)), many[0]/few[0]*(1 + far(2)), free[0] >= many[0], f'{_pct(many[0])} of {n[0]} tokens, {_pct(few[0])} of {n[1]}; {best} {_pct(free[0])} of {n[0]}', 'tokens and redraws', doubt=free[2] >= many[1], unit='%')
 
-# %% ../../nbs/reproduce/claims.ipynb #47b336b3
+# %% ../../nbs/reproduce/claims.ipynb #f326501f
 def _reach(run, kind):
     r = run.evaluation['robustness']
     if not r['measurable']: raise NotRun(f"not measurable: {run.arm} scores less than 10 points above its floor")
@@ -340,7 +340,14 @@ def _stands(get, kind, also, unit='x'):
     lo, hi = (-math.inf if b[2] == math.inf else a[1] - b[2]), math.inf if a[2] == math.inf else a[2] - b[1]
     both, scores = a[0] == b[0] == math.inf, [scores_from(get(x).arrays) for x in ('full_stack', 'base_continued')]
     if all(scores) and not both: more += '; in pairs ' + ', '.join(n + ' {:+.2g} ({:+.2g} to {:+.2g})'.format(*paired_threshold(*scores, kind, of, unigram=get('full_stack').evaluation['unigram_ce'])).replace('-', '−') for of, n in (('accuracy', 'accuracy'), ('half', 'half of its own hits'), ('ce', 'nats under the unigram')))
+    more += _as_quiet(get, kind)
     return Effect(0. if both else a[0] - b[0], -math.inf if both else lo, hi, False, f'{say(a)} against {say(b)}{more}', 'windows', unit=unit)
+
+def _as_quiet(get, kind):
+    "What quieter layers alone would give, in words; empty where it was not asked"
+    free, main = get('base_continued'), get('full_stack'); q, x, y = free.evaluation.get('robustness_matched'), scores_from(free.arrays, 'matched'), scores_from(main.arrays)
+    if not (q and x and y): return ''
+    return f"; beside it, base_continued as quiet as full_stack, without training: {say_threshold(q['threshold'][kind], q['measurable'])}, and full_stack over that " + '{:+.2g} ({:+.2g} to {:+.2g})'.format(*paired_threshold(y, x, kind, unigram=main.evaluation['unigram_ce'])).replace('-', '−')
 
 @claim('C15', rises)
 def _c15(get): return _stands(get, 'blur', '', '')

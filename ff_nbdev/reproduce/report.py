@@ -6,9 +6,9 @@ __all__ = ['SMALL', 'MARGIN', 'MORE', 'PAPER', 'FORGIVENESS', 'QUIET', 'OVERLAP'
            'say_signatures', 'compare_thresholds', 'read_more', 'say_robustness', 'say_seeds', 'findings', 'table_html',
            'Tables', 'base_table', 'score_table', 'collapse_rows', 'seed_rows', 'made_table', 'spatial_table',
            'lisa_table', 'activation_table', 'variant_rows', 'match_table', 'signature_table', 'wide_table',
-           'error_table', 'robustness_table', 'half_table', 'ce_table', 'last_table', 'quiet_table', 'bleu_table',
-           'overlap_rows', 'between_rows', 'second_order_rows', 'named_rows', 'control_rows', 'rates_rows',
-           'agreement_rows', 'Section', 'page', 'verdicts', 'claim_table', 'write_report']
+           'error_table', 'robustness_table', 'half_table', 'ce_table', 'last_table', 'quiet_table', 'quiet_gains',
+           'gains_table', 'bleu_table', 'overlap_rows', 'between_rows', 'second_order_rows', 'named_rows',
+           'control_rows', 'rates_rows', 'agreement_rows', 'Section', 'page', 'verdicts', 'claim_table', 'write_report']
 
 # %% ../../nbs/reproduce/report.ipynb #2df4acbd
 import html
@@ -470,7 +470,7 @@ def robustness_table(
                      'blur': say('blur'), 'paper  ': _paper('robustness', r, 'blur'), 'ratio': None if v.get('ratio') is None else f"{v['ratio']:.2f}" + (f" ({v['ratio_ci'][0]:.2f} to {v['ratio_ci'][1]:.2f})" if v.get('ratio_ci') and None not in v['ratio_ci'] else ''), 'windows': v.get('windows'), 'tokens': v.get('tokens')})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #be47b8d9
+# %% ../../nbs/reproduce/report.ipynb #389b88d5
 def _reading_rows(runs, of):
     rows, free = [], 'base_continued' if 'base_continued' in runs else None
     for name, key, arrays in (('all', 'robustness', 'disturbed'), ('the last', 'robustness_last', 'last')):
@@ -522,6 +522,25 @@ def quiet_table(
                     if arm.split('~')[0] != 'full_stack': said[f'{k}, full_stack over it'] = over(scores_from(main.arrays) if main else None, x, k, of, uni)
                 rows.append(said)
     return _full(rows)
+
+def quiet_gains(
+    runs:Runs, # With full_stack and base_continued of that seed
+    seed:int=0,
+)->dict: # (how, kind of disturbance, reading) → dict(all, made, left) of (difference, lo, hi); empty where nothing was made quieter
+    "What full_stack stands more than base_continued (`all`), what base_continued stands more when it says less (`made`), and what full_stack stands more than that (`left`): differences of thresholds, windows in pairs"
+    main, other = (runs.every[a + f'.s{seed}'*bool(seed)] for a in ('full_stack', 'base_continued')); told = {how: q for how in QUIET if (q := other.evaluation.get(f'robustness_{how}'))}
+    scores = {how: scores_from(other.arrays, how) for how in told} | dict(main=scores_from(main.arrays), loud=scores_from(other.arrays)); over = lambda a, b, k, of: paired_threshold(scores[a], scores[b], k, of, unigram=other.evaluation['unigram_ce'])
+    return {(how, k, of): dict(all=over('main', 'loud', k, of), made=over(how, 'loud', k, of), left=over('main', how, k, of)) for how, q in told.items() for k in q['threshold'] for of in READINGS}
+
+def gains_table(
+    gains:dict, # From `quiet_gains`
+)->list[dict]: # Rows
+    "The same as rows, one for a disturbance and a reading"
+    said = lambda d: '{:+.2f} ({:+.2f} to {:+.2f})'.format(*d).replace('-', '−').replace('inf', '∞'); names = dict(quiet='by one factor', matched='each as in full_stack'); rows = {}
+    for (how, k, of), d in gains.items():
+        r = rows.setdefault((k, of), {'disturbance': k, 'half of': READINGS[of], 'full_stack − base_continued': said(d['all'])})
+        r |= {f'quieter, {names[how]} − base_continued': said(d['made']), f'full_stack − quieter, {names[how]}': said(d['left'])}
+    return list(rows.values())
 
 def bleu_table(
     runs:Runs, # Any arms
