@@ -96,9 +96,9 @@ def test_a_variant_may_be_evaluated_in_its_own_way(commands):
     assert '-p wide all' in line['evaluate full_stack~size_5'] and '-p wide none' in line['evaluate no_fzr~dose_3'] and 'wide' not in line['retrofit full_stack~size_5']
 
 def test_a_control_is_made_as_quiet_as_the_arm_beside_it(commands):
-    "… of its own seed, where that runs too"
-    line = commands('base_continued', 'full_stack', 'rwkv_base_continued'); asked = {k: 'quiet_like' in v for k, v in line.items() if k.startswith('evaluate')}
-    assert '-p quiet_like full_stack/evaluation.json' in line['evaluate base_continued'] and not asked['evaluate full_stack'] and not asked['evaluate rwkv_base_continued']
+    "… of its own seed, where that runs too, and the other way round"
+    line = commands('base_continued', 'full_stack', 'rwkv_base_continued')
+    assert '-p quiet_like full_stack/model' in line['evaluate base_continued'] and '-p quiet_like base_continued/model' in line['evaluate full_stack'] and 'quiet_like' not in line['evaluate rwkv_base_continued']
 
 @pytest.mark.parametrize('more, said', [([], '1 x text, 6 x shipped, 1 x retrofit, 10 x evaluate, 1 x report'), (['--seed', '1'], '1 x text, 1 x teacher, 1 x alternatives, 3 x retrofit, 5 x evaluate'),
     (['--set', 'retrofit.dose=1.0'], '3 x retrofit'), (['--set', 'evaluate.brief=false'], '6 x shipped'), (['--arms', 'base', 'base_continued'], '1 x text, 1 x retrofit, 2 x evaluate')])

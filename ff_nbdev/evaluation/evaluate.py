@@ -289,14 +289,14 @@ def _batches(model, tokenizer, windows, n, seed, size=16, spread=False):
     out = [make([windows[int(i)] for i in order[s:s + size]]) for s in range(0, n, size)]
     return [{k: v.to(model.device) for k, v in b.items()} for b in out]
 
-# %% ../../nbs/evaluation/evaluate.ipynb #244f3560
+# %% ../../nbs/evaluation/evaluate.ipynb #1278961b
 class _Job:
     "An evaluation under way"
     def __init__(self, model, text, tokenizer, split, device, size, seed, step, dose, doses, nulls, base, categories, grid, quiet_like):
         self.model, self.tokenizer, self.tokens, self.held = _ready(model, text, tokenizer, size.length, split, device)
         self.sites, self.skip = list(find_sites(self.model)), special_ids(self.tokenizer)
         self.size, self.seed, self.step, self.dose, self.nulls, self.base, self.categories, self.grid = size, seed, step, float(dose), nulls or {}, base, categories, grid or GRID; self.quiet_like = quiet_like
-        if quiet_like is not None and len(quiet_like) != len(self.sites): raise ValueError(f'quiet_like has {len(quiet_like)} shares and the model {len(self.sites)} feed-forward sites: it must be the ffn_share of a model of the same shape.')
+        if quiet_like is not None and len(find_sites(quiet_like[1])) != len(self.sites): raise ValueError(f'quiet_like is a model of {len(find_sites(quiet_like[1]))} feed-forward sites, and this one has {len(self.sites)}: it must have the same shape.')
         self.doses = {(s.name, r): self.dose for s in self.sites for r in s.roles} | (doses or {})
         self.train, self.test, self.arrays = Windows(self.tokens, 'train', size.read_length), Windows(self.tokens, split, size.read_length), {}
         self.counts = token_counts(self.train, len(self.tokenizer))
@@ -308,12 +308,12 @@ class _Job:
     @property
     def fewer(self): return max(4, self.size.redraws//4)
 
-# %% ../../nbs/evaluation/evaluate.ipynb #aa136f42
+# %% ../../nbs/evaluation/evaluate.ipynb #3aae13b8
 def _scores(job):
     job.step.start('scores')
     batches = job.batches(job.held, job.size.windows)
     clean, scored, arrays = _clean(job.model, batches, job.skip, job.seed); job.arrays |= arrays
-    job.means = _means(job.model, job.batches(Windows(job.tokens, 'train', job.size.length), 48, spread=True))
+    job.calm = job.batches(Windows(job.tokens, 'train', job.size.length), 48, spread=True); job.means = _means(job.model, job.calm)
     return dict(tokens_scored=scored, clean=clean, floors=_floors(job.model, batches, job.skip, job.means), ffn_share=ffn_share(job.model, batches),
         unigram_ce=unigram_ce(job.counts, scored_targets(batches, job.skip, job.model.config.is_encoder_decoder)))
 
@@ -367,17 +367,18 @@ def _pathways(job):
     if not z.control_tokens: return dict(pathways=None)
     return dict(pathways=pathway_test(job.model, job.tokenizer, job.train, job.test, known, job.categories, z.control_tokens, z.rank_from, z.rank_to, baseline=min(400, z.baseline), seed=job.seed))
 
-# %% ../../nbs/evaluation/evaluate.ipynb #419de7fd
+# %% ../../nbs/evaluation/evaluate.ipynb #db0f56af
 def _quiet(job, some, grid, tick):
-    "Noise and blur once more, with layers that say less: all by one factor, and each by its own; None for what is not asked"
+    "Noise and blur once more, with layers that say less: all by one factor, and each by its own, to the share it has in another model; None for what is not asked"
     out, n = dict(quiet=None, matched=None), len(job.sites); how = {}
     if job.size.quiet: how['quiet'] = dict(factors=[job.size.quiet/100]*n, said=dict(share=job.size.quiet/100))
     if job.quiet_like:
-        batches = job.batches(job.held, job.size.windows); how['matched'] = dict(factors=(f := quiet_factors(job.model, job.quiet_like, batches)))
-        with quieter(job.model, f): how['matched']['said'] = dict(factors=f, wanted=list(job.quiet_like), shares=[s['share'] for s in ffn_share(job.model, batches)])
+        (name, other), batches = job.quiet_like, job.batches(job.held, job.size.windows); said = lambda m: [s['share'] for s in ffn_share(m.to(job.model.device), batches)]
+        how['matched'] = dict(factors=(f := quiet_factors(job.model, want := said(other), batches)))
+        with quieter(job.model, f): how['matched']['said'] = dict(like=name, factors=f, wanted=want, shares=said(job.model))
     for k, h in how.items():
         job.step.start(k)
-        with quieter(job.model, h['factors']): scores = strength_scores(job.model, some, job.skip, means=[f*m for f, m in zip(h['factors'], job.means)], grid=grid, seed=job.seed, tick=tick(len(some), grid))
+        with quieter(job.model, h['factors']): scores = strength_scores(job.model, some, job.skip, means=_means(job.model, job.calm), grid=grid, seed=job.seed, tick=tick(len(some), grid))
         job.arrays |= score_arrays(scores, k); out[k] = summarise(scores, seed=job.seed) | h['said']
     return {f'robustness_{k}': v for k, v in out.items()}
 
@@ -394,7 +395,7 @@ def _disturbed(job):
     bleu = span_bleu(model, short, job.tokenizer, means, coarse, seed=seed, tick=tick(max(len(short), 1), coarse)) if short else None
     return dict(robustness=every, robustness_last=last, bleu=bleu) | quiet
 
-# %% ../../nbs/evaluation/evaluate.ipynb #1e93f5f5
+# %% ../../nbs/evaluation/evaluate.ipynb #4f53bcbb
 _PLAN = dict(scores=4, space=5, reading=22, activations=2, signatures=12, ablated=12, smoothed=8, overlap=5, pathways=16, robustness=26, last=10, quiet=18, matched=18, bleu=16)
 
 @delegates(Sizes, keep=True)
@@ -411,7 +412,7 @@ def evaluate(
     base=None,               # The model before the retrofit: for the null of its own values, the 1-D null and the smoothed base
     categories:dict|None=None, # Word → set of categories, from `read_categories`: do places follow them?
     grid:dict|None=None,     # kind → strengths of disturbance; `GRID` by default
-    quiet_like:list[float]|None=None, # `ffn_share` of another model, site by site: disturbed once more, as quiet as it
+    quiet_like:tuple|None=None, # Name and model of another arm: disturbed once more, each layer with the share that it has there
     split:str='test',        # Held-out split
     seed:int=0,              # Of masks, noise, draws
     device:str|None=None,    # Move the model there first

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['RULES', 'within_1', 'SAMPLED', 'KERNELS', 'claims_file', 'read_claims', 'Effect', 'NotRun', 'over_seeds',
            'mean_of_layers', 'verdict', 'within', 'difference', 'rises', 'costs', 'same', 'lost', 'claim',
-           'crossing_draws', 'collapse_point', 'untrained_half', 'named_more', 'answer', 'say', 'tally']
+           'crossing_draws', 'collapse_point', 'untrained_half', 'named_more', 'is_arm', 'answer', 'say', 'tally']
 
 # %% ../../nbs/reproduce/claims.ipynb #aa05ec70
 import math
@@ -326,7 +326,7 @@ def _c14(get):
     far = lambda side: math.hypot((many[side] - many[0])/max(many[0], 1e-9), (few[3 - side] - few[0])/few[0])
     return Effect(many[0]/few[0], many[0]/few[0]*(1 - far(1)), many[0]/few[0]*(1 + far(2)), free[0] >= many[0], f'{_pct(many[0])} of {n[0]} tokens, {_pct(few[0])} of {n[1]}; {best} {_pct(free[0])} of {n[0]}', 'tokens and redraws', doubt=free[2] >= many[1], unit='%')
 
-# %% ../../nbs/reproduce/claims.ipynb #f326501f
+# %% ../../nbs/reproduce/claims.ipynb #38c32676
 def _reach(run, kind):
     r = run.evaluation['robustness']
     if not r['measurable']: raise NotRun(f"not measurable: {run.arm} scores less than 10 points above its floor")
@@ -343,11 +343,19 @@ def _stands(get, kind, also, unit='x'):
     more += _as_quiet(get, kind)
     return Effect(0. if both else a[0] - b[0], -math.inf if both else lo, hi, False, f'{say(a)} against {say(b)}{more}', 'windows', unit=unit)
 
+def is_arm(
+    name:str, # Of a run: 'full_stack', 'rwkv_full_stack.s1'
+    run:Run,  # Of any seed
+)->bool:
+    "Does a name mean this run's arm, of any seed?"
+    plain = lambda a: a.split('.s')[0].removeprefix('rwkv_')
+    return plain(name) == plain(run.arm)
+
 def _as_quiet(get, kind):
     "What quieter layers alone would give, in words; empty where it was not asked"
     free, main = get('base_continued'), get('full_stack'); q, x, y = free.evaluation.get('robustness_matched'), scores_from(free.arrays, 'matched'), scores_from(main.arrays)
-    if not (q and x and y): return ''
-    return f"; beside it, base_continued as quiet as full_stack, without training: {say_threshold(q['threshold'][kind], q['measurable'])}, and full_stack over that " + '{:+.2g} ({:+.2g} to {:+.2g})'.format(*paired_threshold(y, x, kind, unigram=main.evaluation['unigram_ce'])).replace('-', '−')
+    if not (q and x and y) or not is_arm(q['like'], main): return ''
+    return f"; beside it, base_continued with the shares of full_stack, without training: {say_threshold(q['threshold'][kind], q['measurable'])}, and full_stack over that " + '{:+.2g} ({:+.2g} to {:+.2g})'.format(*paired_threshold(y, x, kind, unigram=main.evaluation['unigram_ce'])).replace('-', '−')
 
 @claim('C15', rises)
 def _c15(get): return _stands(get, 'blur', '', '')

@@ -10,7 +10,7 @@ __all__ = ['SMALL', 'MARGIN', 'MORE', 'PAPER', 'FORGIVENESS', 'QUIET', 'OVERLAP'
            'gains_table', 'bleu_table', 'overlap_rows', 'between_rows', 'second_order_rows', 'named_rows',
            'control_rows', 'rates_rows', 'agreement_rows', 'Section', 'page', 'verdicts', 'claim_table', 'write_report']
 
-# %% ../../nbs/reproduce/report.ipynb #2df4acbd
+# %% ../../nbs/reproduce/report.ipynb #2436d6c6
 import html
 import json
 import math
@@ -21,7 +21,7 @@ from ..evaluation.evaluate import saved_signatures
 from ..evaluation.overlap import Places, overlap_table, second_order
 from ..evaluation.pathways import pathway_svg
 from ..evaluation.robustness import READINGS, paired_threshold, reading, say_threshold, scores_from
-from .claims import answer, mean_of_layers, named_more, say, verdict, within
+from .claims import answer, is_arm, mean_of_layers, named_more, say, verdict, within
 from .figures import GROUPS, Plate, _list, _slices, above_null, all_figures, lisa_shares, main_arm, pct
 from .results import Run, Runs, kinds_of, late_kind, load_runs, price, reference, save_json, top_noise
 
@@ -470,7 +470,7 @@ def robustness_table(
                      'blur': say('blur'), 'paper  ': _paper('robustness', r, 'blur'), 'ratio': None if v.get('ratio') is None else f"{v['ratio']:.2f}" + (f" ({v['ratio_ci'][0]:.2f} to {v['ratio_ci'][1]:.2f})" if v.get('ratio_ci') and None not in v['ratio_ci'] else ''), 'windows': v.get('windows'), 'tokens': v.get('tokens')})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #389b88d5
+# %% ../../nbs/reproduce/report.ipynb #cf90af9b
 def _reading_rows(runs, of):
     rows, free = [], 'base_continued' if 'base_continued' in runs else None
     for name, key, arrays in (('all', 'robustness', 'disturbed'), ('the last', 'robustness_last', 'last')):
@@ -503,7 +503,7 @@ def last_table(
     rows = [(a, v) for a, r in runs.items() if (v := r.evaluation.get('robustness_last'))]
     return [{'arm': a, 'undisturbed': pct(v['clean'], 1), 'layer zeroed': pct(v['floor_zero'], 1), 'layer at its mean': None if v.get('floor_mean') is None else pct(v['floor_mean'], 1), **{k: say_threshold(v['threshold'][k], v['measurable']) for k in v['threshold']}} for a, v in rows]
 
-QUIET = dict(quiet=lambda q: pct(q['share']), matched=lambda q: f"as full_stack: {', '.join(f'{100*f:.0f}' for f in q['factors'])} %")      # Percent of what each layer said
+QUIET = dict(quiet=lambda q: pct(q['share']), matched=lambda q: f"as in {q['like']}: {', '.join(f'{100*f:.0f}' for f in q['factors'])} %")      # Percent of what each layer said
 
 def quiet_table(
     runs:Runs, # With their seeds and variants
@@ -524,23 +524,26 @@ def quiet_table(
     return _full(rows)
 
 def quiet_gains(
-    runs:Runs, # With full_stack and base_continued of that seed
+    runs:Runs, # With full_stack of that seed, and the other arm
     seed:int=0,
+    other:str='base_continued',
 )->dict: # (how, kind of disturbance, reading) → dict(all, made, left) of (difference, lo, hi); empty where nothing was made quieter
-    "What full_stack stands more than base_continued (`all`), what base_continued stands more when it says less (`made`), and what full_stack stands more than that (`left`): differences of thresholds, windows in pairs"
-    main, other = (runs.every[a + f'.s{seed}'*bool(seed)] for a in ('full_stack', 'base_continued')); told = {how: q for how in QUIET if (q := other.evaluation.get(f'robustness_{how}'))}
-    scores = {how: scores_from(other.arrays, how) for how in told} | dict(main=scores_from(main.arrays), loud=scores_from(other.arrays)); over = lambda a, b, k, of: paired_threshold(scores[a], scores[b], k, of, unigram=other.evaluation['unigram_ce'])
-    return {(how, k, of): dict(all=over('main', 'loud', k, of), made=over(how, 'loud', k, of), left=over('main', how, k, of)) for how, q in told.items() for k in q['threshold'] for of in READINGS}
+    "What full_stack stands more than another arm (`all`), what of it is made by the share of the layers alone (`made`), and what is `left`: differences of thresholds, windows in pairs. *quiet*, *matched*: the other arm was turned down; *mirror*: full_stack was turned to the shares of the other"
+    main, free = (runs.every[a + f'.s{seed}'*bool(seed)] for a in ('full_stack', other)); told = {how: q for how in QUIET if (q := free.evaluation.get(f'robustness_{how}')) and is_arm(q.get('like', main.arm), main)}
+    scores = {how: scores_from(free.arrays, how) for how in told} | dict(main=scores_from(main.arrays), free=scores_from(free.arrays)); ends = {how: (how, 'free', 'main', how) for how in told}
+    if (q := main.evaluation.get('robustness_matched')) and is_arm(q['like'], free): told['mirror'] = q; scores['mirror'] = scores_from(main.arrays, 'matched'); ends['mirror'] = ('main', 'mirror', 'mirror', 'free')
+    over = lambda a, b, k, of: paired_threshold(scores[a], scores[b], k, of, unigram=free.evaluation['unigram_ce'])
+    return {(how, k, of): dict(all=over('main', 'free', k, of), made=over(*ends[how][:2], k, of), left=over(*ends[how][2:], k, of)) for how, q in told.items() for k in q['threshold'] for of in READINGS}
 
 def gains_table(
     gains:dict, # From `quiet_gains`
+    how:str='matched', # 'quiet': by one factor; 'mirror': full_stack made louder
+    other:str='base_continued',
 )->list[dict]: # Rows
     "The same as rows, one for a disturbance and a reading"
-    said = lambda d: '{:+.2f} ({:+.2f} to {:+.2f})'.format(*d).replace('-', '−').replace('inf', '∞'); names = dict(quiet='by one factor', matched='each as in full_stack'); rows = {}
-    for (how, k, of), d in gains.items():
-        r = rows.setdefault((k, of), {'disturbance': k, 'half of': READINGS[of], 'full_stack − base_continued': said(d['all'])})
-        r |= {f'quieter, {names[how]} − base_continued': said(d['made']), f'full_stack − quieter, {names[how]}': said(d['left'])}
-    return list(rows.values())
+    said = lambda d: '{:+.2f} ({:+.2f} to {:+.2f})'.format(*d).replace('-', '−').replace('inf', '∞')
+    made, left = ('full_stack − louder', f'louder − {other}') if how == 'mirror' else (f'quieter − {other}', 'full_stack − quieter')
+    return [{'disturbance: half of': f'{k}: {READINGS[of]}', f'full_stack − {other}': said(d['all']), made: said(d['made']), left: said(d['left'])} for (h, k, of), d in gains.items() if h == how]
 
 def bleu_table(
     runs:Runs, # Any arms
