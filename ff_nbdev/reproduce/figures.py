@@ -477,15 +477,15 @@ def share_figure(
     mean = lambda s: sum(x['share'] for x in s)/len(s)
     return Plate('share', title, fig, 'Mean over the layers: ' + _list([f'{a} {pct(mean(s))}' for a, s in have.items()]) + '.')
 
-# %% ../../nbs/reproduce/figures.ipynb #ae72716d
+# %% ../../nbs/reproduce/figures.ipynb #ed95d4e0
 def dose_points(
     runs:Runs, # With their variants
 )->list[dict]: # arm, sentences, dose, per_million, price (value, lo, hi) or None, names (value, lo, hi)
-    "The pulsed arms and variants that differ in nothing but dose and length"
-    out, usual = [], next((r.train.get('model') for r in runs.values() if r.trained), None)
+    "The pulsed arms and variants that differ in nothing but dose and length, at half the usual length or more"
+    out, usual = [], next((r.train for r in runs.values() if r.trained), {})
     for a, r in {**runs, **runs.variants}.items():
         t = r.train or {}
-        if not t.get('dose') or t.get('dose_before') or t.get('change') or t.get('penalty') or t.get('model') != usual: continue
+        if not t.get('dose') or t.get('dose_before') or t.get('change') or t.get('penalty') or t.get('model') != usual.get('model') or t['sentences'] < usual['sentences']/2: continue
         p, task = reference(runs, r), [k for k in r.evaluation['signatures'] if ':' in k][-1]; s = r.evaluation['signatures'][task]
         p = price(r, p) if p else None
         out.append(dict(run=a, arm=t['arm'], sentences=t['sentences'], dose=r.dose, per_million=1e6*r.dose/t['sentences'], price=(p['relative'], p['relative_lo'], p['relative_hi']) if p else None, names=(s['accuracy'], *s['ci']), task=task))
