@@ -478,7 +478,7 @@ def share_figure(
     mean = lambda s: sum(x['share'] for x in s)/len(s)
     return Plate('share', title, fig, 'Mean over the layers: ' + _list([f'{a} {pct(mean(s))}' for a, s in have.items()]) + '.')
 
-# %% ../../nbs/reproduce/figures.ipynb #cee927cf
+# %% ../../nbs/reproduce/figures.ipynb #f936b54f
 WAYS = dict(matched='{} turned down', mirror='full_stack turned up', quiet='{}, all by one factor')
 
 def gains_figure(
@@ -493,7 +493,7 @@ def gains_figure(
         for r in rows:
             if r[0] == of: at[r] = y; ticks.append((y, WAYS[r[2]].format(r[1]))); y += 1
         y += .3
-    title, parts = 'What is share, and what is left', dict(made=('made by the share alone', '#0072B2', -.16), left=('left', '#D55E00', .16))
+    title, parts = 'What is share, and what is left', dict(made=('scaling the layers alone', '#0072B2', -.16), left=('left at equal share', '#D55E00', .16))
     with _draw(1, len(kinds), (6.4, .6 + .2*y), sharey=True, squeeze=False) as (fig, axes):
         for ax, kind in zip(axes[0], kinds):
             drawn = {r: d for r in rows if (d := gains[r[1]].get((r[2], kind, r[0])))}; ends = np.array([v[1:] for d in drawn.values() for v in d.values()], float); ends = ends[np.isfinite(ends)]
@@ -506,8 +506,8 @@ def gains_figure(
         for lab, (_, s) in zip(axes[0][0].get_yticklabels(), ticks):
             if s in [READINGS[of].split(' or ')[0] for of in READINGS]: lab.set_fontweight('bold')
     first, n = next(iter(READINGS)), lambda x: f'{x:+.2f}'.replace('-', '−')
-    said = _list([f"with {WAYS[how].format(other)} {n(d['made'][0])} of {n(d['all'][0])}" for of, other, how in rows if of == first and (d := gains[other].get((how, kinds[0], of)))])
-    return Plate('gains', title, fig, f'Half of the {READINGS[first]}, {KINDS[kinds[0]][0]}: the share makes {said}; bars and lines are 95 % intervals, windows in pairs.')
+    said = '; '.join(f"{WAYS[how].format(other)} {n(d['made'][0])} beside {n(d['all'][0])}" for of, other, how in rows if of == first and (d := gains[other].get((how, kinds[0], of))))
+    return Plate('gains', title, fig, f'Gray: how much more full_stack stands than the other arm; blue: how far layers that were only scaled, not trained, move the threshold; orange: the difference at equal share. Where blue passes gray, the scaled model stands more. By the first reading, {KINDS[kinds[0]][0]}: {said}. Lines and bars are 95 % intervals, windows in pairs; one that ends at the edge of a panel has an end that was not reached.')
 
 # %% ../../nbs/reproduce/figures.ipynb #ed95d4e0
 def dose_points(

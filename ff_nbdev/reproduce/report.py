@@ -7,10 +7,10 @@ __all__ = ['SMALL', 'MARGIN', 'MORE', 'PAPER', 'FORGIVENESS', 'QUIET', 'OVERLAP'
            'Tables', 'base_table', 'score_table', 'collapse_rows', 'seed_rows', 'made_table', 'spatial_table',
            'lisa_table', 'activation_table', 'variant_rows', 'match_table', 'signature_table', 'wide_table',
            'error_table', 'robustness_table', 'half_table', 'ce_table', 'last_table', 'quiet_table', 'quiet_gains',
-           'gains_table', 'bleu_table', 'overlap_rows', 'between_rows', 'second_order_rows', 'named_rows',
+           'strength_table', 'bleu_table', 'overlap_rows', 'between_rows', 'second_order_rows', 'named_rows',
            'control_rows', 'rates_rows', 'agreement_rows', 'Section', 'page', 'verdicts', 'claim_table', 'write_report']
 
-# %% ../../nbs/reproduce/report.ipynb #2436d6c6
+# %% ../../nbs/reproduce/report.ipynb #abd929b8
 import html
 import json
 import math
@@ -23,9 +23,9 @@ from ..evaluation.pathways import pathway_svg
 from ..evaluation.robustness import READINGS, paired_threshold, reading, say_threshold, scores_from
 from .claims import answer, is_arm, mean_of_layers, named_more, say, verdict, within
 from .figures import GROUPS, Plate, _list, _slices, above_null, all_figures, lisa_shares, main_arm, pct
-from .results import Run, Runs, kinds_of, late_kind, load_runs, price, reference, save_json, top_noise
+from .results import Run, Runs, kinds_of, late_kind, load_runs, paired_interval, price, reference, save_json, top_noise
 
-# %% ../../nbs/reproduce/report.ipynb #3601f474
+# %% ../../nbs/reproduce/report.ipynb #dd6095b5
 SMALL = ('quick', 'smoke', 'synthetic')
 
 def seed_counts(
@@ -36,7 +36,7 @@ def seed_counts(
 
 def _say_seeds(runs, arm):
     n = seed_counts(runs); mine = n.get(arm, 1); fewer = [a for a, k in n.items() if k < mine]
-    return ('one seed' if mine == 1 else f'{mine} seeds') + (f" ({_list(fewer)} fewer)" if 0 < len(fewer) < 4 else f' ({len(fewer)} arms fewer)' if fewer else '')
+    return ('one seed' if mine == 1 else f'{mine} seeds') + (f" (fewer of {_list(fewer)})" if 0 < len(fewer) < 4 else f' (fewer of {len(fewer)} arms)' if fewer else '')
 
 def say_scale(
     runs:Runs, # Any arms
@@ -470,7 +470,7 @@ def robustness_table(
                      'blur': say('blur'), 'paper  ': _paper('robustness', r, 'blur'), 'ratio': None if v.get('ratio') is None else f"{v['ratio']:.2f}" + (f" ({v['ratio_ci'][0]:.2f} to {v['ratio_ci'][1]:.2f})" if v.get('ratio_ci') and None not in v['ratio_ci'] else ''), 'windows': v.get('windows'), 'tokens': v.get('tokens')})
     return rows
 
-# %% ../../nbs/reproduce/report.ipynb #cf90af9b
+# %% ../../nbs/reproduce/report.ipynb #0c3686f8
 def _reading_rows(runs, of):
     rows, free = [], 'base_continued' if 'base_continued' in runs else None
     for name, key, arrays in (('all', 'robustness', 'disturbed'), ('the last', 'robustness_last', 'last')):
@@ -535,15 +535,19 @@ def quiet_gains(
     over = lambda a, b, k, of: paired_threshold(scores[a], scores[b], k, of, unigram=free.evaluation['unigram_ce'])
     return {(how, k, of): dict(all=over('main', 'free', k, of), made=over(*ends[how][:2], k, of), left=over(*ends[how][2:], k, of)) for how, q in told.items() for k in q['threshold'] for of in READINGS}
 
-def gains_table(
-    gains:dict, # From `quiet_gains`
-    how:str='matched', # 'quiet': by one factor; 'mirror': full_stack made louder
+def strength_table(
+    runs:Runs, # With full_stack of that seed, and the other arm, which was made quieter
+    seed:int=0,
     other:str='base_continued',
-)->list[dict]: # Rows
-    "The same as rows, one for a disturbance and a reading"
-    said = lambda d: '{:+.2f} ({:+.2f} to {:+.2f})'.format(*d).replace('-', '−').replace('inf', '∞')
-    made, left = ('full_stack − louder', f'louder − {other}') if how == 'mirror' else (f'quieter − {other}', 'full_stack − quieter')
-    return [{'disturbance: half of': f'{k}: {READINGS[of]}', f'full_stack − {other}': said(d['all']), made: said(d['made']), left: said(d['left'])} for (h, k, of), d in gains.items() if h == how]
+    kind:str='noise', # Or 'blur'
+    how:str='matched', # Or 'quiet': by one factor
+)->list[dict]: # Rows, one for each strength; `KeyError` where the other arm was not made quieter
+    "No threshold: tokens that are right at each strength, of the other arm, of the same made quieter, and of full_stack, and what full_stack has over the quieter one, windows in pairs"
+    main, free = (runs.every[a + f'.s{seed}'*bool(seed)] for a in ('full_stack', other)); loud, quiet, full = scores_from(free.arrays), scores_from(free.arrays, how), scores_from(main.arrays)
+    if not quiet: raise KeyError(f"{free.arm} was not made quieter: evaluate it with {'quiet' if how == 'quiet' else 'quiet_like'} first.")
+    right = lambda s, k: f"{100*s[k][0].sum()/s[k][1].sum():.1f} %"
+    def over(k, part, by): return '{:+.{d}f} ({:+.{d}f} to {:+.{d}f})'.format(*(by*v for v in paired_interval(*(s[k][part]/s[k][1].clip(1) for s in (full, quiet)), full[k][1])), d=1 if by > 1 else 2).replace('-', '−')
+    return [{kind: 'undisturbed' if k == 'clean' else f'{k[1]:g}', other: right(loud, k), 'quieter': right(quiet, k), 'full_stack': right(full, k), 'full_stack over quieter, points': over(k, 0, 100), 'in cross-entropy, nats': over(k, 2, 1)} for k in ['clean', *sorted(x for x in quiet if x[0] == kind)]]
 
 def bleu_table(
     runs:Runs, # Any arms
