@@ -40,7 +40,7 @@ from .runner import library_files
 from ..training.recipes import ARMS, changed, check_scale, length, make_optimizer, recipe, second, training_arguments
 from ..training.watch import Cliff, Watch
 
-# %% ../../nbs/reproduce/arm.ipynb #00b87b9d
+# %% ../../nbs/reproduce/arm.ipynb #8c229ef6
 @dataclass
 class Plan:
     "All that an arm's training depends on"
@@ -66,6 +66,7 @@ class Plan:
     threads:int=1    # Of each process
     windows:int=0    # Train on the first so many; 0: all
     save_minutes:float|None=None # Between checkpoints; None: as the scale says
+    rate:float|None=None # Learning rate after the warm-up; None: as the scale says, which is a rate for a model that has learned
     def kinds(self)->tuple: # For example ('conceptual', 'two_letter')
         "The kinds of forgiveness that the arm will use"
         f = changed(recipe(self.arm, self.scale, 1), self.change).forgiveness
@@ -80,7 +81,7 @@ def dose_of(
     if record.exists(): return float(json.loads(record.read_text(encoding='utf-8'))['dose'])
     return float(load_file(state)['doses'].mean()) if state.exists() else 0.
 
-# %% ../../nbs/reproduce/arm.ipynb #54e40943
+# %% ../../nbs/reproduce/arm.ipynb #1a93e114
 class Prepared:
     "Text, model and method of a plan, ready to train; `ValueError` if the model that the arm goes on from, or the alternatives that it needs, are not given"
     def __init__(self, plan:Plan):
@@ -103,6 +104,7 @@ class Prepared:
         self.ff = attach(self.net, self.config, self.tok)
         self.line = LineMoran(self.net, self.tok, self.held, seed=plan.seed)
         self.penalty = self.rival(a.penalty, s, plan)
+        self.rate = s.lr[k] if plan.rate is None else plan.rate
         self.make = objective_for(self.net, self.tok, seed=plan.seed, alternatives=self.alternatives)
         check = objective_for(self.net, self.tok, seed=1)
         if hasattr(self.make, 'density'): self.make.density = check.density = s.density
@@ -157,7 +159,7 @@ def _checkpoints(plan, first):
         shutil.rmtree(folder, ignore_errors=True); folder.mkdir(parents=True); write_whole(folder/'belongs.txt', mine)
     return folder
 
-# %% ../../nbs/reproduce/arm.ipynb #a1dd0abe
+# %% ../../nbs/reproduce/arm.ipynb #a36e7044
 def train_arm(
     plan:Plan,     # What to do
     progress=None, # Called as `progress(done, total, note)`
@@ -171,12 +173,12 @@ def train_arm(
     out, p = Path(plan.out), Prepared(plan); out.mkdir(parents=True, exist_ok=True)
     folder = _checkpoints(plan, rank == 0)
     if p.scale.checking: p.net.gradient_checkpointing_enable()
-    args = TrainingArguments(**training_arguments(p.scale, plan.arm, folder, p.steps, plan.seed, world, plan.micro))
+    args = TrainingArguments(**training_arguments(p.scale, plan.arm, folder, p.steps, plan.seed, world, plan.micro, learning_rate=p.rate))
     if args.world_size != world: raise RuntimeError(f'{world} processes were started, and {args.world_size} know of one another: start them with accelerate launch --multi_gpu.')
     start = probe(p)
     trainer = Watch(model=p.net, args=args, train_dataset=p.train, data_collator=p.make, ff=p.ff, penalty=p.penalty, checks=p.checks, skip=special_ids(p.tok), every=max(1, p.steps//30), cliff=Cliff() if p.arm.cliff else None,
         probe=lambda t: probe(p), probe_at=np.linspace(0, 1, plan.probes + 1)[1:].tolist(), progress=progress if rank == 0 else None, save_minutes=p.scale.save_minutes if plan.save_minutes is None else plan.save_minutes,
-        optimizers=(make_optimizer(p.net, p.scale.optimizer[second(plan.arm)], p.scale.lr[second(plan.arm)]), None))
+        optimizers=(make_optimizer(p.net, p.scale.optimizer[second(plan.arm)], p.rate), None))
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train(resume_from_checkpoint=True)
     found = [start, *(f for f in trainer.probes if f['sentences'] <= p.ff.sentences)]      # after a collapse the model is that of an earlier step
@@ -210,11 +212,11 @@ def paired_seconds(
     p.config.forgiveness.kind, p.make.alternatives = kind, p.alternatives
     return out
 
-# %% ../../nbs/reproduce/arm.ipynb #867c296e
+# %% ../../nbs/reproduce/arm.ipynb #4f41e9b5
 def _result(p, t, found, world):
     ff, plan, k = p.ff, p.plan, second(p.plan.arm); steps, steer = t.state.global_step, getattr(p.penalty, 'controller', None)
     return dict(arm=plan.arm, recipe=p.config.recipe, model=model_name(plan.model), start=p.arm.start, corpus=Path(plan.corpus).name, seed=plan.seed, scale=plan.scale, forgiveness=p.config.forgiveness.kind, teacher=p.alternatives.header['teacher'] if p.alternatives else None,
-        activation_moran=steer.moran if steer else p.line(), match=steer.record() if steer else None, dose=p.before + ff.doses.mean().item(), dose_before=p.before, total_dose=p.config.forgetfulness.dose, top=p.config.recall.top, change=p.plan.change, penalty=p.arm.penalty, strength=getattr(p.penalty, 'keep', p.penalty.strength) if p.penalty else None, sentences=ff.sentences, tokens=steps*p.scale.batch*p.scale.length[k], steps=steps,
+        activation_moran=steer.moran if steer else p.line(), match=steer.record() if steer else None, dose=p.before + ff.doses.mean().item(), dose_before=p.before, total_dose=p.config.forgetfulness.dose, top=p.config.recall.top, change=p.plan.change, rate=p.rate, penalty=p.arm.penalty, strength=getattr(p.penalty, 'keep', p.penalty.strength) if p.penalty else None, sentences=ff.sentences, tokens=steps*p.scale.batch*p.scale.length[k], steps=steps,
         processes=world, parameters=sum(q.numel() for q in p.net.parameters()), seconds=time.time() - t.started, config=p.config.to_dict(), log=[r | dict(dose=p.before + r['dose']) for r in t.rows], valid=[{k: f[k] for k in ('sentences', 'ce', 'accuracy')} for f in found],
         collapse=t.cliff.record() if t.cliff else None, usage=_use(ff) if p.config.recall.top else None, **provenance())
 
