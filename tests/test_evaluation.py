@@ -297,6 +297,7 @@ def test_an_evaluation_as_quiet_as_another(text):
     "Both controls stand in the record, the matched one with its factors; a model of another shape is refused before any work"
     corpus, tok, _ = text; model = random_tiny('rwkv', vocab_size=len(tok)); few = dict(windows=8, length=48, robust_windows=4, bleu_windows=0, control_tokens=0, grid=dict(noise=(1., 4.), nonhub=(2.,)), rank_from=5, rank_to=24, redraws=2, baseline=60, positions=30)
     with pytest.raises(ValueError, match='same shape'): evaluate(model, corpus, tok, quiet_like=('other', random_tiny('mt5', vocab_size=len(tok))), **few)
+    with pytest.raises(ValueError, match='same shape'): evaluate(model, corpus, tok, quiet_like=('other', random_tiny('rwkv', vocab_size=len(tok) + 8)), **few)
     other = loud('rwkv', len(tok)); r = evaluate(model, corpus, tok, quiet=50, quiet_like=('other', other), **few); q, m = r['robustness_quiet'], r['robustness_matched']
     assert q['share'] == .5 and np.allclose(m['shares'], m['wanted'], atol=1e-3) and len(m['factors']) == 2 and m['like'] == 'other' and not np.allclose(m['wanted'], [s['share'] for s in r['ffn_share']], atol=.02) and 'nonhub' not in m['threshold'] and any(k.startswith('matched_') for k in r.arrays)
     one = evaluate(model, corpus, tok, **few); assert one['robustness_quiet'] is None and one['robustness_matched'] is None and one['robustness'] == r['robustness']

@@ -296,7 +296,8 @@ class _Job:
         self.model, self.tokenizer, self.tokens, self.held = _ready(model, text, tokenizer, size.length, split, device)
         self.sites, self.skip = list(find_sites(self.model)), special_ids(self.tokenizer)
         self.size, self.seed, self.step, self.dose, self.nulls, self.base, self.categories, self.grid = size, seed, step, float(dose), nulls or {}, base, categories, grid or GRID; self.quiet_like = quiet_like
-        if quiet_like is not None and len(find_sites(quiet_like[1])) != len(self.sites): raise ValueError(f'quiet_like is a model of {len(find_sites(quiet_like[1]))} feed-forward sites, and this one has {len(self.sites)}: it must have the same shape.')
+        shape = lambda m: (m.config.model_type, m.config.vocab_size, len(find_sites(m)))
+        if quiet_like is not None and shape(quiet_like[1]) != shape(self.model): raise ValueError('quiet_like must have the same shape as the model: it is {} with {:,} ids and {} feed-forward sites, and the model {} with {:,} and {}.'.format(*shape(quiet_like[1]), *shape(self.model)))
         self.doses = {(s.name, r): self.dose for s in self.sites for r in s.roles} | (doses or {})
         self.train, self.test, self.arrays = Windows(self.tokens, 'train', size.read_length), Windows(self.tokens, split, size.read_length), {}
         self.counts = token_counts(self.train, len(self.tokenizer))

@@ -15,7 +15,7 @@ import numpy as np
 from ..evaluation.overlap import Places, between, compare, more_alike, second_order, stability, two_letter_test
 from ..evaluation.robustness import paired_ratio, paired_threshold, say_threshold, scores_from
 from ..evaluation.signatures import bootstrap
-from .results import Run, Runs, command_for, price, run_scale
+from .results import Run, Runs, command_for, price, run_scale, signed
 
 # %% ../../nbs/reproduce/claims.ipynb #0e4a7a93
 def claims_file()->Path: # results/claims.yaml, of the repository or of the installed package
@@ -227,6 +227,7 @@ def collapse_point(
     if c['collapsed'] and at <= 0: raise NotRun(f'not measurable: {run.arm} fell at its first look, so its search holds no strength that it stood')
     return at, step, c['collapsed'], crossing_draws(c, at) if c['collapsed'] else np.full(2000, at)
 
+# %% ../../nbs/reproduce/claims.ipynb #720d73ea
 def untrained_half(
     get, # Hands out runs
 )->str: # For the words of a control
@@ -339,7 +340,7 @@ def _stands(get, kind, also, unit='x'):
     except NotRun: more = ''
     lo, hi = (-math.inf if b[2] == math.inf else a[1] - b[2]), math.inf if a[2] == math.inf else a[2] - b[1]
     both, scores = a[0] == b[0] == math.inf, [scores_from(get(x).arrays) for x in ('full_stack', 'base_continued')]
-    if all(scores) and not both: more += '; in pairs ' + ', '.join(n + ' {:+.2g} ({:+.2g} to {:+.2g})'.format(*paired_threshold(*scores, kind, of, unigram=get('full_stack').evaluation['unigram_ce'])).replace('-', '−') for of, n in (('accuracy', 'accuracy'), ('half', 'half of its own hits'), ('ce', 'nats under the unigram')))
+    if all(scores) and not both: more += '; in pairs ' + ', '.join(n + ' ' + signed(paired_threshold(*scores, kind, of, unigram=get('full_stack').evaluation['unigram_ce'])) for of, n in (('accuracy', 'accuracy'), ('half', 'half of its own hits'), ('ce', 'nats under the unigram')))
     more += _as_quiet(get, kind)
     return Effect(0. if both else a[0] - b[0], -math.inf if both else lo, hi, False, f'{say(a)} against {say(b)}{more}', 'windows', unit=unit)
 
@@ -355,7 +356,7 @@ def _as_quiet(get, kind):
     "What quieter layers alone would give, in words; empty where it was not asked"
     free, main = get('base_continued'), get('full_stack'); q, x, y = free.evaluation.get('robustness_matched'), scores_from(free.arrays, 'matched'), scores_from(main.arrays)
     if not (q and x and y) or not is_arm(q['like'], main): return ''
-    return f"; beside it, base_continued with the shares of full_stack, without training: {say_threshold(q['threshold'][kind], q['measurable'])}, and full_stack over that " + '{:+.2g} ({:+.2g} to {:+.2g})'.format(*paired_threshold(y, x, kind, unigram=main.evaluation['unigram_ce'])).replace('-', '−')
+    return f"; beside it, base_continued with the shares of full_stack, without training: {say_threshold(q['threshold'][kind], q['measurable'])}, and full_stack over that " + signed(paired_threshold(y, x, kind, unigram=main.evaluation['unigram_ce']))
 
 @claim('C15', rises)
 def _c15(get): return _stands(get, 'blur', '', '')

@@ -23,7 +23,7 @@ from ..evaluation.pathways import pathway_svg
 from ..evaluation.robustness import READINGS, paired_threshold, reading, say_threshold, scores_from
 from .claims import answer, is_arm, mean_of_layers, named_more, say, verdict, within
 from .figures import GROUPS, Plate, _list, _slices, above_null, all_figures, lisa_shares, main_arm, pct
-from .results import Run, Runs, kinds_of, late_kind, load_runs, paired_interval, price, reference, save_json, top_noise
+from .results import Run, Runs, kinds_of, late_kind, load_runs, paired_interval, price, reference, save_json, signed, top_noise
 
 # %% ../../nbs/reproduce/report.ipynb #dd6095b5
 SMALL = ('quick', 'smoke', 'synthetic')
@@ -182,6 +182,7 @@ def read_more(
     t, u = (reading(z, kind, of, uni) for z in (x, y))
     return dict(arm=t, control=u, difference=paired_threshold(x, y, kind, of, unigram=uni)) if t['measurable'] and u['measurable'] else None
 
+# %% ../../nbs/reproduce/report.ipynb #0079556e
 def _other_readings(runs, arm, control, kind):
     found = {of: d for of in MORE if (d := read_more(runs, arm, control, kind, of))}
     if not found: return ''
@@ -195,6 +196,7 @@ def _ahead(runs, arm, control, kind):
     if not both or a[both[0]] >= b[both[0]]: return ''
     return f". It starts with fewer right tokens than {control}, and " + (f'has as many from {x:g} on (as measured, without an interval)' if (x := next((x for x in both if a[x] >= b[x]), None)) is not None else 'has fewer at every strength')
 
+# %% ../../nbs/reproduce/report.ipynb #afc0f5c8
 def say_robustness(
     runs:Runs, # base_continued (or base), no_fzr and the arm
     arm:str,   # The arm in question
@@ -480,7 +482,7 @@ def _reading_rows(runs, of):
             for k in v['threshold']:
                 t = reading(x, k, of, r.evaluation['unigram_ce']); said[k] = say_threshold(t, t['measurable'], of)
                 d = read_more(runs, a, free, k, of, arrays) if free and a != free else None
-                if d: said[f'{k}, over base_continued'] = '{:+.2g} ({:+.2g} to {:+.2g})'.format(*d['difference']).replace('-', '−')
+                if d: said[f'{k}, over base_continued'] = signed(d['difference'])
             rows.append({'layers': name, 'arm': a, **({'undisturbed, nats': f"{v['clean_ce']:.3f}", 'down to': f"{min(v['floor_ce'], r.evaluation['unigram_ce']):.3f}"} if of == 'ce' else {'undisturbed': pct(v['clean'], 1)})} | said)
     return _full(rows)
 
@@ -503,13 +505,14 @@ def last_table(
     rows = [(a, v) for a, r in runs.items() if (v := r.evaluation.get('robustness_last'))]
     return [{'arm': a, 'undisturbed': pct(v['clean'], 1), 'layer zeroed': pct(v['floor_zero'], 1), 'layer at its mean': None if v.get('floor_mean') is None else pct(v['floor_mean'], 1), **{k: say_threshold(v['threshold'][k], v['measurable']) for k in v['threshold']}} for a, v in rows]
 
+# %% ../../nbs/reproduce/report.ipynb #b2d8cfae
 QUIET = dict(quiet=lambda q: pct(q['share']), matched=lambda q: f"as in {q['like']}: {', '.join(f'{100*f:.0f}' for f in q['factors'])} %")      # Percent of what each layer said
 
 def quiet_table(
     runs:Runs, # With their seeds and variants
 )->list[dict]: # Rows; none where no arm was made quieter
     "Resistance, or layers that say less? Thresholds of arms whose layers were made to say less, and those of full_stack of the same seed, at its own loudness, over them"
-    rows, over = [], lambda x, y, k, of, uni: '–' if not x or not y else '{:+.2g} ({:+.2g} to {:+.2g})'.format(*paired_threshold(x, y, k, of, unigram=uni)).replace('-', '−')
+    rows, over = [], lambda x, y, k, of, uni: '–' if not x or not y else signed(paired_threshold(x, y, k, of, unigram=uni))
     for a, r in runs.every.items():
         arm, dot, seed = a.partition('.s'); loud, uni, main = scores_from(r.arrays), r.evaluation['unigram_ce'], runs.every.get('full_stack' + dot + seed) if '~' not in a else None      # variants are disturbed on fewer windows
         for how, says in QUIET.items():
@@ -523,6 +526,7 @@ def quiet_table(
                 rows.append(said)
     return _full(rows)
 
+# %% ../../nbs/reproduce/report.ipynb #b54cf50a
 def quiet_gains(
     runs:Runs, # With full_stack of that seed, and the other arm
     seed:int=0,
@@ -535,6 +539,7 @@ def quiet_gains(
     over = lambda a, b, k, of: paired_threshold(scores[a], scores[b], k, of, unigram=free.evaluation['unigram_ce'])
     return {(how, k, of): dict(all=over('main', 'free', k, of), made=over(*ends[how][:2], k, of), left=over(*ends[how][2:], k, of)) for how, q in told.items() for k in q['threshold'] for of in READINGS}
 
+# %% ../../nbs/reproduce/report.ipynb #b3a8a879
 def strength_table(
     runs:Runs, # With full_stack of that seed, and the other arm, which was made quieter
     seed:int=0,
@@ -542,13 +547,15 @@ def strength_table(
     kind:str='noise', # Or 'blur'
     how:str='matched', # Or 'quiet': by one factor
 )->list[dict]: # Rows, one for each strength; `KeyError` where the other arm was not made quieter
-    "No threshold: tokens that are right at each strength, of the other arm, of the same made quieter, and of full_stack, and what full_stack has over the quieter one, windows in pairs"
+    "No threshold: tokens that are right at each strength and at the floors, of the other arm, of the same made quieter, and of full_stack, and what full_stack has over the quieter one, windows in pairs"
     main, free = (runs.every[a + f'.s{seed}'*bool(seed)] for a in ('full_stack', other)); loud, quiet, full = scores_from(free.arrays), scores_from(free.arrays, how), scores_from(main.arrays)
     if not quiet: raise KeyError(f"{free.arm} was not made quieter: evaluate it with {'quiet' if how == 'quiet' else 'quiet_like'} first.")
     right = lambda s, k: f"{100*s[k][0].sum()/s[k][1].sum():.1f} %"
-    def over(k, part, by): return '{:+.{d}f} ({:+.{d}f} to {:+.{d}f})'.format(*(by*v for v in paired_interval(*(s[k][part]/s[k][1].clip(1) for s in (full, quiet)), full[k][1])), d=1 if by > 1 else 2).replace('-', '−')
-    return [{kind: 'undisturbed' if k == 'clean' else f'{k[1]:g}', other: right(loud, k), 'quieter': right(quiet, k), 'full_stack': right(full, k), 'full_stack over quieter, points': over(k, 0, 100), 'in cross-entropy, nats': over(k, 2, 1)} for k in ['clean', *sorted(x for x in quiet if x[0] == kind)]]
+    def over(k, part, by): return signed(paired_interval(*(s[k][part]/s[k][1].clip(1) for s in (full, quiet)), full[k][1]), 1 if by > 1 else 2, by)
+    name = lambda k: dict(clean='undisturbed', zero='layers zeroed', mean='layers at their mean').get(k) or f'{k[1]:g}'
+    return [{kind: name(k), other: right(loud, k), 'quieter': right(quiet, k), 'full_stack': right(full, k), 'full_stack over quieter, points': over(k, 0, 100), 'in cross-entropy, nats': over(k, 2, 1)} for k in ['clean', *sorted(x for x in quiet if x[0] == kind), *(f for f in ('zero', 'mean') if all(f in s for s in (loud, quiet, full)))]]
 
+# %% ../../nbs/reproduce/report.ipynb #649c2e26
 def bleu_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows

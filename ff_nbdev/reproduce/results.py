@@ -3,7 +3,8 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'ROLES', 'UNTRAINED', 'QUICK', 'NODES', 'NEEDED', 'commit', 'provenance', 'hardware_name', 'plain',
            'save_json', 'example_runs', 'settings_of', 'run_scale', 'command_for', 'Run', 'load_run', 'paired_interval',
-           'price', 'Runs', 'late_kind', 'model_name', 'top_noise', 'as_long', 'reference', 'kinds_of', 'load_runs']
+           'signed', 'price', 'Runs', 'late_kind', 'model_name', 'top_noise', 'as_long', 'reference', 'kinds_of',
+           'load_runs']
 
 # %% ../../nbs/reproduce/results.ipynb #d89f8466
 import json
@@ -309,6 +310,15 @@ def paired_interval(
     pick = np.random.default_rng(seed).integers(len(a), size=(draws, len(a)))
     d = ((a - b)*w)[pick].sum(1)/w[pick].sum(1)
     return float(((a - b)*w).sum()/w.sum()), *map(float, np.quantile(d, [.025, .975]))
+
+# %% ../../nbs/reproduce/results.ipynb #56974067
+def signed(
+    difference,   # A value and the two ends of its interval
+    digits:int=2, # Behind the point
+    by:float=1,   # 100 for points or percent
+)->str: # '+0.12 (−0.01 to +0.25)'
+    "A difference with its interval, in words; where an end is open, ∞"
+    return '{:+.{d}f} ({:+.{d}f} to {:+.{d}f})'.format(*(by*v for v in difference), d=digits).replace('-', '−').replace('inf', '∞')
 
 # %% ../../nbs/reproduce/results.ipynb #b02143d6
 def price(
