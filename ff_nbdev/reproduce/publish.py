@@ -114,7 +114,7 @@ def _added(folder, s, have, out):
     "The settings of both, and the older runs that stay"
     old = settings_of(out); kept = [r for r in old['runs'] if r not in have]; both = {_kind(r) for r in kept} & {_kind(r) for r in have}
     other = [k for k in ALIKE if _name(old.get(k) or '') != _name(s.get(k) or '')] + [f'model of {k}' for k in both if _name(old['models'].get(k, '')) != _name(s['models'].get(k, ''))]
-    other += [k for k in old.keys() & s.keys() if k.startswith('pretrain') and old[k] != s[k]]
+    other += [k for k in old.keys() & s.keys() if k.startswith('pretrain') and old[k] != s[k] and (k in ('pretrain', 'pretrain_mt5', 'pretrain_rwkv') or (out/k).exists())]      # a base of another width that was only planned binds nobody
     teachers = _teachers(out, kept) | _teachers(folder, have)
     if not other and len(teachers) > len({k for k, _ in teachers}): other = ['teacher']
     if other: raise ValueError(f'{out} was made with another {", ".join(other)}: results that are compared must be made alike. Publish this run into a folder of its own.')
