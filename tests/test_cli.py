@@ -218,3 +218,14 @@ def test_a_folder_that_goes_while_it_is_looked_through_is_no_error(tmp_path, mon
         return real(path)
     monkeypatch.setattr(os, 'scandir', scandir)
     assert [p.parent.name for p in cli.progress_files(tmp_path)] == ['base']
+
+def test_a_base_whose_blocks_are_learned_anew(fake, tmp_path):
+    "Another width, everything else goes on from where it was; a model of another kind is refused before any work"
+    from ff_nbdev.models.sites import find_sites
+    from ff_nbdev.models.tiny import load_pretrained
+    words = ['notebook', ROOT/'nbs'/'experiments'/'pretrain.ipynb', tmp_path/'pretrain.ipynb', '-p', 'corpus', fake/'text.txt', '-p', 'd_ff', 96, '-p', 'steps', 3, '-p', 'batch', 2, '-p', 'out', tmp_path/'out', '-p', 'start']
+    r = ff(*words, 'tiny-rwkv'); assert r.returncode and 'is of type rwkv, and arch says mt5' in r.stderr and not (tmp_path/'out'/'model').exists(), r.stdout + r.stderr
+    r = ff(*words, 'tiny-mt5'); assert r.returncode == 0, r.stdout + r.stderr
+    (new, _), (old, _) = (load_pretrained(m) for m in (tmp_path/'out'/'model', 'tiny-mt5')); card = (tmp_path/'out'/'model'/'README.md').read_text()
+    assert {s.d_ff for s in find_sites(new)} == {96} and (new.shared.weight - old.shared.weight).abs().max() < .02 < old.shared.weight.abs().max()
+    assert 'learned anew' in card and '-p start tiny-mt5' in card and '-p size' not in card and 'vocab_size' not in card
