@@ -78,11 +78,11 @@ def new_blocks(
     d_ff:int=0,      # Width; 0: as it is
     seed:int=0,      # Of the new weights
 )->nn.Module: # In evaluation mode
-    "The same model with random feed-forward matrices, of another width if asked; all else is kept. `ValueError` where the width of such a model has no name that we know"
-    key = next((k for k in ('d_ff', 'intermediate_size') if hasattr(model.config, k)), None)
-    if d_ff and not key: raise ValueError(f'The configuration of {type(model).__name__} has neither d_ff nor intermediate_size: make a model of another width yourself.')
+    "The same model with random feed-forward projections, of another width if asked; all else is kept. `ValueError` where the width of such a model has no name that we know"
+    key = next((k for k in ('d_ff', 'intermediate_size', 'n_inner') if hasattr(model.config, k)), None)
+    if d_ff and not key: raise ValueError(f'The configuration of {type(model).__name__} has neither d_ff nor intermediate_size nor n_inner: make a model of another width yourself.')
     new, old = random_like(model, seed, **({key: d_ff} if d_ff else {})), dict(model.named_parameters())
-    own = {id(s.module(r).weight) for s in find_sites(new) for r in s.names}
+    own = {id(p) for s in find_sites(new) for r in s.names for p in s.module(r).parameters()}
     with torch.no_grad(): [p.copy_(old[n]) for n, p in new.named_parameters() if id(p) not in own]
     return new
 
