@@ -75,6 +75,10 @@ def _record(f):
 
 def _name(v): return Path(v).name if Path(str(v)).is_absolute() else v
 
+def _same(r):
+    "What two records of one thing share"
+    return r.get('digest', r.get('teacher', r.get('params')))
+
 def _bases(folder, runs):
     "Folders of the bases that a run made, and that these arms started from"
     started = {json.loads(f.read_text('utf-8')).get('model', '') for r in runs if (f := folder/r/'train.json').exists()}
@@ -91,7 +95,7 @@ def _write(folder, have, out):
     for f in [*folder.glob('teacher*/teacher.json'), *folder.glob('alternatives*/closeness.json'), *(f for b in _bases(folder, have) if (f := folder/b/'pretrain.json').exists())]:
         to, r = out/f.parent.name/f.name, _record(f); to.parent.mkdir(exist_ok=True)
         kept = json.loads(to.read_text('utf-8')) if to.exists() else {}
-        if not kept or kept.get('digest', kept.get('teacher')) != r.get('digest', r.get('teacher')): write_lean(r, to)      # made again and the same: what was measured on the first stays
+        if not kept or _same(kept) != _same(r): write_lean(r, to)      # made again and the same: what was measured on the first stays
 
 # %% ../../nbs/reproduce/publish.ipynb #d097153e
 def _settings(s, have, rest):
@@ -114,7 +118,8 @@ def _added(folder, s, have, out):
     "The settings of both, and the older runs that stay"
     old = settings_of(out); kept = [r for r in old['runs'] if r not in have]; both = {_kind(r) for r in kept} & {_kind(r) for r in have}
     other = [k for k in ALIKE if _name(old.get(k) or '') != _name(s.get(k) or '')] + [f'model of {k}' for k in both if _name(old['models'].get(k, '')) != _name(s['models'].get(k, ''))]
-    other += [k for k in old.keys() & s.keys() if k.startswith('pretrain') and old[k] != s[k] and (k in ('pretrain', 'pretrain_mt5', 'pretrain_rwkv') or (out/k).exists())]      # a base of another width that was only planned binds nobody
+    made = {k for b in _bases(out, kept) for k in ('pretrain', '_'.join(b.split('_')[:2]), b)}      # of a base that was only planned the settings bind nobody
+    other += sorted(k for k in made & old.keys() & s.keys() if old[k] != s[k])
     teachers = _teachers(out, kept) | _teachers(folder, have)
     if not other and len(teachers) > len({k for k, _ in teachers}): other = ['teacher']
     if other: raise ValueError(f'{out} was made with another {", ".join(other)}: results that are compared must be made alike. Publish this run into a folder of its own.')

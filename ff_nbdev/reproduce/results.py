@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'ROLES', 'UNTRAINED', 'QUICK', 'NODES', 'NEEDED', 'commit', 'provenance', 'hardware_name', 'plain',
            'save_json', 'example_runs', 'settings_of', 'run_scale', 'command_for', 'Run', 'load_run', 'paired_interval',
-           'signed', 'price', 'Runs', 'late_kind', 'model_name', 'top_noise', 'as_long', 'reference', 'kinds_of',
-           'load_runs']
+           'signed', 'price', 'signed_price', 'Runs', 'late_kind', 'model_name', 'top_noise', 'as_long', 'reference',
+           'kinds_of', 'load_runs']
 
 # %% ../../nbs/reproduce/results.ipynb #d89f8466
 import json
@@ -334,6 +334,13 @@ def price(
         lo, hi = nats - half, nats + half
     return dict(nats=nats, lo=lo, hi=hi, relative=nats/r['ce'], relative_lo=lo/r['ce'], relative_hi=hi/r['ce'], paired=paired,
                 resampled='held-out windows, paired' if paired else 'held-out text of each arm, unpaired')
+
+# %% ../../nbs/reproduce/results.ipynb #174ec8bd
+def signed_price(
+    price:dict, # From `price`
+)->str: # '+2.3 (+2.0 to +2.5)'
+    "A price in percent of the reference's cross-entropy, with its interval"
+    return signed([price[k] for k in ('relative', 'relative_lo', 'relative_hi')], 1, by=100)
 
 # %% ../../nbs/reproduce/results.ipynb #0c535502
 class Runs(dict):
