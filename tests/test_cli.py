@@ -100,6 +100,19 @@ def test_a_control_is_made_as_quiet_as_the_arm_beside_it(commands):
     line = commands('base_continued', 'full_stack', 'rwkv_base_continued')
     assert '-p quiet_like full_stack/model' in line['evaluate base_continued'] and '-p quiet_like base_continued/model' in line['evaluate full_stack'] and 'quiet_like' not in line['evaluate rwkv_base_continued']
 
+def test_an_arm_may_have_settings_of_its_own(commands):
+    "… and no other arm has them"
+    line = commands('rwkv_from_scratch', 'rwkv_from_scratch_base', 'from_scratch')
+    assert all('-p rate 0.004' in line[f'retrofit {a}'] and '-p total_sentences 150000' in line[f'retrofit {a}'] for a in ('rwkv_from_scratch', 'rwkv_from_scratch_base'))
+    assert 'rate' not in line['retrofit from_scratch'] and '-p total_sentences 100000' in line['retrofit from_scratch'] and 'rate' not in line['evaluate rwkv_from_scratch']
+
+@pytest.mark.parametrize('key, said', [(dict(retrofit_from_scrach=dict(rate=.1)), 'there is no arm from_scrach'), (dict(retrofit_no_fzr=dict(model='tiny-mt5')), 'no_fzr~other')])
+def test_settings_of_no_arm_stop_the_run_before_it_starts(key, said, commands, tmp_path):
+    from ff_nbdev.reproduce import cli
+    commands('no_fzr'); (tmp_path/'run.json').write_text(json.dumps(json.loads((tmp_path/'run.json').read_text()) | key))
+    r = subprocess.run(cli.snakemake_command(tmp_path, tmp_path/'run.json', 'local', 1, dry=True), capture_output=True, text=True)
+    assert r.returncode and said in r.stdout + r.stderr and 'Traceback' not in r.stdout + r.stderr, r.stdout + r.stderr
+
 @pytest.mark.parametrize('more, said', [([], '1 x text, 6 x shipped, 1 x retrofit, 10 x evaluate, 1 x report'), (['--seed', '1'], '1 x text, 1 x teacher, 1 x alternatives, 3 x retrofit, 5 x evaluate'),
     (['--set', 'retrofit.dose=1.0'], '3 x retrofit'), (['--set', 'evaluate.brief=false'], '6 x shipped'), (['--arms', 'base', 'base_continued'], '1 x text, 1 x retrofit, 2 x evaluate')])
 def test_shipped_arms_are_evaluated_and_others_trained(more, said, tmp_path):
