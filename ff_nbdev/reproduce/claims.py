@@ -3,7 +3,8 @@
 # %% auto #0
 __all__ = ['RULES', 'within_1', 'SAMPLED', 'KERNELS', 'claims_file', 'read_claims', 'Effect', 'NotRun', 'over_seeds',
            'mean_of_layers', 'verdict', 'within', 'difference', 'rises', 'costs', 'same', 'lost', 'claim',
-           'crossing_draws', 'collapse_point', 'untrained_half', 'named_more', 'is_arm', 'answer', 'say', 'tally']
+           'crossing_draws', 'collapse_point', 'untrained_half', 'top_use', 'named_more', 'is_arm', 'answer', 'say',
+           'tally']
 
 # %% ../../nbs/reproduce/claims.ipynb #aa05ec70
 import math
@@ -270,8 +271,10 @@ def _c10(get):
     return Effect(a/b - 1, *_interval(p/q - 1, (da + db)/b), False, f'{b:.1f}x, slow {a:.1f}x', SAMPLED, unit='%')
 
 # %% ../../nbs/reproduce/claims.ipynb #5f58e07b
-def _top_use(run):
-    "Share of the visits on the most used 3 %, without what is left of the even start of the count"
+def top_use(
+    run:Run, # A trained arm
+)->list[float]: # Of each layer
+    "Share of the visits of hubs on the most used 3 % of the units, without what is left of the even start of the count; `NotRun` for an arm that did not record them"
     t = run.train or {}; u, r = t.get('usage'), (t.get('config') or {}).get('recall')
     if not u: raise NotRun(f'{run.arm} was trained before the use of places was recorded')
     if all(x.get('seen') for x in u): return [x['seen'] for x in u]
@@ -281,7 +284,7 @@ def _top_use(run):
 
 @claim('C8', lambda e: 'fails' if e.hi < 2 else 'holds' if e.lo > 1 else 'undecided')
 def _c8(get):
-    a, b = _top_use(get('highway')), _top_use(get('full_stack'))
+    a, b = top_use(get('highway')), top_use(get('full_stack'))
     return Effect(*mean_of_layers(np.divide(a, b)), False, f'{_pct(np.mean(a))} against {_pct(np.mean(b))} of the visits', 'layers of one run')
 
 # %% ../../nbs/reproduce/claims.ipynb #05d6289f
