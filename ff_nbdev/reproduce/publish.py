@@ -120,6 +120,7 @@ def _added(folder, s, have, out):
     other = [k for k in ALIKE if _name(old.get(k) or '') != _name(s.get(k) or '')] + [f'model of {k}' for k in both if _name(old['models'].get(k, '')) != _name(s['models'].get(k, ''))]
     made = {k for b in _bases(out, kept) for k in ('pretrain', '_'.join(b.split('_')[:2]), b)}      # of a base that was only planned the settings bind nobody
     other += sorted(k for k in made & old.keys() & s.keys() if old[k] != s[k])
+    other += sorted({k for r in kept if old.get(k := f"retrofit_{r.split('~')[0].split('.s')[0]}") != s.get(k)})      # what one arm was given that others were not
     teachers = _teachers(out, kept) | _teachers(folder, have)
     if not other and len(teachers) > len({k for k, _ in teachers}): other = ['teacher']
     if other: raise ValueError(f'{out} was made with another {", ".join(other)}: results that are compared must be made alike. Publish this run into a folder of its own.')
