@@ -8,7 +8,8 @@ __all__ = ['SMALL', 'MARGIN', 'MORE', 'PAPER', 'FORGIVENESS', 'QUIET', 'OVERLAP'
            'lisa_table', 'activation_table', 'variant_rows', 'match_table', 'signature_table', 'wide_table',
            'error_table', 'robustness_table', 'half_table', 'ce_table', 'last_table', 'quiet_table', 'quiet_gains',
            'strength_table', 'bleu_table', 'overlap_rows', 'between_rows', 'second_order_rows', 'named_rows',
-           'control_rows', 'rates_rows', 'agreement_rows', 'Section', 'page', 'verdicts', 'claim_table', 'write_report']
+           'control_rows', 'rates_rows', 'agreement_rows', 'Section', 'page', 'verdicts', 'claim_table',
+           'verdict_table', 'write_report']
 
 # %% ../../nbs/reproduce/report.ipynb #abd929b8
 import html
@@ -277,10 +278,10 @@ def table_html(
     number = {k: all(isinstance(r.get(k), (int, float, type(None))) or str(r.get(k))[:1] in '–−+>0123456789' or r.get(k) == 'not measurable' for r in rows) for k in rows[0]}
     head = ''.join(f'<th{" class=n" if number[k] else ""}>{html.escape(str(k))}</th>' for k in rows[0])
     body = ''.join('<tr>' + ''.join(f'<td{" class=n" if number[k] else ""}>{_cell(r.get(k))}</td>' for k in rows[0]) + '</tr>' for r in rows)
-    return f'<div class="scroll"><table{" class=wide" if len(rows[0]) > 10 else ""}>{f"<caption>{html.escape(caption)}</caption>" if caption else ""}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="scroll column-page-right"><table{" class=wide" if len(rows[0]) > 10 else ""}>{f"<caption>{html.escape(caption)}</caption>" if caption else ""}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 # %% ../../nbs/reproduce/report.ipynb #e2db605f
-_TABLES = '<style>.ff-tables .scroll{overflow-x:auto;margin:.5rem 0}.ff-tables table{border-collapse:collapse;font-size:.85em;font-variant-numeric:tabular-nums}.ff-tables th,.ff-tables td{padding:.25em .7em;text-align:left;vertical-align:top;white-space:nowrap}.ff-tables th{white-space:normal;min-width:4.2em;vertical-align:bottom}.ff-tables .n{text-align:right}.ff-tables.words td{white-space:normal;min-width:7em}.ff-tables.words td:first-child{min-width:10em}</style>'
+_TABLES = '<style>.ff-tables .scroll{overflow-x:auto;width:fit-content;max-width:calc(100% + var(--sd-right,0px));margin-top:.5rem;margin-bottom:.5rem}.ff-tables table{border-collapse:collapse;font-size:.85em;font-variant-numeric:tabular-nums}.ff-tables th,.ff-tables td{padding:.25em .7em;text-align:left;vertical-align:top;white-space:nowrap}.ff-tables th{white-space:normal;min-width:4.2em;vertical-align:bottom}.ff-tables .n{text-align:right}.ff-tables.words td{white-space:normal;min-width:7em}.ff-tables.words td:first-child{min-width:10em}</style>'
 
 class Tables:
     "Tables of rows, for a notebook or a page of the site"
@@ -759,7 +760,15 @@ def claim_table(
     rows:list[dict], # From `answer`
 )->list[dict]: # Rows
     "Every claim with its number, control, verdict and command"
-    return [{'claim': f"{r['id']} {r['claim']}", 'paper': r['paper'], 'ours (95 % interval; what was resampled)': f"{say(r)}; {r['resampled']}" + (f" ({r['seeds']})" if r['seeds'] > 1 else '') if r['value'] is not None else r['why'] if r['verdict'] == 'not measurable' else f"not run: {r['why']}", 'control': r['control'], 'verdict': r['verdict'], 'command': r['command']} for r in rows]
+    return [{'claim': f"{r['id']} {r['claim']}", 'verdict': r['verdict'], 'ours (95 % interval; what was resampled)': f"{say(r)}; {r['resampled']}" + (f" ({r['seeds']})" if r['seeds'] > 1 else '') if r['value'] is not None else r['why'] if r['verdict'] == 'not measurable' else f"not run: {r['why']}", 'paper': r['paper'], 'control': r['control'], 'command': r['command']} for r in rows]
+
+def verdict_table(
+    **rows:list[dict], # From `answer`, by the name of their column: mT5=answer(runs)
+)->list[dict]: # Rows, one a verdict that was met
+    "Which claims hold, fail or stay open, with their numbers"
+    said = lambda rs, v: f"{', '.join(ids)} ({len(ids)})" if (ids := [r['id'] for r in rs if r['verdict'] == v]) else '–'
+    table = [{'verdict': v} | {k: said(rs, v) for k, rs in rows.items()} for v in ('holds', 'fails', 'undecided', 'not measurable', 'not run')]
+    return [row for row in table if any(row[k] != '–' for k in rows)]
 
 # %% ../../nbs/reproduce/report.ipynb #92ed930a
 def write_report(
