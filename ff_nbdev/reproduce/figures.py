@@ -22,7 +22,7 @@ from ..evaluation.evaluate import saved_signatures
 from ..evaluation.pathways import pathway_plot
 from ..evaluation.robustness import READINGS, say_threshold
 from ..evaluation.spatial import local_morans, morans_i
-from .results import Run, Runs, price, reference
+from .results import Run, Runs, price, rate_of, reference
 
 # %% ../../nbs/reproduce/figures.ipynb #74148b94
 COLOURS = dict(base='#777777', base_reordered='#E69F00', base_continued='#3AA0DB', no_fzr='#009E73', full_stack='#D55E00', highway='#CC79A7', tlf='#0072B2',
@@ -517,7 +517,7 @@ def dose_points(
     out, usual = [], next((r.train for r in runs.values() if r.trained), {})
     for a, r in {**runs, **runs.variants}.items():
         t = r.train or {}
-        if not t.get('dose') or t.get('dose_before') or t.get('change') or t.get('penalty') or t.get('model') != usual.get('model') or t['sentences'] < usual['sentences']/2: continue
+        if not t.get('dose') or t.get('dose_before') or t.get('change') or t.get('penalty') or t.get('model') != usual.get('model') or rate_of(t) != rate_of(usual) or t['sentences'] < usual['sentences']/2: continue
         p, task = reference(runs, r), [k for k in r.evaluation['signatures'] if ':' in k][-1]; s = r.evaluation['signatures'][task]
         p = price(r, p) if p else None
         out.append(dict(run=a, arm=t['arm'], sentences=t['sentences'], dose=r.dose, per_million=1e6*r.dose/t['sentences'], price=(p['relative'], p['relative_lo'], p['relative_hi']) if p else None, names=(s['accuracy'], *s['ci']), task=task))

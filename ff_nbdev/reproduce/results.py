@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'ROLES', 'UNTRAINED', 'QUICK', 'NODES', 'NEEDED', 'commit', 'provenance', 'hardware_name', 'plain',
            'save_json', 'example_runs', 'settings_of', 'run_scale', 'command_for', 'Run', 'load_run', 'paired_interval',
-           'signed', 'price', 'signed_price', 'Runs', 'late_kind', 'model_name', 'top_noise', 'as_long', 'reference',
-           'kinds_of', 'load_runs']
+           'signed', 'price', 'signed_price', 'Runs', 'late_kind', 'model_name', 'top_noise', 'rate_of', 'as_long',
+           'reference', 'kinds_of', 'load_runs']
 
 # %% ../../nbs/reproduce/results.ipynb #d89f8466
 import json
@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 from fastcore.basics import patch
+
+from ..training.recipes import SCALES, second
 
 # %% ../../nbs/reproduce/results.ipynb #7b4dca96
 def _git(folder, *args):
@@ -418,13 +420,19 @@ def top_noise(
     c = train.get('collapse') or {}
     return c['point'] if c.get('collapsed') else c['points'][-1][0] if c.get('points') else train.get('top') or None
 
+def rate_of(
+    train:dict, # A train.json
+)->float|None: # After the warm-up; None of a scale that is not ours
+    "The learning rate of an arm: of a record without one, that of its scale"
+    s = SCALES.get(train.get('scale')); return train.get('rate') or (s and s.lr[second(train.get('arm', ''))])
+
 def as_long(
     run:Run,       # An arm
     reference:Run, # base_continued
 )->bool: # True for what was not trained
-    "Did an arm start where the reference did, and see as many sentences, to 2 %? What went on from another arm, or until it broke, has no price beside it"
+    "Did an arm start where the reference did, and see as many sentences, to 2 %, at the same rate? What went on from another arm, or until it broke, has no price beside it"
     t, r = run.train or {}, reference.train or {}
-    return not run.trained or not t.get('dose_before') and not t.get('collapse') and t.get('start', 'pretrained') == r.get('start', 'pretrained') and abs(t['sentences']/max(r.get('sentences', 0), 1) - 1) < .02
+    return not run.trained or not t.get('dose_before') and not t.get('collapse') and t.get('start', 'pretrained') == r.get('start', 'pretrained') and abs(t['sentences']/max(r.get('sentences', 0), 1) - 1) < .02 and rate_of(t) == rate_of(r)
 
 @patch
 def prices(self:Runs, reference='base_continued'):
@@ -437,7 +445,7 @@ def reference(
     runs:Runs, # With their variants
     run:Run,   # A trained arm or variant
 )->Run|None: # None where no such arm was run
-    "The base_continued, or the variant of it, that began where this arm did and saw as many sentences of the same text; of a base_continued itself"
+    "The base_continued, or the variant of it, that began where this arm did and saw as many sentences of the same text at the same rate; of a base_continued itself"
     own = 'rwkv_'*run.train['arm'].startswith('rwkv_') + 'base_continued'; alike = lambda r: all(r.train.get(k) == run.train.get(k) for k in ('model', 'corpus', 'seed'))
     return run if run.train['arm'] == own else next((r for r in runs.every.values() if r.trained and r.train['arm'] == own and alike(r) and as_long(run, r)), None)
 
