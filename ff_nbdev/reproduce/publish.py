@@ -13,7 +13,7 @@ import numpy as np
 
 from ..models.tiny import load_pretrained
 from .progress import write_whole
-from .results import NODES, UNTRAINED, command_for, hardware_name, kinds_of, late_kind, load_run, load_runs, price, reference, settings_of, top_noise
+from .results import NODES, UNTRAINED, command_for, dose_words, hardware_name, kinds_of, late_kind, load_run, load_runs, per_million, price, reference, settings_of, top_noise
 from .runner import RunError
 
 # %% ../../nbs/reproduce/publish.ipynb #c6cdfda7
@@ -142,7 +142,7 @@ def arm_card(
     t, c = run.train, run.evaluation['clean']; kind = 'rwkv' if t['arm'].startswith('rwkv_') else 'mt5'
     p = price(run, reference) if reference and reference is not run else None; name = Path(run.folder).name
     command = command_for(run.folder, NODES[:4], [] if shipped else [SEED.sub('', name)])
-    made = {'base': t['model'], 'recipe': t['arm'] + (f", {t['change']}" if t.get('change') else ''), 'text': t['corpus'], 'sentences seen': f"{t['sentences']:,}", 'tokens seen': f"{t['tokens']:,}", 'dose Σp of each matrix': f"{t['dose']:.3g}" + (f", {1e6*t['dose']/t['sentences']:.3g} a million sentences" if t['dose'] else ''), 'noise at the end': f'{top:.3g}x' if (top := top_noise(t)) else 'none', 'forgiveness': t['forgiveness'] + (f', {k} at the end' if (k := late_kind(t)) else ''), 'seed': t['seed'],
+    made = {'base': t['model'], 'recipe': t['arm'] + (f", {t['change']}" if t.get('change') else ''), 'text': t['corpus'], 'sentences seen': f"{t['sentences']:,}", 'tokens seen': f"{t['tokens']:,}", 'dose Σp of each matrix': dose_words(t) + (f', {per_million(t):.3g} a million sentences' if t['dose'] else ''), 'noise at the end': f'{top:.3g}x' if (top := top_noise(t)) else 'none', 'forgiveness': t['forgiveness'] + (f', {k} at the end' if (k := late_kind(t)) else ''), 'seed': t['seed'],
         'parameters': f"{run.evaluation.get('parameters') or t.get('parameters'):,}", 'training': f"{t['seconds']/60:.0f} minutes on {hardware_name(t.get('hardware'))}", 'commit': t.get('commit') or 'not recorded', 'command': f'`{command}`'}
     found = {'held-out cross-entropy, nats': f"{c['ce']:.3f} ({c['ce_ci'][0]:.3f} to {c['ce_ci'][1]:.3f})", **({'over base_continued, the same sentences without the method': f"{100*p['relative']:+.1f} % ({100*p['relative_lo']:+.1f} to {100*p['relative_hi']:+.1f} %)".replace('-', '−')} if p else {}), 'with its feed-forward layers zeroed': f"{run.evaluation['floors']['zero']['ce']:.3f}", "the unigram's": f"{run.evaluation['unigram_ce']:.3f}"}
     table = lambda d: '\n'.join(['| | |', '|---|---|', *(f'| {k} | {v} |' for k, v in d.items())])

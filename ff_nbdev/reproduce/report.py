@@ -24,7 +24,7 @@ from ..evaluation.pathways import pathway_svg
 from ..evaluation.robustness import READINGS, paired_threshold, reading, say_threshold, scores_from
 from .claims import answer, is_arm, mean_of_layers, named_more, say, verdict, within
 from .figures import GROUPS, Plate, _list, _slices, above_null, all_figures, lisa_shares, main_arm, pct
-from .results import Run, Runs, kinds_of, late_kind, load_runs, paired_interval, price, reference, save_json, signed, top_noise
+from .results import Run, Runs, dose_words, kinds_of, late_kind, load_runs, paired_interval, per_million, price, reference, save_json, signed, top_noise
 
 # %% ../../nbs/reproduce/report.ipynb #dd6095b5
 SMALL = ('quick', 'smoke', 'synthetic')
@@ -363,7 +363,7 @@ def made_table(
 )->list[dict]: # Rows
     "What each row was made with"
     number, begun = lambda v: None if v is None or v != v else int(v), {a: r.train.get('model') for a, r in runs.items() if r.trained}
-    return [{'arm': t.arm, **({'base': begun.get(t.arm) or '–'} if len({*begun.values()}) > 1 else {}), 'dose Σp': f'{t.dose:.3g}', 'a million sentences': f'{1e6*t.dose/t.sentences:.3g}' if t.sentences else '–', 'noise x': f'{top:.3g}' if (top := top_noise(runs[t.arm].train or {})) else '–', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'evaluated at': runs[t.arm].evaluation.get('commit') or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
+    return [{'arm': t.arm, **({'base': begun.get(t.arm) or '–'} if len({*begun.values()}) > 1 else {}), 'dose Σp': dose_words(runs[t.arm].train) if t.sentences else '0', 'a million sentences': f'{per_million(runs[t.arm].train):.3g}' if t.sentences else '–', 'noise x': f'{top:.3g}' if (top := top_noise(runs[t.arm].train or {})) else '–', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'evaluated at': runs[t.arm].evaluation.get('commit') or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
 
 # %% ../../nbs/reproduce/report.ipynb #456d22a6
 def spatial_table(
@@ -409,7 +409,7 @@ def variant_rows(
     for arm in arms:
         for a, r in {**{a: r for a, r in runs.items() if r.trained and r.train['arm'] == arm}, **{v: r for v, r in runs.variants.items() if r.train['arm'] == arm}}.items():
             t, ref, n = r.train, reference(runs, r), spatial_numbers(r); p = price(r, ref) if ref and ref is not r else None; th = r.evaluation['robustness']
-            rows.append({'arm': a, 'changed': t.get('change') or a.partition('~')[2].replace('_', ' ') or '–', 'sentences': t['sentences'], 'dose Σp': f'{r.dose:.3g}', 'a million sentences': f"{1e6*r.dose/t['sentences']:.3g}", 'CE': f"{r.evaluation['clean']['ce']:.3f}", 'price': '–' if p is None else f"{pct(p['relative'], 1, True)} ({pct(p['relative_lo'], 1, True)} to {pct(p['relative_hi'], 1, True)})",
+            rows.append({'arm': a, 'changed': t.get('change') or a.partition('~')[2].replace('_', ' ') or '–', 'sentences': t['sentences'], 'dose Σp': dose_words(t), 'a million sentences': f'{per_million(t):.3g}', 'CE': f"{r.evaluation['clean']['ce']:.3f}", 'price': '–' if p is None else f"{pct(p['relative'], 1, True)} ({pct(p['relative_lo'], 1, True)} to {pct(p['relative_hi'], 1, True)})",
                          **{k: _ci(*_signature(r, k)) for k in tasks(r)}, 'weights': n['moran'], 'noise, same dose': n['null'], 'activations': n['line'], 'their null': n['line_null'], 'stands noise': say_threshold(th['threshold']['noise'], th['measurable']), 'of windows': th.get('windows'), 'training (s)': round(t['seconds']), 'commit': t.get('commit') or '–'})
     return rows
 
@@ -604,8 +604,9 @@ def second_order_rows(
 )->list[dict]: # Rows
     "Are the words that are alike in one model alike in the other? Across architectures, and across losses"
     p, rows = _placed({**runs, **getattr(runs, 'others', {})}), []
-    for a, b in SECOND:
-        if a not in p or b not in p: continue
+    pairs = [(a, b) for a, b in SECOND if a in p and b in p]; same = set.intersection(*(set(p[a].tokens) for x in pairs for a in x)) if pairs else set()
+    if len(same) >= 10: p = {a: q.keep([i for i, t in enumerate(q.tokens) if t in same]) for a, q in p.items()}      # else two rows would be about other words
+    for a, b in pairs:
         try: s = second_order(p[a], p[b], draws=300)
         except ValueError as e: rows.append({'arms': f'{a} and {b}', "Spearman's ρ (95 % interval)": str(e)}); continue
         if s['rho'] is None: continue

@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['PACKAGES', 'ROLES', 'UNTRAINED', 'QUICK', 'NODES', 'NEEDED', 'commit', 'provenance', 'hardware_name', 'plain',
            'save_json', 'example_runs', 'settings_of', 'run_scale', 'command_for', 'Run', 'load_run', 'paired_interval',
-           'signed', 'price', 'signed_price', 'Runs', 'late_kind', 'model_name', 'top_noise', 'rate_of', 'as_long',
-           'reference', 'kinds_of', 'load_runs']
+           'signed', 'price', 'signed_price', 'Runs', 'late_kind', 'model_name', 'top_noise', 'dose_words',
+           'per_million', 'rate_of', 'as_long', 'reference', 'kinds_of', 'load_runs']
 
 # %% ../../nbs/reproduce/results.ipynb #d89f8466
 import json
@@ -419,6 +419,18 @@ def top_noise(
     "Strength of the noise at the end; of an arm that broke, the last that it stood"
     c = train.get('collapse') or {}
     return c['point'] if c.get('collapsed') else c['points'][-1][0] if c.get('points') else train.get('top') or None
+
+def dose_words(
+    train:dict, # A train.json
+)->str: # '1.51', or '1.5 + 0.93'
+    "The dose of each matrix; of an arm that went on from another, that arm's and its own"
+    b = train.get('dose_before') or 0; return f'{b:.3g} + {train["dose"] - b:.3g}' if b else f'{train["dose"]:.3g}'
+
+def per_million(
+    train:dict, # A train.json
+)->float: # Dose for each million sentences
+    "What a million sentences of this arm had to heal, without the dose and the sentences of one that it went on from"
+    return 1e6*(train['dose'] - (train.get('dose_before') or 0))/train['sentences']
 
 def rate_of(
     train:dict, # A train.json
