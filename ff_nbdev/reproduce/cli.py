@@ -118,8 +118,8 @@ def choose_arms(
         if '~' in a and a not in sweep: raise ValueError(f'There is no variant {a!r} of a recipe' + (f': {nearest(a, list(sweep))}' if sweep else ' at this scale.'))
         if a not in ARMS and '~' not in a: raise ValueError(f'There is no recipe {a!r}: did you mean {near[0]!r}?' if (near := difflib.get_close_matches(a, ARMS, 1)) else f'There is no recipe {a!r}; they are on the page of recipes: full_stack, base_continued, no_fzr and so on.')
     wanted = list(dict.fromkeys(a.split('~')[0] for a in arms or []) or (ARMS if every else [*settings['given'], *SCALES[settings['scale']].order[:first]]))
-    matched = not {'strength', 'match'} & set(settings.get('retrofit') or {})           # else rivals need not wait for the arm that they are matched with
-    for a in wanted: wanted += [b for b in before(a, matched).values() if b not in wanted]
+    given = lambda a: {*(settings.get('retrofit') or {}), *(settings.get(f'retrofit_{a}') or {})}
+    for a in wanted: wanted += [b for b in before(a, not {'strength', 'match'} & given(a)).values() if b not in wanted]      # a rival with a strength need not wait for the arm that it is matched with
     settings['given'], settings['trained'] = [a for a in ARMS if a in wanted and not ARMS[a].trained], sorted((a for a in wanted if ARMS[a].trained), key=list(ARMS).index)
 
 # %% ../../nbs/reproduce/cli.ipynb #6e788fc6
