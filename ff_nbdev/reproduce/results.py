@@ -420,7 +420,7 @@ def top_noise(
     c = train.get('collapse') or {}
     return c['point'] if c.get('collapsed') else c['points'][-1][0] if c.get('points') else train.get('top') or None
 
-# %% ../../nbs/reproduce/results.ipynb #8fe9af13
+# %% ../../nbs/reproduce/results.ipynb #e5e54d48
 def dose_words(
     train:dict, # A train.json
 )->str: # '1.51', or '1.5 + 0.93'
@@ -439,7 +439,7 @@ def rate_of(
     "The learning rate of an arm: of a record without one, that of its scale"
     s = SCALES.get(train.get('scale')); return train.get('rate') or (s and s.lr[second(train.get('arm', ''))])
 
-# %% ../../nbs/reproduce/results.ipynb #57b45b60
+# %% ../../nbs/reproduce/results.ipynb #4c53300e
 def as_long(
     run:Run,       # An arm
     reference:Run, # base_continued
