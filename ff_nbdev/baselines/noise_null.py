@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from ..evaluation.spatial import morans_i, rci
+from ..evaluation.spatial import lcps, morans_i, rci
 from ..mechanisms.forgetfulness import effective_rank, proximal_kernel, pulse_
 from ..models.sites import find_sites
 
@@ -70,7 +70,7 @@ def noise_field(
 def _null(shape, dose, power, repeats, seed, method, rank, kernel):
     fields = [noise_field(shape, dose, power, seed + i, method, torch.tensor(kernel, dtype=torch.float64)) for i in range(repeats)]
     out = dict(pulses=pulses_for(dose, power)[0], repeats=repeats, method=method)
-    for name, f in dict(queen=morans_i, rook=lambda w: morans_i(w, 'rook'), rci=rci).items():
+    for name, f in dict(queen=morans_i, rook=lambda w: morans_i(w, 'rook'), rci=rci, lcps=lcps).items():
         v = torch.tensor([f(w) for w in fields], dtype=torch.float64)
         out |= {name: v.mean().item(), f'{name}_sd': v.std().item() if repeats > 1 else 0.}
     if rank: out['effective_rank'] = sum(map(effective_rank, fields))/repeats
@@ -89,7 +89,7 @@ def null_moran(
     method:str='auto',      # 'simulate', 'spectral', or 'auto': simulate where that takes a few seconds
     rank:bool=True,         # The effective rank too
     kernel:Tensor|None=None, # From `proximal_kernel`; None: the paper's
-)->dict: # mean, sd; queen, rook, rci, each with _sd; effective_rank, pulses, repeats, method
+)->dict: # mean, sd; queen, rook, rci, lcps, each with _sd; effective_rank, pulses, repeats, method
     "What a dose does to white noise of this shape: the matched-dose null; `ValueError` for an unknown contiguity or no repeats"
     if contiguity not in ('queen', 'rook'): raise ValueError(f"contiguity={contiguity!r}: it is 'queen' or 'rook'.")
     if repeats < 1: raise ValueError(f'repeats={repeats} must be at least 1.')

@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['evaluating', 'token_counts', 'frequent_tokens', 'find_places', 'random_places', 'word_starts', 'word_mask', 'read',
-           'collect', 'mean_activation', 'Instances', 'instances', 'activation_geography', 'Reader', 'Mean', 'Keep',
-           'Map', 'read_once']
+           'collect', 'mean_activation', 'Instances', 'instances', 'line_measures', 'activation_geography', 'Reader',
+           'Mean', 'Keep', 'Map', 'read_once']
 
 # %% ../../nbs/evaluation/activations.ipynb #83bc9ea2
 import contextlib
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..data.objectives import Windows, corrupt
 from ..data.tokenizers import sentinel_ids, special_ids
-from .spatial import morans_i
+from .spatial import lcps, morans_i, rci
 from ..models.sites import Sites, find_sites
 from ..models.wkv import fast_wkv
 
@@ -272,6 +272,14 @@ def instances(
     if baseline is not None: acts = [a - b for a, b in zip(acts, baseline)]
     return Instances(tokenizer.convert_ids_to_tokens([int(i) for i in ids]), np.asarray(ids), places[:, 0], acts, [(s.name, s.stack, s.layer) for s in sites])
 
+# %% ../../nbs/evaluation/activations.ipynb #a50570ae
+def line_measures(
+    x:Tensor, # (n, d_ff): activations
+)->Tensor: # (3, n), float64: Moran's I, RCI, LCPS
+    "Measures of each vector along the line of units [Table 5]"
+    x = x.double().cpu()
+    return torch.stack([f(x, contiguity='line').reshape(-1) for f in (morans_i, rci, lcps)])
+
 # %% ../../nbs/evaluation/activations.ipynb #23e59220
 def activation_geography(
     model:nn.Module,    # Encoder-decoder or decoder
@@ -280,13 +288,13 @@ def activation_geography(
     n:int=1000,         # Positions
     seed:int=0,         # Of the positions
     **kw,               # For `read`
-)->list[dict]: # site, stack, layer, mean, sd, n
-    "1-D Moran's I of the hidden activation at ordinary positions, a row a site [Table 5]"
+)->list[dict]: # site, stack, layer; mean and sd of Moran's I, n; rci, lcps
+    "1-D Moran's I, RCI and LCPS of the hidden activation at ordinary positions, a row a site [Table 5]"
     sites, values = find_sites(model), {}
     places = random_places(windows, n, special_ids(tokenizer), seed)
-    for k, _, x in read(model, tokenizer, windows, places, sites, hidden=True, **kw): values.setdefault(k, []).append(morans_i(x.double().cpu(), 'line'))
-    v = {k: torch.cat(x) for k, x in values.items()}; v = {k: x[~x.isnan()] for k, x in v.items()}
-    return [dict(site=s.name, stack=s.stack, layer=s.layer, mean=v[k].mean().item(), sd=v[k].std().item(), n=len(v[k])) for k, s in enumerate(sites)]
+    for k, _, x in read(model, tokenizer, windows, places, sites, hidden=True, **kw): values.setdefault(k, []).append(line_measures(x))
+    v = {k: torch.cat(x, 1) for k, x in values.items()}; v = {k: x[:, ~x[0].isnan()] for k, x in v.items()}
+    return [dict(site=s.name, stack=s.stack, layer=s.layer, mean=v[k][0].mean().item(), sd=v[k][0].std().item(), n=v[k].shape[1], rci=v[k][1].mean().item(), lcps=v[k][2].mean().item()) for k, s in enumerate(sites)]
 
 # %% ../../nbs/evaluation/activations.ipynb #bc7a7bb4
 class Reader:

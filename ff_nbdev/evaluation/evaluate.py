@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['ffn_share', 'quiet_factors', 'unigram_ce', 'scored_targets', 'Evaluation', 'Lines', 'saved_signatures', 'Sizes',
-           'evaluate']
+           'evaluate', 'with_nulls']
 
 # %% ../../nbs/evaluation/evaluate.ipynb #7c58220d
 import difflib
@@ -22,12 +22,12 @@ from torch import nn
 from ..data.corpus import load_corpus
 from ..data.objectives import Windows, encode_corpus, objective_for
 from ..data.tokenizers import special_ids
-from .activations import Instances, Keep, Map, Mean, activation_geography, evaluating, find_places, frequent_tokens, random_places, read_once, token_counts
+from .activations import Instances, Keep, Map, Mean, activation_geography, evaluating, find_places, frequent_tokens, line_measures, random_places, read_once, token_counts
 from .control import pathway_test
 from .overlap import bare_words, overlap_test, pair_ids, places_of
 from .robustness import BLEU_GRID, GRID, quieter, say_threshold, score_arrays, span_bleu, strength_scores, summarise, window_scores
 from .signatures import Signature, hubs_of, mean_of, signature, signature_test
-from .spatial import correlogram, lcps, morans_i, rci, weight_geography
+from .spatial import correlogram, morans_i, weight_geography
 from ..models.sites import find_sites
 from ..models.tiny import _first, ablate, ffn_means, load_pretrained, model_inputs
 
@@ -149,6 +149,11 @@ def _between(null, shape, dose, ends):
     high, w = null(shape, ends[1]), (dose - ends[0])/(ends[1] - ends[0])
     return {k: (1 - w)*v + w*high[k] if isinstance(v, float) else v for k, v in low.items()}
 
+def _noise_null(null, shape, dose, doses):
+    "Columns of a matrix: what white noise has after its dose"
+    n = _between(null, shape, dose, (min(doses), max(doses))) if null else {}
+    return dict(null_queen=n.get('queen'), null_queen_sd=n.get('queen_sd'), null_rook=n.get('rook'), null_rank=n.get('effective_rank'), **{f'null_{k}': n.get(k) for k in ('rci', 'rci_sd', 'lcps', 'lcps_sd')})
+
 # %% ../../nbs/evaluation/evaluate.ipynb #04e3fbfe
 def _spatial(model, doses, nulls, base, seed):
     "Rows of Table 5 with the null of each matrix's dose, and the arrays of its pictures"
@@ -156,9 +161,8 @@ def _spatial(model, doses, nulls, base, seed):
     before = {s.name: s for s in find_sites(base)} if base is not None else {}
     for r in rows:
         w, d = sites[r['site']].weight(r['role']), doses[r['site'], r['role']]
-        n = _between(nulls['moran'], tuple(w.shape), d, (min(doses.values()), max(doses.values()))) if nulls else {}
         own = nulls['permuted'](before[r['site']].weight(r['role']), d) if 'permuted' in (nulls or {}) and r['site'] in before and d > 0 else {}
-        r |= dict(dose=d, null_queen=n.get('queen'), null_queen_sd=n.get('queen_sd'), null_rook=n.get('rook'), null_rank=n.get('effective_rank'), null_rci=n.get('rci'), null_permuted=own.get('mean'), null_permuted_sd=own.get('sd'))
+        r |= dict(dose=d, **_noise_null((nulls or {}).get('moran'), tuple(w.shape), d, doses.values()), null_permuted=own.get('mean'), null_permuted_sd=own.get('sd'))
     for k, s in enumerate(sites.values()):
         w = s.weight('down').detach().float().cpu()
         arrays[f'rho_{s.name}'] = correlogram(w).numpy().astype(np.float32)
@@ -172,8 +176,8 @@ def _spatial(model, doses, nulls, base, seed):
 class Lines(Map):
     "1-D Moran's I, RCI and LCPS of each position, and Moran's I with its units shuffled [Table 5]"
     def take(self, k, rows, x):
-        x = x.double().cpu(); order = torch.randperm(x.shape[-1], generator=torch.Generator().manual_seed(k))
-        self.got.setdefault(k, []).append(torch.stack([torch.as_tensor(f(y, contiguity='line')).reshape(-1) for f, y in ((morans_i, x), (rci, x), (lcps, x), (morans_i, x[:, order]))]))
+        order = torch.randperm(x.shape[-1], generator=torch.Generator().manual_seed(k)).to(x.device)
+        self.got.setdefault(k, []).append(torch.cat([line_measures(x), morans_i(x[:, order].double().cpu(), 'line')[None]]))
     def result(self): return [(v := torch.cat(self.got[k], 1))[:, ~v[0].isnan()] for k in sorted(self.got)]
 
 # %% ../../nbs/evaluation/evaluate.ipynb #ce2fb95c
@@ -215,12 +219,17 @@ def _tokens(train, tokenizer, rank_from, rank_to, wide_to, overlap_to):
 # %% ../../nbs/evaluation/evaluate.ipynb #65fb4f04
 def _activation_rows(sites, lines, tokenizer, held, positions, dose, nulls, base, seed):
     rows = [dict(site=s.name, stack=s.stack, layer=s.layer, mean=v[0].mean().item(), sd=v[0].std().item(), n=v.shape[1], rci=v[1].mean().item(), lcps=v[2].mean().item(), shuffled=v[3].mean().item()) for s, v in zip(sites, lines)]
+    return [r | n for r, n in zip(rows, _line_nulls(len(rows), tokenizer, held, positions, dose, nulls or {}, base, seed))]
+
+def _line_nulls(sites, tokenizer, held, positions, dose, nulls, base, seed):
+    "Columns of each site: what the base, and noise in its place, have after the dose"
+    out = [{} for _ in range(sites)]
     for name in ('diffused', 'noise_diffused'):
         null = None
-        if nulls and name in nulls and base is not None and dose > 0:
+        if name in nulls and base is not None and dose > 0:
             with nulls[name](base, dose): null = activation_geography(base, tokenizer, held, positions, seed)
-        for k, r in enumerate(rows): r[f'null_{name}'], r[f'null_{name}_sd'] = (null[k]['mean'], null[k]['sd']) if null else (None, None)
-    return rows
+        for k, r in enumerate(out): r |= {f'null_{name}{end}': null[k][of] if null else None for end, of in (('', 'mean'), ('_sd', 'sd'), ('_rci', 'rci'), ('_lcps', 'lcps'))}
+    return out
 
 # %% ../../nbs/evaluation/evaluate.ipynb #1d334418
 def _short(x, keys=('accuracy', 'ci', 'cosine', 'cosine_ci')): return {k: {n: v[n] for n in keys if n in v} if ':' in k else v for k, v in x.items() if ':' in k or k in ('chance', 'n_tokens', 'smoothing')}
@@ -500,3 +509,22 @@ def load(cls:Evaluation,
     if not (folder/'evaluation.json').exists(): raise FileNotFoundError(f'{folder} holds no evaluation.json: it is written by evaluate(…).save(folder).')
     with np.load(folder/'evaluation.npz', allow_pickle=False) as z: arrays = {k: z[k] for k in z.files}
     return cls(json.loads((folder/'evaluation.json').read_text('utf-8')), arrays)
+
+# %% ../../nbs/evaluation/evaluate.ipynb #3fb94fed
+def with_nulls(
+    result:dict,     # Of an evaluation, or a loaded evaluation.json
+    text:str|Path,   # A source of `load_corpus`: the one that was evaluated on
+    base:nn.Module,  # The model before the retrofit
+    tokenizer,       # Its tokenizer
+    nulls:dict,      # 'moran', 'diffused', 'noise_diffused' of `baselines.noise_null`, with the kernel of the arm
+    tokens:dict|None=None, # The text as `encode_corpus` gives it, if it is at hand
+)->dict: # The result, with all nulls of its weights and activations
+    "Spatial nulls of a saved evaluation, made again without its model; `ValueError` where one that it holds comes out otherwise"
+    size, shapes = result['settings'], {(s.name, role): tuple(w.shape) for s in find_sites(base) for role, w in s.roles.items()}
+    held, doses = Windows(tokens or encode_corpus(load_corpus(text), tokenizer), size['split'], size['read_length']), [r['dose'] for r in result['spatial']]
+    weights = [_noise_null(nulls['moran'], shapes[r['site'], r['role']], r['dose'], doses) for r in result['spatial']]
+    lines = _line_nulls(len(result['activation_moran']), tokenizer, held, size['positions'], result['dose'], nulls, base, result['seed'])
+    for r, new in zip(result['spatial'] + result['activation_moran'], weights + lines):
+        for k, v in new.items():
+            if r.get(k) is not None and not np.isclose(r[k], v, rtol=2e-5, atol=1e-8): raise ValueError(f"{r['site']}: {k} was {r[k]:.6g} and comes out {v:.6g}: this is not the base, text or kernel of that evaluation.")
+    return result | dict(spatial=[r | n for r, n in zip(result['spatial'], weights)], activation_moran=[r | n for r, n in zip(result['activation_moran'], lines)])

@@ -374,7 +374,7 @@ def spatial_table(
     for a, r in runs.items():
         for role in dict.fromkeys(s['role'] for s in r.evaluation['spatial']):
             s = [x for x in r.evaluation['spatial'] if x['role'] == role]; m = lambda k: _mean([x.get(k) for x in s])
-            rows.append({'arm': a, 'matrix': role, 'dose': f'{r.dose:.3g}', "Moran's I (queen)": m('moran_queen'), 'null: noise': m('null_queen'), 'null: own values': m('null_permuted'), 'above both, below one': f'{sum(map(above_null, s))}, {sum(map(_below, s))} of {len(s)}' if m('null_queen') is not None else '–', 'rook': m('moran_rook'), 'null ': m('null_rook'), 'shuffled': m('shuffled_queen'), 'RCI': m('rci'), 'null  ': m('null_rci'), 'LCPS': m('lcps'),
+            rows.append({'arm': a, 'matrix': role, 'dose': f'{r.dose:.3g}', "Moran's I (queen)": m('moran_queen'), 'null: noise': m('null_queen'), 'null: own values': m('null_permuted'), 'above both, below one': f'{sum(map(above_null, s))}, {sum(map(_below, s))} of {len(s)}' if m('null_queen') is not None else '–', 'rook': m('moran_rook'), 'null ': m('null_rook'), 'shuffled': m('shuffled_queen'), 'RCI': m('rci'), 'null  ': m('null_rci'), 'LCPS': m('lcps'), 'null   ': m('null_lcps'),
                          'effective rank': None if m('effective_rank') is None else f"{m('effective_rank'):.0f}", 'of the null': None if m('null_rank') is None else f"{m('null_rank'):.0f}", "paper: Moran's I": _paper('spatial', r, 'moran_2d') if role == 'down' else '–', 'paper: RCI': _paper('spatial', r, 'rci_2d') if role == 'down' else '–'})
     return rows
 
@@ -397,8 +397,13 @@ def activation_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
     "Clustering of activations, mean over the sites, with its nulls"
-    return [{'arm': a, "1-D Moran's I": _mean([x['mean'] for x in v]), 'sd over tokens': _mean([x['sd'] for x in v]), 'shuffled': _mean([x.get('shuffled') for x in v]), 'RCI': _mean([x.get('rci') for x in v]), 'LCPS': _mean([x.get('lcps') for x in v]), 'null: base, pulsed': _mean([x.get('null_diffused') for x in v]), 'null: noise, pulsed': _mean([x.get('null_noise_diffused') for x in v]), 'tokens': v[0].get('n'), "paper: Moran's I": _paper('spatial', r, 'moran_1d'), 'paper: RCI': _paper('spatial', r, 'rci_1d')}
+    return [{'arm': a, "1-D Moran's I": _mean([x['mean'] for x in v]), 'sd over tokens': _mean([x['sd'] for x in v]), 'shuffled': _mean([x.get('shuffled') for x in v]), 'null: base, pulsed': _mean([x.get('null_diffused') for x in v]), 'null: noise, pulsed': _mean([x.get('null_noise_diffused') for x in v]), 'RCI': _mean([x.get('rci') for x in v]), 'its nulls': _both_nulls(v, 'rci'), 'LCPS': _mean([x.get('lcps') for x in v]), 'its nulls ': _both_nulls(v, 'lcps'), 'tokens': v[0].get('n'), "paper: Moran's I": _paper('spatial', r, 'moran_1d'), 'paper: RCI': _paper('spatial', r, 'rci_1d')}
             for a, r in runs.items() if (v := r.evaluation.get('activation_moran'))]
+
+def _both_nulls(rows, k):
+    "Of the base and of noise, pulsed"
+    both = [_mean([x.get(f'null_{n}_{k}') for x in rows]) for n in ('diffused', 'noise_diffused')]
+    return '–' if None in both else '{:.3f}, {:.3f}'.format(*both)
 
 # %% ../../nbs/reproduce/report.ipynb #17dbfa09
 def variant_rows(

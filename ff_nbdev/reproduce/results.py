@@ -165,7 +165,7 @@ def _example_evaluation(arm, sites, sentences, dose, e, rng, windows=64):
     ce, clean, zero, mean = 4. + e['price'], .30 - .02*e['price'], .30 - e['ffn'], .32 - e['ffn']
     null = 1 - 1/(1 + .4*dose**2) if dose else 0.
     spatial = [dict(site=n, stack=s, layer=l, role=r, moran_queen=null + e['moran'] + .004*rng.standard_normal() if dose else .002*rng.standard_normal(), moran_rook=null*1.03 + e['moran'] if dose else 0.,
-                    rci=.4*null, lcps=.01, effective_rank=float(500*(1 - .8*null)), null_queen=null, null_queen_sd=.004, null_rook=null*1.03, null_rank=float(500*(1 - .8*null)), shuffled_queen=.0005) for n, s, l in sites for r in ROLES]
+                    rci=.4*null, lcps=.01, effective_rank=float(500*(1 - .8*null)), null_queen=null, null_queen_sd=.004, null_rook=null*1.03, null_rank=float(500*(1 - .8*null)), null_rci=.4*null, null_lcps=.01, shuffled_queen=.0005) for n, s, l in sites for r in ROLES]
     signature = lambda a: dict(accuracy=a, ci=[max(0, a - .03), min(1, a + .03)], cosine=.55, close_error_share=.1 + .1*(e['dose'] > 0), close_error_ci=[.05 + .1*(e['dose'] > 0), .15 + .1*(e['dose'] > 0)], close_by_chance=.02, shuffled_labels=.01, permuted_differently=.01, permuted_alike=.8*a, encoder=a, decoder=a)
     noise = _example_curve([0, .5, 1, 1.5, 2, 3, 4, 6], clean, zero, e['half'], rng)
     blur = [dict(b=float(c['x']/6), **{k: c[k] for k in ('accuracy', 'lo', 'hi')}) for c in _example_curve(np.linspace(0, 6, 6), clean, zero, 2*e['half'], rng)]
@@ -173,7 +173,7 @@ def _example_evaluation(arm, sites, sentences, dose, e, rng, windows=64):
     out = dict(tokens_scored=windows*30, sentences=sentences, dose=dose, unigram_ce=5.6,
         clean=dict(ce=ce, ce_ci=[ce - .08, ce + .08], accuracy=clean, accuracy_ci=[clean - .01, clean + .01]),
         floors=dict(zero=dict(ce=5.6 - 1.2*(.3 - e['ffn']), accuracy=zero), mean=dict(ce=5.4 - 1.2*(.3 - e['ffn']), accuracy=mean)), spatial=spatial,
-        activation_moran=[dict(site=n, stack=s, layer=l, mean=.8*null + e['line'], sd=.05, n=1000, **({f'null_{k}{x}': v for k in ('diffused', 'noise_diffused') for x, v in (('', .8*null), ('_sd', .05))} if dose else {})) for n, s, l in sites],
+        activation_moran=[dict(site=n, stack=s, layer=l, mean=.8*null + e['line'], sd=.05, n=1000, rci=.35*null, lcps=.15, **({f'null_{k}{x}': v for k in ('diffused', 'noise_diffused') for x, v in (('', .8*null), ('_sd', .05), ('_rci', .35*null), ('_lcps', .15))} if dose else {})) for n, s, l in sites],
         signatures={'n_tokens': 100, 'rank_from': 51, 'rank_to': 150, 'instances': 16, 'redraws': 20, '16:1': signature(e['one']), '16:16': signature(e['sixteen']), 'chance': .01, 'close_error_share': .2, 'close_by_chance': .02, 'most_frequent_prediction': '▁the', 'most_frequent_share': .03},
         robustness=dict(measure='token accuracy', sites='all', noise=noise, blur=blur, nonhub=_example_curve([0, 1, 2, 4, 8], clean, zero, 2*e['half'], rng), floor_zero=zero, floor_mean=mean, clean=clean,
             threshold={k: dict(relative=t, relative_ci=[.9*t, 1.1*t] if t else None, half_of_clean=t, top=top) if clean - max(zero, mean) >= .1 else dict(relative=None, relative_ci=None, half_of_clean=t, top=top) for k, t, top in (('noise', e['half'], 6.), ('nonhub', 2*e['half'], 8.), ('blur', min(.3*e['half'], .97), 1.))},
@@ -420,7 +420,7 @@ def top_noise(
     c = train.get('collapse') or {}
     return c['point'] if c.get('collapsed') else c['points'][-1][0] if c.get('points') else train.get('top') or None
 
-# %% ../../nbs/reproduce/results.ipynb #e5e54d48
+# %% ../../nbs/reproduce/results.ipynb #4aae4763
 def dose_words(
     train:dict, # A train.json
 )->str: # '1.51', or '1.5 + 0.93'
@@ -439,7 +439,7 @@ def rate_of(
     "The learning rate of an arm: of a record without one, that of its scale"
     s = SCALES.get(train.get('scale')); return train.get('rate') or (s and s.lr[second(train.get('arm', ''))])
 
-# %% ../../nbs/reproduce/results.ipynb #4c53300e
+# %% ../../nbs/reproduce/results.ipynb #5ad29d13
 def as_long(
     run:Run,       # An arm
     reference:Run, # base_continued
