@@ -519,12 +519,13 @@ def with_nulls(
     nulls:dict,      # 'moran', 'diffused', 'noise_diffused' of `baselines.noise_null`, with the kernel of the arm
     tokens:dict|None=None, # The text as `encode_corpus` gives it, if it is at hand
 )->dict: # The result, with all nulls of its weights and activations
-    "Spatial nulls of a saved evaluation, made again without its model; `ValueError` where one that it holds comes out otherwise"
+    "Spatial nulls of a saved evaluation, made again without its model; `ValueError` where a null is missing, or one that the evaluation holds comes out otherwise"
+    if lack := [k for k in ('moran', 'diffused', 'noise_diffused') if k not in nulls]: raise ValueError(f"nulls lacks {', '.join(lack)}: give all three of baselines.noise_null.")
     size, shapes = result['settings'], {(s.name, role): tuple(w.shape) for s in find_sites(base) for role, w in s.roles.items()}
     held, doses = Windows(tokens or encode_corpus(load_corpus(text), tokenizer), size['split'], size['read_length']), [r['dose'] for r in result['spatial']]
     weights = [_noise_null(nulls['moran'], shapes[r['site'], r['role']], r['dose'], doses) for r in result['spatial']]
     lines = _line_nulls(len(result['activation_moran']), tokenizer, held, size['positions'], result['dose'], nulls, base, result['seed'])
     for r, new in zip(result['spatial'] + result['activation_moran'], weights + lines):
         for k, v in new.items():
-            if r.get(k) is not None and not np.isclose(r[k], v, rtol=2e-5, atol=1e-8): raise ValueError(f"{r['site']}: {k} was {r[k]:.6g} and comes out {v:.6g}: this is not the base, text or kernel of that evaluation.")
+            if r.get(k) is not None and (v is None or not np.isclose(r[k], v, rtol=2e-5, atol=1e-8)): raise ValueError(f"{r['site']}: {k} was {r[k]:.6g} and comes out {'as nothing' if v is None else format(v, '.6g')}: this is not the base, text or kernel of that evaluation.")
     return result | dict(spatial=[r | n for r, n in zip(result['spatial'], weights)], activation_moran=[r | n for r, n in zip(result['activation_moran'], lines)])
