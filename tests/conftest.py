@@ -33,6 +33,12 @@ def pytest_xdist_make_scheduler(config, log):
     return ByUnit(config, log)
 
 
+def pytest_terminal_summary(terminalreporter):
+    "Say how many wrong inputs were tried"
+    tried = [r for r in terminalreporter.stats.get('passed', []) if 'test_wrong_inputs.py::test_c' in r.nodeid]
+    if tried: terminalreporter.write_line(f'{len(tried)} wrong inputs were each answered by one sentence, with nothing written.')
+
+
 def tiny(arch, **kw):
     "A very small random model of one of four architectures, in evaluation mode"
     import torch
