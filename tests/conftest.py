@@ -1,4 +1,5 @@
 """Shared by the tests: where things are, and a tiny run graph whose notebooks compute nothing."""
+import json
 import os
 import shutil
 import sys
@@ -36,6 +37,8 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_terminal_summary(terminalreporter):
     "Say how many wrong inputs were tried"
     tried = [r for r in terminalreporter.stats.get('passed', []) if 'test_wrong_inputs.py::test_c' in r.nodeid]
+    promises = sorted({v for r in terminalreporter.stats.get('passed', []) for k, v in r.user_properties if k == 'promise'})
+    for said in promises: terminalreporter.write_line(f'promise kept: {said}')
     if tried: terminalreporter.write_line(f'{len(tried)} wrong inputs were each answered by one sentence, with nothing written.')
 
 
@@ -118,3 +121,22 @@ def browser():
         b = pw.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield b
         b.close()
+
+
+PROMISES = ROOT/'results'/'promises.json'
+
+@pytest.fixture
+def promise(record_property):
+    """Hold a figure of the page on failures to what a test has counted: `promise('flipped bits found', '20 of 20')`
+
+    With FF_NBDEV_WRITE_PROMISES=1 and one process (-n 0) the figures are written instead."""
+    def hold(name, figure):
+        known = json.loads(PROMISES.read_text()) if PROMISES.exists() else {}
+        record_property('promise', f'{name}: {figure}')
+        if os.environ.get('FF_NBDEV_WRITE_PROMISES'):
+            test = os.environ['PYTEST_CURRENT_TEST'].split(' ')[0].split('[')[0]
+            known[name] = dict(figure=figure, test=test)
+            PROMISES.write_text(json.dumps(known, indent=1, ensure_ascii=False) + '\n')
+        assert name in known, f'{name!r} is not in {PROMISES.name}: write it with FF_NBDEV_WRITE_PROMISES=1'
+        assert known[name]['figure'] == figure, f'{name}: {figure} was seen, and the page says {known[name]["figure"]}'
+    return hold
