@@ -29,7 +29,7 @@ class FF:
         self.model, self.config, self.sites = model, config, find_sites(model, pattern)
         every = [(s.index, r) for s in self.sites for r in s.names if r in config.forgetfulness.roles]
         first = {}                                    # a weight that two sites share is one matrix, with one dose
-        for i, r in every: first.setdefault(id(self.sites[i].module(r).weight), (i, r))
+        for i, r in every: first.setdefault(self.sites[i].key(r), (i, r))
         self.targets = list(first.values())
         fg = config.forgetfulness
         self.schedule = PulseSchedule(config.total_sentences, fg.dose, len(self.targets), fg.power, fg.ramp, fg.order, config.seed)
@@ -188,7 +188,7 @@ def _hook(self:FF):
     _opaque()
     self.model.register_forward_pre_hook(_ModelHook(self), with_kwargs=True)
     self.model.register_forward_hook(_EndHook(self), always_call=True)
-    for s in self.sites: s.down.register_forward_pre_hook(_SiteHook(self, s.index))
+    for s in (s for s in self.sites if s.reachable): s.down.register_forward_pre_hook(_SiteHook(self, s.index))
 
 # %% ../../nbs/mechanisms/method.ipynb #155efd29
 @contextlib.contextmanager
@@ -211,7 +211,8 @@ def step(self:FF,
     due = self.schedule.due(self.sentences, self.sentences + sentences)
     for m, p in due:
         i, role = self.targets[m]
-        with _whole(self.sites[i].weight(role).data) as w:
+        with _whole(self.sites[i].parameter(role).data) as whole:
+            w = self.sites[i].part(role, whole)
             if w.dtype in (torch.bfloat16, torch.float16) and m not in self.rests: self.rests[m] = torch.zeros_like(w)
             pulse_(w, self.kernel, p, self.rests.get(m))
         self.doses[m] += p; self.pulses[m] += 1
@@ -290,7 +291,7 @@ def table(self:FF,
 @patch
 def remove(self:FF):
     "Take the hooks off; the weights stay as they are"
-    for m in [self.model, *(s.down for s in self.sites)]:
+    for m in [self.model, *(s.down for s in self.sites if s.reachable)]:
         for hooks, flags in ((m._forward_pre_hooks, [m._forward_pre_hooks_with_kwargs]), (m._forward_hooks, [m._forward_hooks_with_kwargs, m._forward_hooks_always_called])):
             for k in [k for k, h in hooks.items() if getattr(h, 'ff', None) is self]:
                 for d in (hooks, *flags): d.pop(k, None)
@@ -349,7 +350,7 @@ def attach(
     if not isinstance(config, FFConfig): raise ValueError(f"config is a {type(config).__name__}: give an FFConfig, for example FFConfig.preset('full_stack', total_sentences=20_000, dose=.6, top=2.).")
     config.check()
     for s in find_sites(model, pattern):
-        if any(isinstance(h, _SiteHook) for h in s.down._forward_pre_hooks.values()): raise ValueError('This model has the method attached already: call remove() on the first one, or use it.')
+        if s.reachable and any(isinstance(h, _SiteHook) for h in s.down._forward_pre_hooks.values()): raise ValueError('This model has the method attached already: call remove() on the first one, or use it.')
     return FF(model, config, tokenizer, pattern)
 
 # %% ../../nbs/mechanisms/method.ipynb #378bc82d
