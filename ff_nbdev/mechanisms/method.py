@@ -208,6 +208,7 @@ def step(self:FF,
     "Call after `optimizer.step()`: give the pulses that are due and move the clock on; `ValueError` for a number of sentences that is none"
     if sentences != int(sentences) if sentences == sentences and abs(sentences) != math.inf else True: raise ValueError(f'sentences={sentences} must be a whole number: it is the number of sentences of this step.')
     if not sentences >= 0: raise ValueError(f'sentences={sentences} must not be negative: it is the number of sentences of this step.')
+    if self.config.total_sentences == 'auto': raise ValueError("total_sentences is still 'auto': FFTrainer finds it, and in a loop of your own ff.set_total(sentences) says it before the first step.")
     due = self.schedule.due(self.sentences, self.sentences + sentences)
     for m, p in due:
         i, role = self.targets[m]
@@ -225,6 +226,20 @@ def step(self:FF,
     self._counts, self._marks, self._now, self._passed = {}, {}, None, 0
     self.sentences += int(sentences); self.steps += 1
     return due
+
+# %% ../../nbs/mechanisms/method.ipynb #f2a1c011
+@patch
+def set_total(self:FF,
+    total_sentences:int, # Of the whole run
+)->FF:
+    "Say how long the run is, before its first step: ramps and pulses follow; `ValueError` after it"
+    if self.steps or self.sentences: raise ValueError(f'The run is under way ({self.sentences:,} sentences), so its length stays {self.config.total_sentences:,}: say it before the first step.')
+    self.config.total_sentences = total_sentences
+    self.config.check()
+    if self.config.total_sentences == 'auto': return self
+    pulsed = self.config.forgetfulness
+    self.schedule = PulseSchedule(self.config.total_sentences, pulsed.dose, len(self.targets), pulsed.power, pulsed.ramp, pulsed.order, self.config.seed)
+    return self
 
 # %% ../../nbs/mechanisms/method.ipynb #2f5cad9b
 @patch(as_prop=True)
