@@ -424,6 +424,7 @@ def step(self:FF,
     Raises: `ValueError`, with nothing changed, for a number of sentences that is none, for a matrix that is due and holds NaN, infinity
     or numbers too large for its dtype, and for one that an adapter is merged into."""
     sentences = _counted(sentences)
+    if self.config.total_sentences == 'auto': raise ValueError("total_sentences is still 'auto': FFTrainer finds it, and in a loop of your own ff.set_total(sentences) says it before the first step.")
     end = math.inf if self._searches() else self.config.total_sentences
     due = self.schedule.due(min(self.sentences, end), min(self.sentences + sentences, end))
     self._follow(thorough=True)
@@ -446,6 +447,20 @@ def step(self:FF,
     self._counts, self._marks, self._now, self._passed = {}, {}, None, 0
     self.sentences += sentences; self.steps += 1
     return due
+
+# %% ../../nbs/mechanisms/method.ipynb #f2a1c011
+@patch
+def set_total(self:FF,
+    total_sentences:int, # Of the whole run
+)->FF:
+    "Say how long the run is, before its first step: ramps and pulses follow; `ValueError` after it"
+    if self.steps or self.sentences: raise ValueError(f'The run is under way ({self.sentences:,} sentences), so its length stays {self.config.total_sentences:,}: say it before the first step.')
+    self.config.total_sentences = total_sentences
+    self.config.check()
+    if self.config.total_sentences == 'auto': return self
+    pulsed = self.config.forgetfulness
+    self.schedule = PulseSchedule(self.config.total_sentences, pulsed.dose, len(self.targets), pulsed.power, pulsed.ramp, pulsed.order, self.config.seed)
+    return self
 
 # %% ../../nbs/mechanisms/method.ipynb #2f5cad9b
 def _shifts(model):
