@@ -217,8 +217,8 @@ def down(self:FFNSite)->nn.Module:
 
 @patch(as_prop=True)
 def out(self:FFNSite)->nn.Module:
-    "The module whose output is what the block adds to the residual stream"
-    return self.down if self.whole else self.block
+    "The module whose output is what the block adds to the residual stream; `ValueError` for one expert, which adds with the others"
+    return self.down if self.whole or self.expert is not None else self.block
 
 @patch(as_prop=True)
 def stream(self:FFNSite)->str:
@@ -301,7 +301,11 @@ def _check_matrix(site, role):
     if half and (units := len(site.part(role, stored))*half[1]) != (whole := len(replace(site, names={role: _split(site.names[role])[0]}).weight(role))):
         raise ValueError(f'{where}: {whole} units cannot be parted in {half[1]} (that would be {units}); name the right children in an FFNPattern.')
 
-def _check(site):
+def _width(config):
+    "Width of the residual stream, where the configuration says it"
+    return next((w for k in ('hidden_size', 'd_model', 'n_embd', 'dim') if isinstance(w := getattr(config, k, None), int)), None)
+
+def _check(site, config=None):
     "Refuse a site that cannot be used"
     for role in site.names: _check_matrix(site, role)
     if len(set(site.names.values())) < len(site.names) or len({site.key(r) for r in site.names}) < len(site.names): raise ValueError(f'{site.name}: one matrix plays two roles ({site.names}); give each role its own child.')
@@ -311,6 +315,8 @@ def _check(site):
             child = site.names[role]
             raise ValueError(f'{site.name}: {child} gives {units} units and down takes {site.d_ff}, so it holds gate and value in one matrix (fused), whose rows are no neighbours across the seam: name its halves, gate={child + "[0/2]"!r} and value={child + "[1/2]"!r}, the one that passes the activation as the gate.')
         if units not in fits: raise ValueError(f'{site.name}: {role} gives {units} units but down takes {site.d_ff}; name the right children in an FFNPattern.')
+    if site.d_ff == (width := _width(config)) and site.d_model != width:
+        raise ValueError(f'{site.name}: {site.names["down"]} takes the {width} units of the model and gives {site.d_model}, so value and down have changed places: name the child that gives {width} units as down.')
 
 # %% ../../nbs/models/sites.ipynb #62faad56
 SENSES = r'visual|vision|vision_\w+|image_\w+|audio|audio_\w+|speech_\w+'
@@ -396,9 +402,7 @@ def guess_pattern(
     model:nn.Module, # An architecture that is not known
 )->FFNPattern|None: # A row for it; None where nothing looks like a feed-forward layer
     "Guess the feed-forward blocks from the tree of modules"
-    config = getattr(model, 'config', None)
-    d_model = next((w for k in ('hidden_size', 'd_model', 'n_embd', 'dim') if isinstance(w := getattr(config, k, None), int)), None)
-    count, sizes = {}, {}
+    d_model, count, sizes = _width(getattr(model, 'config', None)), {}, {}
     for path, block in model.named_modules():
         if not path or isinstance(block, nn.ModuleList): continue
         shapes = _linear_below(block, path)
@@ -438,7 +442,10 @@ def _sites_of(model, path, block, row, names, config):
     first = FFNSite(0, path, _stack(model, path, config), 0, block, names, _is_signed(row, block, config), whole=_is_whole(row, block, names))
     stored = [_find(block, n) for n in names.values()]
     if not any(isinstance(w, Tensor) and w.ndim == 3 for w in stored): return [first]
-    return [replace(first, name=f'{path}[{e}]', expert=e) for e in range(len(stored[-1]))]
+    many = {role: len(w) if isinstance(w, Tensor) and w.ndim == 3 else 0 for role, w in zip(names, stored)}
+    if other := next((r for r in many if many[r] != many['down']), None):
+        raise ValueError(f'{path}: {names[other]} holds {many[other]} experts and down {many["down"]}: name children that stand beside each other, expert for expert.')
+    return [replace(first, name=f'{path}[{e}]', expert=e) for e in range(many['down'])]
 
 def _number(sites):
     "Numbers of sites and layers; the experts of a layer share its number"
@@ -470,7 +477,7 @@ def find_sites(
     if not sites: sites, senses = Sites(senses), []
     if not sites: raise ValueError(_none_found(model, own))
     _number(sites)
-    for s in sites: _check(s)
+    for s in sites: _check(s, config)
     sites.left_out = _left_out(model, sites, senses, parts, own)
     for said in sites.left_out: warnings.warn(said)
     return sites
