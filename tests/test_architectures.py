@@ -1,7 +1,9 @@
 """Any model: tiny random models of every architecture that is known, and of some that are not."""
 import copy
+import gc
 import re
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -490,11 +492,11 @@ def test_masks_alone_are_scored(text):
         assert told.any() and (b['input_ids'][told] == tokenizer.mask_token_id).all() and (b['input_ids'][~told] != tokenizer.mask_token_id).all()
 
 def test_the_pattern_of_a_model_dies_with_it():
-    import gc
-    from ff_nbdev.models import sites
+    "What is remembered keeps no model alive"
     model = unknown(Twin, 'net')
     remember_pattern(model, FFNPattern('mine', 'net', down='narrow', value='wide'))
-    many = len(sites._PATTERNS_OF)
+    there = weakref.ref(model)
+    assert len(find_sites(model)) == 3
     del model
     gc.collect()
-    assert len(sites._PATTERNS_OF) == many - 1
+    assert there() is None
