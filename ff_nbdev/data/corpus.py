@@ -280,6 +280,7 @@ def read_sealed(
 )->dict:
     "Read such a file; one sentence that names it where it is no JSON, lacks an entry or was changed (`ValueError`)"
     try: text = Path(path).read_text('utf-8'); info = json.loads(text)
+    except FileNotFoundError: raise FileNotFoundError(f'{path} is missing. {again}') from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError): raise ValueError(f'{path} is damaged: it is no JSON. {again}') from None
     if not isinstance(info, dict): raise ValueError(f'{path} is damaged: it holds no dictionary of entries. {again}')
     seal = info.get('check')
