@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['evaluating', 'token_counts', 'frequent_tokens', 'find_places', 'random_places', 'word_starts', 'word_mask',
-           'by_example', 'read', 'collect', 'mean_activation', 'Instances', 'instances', 'line_measures',
+           'by_example', 'fills_in', 'read', 'collect', 'mean_activation', 'Instances', 'instances', 'line_measures',
            'activation_geography', 'Reader', 'Mean', 'Keep', 'Map', 'read_once']
 
 # %% ../../nbs/evaluation/activations.ipynb #83bc9ea2
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data.objectives import Windows, corrupt
-from ..data.tokenizers import sentinel_ids, special_ids
+from ..data.objectives import Windows, corrupt, infill, language_task
+from ..data.tokenizers import end_id, frame_of, sentinel_ids, special_ids
 from .spatial import lcps, morans_i, rci
 from ..models.sites import Sites, find_sites
 from ..models.tiny import decoder_inputs, predicts_next
@@ -157,17 +157,34 @@ def _intact(model, tokenizer, windows, places, batch):
         yield mine, dict(input_ids=x), (torch.as_tensor(row[mine] - s), torch.as_tensor(places[mine, 2]))
 
 # %% ../../nbs/evaluation/activations.ipynb #c2d22362
+def fills_in(
+    model:nn.Module, # Any Hugging Face model
+    tokenizer,       # Its tokenizer
+)->bool:
+    "Does an encoder-decoder write the whole text again (BART), rather than what stood under sentinels (T5)?"
+    return model.config.is_encoder_decoder and tokenizer.mask_token_id is not None and language_task(model) == 'infilling'
+
+def _hidden_word(ids, mask, position, tokenizer, marks, whole):
+    "Source and target of a window with one word hidden, and the place in the target where the token at `position` is predicted"
+    if not whole: return *corrupt(ids, mask, marks, tokenizer.eos_token_id), 1 + int(mask[:position].sum())
+    before, behind = marks
+    framed = [np.r_[before, part, behind or [end_id(tokenizer)]].astype(np.int64) for part in (infill(ids, mask, tokenizer.mask_token_id), ids)]
+    return *framed, len(before) + int(position)
+
 def _masked(model, tokenizer, windows, places, batch, starts, whole_word):
     "Groups of (places, inputs, (row, position)) with one masked word a row"
-    sentinels, eos, pad = sentinel_ids(tokenizer)[:2], tokenizer.eos_token_id, tokenizer.pad_token_id or 0
+    pad, whole = tokenizer.pad_token_id or 0, fills_in(model, tokenizer)
+    marks = frame_of(tokenizer) if whole else sentinel_ids(tokenizer)[:2]
     order = np.lexsort((places[:, 2], places[:, 1]))
     for s in range(0, len(order), batch):
         mine, sources, targets, at = order[s:s+batch], [], [], []
         for _, w, p in places[mine]:
             ids = windows[int(w)]['ids']
             mask = word_mask(ids, p, starts) if whole_word else np.arange(len(ids)) == p
-            x, y = corrupt(ids, mask, sentinels, eos)
-            sources.append(x); targets.append(y); at.append(1 + int(mask[:p].sum()))
+            x, y, where = _hidden_word(ids, mask, p, tokenizer, marks, whole)
+            sources.append(x)
+            targets.append(y)
+            at.append(where)
         x, n = _pad(sources, pad, model.device), torch.tensor([len(r) for r in sources], device=model.device)
         yield mine, dict(input_ids=x, attention_mask=(torch.arange(x.shape[1], device=x.device) < n[:, None]).long(), labels=_pad(targets, -100, model.device)), (torch.arange(len(mine)), torch.tensor(at))
 

@@ -303,18 +303,8 @@ def _ready(model, text, tokenizer, length, split, device, pattern=None):
     if device is not None: model.to(device)
     return model, tokenizer, tokens, Windows(tokens, split, length)
 
-def _masks(model, tokenizer, seed, density=.15):
-    "Objective of a masked model: tokens at random places stand under the mask, and they alone are predicted"
-    if tokenizer.mask_token_id is None: raise ValueError('A masked model is scored at masked tokens, and this tokenizer has none: set tokenizer.mask_token.')
-    def make(items):
-        ids = torch.from_numpy(np.stack([i['ids'] for i in items]).astype(np.int64))
-        hide = torch.from_numpy(np.stack([np.random.default_rng([seed, i['index']]).random(len(i['ids'])) < density for i in items]))
-        return dict(input_ids=ids.masked_fill(hide, tokenizer.mask_token_id), labels=ids.masked_fill(~hide, -100), index=torch.tensor([i['index'] for i in items]))
-    return make
-
 def _batches(model, tokenizer, windows, n, seed, size=16, spread=False):
-    masked = not predicts_next(model) and not model.config.is_encoder_decoder
-    make, n = _masks(model, tokenizer, seed) if masked else objective_for(model, tokenizer, seed=seed), min(n, len(windows))
+    make, n = objective_for(model, tokenizer, seed=seed), min(n, len(windows))
     order = np.sort(np.random.default_rng([seed, 3]).permutation(len(windows))[:n]) if spread else range(n)                # the first windows may all be of one document
     out = [make([windows[int(i)] for i in order[s:s + size]]) for s in range(0, n, size)]
     return [{k: v.to(model.device) for k, v in b.items()} for b in out]

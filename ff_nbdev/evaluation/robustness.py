@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .activations import by_example, evaluating
+from .activations import by_example, evaluating, fills_in
 from ..data.tokenizers import sentinel_ids, special_ids
 from .base_test import token_scores
 from ..mechanisms.forgetfulness import proximal_kernel
@@ -401,10 +401,10 @@ def span_bleu(
     draws:int=100,   # Bootstrap draws over windows
     seed:int=0,      # Of noise and draws
     tick=lambda: None, # Called after every pass: for progress
-)->dict: # clean, floor_zero, floor_mean: {bleu, ci}; noise, nonhub, blur: rows of strength, bleu, lo, hi; threshold; windows; None for a decoder
+)->dict: # clean, floor_zero, floor_mean: {bleu, ci}; noise, nonhub, blur: rows of strength, bleu, lo, hi; threshold; windows; None where no spans are written
     "BLEU of greedy fills put back into the window, under each disturbance [Figure 4]"
     from sacrebleu.metrics import BLEU
-    if not model.config.is_encoder_decoder: return None
+    if not model.config.is_encoder_decoder or fills_in(model, tokenizer): return None
     sentinels, skip, metric, texts = sentinel_ids(tokenizer), set(special_ids(tokenizer)), BLEU(), {}
     def write(key, b, room):
         for x, y in zip(b['input_ids'].tolist(), greedy_fills(model, b, room)): texts.setdefault(key, []).append(tokenizer.decode(put_back(x, spans_of(y, sentinels), sentinels, skip)))
