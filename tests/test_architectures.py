@@ -535,3 +535,60 @@ def test_the_pattern_of_a_model_dies_with_it():
     del model
     gc.collect()
     assert there() is None
+
+
+# Adapters and shared matrices
+
+@pytest.mark.parametrize('name', ['gpt2', 'phi3', 'bert', 'opt', 'mixtral'])
+def test_sites_beneath_adapters(name):
+    "With LoRA on every projection the sites are those of the bare model: same matrices, widths and hidden, and no rank is taken for a width"
+    from peft import LoraConfig, get_peft_model
+    model = make(name)
+    bare, where = find_sites(model), dict(gpt2=['c_fc', 'c_proj'], phi3=['gate_up_proj', 'down_proj'], bert=['dense'], opt=['fc1', 'fc2'])
+    keys = [s.key(r) for s in bare for r in s.names]
+    target = dict(target_modules=where[name]) if name in where else dict(target_parameters=['mlp.experts.gate_up_proj', 'mlp.experts.down_proj'], lora_dropout=0.)
+    wrapped = get_peft_model(model, LoraConfig(r=4, fan_in_fan_out=name == 'gpt2', **target))
+    sites = find_sites(wrapped)
+    assert [s.key(r) for s in sites for r in s.names] == keys and [s.d_ff for s in sites] == [s.d_ff for s in bare]
+    if name == 'mixtral': return
+    site, seen = sites[0], []
+    assert 'lora' in type(site.down).__module__ and site.whole == bare[0].whole
+    site.down.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    wrapped(**batch(name))
+    assert seen[0].shape[-1] == site.d_ff
+    ff = attach(model, FFConfig(total_sentences=10))
+    assert ff.sites[0].key('down') == site.key('down')
+
+def test_a_copy_that_is_trained_is_the_matrix():
+    "`modules_to_save` trains a copy: that one is read and pulsed, until the adapter is switched off"
+    from peft import LoraConfig, get_peft_model
+    wrapped = get_peft_model(make('llama'), LoraConfig(r=4, target_modules=['q_proj'], modules_to_save=['down_proj']))
+    site = find_sites(wrapped)[0]
+    assert site.parameter('down').requires_grad and site.parameter('down') is site.down.modules_to_save['default'].weight
+    with wrapped.disable_adapter(): assert site.parameter('down') is site.down.original_module.weight
+
+def test_a_matrix_that_two_layers_share_has_one_dose():
+    model = make('llama')
+    first, second = (layer.mlp for layer in model.model.layers)
+    second.down_proj.weight = first.down_proj.weight
+    sites = find_sites(model)
+    assert sites[0].key('down') == sites[1].key('down') != sites[0].key('value')
+    assert len(attach(model, FFConfig(total_sentences=10)).targets) == 5
+
+@pytest.mark.parametrize('name', ['opt', 'bert', 'phi3', 'bart'])
+def test_baselines_on_other_architectures(name):
+    "What is built beside the method finds the same hidden: a topographic loss with padding, and units in another order"
+    from ff_nbdev.baselines.reordered import permute_hidden_
+    from ff_nbdev.baselines.topographic import TopographicLoss
+    model, x = make(name), batch(name)
+    x['attention_mask'][0, 5:] = 0
+    loss = TopographicLoss(model.train(), 'topolm', 1., neighbourhoods=2, radius=6)
+    model(**x)
+    penalty = loss.penalty()
+    penalty.backward()
+    assert penalty.isfinite() and all(s.parameter('value').grad.abs().sum() > 0 for s in find_sites(model))
+    model.eval()
+    with torch.no_grad():
+        before = model(**x).logits
+        for s in find_sites(model): permute_hidden_(s, torch.randperm(s.d_ff, generator=torch.Generator().manual_seed(0)))
+        assert torch.allclose(model(**x).logits, before, atol=1e-5)
