@@ -13,15 +13,20 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
+from .config import SEEDS
+
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #9878fbfd
 def proximal_kernel(
     size:int=9,      # Cells on a side, odd (paper: 9)
     decay:float=1.0, # τ, in cells (paper: 1)
     normalized:bool=True, # To a sum of 1 (the paper does not say)
 )->Tensor: # (size, size), float64, centre 0
-    "κ(d) = exp(−d/τ) around an empty centre [§2.1]; `ValueError` for an even size or τ ≤ 0"
+    """κ(d) = exp(−d/τ) around an empty centre [§2.1]
+
+    Raises: `ValueError` for an even size or one beyond 255, and for τ under 0.05, where e^(−1/τ) is lost in rounding."""
     if size < 3 or size % 2 == 0: raise ValueError(f'A kernel of {size} cells has no centre or no neighbours: give an odd size of 3 or more.')
-    if not decay > 0: raise ValueError(f'decay={decay} must be positive: it is τ, in cells.')
+    if size > 255: raise ValueError(f'A kernel of {size} cells is wider than any neighbourhood: give a size of at most 255 (the paper uses 9).')
+    if not decay >= .05: raise ValueError(f'decay={decay} must be positive, 0.05 at least: it is τ, in cells, and nothing is left of e^(−1/τ) below that.')
     r = torch.arange(size, dtype=torch.float64) - size//2
     k = torch.exp(-torch.hypot(r[:, None], r)/decay)
     k[size//2, size//2] = 0
@@ -34,11 +39,19 @@ def _sums(x, k): return F.conv2d(x[None, None], k[None, None], padding=k.shape[-
 @torch.inference_mode(False)
 def _share(shape, k, dtype, device): return _sums(torch.ones(shape, dtype=dtype, device=device), torch.tensor(k, dtype=dtype, device=device))
 
+def _check_kernel(kernel):
+    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or kernel.shape[0] % 2 == 0:
+        raise ValueError(f'A kernel is a square with an odd side, not {" × ".join(map(str, kernel.shape))}: make it with proximal_kernel.')
+    if not (kernel.isfinite().all() and (kernel >= 0).all() and kernel.sum() > 0):
+        raise ValueError('A kernel holds finite weights of 0 or more, not all of them 0: make it with proximal_kernel.')
+
 def neighbour_mean(
     weight:Tensor, # (out, in)
     kernel:Tensor, # (size, size)
 )->Tensor: # (out, in), the dtype of `weight`
-    "κ ∗ W, at the edges over the neighbours that exist"
+    "κ ∗ W, at the edges over the neighbours that exist; `ValueError` for anything but a floating-point matrix and an odd square kernel"
+    if weight.ndim != 2 or not weight.is_floating_point(): raise ValueError(f'A mean over neighbours needs a floating-point matrix, not {weight.dtype} of {weight.ndim} dimensions.')
+    _check_kernel(kernel)
     k = kernel.to(weight)
     with torch.autocast(weight.device.type, enabled=False): return _sums(weight, k)/_share(tuple(weight.shape), tuple(map(tuple, k.tolist())), weight.dtype, weight.device)
 
@@ -50,25 +63,35 @@ def pulse_(
     power:float,   # p, between 0 and 1 (paper: at most 0.03)
     rest:Tensor|None=None, # Like `weight`: what rounding has taken so far, added back and kept up to date in place
 )->Tensor: # `weight`
-    "One pulse of Proximal Forgetfulness, keeping mean and standard deviation exactly [§2.1]; `ValueError` for anything but a floating-point matrix, or a power outside 0 to 1"
+    """One pulse of Proximal Forgetfulness, keeping mean and standard deviation exactly [§2.1]
+
+    Raises: `ValueError`, with the weight left as it was, for anything but a floating-point matrix, a power outside 0 to 1,
+    a kernel that is so strong that a weight would pass its neighbours, a weight that holds NaN or infinity
+    (a pulse would spread them through the whole matrix), and a result that the dtype cannot hold."""
     if weight.ndim != 2: raise ValueError(f'A pulse needs a matrix; this weight has {weight.ndim} dimensions.')
     if not weight.is_floating_point(): raise ValueError(f'A pulse needs floating-point weights, not {weight.dtype}: quantised weights cannot be pulled a little.')
     if not 0 <= power <= 1: raise ValueError(f'power={power} must lie between 0 and 1: it is the share of the way to the neighbours (the paper uses at most 0.03).')
     if power == 0: return weight
     w = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
     if rest is not None: w = w + rest
-    v = w + power*kernel.sum().item()*(neighbour_mean(w, kernel) - w)                      # Σκ is 1 where the kernel is normalised
+    pull = power*kernel.sum().item()                                                       # Σκ is 1 where the kernel is normalised
+    if pull > 1 + 1e-6: raise ValueError(f'A power of {power} with a kernel of sum {kernel.sum().item():.3g} would throw weights beyond their neighbours: their product must be at most 1, so lower the power or normalise the kernel.')
+    v = w + pull*(neighbour_mean(w, kernel) - w)
     mean, std, spread = w.mean(), w.std(unbiased=False), v.std(unbiased=False)
     if std == 0 or spread == 0: return weight
     v = mean + (v - v.mean())*(std/spread)
-    weight.copy_(v)
-    if rest is not None: rest.copy_(v - weight)
+    new = v.to(weight.dtype)
+    if not new.isfinite().all():
+        if weight.isfinite().all(): raise ValueError(f'The weights reach {weight.abs().max().item():.3g}, and pulsed they would overflow {weight.dtype}: nothing was changed, so load the model in float32 or bfloat16.')
+        raise ValueError('The weight holds NaN or infinity, which a pulse would spread through the whole matrix: nothing was changed, so go back to a good checkpoint.')
+    weight.copy_(new)
+    if rest is not None: rest.copy_(v - new)
     return weight
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #df31548f
 @dataclass
 class PulseSchedule:
-    "When which matrix is pulsed, and how strongly, as a function of sentences alone"
+    "When which matrix is pulsed, and how strongly, as a function of sentences alone; `ValueError` for a run that cannot be"
     total:int            # Sentences in the whole run
     dose:float           # Σp that each matrix receives over the run
     matrices:int         # How many there are
@@ -76,6 +99,15 @@ class PulseSchedule:
     ramp:float=.7        # Share of the run over which the power rises from 0 (paper: 10 of 14.3 M sentences)
     order:str='random'   # 'random' (a new order each round), 'round_robin' or 'all' (all at once)
     seed:int=0           # Of the random orders
+
+    def __post_init__(self):
+        if not (self.total >= 0 and self.matrices >= 0): raise ValueError(f'A run of {self.total} sentences with {self.matrices} matrices cannot be: give numbers of 0 or more.')
+        if not (self.dose >= 0 and math.isfinite(self.dose)): raise ValueError(f'dose={self.dose} must be a number of 0 or more.')
+        if self.dose and not self.total: raise ValueError('A dose is spread over the run: give total, the number of sentences of the whole run.')
+        if not 0 < self.power <= 1: raise ValueError(f'power={self.power} must be above 0 and at most 1: it is the share of the way to the neighbours.')
+        if not 0 <= self.ramp <= 1: raise ValueError(f'ramp={self.ramp} must lie between 0 and 1: it is a share of the run.')
+        if self.order not in ('random', 'round_robin', 'all'): raise ValueError(f'Unknown order {self.order!r}: it is random, round_robin or all.')
+        if not 0 <= self.seed < SEEDS: raise ValueError(f'seed={self.seed} must be at least 0 and under 2**40.')
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #d49ee8cb
 @patch(as_prop=True)
@@ -117,8 +149,9 @@ def due(self:PulseSchedule,
 def effective_rank(
     matrix:Tensor, # (rows, columns)
 )->float: # From 1 to min(rows, columns)
-    "exp of the entropy of the squared singular values' shares"
+    "exp of the entropy of the squared singular values' shares; `ValueError` for anything but a matrix of finite numbers"
     w = torch.as_tensor(matrix).detach().double()
+    if w.ndim != 2 or not w.isfinite().all(): raise ValueError(f'An effective rank needs a matrix of finite numbers; this one has {w.ndim} dimensions' + (', and NaN or infinity in it.' if w.ndim == 2 else '.'))
     w = w if w.shape[0] <= w.shape[1] else w.T
     s = torch.linalg.eigvalsh(w @ w.T)
     p = s[s > 0]/s[s > 0].sum()

@@ -17,7 +17,8 @@ def hub_width(
     d_ff:int,         # Hidden units
     share:float=.03,  # Of the units in one hub (paper: 3 %)
 )->int: # Units, odd, at least 3
-    "Width of a hub window: `share` of the hidden, to the nearest odd number [§2.2]; `ValueError` for a share of 0 or less, or of a half or more"
+    "Width of a hub window: `share` of the hidden, to the nearest odd number [§2.2]; `ValueError` for a share of 0 or less, or of a half or more, and for fewer than 3 units"
+    if d_ff < 3: raise ValueError(f'A hidden of {d_ff} units has no room for a hub, which is 3 units wide at least.')
     if not 0 < share < .5: raise ValueError(f'share={share} must lie between 0 and 0.5: it is the part of the units in one hub (the paper uses 0.03).')
     n = round(share*d_ff)
     return max(3, n if n % 2 else n + 1 if share*d_ff >= n else n - 1)
@@ -27,7 +28,8 @@ def smooth(
     hidden:Tensor, # (..., d_ff)
     width:int,     # Units a window
 )->Tensor: # (..., d_ff − width + 1), float64
-    "Mean of every whole window of `width` units; `ValueError` if the window is wider"
+    "Mean of every whole window of `width` units; `ValueError` if the window is wider, or empty"
+    if width < 1: raise ValueError(f'A window of {width} units is empty: give at least 1.')
     if width > hidden.shape[-1]: raise ValueError(f'A window of {width} units does not fit a hidden of {hidden.shape[-1]}.')
     c = torch.nn.functional.pad(hidden.double().cumsum(-1), (1, 0))
     return (c[..., width:] - c[..., :-width])/width
@@ -90,7 +92,8 @@ def keyed_uniform(
     time:int,        # Tokens an example
     d_ff:int,        # Units
 )->Tensor: # (batch, time, d_ff) float32 in [0, 1), on the device of `examples`
-    "Uniform numbers that are a function of their keys alone: the same on any device and in any batch"
+    "Uniform numbers that are a function of their keys alone: the same on any device and in any batch; `ValueError` for keys beyond 64 bits"
+    if not all(-2**63 <= part < 2**63 for part in (seed, step, site)): raise ValueError(f'seed={seed}, step={step} and site={site} are keys of 64 bits: each must lie within them.')
     key = torch.zeros(1, dtype=torch.int64, device=examples.device)
     for part in (seed, step, site): key = _mix64(key ^ part)
     key = _mix64(key ^ examples.long())
@@ -103,12 +106,16 @@ def keyed_uniform(
     return ((x >> 8) & 0xFFFFFF).float()*2**-24
 
 # %% ../../nbs/mechanisms/recall.ipynb #74557261
+def _check_strength(x):
+    if not 0 <= x < math.inf: raise ValueError(f'A strength of {x} is none: noise has a finite strength of 0 or more.')
+
 def multiplier(
     u:Tensor,              # (..., d_ff) uniform numbers in [0, 1)
     x:float|Tensor,        # Strength, a number or one for each unit
     kind:str='uniform',    # 'uniform' U(1−x, 1+x), 'gaussian' 1 + x·N(0, 1), 'range' U(max(0, 2−x), x) for x ≥ 1
 )->Tensor: # The multiplier m, the shape of `u`
-    "Turn uniform numbers into multiplicative noise of strength x [§2.2]; `ValueError` for an unknown kind"
+    "Turn uniform numbers into multiplicative noise of strength x [§2.2]; `ValueError` for an unknown kind, or a strength that is negative or no number"
+    if not isinstance(x, Tensor): _check_strength(x)
     if kind == 'uniform': return 1 + x*(2*u - 1)
     if kind == 'gaussian': return 1 + x*math.sqrt(2)*torch.erfinv((2*u - 1).clamp(-1 + 2**-24, 1 - 2**-24))
     if kind == 'range':
@@ -121,7 +128,8 @@ def noise_moments(
     x:float,            # Strength
     kind:str='uniform', # As for `multiplier`
 )->tuple[float, float]: # E[m], SD[m]
-    "Mean and standard deviation of the multiplier, in closed form; `ValueError` for an unknown kind"
+    "Mean and standard deviation of the multiplier, in closed form; `ValueError` for an unknown kind, or a strength that is negative or no number"
+    _check_strength(x)
     if kind == 'uniform': return 1., x/math.sqrt(3)
     if kind == 'gaussian': return 1., float(x)
     if kind == 'range': x = max(x, 1.); low = max(0., 2 - x); return (x + low)/2, (x - low)/math.sqrt(12)
@@ -140,7 +148,9 @@ def noisy_hidden(
     signed:bool=True,     # Can the hidden be negative?
     sign_specific:bool=False, # Protect only units of the hub's own sign
 )->tuple[Tensor, Tensor]: # The noisy hidden, and the (batch, time, d_ff) mask of hubs
-    "Fuzzy Recall at one site [§2.2]"
+    "Fuzzy Recall at one site [§2.2]; `ValueError` where shapes differ or the strength is negative or no number"
+    if u.shape != hidden.shape: raise ValueError(f'The uniform numbers have the shape {tuple(u.shape)} and the hidden {tuple(hidden.shape)}: one number is needed for each unit.')
+    _check_strength(x)
     hubs = find_hubs(hidden.detach(), width, per_sign, signed)
     mask = hub_mask(hubs, hidden.shape[-1], width)
     inside = mask
@@ -161,7 +171,9 @@ def update_usage(
     sentences:float, # Sentences just seen
     halflife:float=20_000, # Sentences
 )->Tensor: # (d_ff,)
-    "The exponential mean after these tokens"
+    "The exponential mean after these tokens; `ValueError` for negative numbers and a half-life of 0"
+    if not halflife > 0: raise ValueError(f'halflife={halflife} must be above 0: it is a number of sentences.')
+    if not (tokens >= 0 and sentences >= 0): raise ValueError(f'{tokens} tokens of {sentences} sentences cannot be: give numbers of 0 or more.')
     if tokens == 0: return usage
     keep = .5**(sentences/halflife)
     return keep*usage + (1 - keep)*counts/tokens
@@ -169,6 +181,8 @@ def update_usage(
 def usage_entropy(
     usage:Tensor, # (d_ff,)
 )->float: # Between 0 (one place) and 1 (all alike)
-    "How evenly the places are used"
-    p = usage.double()/usage.double().sum()
+    "How evenly the places are used; 1 where none is, for then none is used more than others"
+    total = usage.double().sum()
+    if len(usage) < 2 or total == 0: return 1.
+    p = usage.double()/total
     return (-(p*p.clamp(min=1e-300).log()).sum()/math.log(len(p))).item()
