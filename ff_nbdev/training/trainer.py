@@ -87,11 +87,7 @@ class _Stream(torch.utils.data.IterableDataset):
             for item in self.data:
                 left.append(item)
                 if len(left) == self.whole: yield from left; steps, left = steps + 1, []
-            if steps == 0: return self._dry(turn, len(left))
-            if has_length(self.data): return
-    def _dry(self, turn, left):
-        if turn == 0: raise ValueError(f'A step takes {self.whole} windows and the iterable data set gave {left}: give more text, or a smaller batch.')
-        warnings.warn(f'The iterable data set gave nothing when it was read for the {turn + 1}. time, so the run ends before max_steps: give one that can be read again, or fewer steps.', stacklevel=2)
+            if steps == 0 or has_length(self.data): return          # nothing more to give, or one pass at a time
 
 def _in_whole_steps(data, whole, args, collator):
     "The data set cut to whole steps; `ValueError` where it cannot be trained on"
@@ -221,15 +217,26 @@ def _check_batch(batch):
 
 # %% ../../nbs/training/trainer.ipynb #f2a1b006
 @patch
+def _end_dry(self:FFTrainer):
+    "An iterable data set gave nothing more"
+    if self.state.global_step == self._initial_global_step: raise ValueError(f'A step takes {self.whole} windows and the iterable data set gave fewer: give more text, or a smaller batch.')
+    warnings.warn(f'The iterable data set gave nothing when it was read again, so the run ends after {self.state.global_step:,} of {self.state.max_steps:,} steps: give one that can be read again, or fewer steps.', stacklevel=2)
+    self.control.should_training_stop = True
+
+@patch
 def get_batch_samples(self:FFTrainer, *args, **kwargs):
     "The micro-batches of a step; counts their targets and sentences over all ranks"
-    batches, n = Trainer.get_batch_samples(self, *args, **kwargs)
+    try: batches, n = Trainer.get_batch_samples(self, *args, **kwargs)
+    except ValueError as e:                                        # of accelerate, where the first pass is empty
+        if 'does not contain any data' not in str(e): raise
+        batches, n = [], None
     for b in batches: _check_batch(b)
     first = 1 if self.shift else 0
     late = self.save_minutes is not None and self.args.process_index == 0 and time.time() - self._saved > 60*self.save_minutes      # the first rank's clock counts for all
     targets = sum((b['labels'][:, first:] != -100).sum().item() for b in batches)
     sentences = sum(torch.as_tensor(b['sentences']).sum().item() for b in batches)
     if batches: self._targets, self._sentences, self._save_now = _summed([targets, sentences, late], self.args.device)
+    if not batches: self._end_dry()
     if batches and self._targets == 0: raise ValueError(f'Not one of the {self.whole} windows of step {self.state.global_step + 1} has a target: all their labels are -100, so there is nothing to learn from; look at what the collator masks, and whether texts are cut before the part that is to be learned.')
     self._parts, self._loss = max(len(batches), 1), None
     return batches, n
@@ -254,12 +261,13 @@ def _logits(out):
 
 # %% ../../nbs/training/trainer.ipynb #f2a1b007
 _OURS = ('sentences', 'index', 'alternatives')          # in a batch, but not for the model
+_NO_LOSS = 'The model returns no loss for labels, so the Trainer cannot evaluate it: let forward take labels and return loss and logits, or leave eval_dataset out.'
 
 @patch
 def _own_loss(self:FFTrainer, model, inputs):
     out = model(**inputs)
     loss = out.get('loss') if isinstance(out, dict) else getattr(out, 'loss', None)
-    if loss is None: raise ValueError('The model returns no loss for labels, so it cannot be evaluated by the Trainer: return an output with loss and logits, or leave eval_dataset out.')
+    if loss is None: raise ValueError(_NO_LOSS)
     return loss, out
 
 @patch
@@ -284,6 +292,8 @@ def compute_loss(self:FFTrainer, model, inputs, return_outputs=False, num_items_
 @patch
 def prediction_step(self:FFTrainer, model, inputs, *args, **kwargs):
     "As the Trainer, for windows that carry what is not for the model"
+    takes = inspect.signature(self.model.forward).parameters
+    if 'labels' in inputs and 'labels' not in takes and all(p.kind != p.VAR_KEYWORD for p in takes.values()): raise ValueError(_NO_LOSS)
     return Trainer.prediction_step(self, model, {k: v for k, v in inputs.items() if k not in _OURS}, *args, **kwargs)
 
 # %% ../../nbs/training/trainer.ipynb #8703ba5a
