@@ -154,7 +154,7 @@ def _check_parts(given, ff, penalty, save_minutes, total_sentences):
     if not isinstance(ff, FF): raise TypeError(f'ff is a {type(ff).__name__}: give what attach(model, config) returned.')
     if given.get('model_init') is not None: raise ValueError('model_init would make another model, without the method: give model= and attach the method to it.')
     if given.get('compute_loss_func') is not None: raise ValueError('compute_loss_func would be ignored, for the loss is ff.loss: leave it out, or give a penalty, whose penalty() is added to the loss.')
-    if not isinstance(model, nn.Module) or all(m is not ff.model for m in model.modules()): raise ValueError('ff is attached to another model than the one given to the trainer: attach(model, config) first, then FFTrainer(model=model, ff=ff, …).')
+    if not isinstance(model, nn.Module) or all(m is not ff.bare for m in model.modules()): raise ValueError('ff is attached to another model than the one given to the trainer: attach(model, config) first, then FFTrainer(model=model, ff=ff, …).')
     if penalty is not None and not callable(getattr(penalty, 'penalty', None)): raise TypeError(f'penalty is a {type(penalty).__name__} without a method penalty(), which gives what is added to the loss.')
     if save_minutes is not None and not save_minutes >= 0: raise ValueError(f'save_minutes={save_minutes} must be at least 0: a checkpoint every so many minutes.')
     if total_sentences not in (None, 'auto') and (isinstance(total_sentences, (bool, str)) or total_sentences != int(total_sentences) or total_sentences < 1): raise ValueError(f"total_sentences={total_sentences!r} must be a whole number of at least 1, or 'auto'.")
@@ -279,8 +279,7 @@ def compute_loss(self:FFTrainer, model, inputs, return_outputs=False, num_items_
             loss, out = self._own_loss(model, inputs)
             return (loss, out) if return_outputs else loss
         labels = inputs.pop('labels')
-        two = getattr(getattr(self.ff.model, 'config', None), 'is_encoder_decoder', False)
-        if two and 'decoder_input_ids' not in inputs: inputs['decoder_input_ids'] = decoder_inputs(self.ff.model, labels)
+        if getattr(getattr(self.ff.hf, 'config', None), 'is_encoder_decoder', False) and 'decoder_input_ids' not in inputs: inputs['decoder_input_ids'] = decoder_inputs(self.ff.hf, labels)
         self.ff.labels = labels
         if hasattr(self.penalty, 'labels'): self.penalty.labels = labels
         out = model(**inputs)
@@ -369,12 +368,11 @@ def describe_end(
     end:float,      # Sentences after which the run ends
     step:float=0.,  # Sentences of a step
 )->str: # '' where the run ends where its configuration says
-    "What a run that ends elsewhere leaves out, or goes beyond"
+    "What a run that ends elsewhere leaves out, or goes beyond; a search for the collapse goes beyond by intention"
     total, f, r, g = config.total_sentences, config.forgetfulness, config.recall, config.forgiveness
     if not total or not (f.dose or r.top or g.late_kind): return ''
-    if end > 1.02*total + step and r.limit is None:
-        more = f', and forgetfulness goes on to a dose of {_dose_at(config, end/total):.2f} where {f.dose:.2f} was asked for' if f.dose else ''
-        return f"This run goes on to {end:,.0f} sentences and its ramps end at total_sentences={total:,}{more}: give fewer steps, or total_sentences='auto'."
+    if end > 1.02*total + step and not (r.limit is not None and r.limit > r.top):
+        return f"This run goes on to {end:,.0f} sentences and total_sentences={total:,}: beyond these no pulse is given and noise stays as it is; give fewer steps, or total_sentences='auto'."
     if end >= .98*total - step: return ''
     said = []
     if f.dose: said.append(f'forgetfulness reaches a dose of {_dose_at(config, end/total):.2g} of {f.dose:.2g}')
@@ -391,7 +389,9 @@ def _check_clock(self:FFTrainer, state):
     except ValueError: return                                      # an iterable that can be read only once
     end = self.ff.sentences + (state.max_steps - state.global_step)*self.whole*mean
     said = describe_end(self.ff.config, end, self.whole*mean)
-    if said: warnings.warn(said, stacklevel=2)
+    if not said: return
+    warnings.warn(said, stacklevel=2)
+    self.ff._long = True                                           # which need not be said again when it has come so far
 
 # %% ../../nbs/training/trainer.ipynb #9aebef26
 @patch
@@ -407,9 +407,16 @@ def load_checkpoint_state(self:FFTrainer, state):
     "For subclasses: take it back"
 
 @patch
+def _unpulsed(self:FFTrainer)->dict: # Name → (out, in)
+    "With an adapter: matrices that later steps may pulse, to be put back where the best model is loaded"
+    if not (self.args.load_best_model_at_end and self.ff.adapted()): return {}
+    named = zip(self.ff._names(), self.ff.targets, self.ff.pulses.tolist())
+    return {name: self.ff.sites[i].weight(role).detach().cpu().clone() for name, (i, role), pulses in named if not pulses}
+
+@patch
 def _extra(self:FFTrainer):
-    "That, and a strength that is found by feedback with what it was found from"
-    return self.checkpoint_state() | (dict(penalty=self.penalty.state()) if hasattr(self.penalty, 'control') else {})
+    "What a subclass adds, those matrices, and a strength that is found by feedback with what it was found from"
+    return self.checkpoint_state() | dict(unpulsed=self._unpulsed()) | (dict(penalty=self.penalty.state()) if hasattr(self.penalty, 'control') else {})
 
 # %% ../../nbs/training/trainer.ipynb #8cf8d227
 @patch
@@ -564,6 +571,7 @@ def _load_best_model(self:FFTrainer):
     try: check_checkpoint(best)
     except (ValueError, OSError) as e: raise ValueError(f'The best model cannot be loaded, and the last weights stay. {e}') from e
     Trainer._load_best_model(self)
+    self.ff.set_matrices(load_nest(Path(best)/'extra.safetensors').get('unpulsed', {}))
     self.ff.load_state(best)
 
 @patch
