@@ -194,7 +194,7 @@ def test_an_encoder_decoder_without_a_method_of_its_own_is_fed_by_its_configurat
 def test_bart_trains_by_its_own_loss(tmp_path, monkeypatch):
     from transformers import BartForConditionalGeneration
     monkeypatch.delattr(BartForConditionalGeneration, 'prepare_decoder_input_ids_from_labels')
-    trainer, batch = make(tmp_path, model=bart(), settings=FFConfig(), max_steps=1), NextToken()(Rows(4))
+    trainer, batch = make(tmp_path, model=(model := bart()), ff=attach(model, FFConfig(), pattern=FFNPattern('bart', '0', 'fc2', 'fc1')), max_steps=1), NextToken()(Rows(4))
     trainer._targets = batch['labels'].numel()
     own = trainer.model.train()(**{k: v for k, v in batch.items() if k in ('input_ids', 'labels')})
     torch.manual_seed(0)
