@@ -7,6 +7,7 @@ __all__ = ['NOISE', 'FORMS', 'SEEDS', 'AUTO', 'PRESETS', 'ForgetfulnessConfig', 
 import dataclasses
 import difflib
 import math
+import sys
 from dataclasses import dataclass, field
 
 from fastcore.basics import patch
@@ -58,6 +59,12 @@ _rules = {
 # %% ../../nbs/mechanisms/config.ipynb #3f2ca82b
 _parts = {}                       # the parts of the whole, named below
 
+def _shown(value):
+    "A wrong value as it was given, cut short where it is long"
+    try: text = ' '.join(repr(value).split())
+    except ValueError: text = 'a number of thousands of digits'
+    return text if len(text) <= 80 else text[:77] + '…'
+
 def _typed(cls, values, where):
     "Values checked against the dataclass: unknown names and wrong types are errors that say what is right"
     fields = {f.name: f for f in dataclasses.fields(cls)}
@@ -67,11 +74,11 @@ def _typed(cls, values, where):
             raise ValueError(f'Unknown setting {where}{k}' + (f'; did you mean {where}{near[0]}?' if near else f': the settings are {", ".join(fields)}.'))
         if k in _parts and not isinstance(v, _parts[k]): raise ValueError(f'{where}{k} must be a {_parts[k].__name__}, not {type(v).__name__}.')
         kind = str(fields[k].type if isinstance(fields[k].type, str) else getattr(fields[k].type, '__name__', fields[k].type))
-        ok = dict(int=isinstance(v, int) and not isinstance(v, bool), float=isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v), str=isinstance(v, str), bool=isinstance(v, bool), tuple=isinstance(v, (tuple, list)))
+        ok = dict(int=isinstance(v, int) and not isinstance(v, bool), float=isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= sys.float_info.max, str=isinstance(v, str), bool=isinstance(v, bool), tuple=isinstance(v, (tuple, list)))
         if '|None' in kind.replace(' ', ''): kind = kind.split('|')[0].strip() if v is not None else ''
-        if kind in ok and not ok[kind]: raise ValueError(f'{where}{k}={v!r} must be {dict(int="a whole number", float="a finite number", str="text", bool="true or false", tuple="a list")[kind]}.')
+        if kind in ok and not ok[kind]: raise ValueError(f'{where}{k}={_shown(v)} must be {dict(int="a whole number", float="a finite number", str="text", bool="true or false", tuple="a list")[kind]}.')
         rule = _rules[where.rstrip('.')].get(k)
-        if rule and (r := rule(v)) is not True: raise ValueError(f'{where}{k}={v!r} must be {r}.')
+        if rule and (r := rule(v)) is not True: raise ValueError(f'{where}{k}={_shown(v)} must be {r}.')
 
 class _Checked:
     "A part of the configuration that checks its values when they are set"

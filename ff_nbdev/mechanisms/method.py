@@ -112,6 +112,9 @@ def _read_config(self:FF):
     self._lossless, self._long = 0, False                 # steps without `loss`; was it said that the run is too long?
 
 @patch
+def _names(self:FF): return [f'{self.sites[i].name}.{r}' for i, r in self.targets]
+
+@patch
 def _compares_letters(self:FF): return 'two_letter' in (self.config.forgiveness.kind, self.config.forgiveness.late_kind)
 
 @patch
@@ -568,9 +571,6 @@ def remove(self:FF):
     if self._rescale: self.hf.config.rescale_every = self._rescale
 
 # %% ../../nbs/mechanisms/method.ipynb #5a31d20b
-@patch
-def _names(self:FF): return [f'{self.sites[i].name}.{r}' for i, r in self.targets]
-
 @patch
 def state(self:FF)->dict: # Name → tensor
     "What must be known to go on: counters, doses, usage, what rounding took; copies"

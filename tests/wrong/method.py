@@ -1,0 +1,194 @@
+"""Wrong values of the mechanisms: settings, kernels, hubs, losses, clocks, states."""
+import json
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import ByT5Tokenizer
+
+from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
+from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, effective_rank, neighbour_mean, proximal_kernel, pulse_
+from ff_nbdev.mechanisms.forgiveness import Tally, forgiving_loss, prefix_classes
+from ff_nbdev.mechanisms.method import attach
+from ff_nbdev.mechanisms.recall import hub_width, keyed_uniform, multiplier, noise_moments, noisy_hidden, smooth, update_usage
+from ff_nbdev.mechanisms.variants import class_means, codebook_recall, position_distance, prototype_margin_loss, spatial_penalty
+from ff_nbdev.models.tiny import random_tiny
+
+NAN, INF = float('nan'), float('inf')
+W, H = torch.randn(12, 12), torch.randn(2, 5, 64)
+LOGITS, LABELS = torch.randn(6, 20), torch.arange(6)
+IDS, SHARES = torch.zeros(6, 2).long(), torch.zeros(6, 2)
+
+
+class Gateless(nn.Module):
+    "A feed-forward block without a gate, in no model that is known"
+    def __init__(self):
+        super().__init__()
+        self.mlp = nn.ModuleDict(dict(c_fc=nn.Linear(32, 64), c_proj=nn.Linear(64, 32)))
+
+
+def attached(arch='mt5', **kw): return attach(random_tiny(arch), FFConfig(**kw))
+
+def pulsed(**kw): return FFConfig(100, ForgetfulnessConfig(**(dict(dose=1.) | kw)))
+
+def with_cell(value, dtype=torch.float32):
+    w = W.clone().to(dtype)
+    w[1, 2] = value
+    return w
+
+def stripes(value):
+    w = torch.full((12, 12), value).half()
+    w[::2] *= -1
+    return w
+
+def listed(ids=IDS, shares=SHARES, **kw): return forgiving_loss(LOGITS, LABELS, alternatives=ids, scores=shares, **kw)
+
+def loss(**kw): return attached().loss(torch.zeros(2, 5, 9), torch.zeros(2, 5).long(), **kw)
+
+def broken_model():
+    "A step whose matrix holds a NaN"
+    ff = attached(total_sentences=100, forgetfulness=ForgetfulnessConfig(dose=1.))
+    ff.sites[0].weight('down').data[0, 0] = NAN
+    return ff.step(sentences=100)
+
+def half_model():
+    model = random_tiny('mt5').half()
+    ff = attach(model, pulsed())
+    ff.sites[0].weight('gate').data[0, 0] = 4e4
+    return ff.step(sentences=100)
+
+def saved(files, change=None, config=None):
+    "A folder of `save_pretrained`, changed; and a model that takes it"
+    folder = files.here/'state'
+    attach(random_tiny('mt5'), pulsed()).save_pretrained(folder)
+    if change: save_file(change(load_file(folder/'ff_state.safetensors')), folder/'ff_state.safetensors')
+    if config is not None: (folder/'ff_config.json').write_text(config)
+    return attach.from_pretrained(random_tiny('mt5'), folder)
+
+def cut(files, name):
+    "The same, with a file cut in two"
+    attach(random_tiny('mt5'), pulsed()).save_pretrained(files.here/'state')
+    whole = (files.here/'state'/name).read_bytes()
+    (files.here/'state'/name).write_bytes(whole[:len(whole)//2])
+    return attach.from_pretrained(random_tiny('mt5'), files.here/'state')
+
+def no_state(files):
+    attach(random_tiny('mt5'), FFConfig()).save_pretrained(files.here/'state')
+    (files.here/'state'/'ff_state.safetensors').unlink()
+    return attach.from_pretrained(random_tiny('mt5'), files.here/'state')
+
+
+CASES = {
+    # settings whose values gave numbers that are none, or hours
+    'kernel that underflows': (lambda: ForgetfulnessConfig(decay=.001), 'at least 0.05 cells'),
+    'kernel of a billion cells': (lambda: ForgetfulnessConfig(size=10**9 + 1), 'at most 255'),
+    'seed beyond the keys': (lambda: FFConfig(seed=2**45), 'under 2**40'),
+    'seed of thousands of digits': (lambda: FFConfig(seed=10**5000), 'a number of thousands of digits'),
+    'dose beyond numbers': (lambda: ForgetfulnessConfig(dose=10**400), 'must be a finite number'),
+    'negative seed': (lambda: FFConfig(seed=-1), 'at least 0'),
+    'endless run': (lambda: FFConfig(total_sentences=10**400), 'between 0 and 10**15'),
+    'millions of pulses': (lambda: FFConfig(100, ForgetfulnessConfig(dose=1e9)), 'more than 100,000 pulses'),
+    'pulses of nothing': (lambda: FFConfig(100, ForgetfulnessConfig(dose=1., power=1e-12)), 'or a higher power'),
+    'noise beyond numbers': (lambda: RecallConfig(top=1e300), 'at most 1000'),
+    'limit beyond numbers': (lambda: RecallConfig(top=1., limit=1e300), 'at most 1000'),
+    'slope beyond numbers': (lambda: RecallConfig(slow_from=-1.), 'at least 0'),
+    'noise inside hubs beyond numbers': (lambda: RecallConfig(intra=1e9), 'at most 1000'),
+    'a billion hubs': (lambda: RecallConfig(per_sign=10**9), 'at most 100'),
+    'hubs over everything': (lambda: FFConfig(10, recall=RecallConfig(share=.4, per_sign=3)), 'put every unit in a hub'),
+    'version of nothing': (lambda: FFConfig(version=0), 'at least 1'),
+    'unknown late kind': (lambda: ForgivenessConfig(late_kind='soft'), 'none, two_letter or conceptual'),
+    'late beyond the end': (lambda: ForgivenessConfig(late_from=1.5), 'between 0 and 1'),
+    # attaching
+    'no model': (lambda: attach('google/mt5-base', FFConfig()), 'give the model itself'),
+    'kernel over the matrix': (lambda: attach(random_tiny('mt5'), pulsed(size=41)), 'A kernel of 41 cells is larger than'),
+    'role that no site has': (lambda: attach(nn.Sequential(Gateless()), pulsed(roles=('gate',))), 'choose roles among down, value'),
+    'pull beyond the neighbours': (lambda: attach(random_tiny('mt5'), pulsed(normalized=False, power=.5)), 'throw weights beyond their neighbours'),
+    'more hubs than units': (lambda: attach(random_tiny('mt5'), FFConfig(10, recall=RecallConfig(top=1., per_sign=50, share=.019))), 'hubs of 2% need 150 units'),
+    'letters of bytes': (lambda: attach(random_tiny('mt5'), FFConfig(forgiveness=ForgivenessConfig(kind='two_letter')), ByT5Tokenizer()), 'nothing to work on'),
+    # the loop
+    'matrix with a NaN': (broken_model, 'DenseReluDense.down holds NaN or infinity'),
+    'half precision near its end': (half_model, 'could overflow torch.float16'),
+    'sentences in words': (lambda: attached().step(sentences='64'), 'must be a whole number'),
+    'no sentences': (lambda: attached().step(sentences=None), 'must be a whole number'),
+    'sentences of each rank': (lambda: attached().step(sentences=torch.ones(2)), 'must be a whole number'),
+    'endless step': (lambda: attached().step(sentences=INF), 'must be a whole number'),
+    'step beyond all text': (lambda: attached().step(sentences=10**18), 'more than a step can hold'),
+    'negative noise': (lambda: attached().noisy(-1.).__enter__(), 'cannot be laid'),
+    'noise that is no number': (lambda: attached().noisy(NAN).__enter__(), 'cannot be laid'),
+    # the loss
+    'logits in rows': (lambda: attached().loss(torch.zeros(10, 9), torch.zeros(10).long()), 'share batch and time'),
+    'unknown shift': (lambda: attach(nn.Sequential(Gateless()), FFConfig()).loss(torch.zeros(2, 5, 9), torch.zeros(2, 5).long()), 'shift=True or shift=False'),
+    'no targets in the step': (lambda: loss(targets=0), 'number of targets of the whole step'),
+    'negative targets': (lambda: loss(targets=-3.), 'targets=-3.0 cannot be'),
+    'weights of another shape': (lambda: loss(weight=torch.ones(2, 4)), 'one weight for each'),
+    'alternatives of another shape': (lambda: loss(alternatives=(torch.zeros(2, 4, 3), torch.zeros(2, 4, 3))), 'each of (batch, time, n)'),
+    'amount of 5': (lambda: forgiving_loss(LOGITS, LABELS, torch.zeros(20).int(), 5), 'between 0 and 1'),
+    'amount that is no number': (lambda: forgiving_loss(LOGITS, LABELS, torch.zeros(20).int(), NAN), 'between 0 and 1'),
+    'alternatives beyond the vocabulary': (lambda: listed(IDS + 20), 'alternatives hold ids from 20 to 20'),
+    'negative alternatives': (lambda: listed(IDS - 1), 'made with another tokenizer'),
+    'soft alternatives beyond the vocabulary': (lambda: listed(IDS + 20, form='soft'), 'the model predicts 20'),
+    'alternatives and shares changed about': (lambda: listed(SHARES, IDS), 'alternatives are ids'),
+    'alternatives of other rows': (lambda: listed(IDS[:4], SHARES[:4]), 'do not fit 6 rows'),
+    'shares over 1': (lambda: listed(shares=SHARES + 2), 'scores must lie between 0 and 1'),
+    'shares that are no numbers': (lambda: listed(shares=SHARES + NAN), 'scores must lie between 0 and 1'),
+    'labels beyond the vocabulary': (lambda: forgiving_loss(LOGITS, LABELS + 18), 'labels hold ids from 18 to 23'),
+    'negative labels': (lambda: forgiving_loss(LOGITS, LABELS - 1), 'belong to different tokenizers'),
+    'smoothing over 1': (lambda: forgiving_loss(LOGITS, LABELS, label_smoothing=2.), 'label_smoothing=2.0 must lie'),
+    'negative weights': (lambda: forgiving_loss(LOGITS, LABELS, weight=-torch.ones(6)), 'finite numbers of 0 or more'),
+    'labels of other rows': (lambda: forgiving_loss(LOGITS, LABELS[:4]), 'do not fit'),
+    'no rows at a time': (lambda: listed(chunk=0), 'at least 1'),
+    'no letters to compare': (lambda: prefix_classes(ByT5Tokenizer(), 0), 'at least one letter'),
+    'tally of nothing': (lambda: Tally(0), 'at least one id'),
+    # pulses
+    'decay that underflows': (lambda: proximal_kernel(9, .001), 'must be positive, 0.05 at least'),
+    'decay that is no number': (lambda: proximal_kernel(9, NAN), 'must be positive'),
+    'giant kernel': (lambda: proximal_kernel(10**9 + 1), 'at most 255'),
+    'pulse of a NaN': (lambda: pulse_(with_cell(NAN), proximal_kernel(), .03), 'holds NaN or infinity'),
+    'pulse of infinity': (lambda: pulse_(with_cell(INF), proximal_kernel(), .03), 'holds NaN or infinity'),
+    'pulse of numbers too large': (lambda: pulse_(stripes(6e4), proximal_kernel(), .5), 'they would overflow torch.float16'),
+    'pulse by no number': (lambda: pulse_(W.clone(), proximal_kernel(), NAN), 'between 0 and 1'),
+    'pulse with a strong kernel': (lambda: pulse_(W.clone(), proximal_kernel(normalized=False), .5), 'beyond their neighbours'),
+    'kernel with an even side': (lambda: neighbour_mean(W, torch.ones(4, 4)), 'a square with an odd side'),
+    'kernel of zeros': (lambda: neighbour_mean(W, torch.zeros(3, 3)), 'not all of them 0'),
+    'kernel that is no number': (lambda: neighbour_mean(W, torch.full((3, 3), NAN)), 'finite weights'),
+    'mean of whole numbers': (lambda: neighbour_mean(W.int(), torch.ones(3, 3)), 'floating-point matrix'),
+    'schedule without an end': (lambda: PulseSchedule(0, 1., 3), 'the number of sentences of the whole run'),
+    'schedule of a negative dose': (lambda: PulseSchedule(10, -1., 3), 'a number of 0 or more'),
+    'schedule of an unknown order': (lambda: PulseSchedule(10, 1., 3, order='last'), 'random, round_robin or all'),
+    'schedule of fewer than no matrices': (lambda: PulseSchedule(10, 1., -3), 'cannot be'),
+    'schedule with a long seed': (lambda: PulseSchedule(10, 1., 3, seed=2**45), 'under 2**40'),
+    'schedule with power 2': (lambda: PulseSchedule(10, 1., 3, power=2.), 'above 0 and at most 1'),
+    'rank of a vector': (lambda: effective_rank(W[0]), 'needs a matrix'),
+    'rank of a NaN': (lambda: effective_rank(with_cell(NAN)), 'NaN or infinity in it'),
+    # hubs and noise
+    'hidden without room': (lambda: hub_width(2), 'no room for a hub'),
+    'empty window': (lambda: smooth(H, 0), 'is empty'),
+    'negative strength': (lambda: multiplier(H, -1.), 'a finite strength'),
+    'strength without end': (lambda: noise_moments(INF), 'a finite strength'),
+    'noise of another shape': (lambda: noisy_hidden(H, H[:, :3], 1., 3), 'one number is needed for each unit'),
+    'key beyond 64 bits': (lambda: keyed_uniform(2**70, 0, torch.arange(2), 0, 3, 8), 'keys of 64 bits'),
+    'memory of nothing': (lambda: update_usage(W[0], W[0], 3, 3, 0.), 'must be above 0'),
+    'fewer than no tokens': (lambda: update_usage(W[0], W[0], -3, 3), 'give numbers of 0 or more'),
+    # the appendix
+    'penalty with decay 0': (lambda: spatial_penalty(W, 0.), 'must be above 0'),
+    'penalty with a decay that is no number': (lambda: spatial_penalty(W, NAN), 'must be above 0'),
+    'penalty of another power': (lambda: spatial_penalty(W, exponent=3.), 'between 1 and 2'),
+    'negative classes': (lambda: prototype_margin_loss(W, torch.arange(12) - 3), 'numbered from 0'),
+    'classes without a prototype': (lambda: prototype_margin_loss(W, torch.arange(12), W[:3]), 'do not fit 3 prototypes'),
+    'margin that is no number': (lambda: prototype_margin_loss(W, torch.arange(12), margin=NAN), 'must not be negative'),
+    'means of no class': (lambda: class_means(W[:0], torch.zeros(0).long()), 'at least one'),
+    'temperature that is no number': (lambda: codebook_recall(W, W, NAN), 'must be above 0'),
+    'mix over 1': (lambda: codebook_recall(W, W, mix=2.), 'between 0'),
+    'matrix without rows': (lambda: position_distance(0, 5), 'has no positions'),
+    # states
+    'state that is not there': (no_state, 'ff_state.safetensors is not there'),
+    'state cut in two': (lambda files: cut(files, 'ff_state.safetensors'), 'ff_state.safetensors is damaged'),
+    'settings cut in two': (lambda files: cut(files, 'ff_config.json'), 'ff_config.json is damaged'),
+    'settings that are a list': (lambda files: saved(files, config='[]'), 'holds a list where settings should stand'),
+    'settings nested without end': (lambda files: saved(files, config='['*100_000), 'ff_config.json is damaged'),
+    'state without doses': (lambda files: saved(files, lambda d: {k: v for k, v in d.items() if k != 'doses'}), 'lacks doses or counters'),
+    'state with a NaN': (lambda files: saved(files, lambda d: d | dict(doses=d['doses']*NAN)), 'holds NaN or infinity'),
+    'state without usage': (lambda files: saved(files, lambda d: {k: v for k, v in d.items() if k != 'usage.1'}), 'other feed-forward sites'),
+    'rests of another matrix': (lambda files: saved(files, lambda d: d | {'rest.99': torch.zeros(2, 2)}), 'rounding rests'),
+    'settings of another model': (lambda files: saved(files, config=json.dumps(FFConfig(5).to_dict() | dict(matrices=['mlp.down']))), 'other feed-forward sites'),
+}
