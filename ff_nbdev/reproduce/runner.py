@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['kinds', 'kind', 'as_kind', 'nearest', 'read_notebook', 'parse_parameters', 'resolve', 'read_value', 'plain_value',
-           'library_files', 'notebook_digest', 'run_key', 'RunError', 'alive', 'locked', 'kernel_env', 'run_notebook',
+           'library_files', 'notebook_digest', 'run_key', 'RunError', 'locked', 'kernel_env', 'run_notebook',
            'check_params', 'follow', 'notebook_parser', 'main']
 
 # %% ../../nbs/reproduce/runner.ipynb #e9fa0a9d
@@ -228,14 +228,7 @@ class RunError(RuntimeError):
     "A notebook that failed, in one sentence"
 
 # %% ../../nbs/reproduce/runner.ipynb #a2c84415
-def alive(
-    pid:int|str, # Of a process on this machine
-)->bool: # False also for no number
-    "Is there such a process?"
-    try: os.kill(int(pid), 0)
-    except PermissionError: return True
-    except (ValueError, OSError): return False
-    return True
+from .files import alive
 
 # %% ../../nbs/reproduce/runner.ipynb #01374c96
 @contextlib.contextmanager
