@@ -3,9 +3,9 @@
 # %% auto #0
 __all__ = ['MAX_SEED', 'kinds', 'kind', 'shortened', 'as_kind', 'nearest', 'read_notebook', 'parse_parameters', 'resolve',
            'read_value', 'plain_value', 'check_values', 'notebook_checks', 'check_given', 'library_files',
-           'notebook_digest', 'run_key', 'RunError', 'sentence', 'alive', 'locked', 'kernel_env', 'executed',
-           'check_target', 'check_writable', 'check_kernel', 'run_notebook', 'check_params', 'free_space',
-           'system_sentence', 'answer', 'guarded', 'follow', 'follow_parent', 'notebook_parser', 'main']
+           'notebook_digest', 'run_key', 'RunError', 'sentence', 'locked', 'kernel_env', 'executed', 'check_target',
+           'check_writable', 'check_kernel', 'run_notebook', 'check_params', 'system_sentence', 'answer', 'guarded',
+           'follow', 'follow_parent', 'notebook_parser', 'main']
 
 # %% ../../nbs/reproduce/runner.ipynb #e9fa0a9d
 import argparse
@@ -19,7 +19,6 @@ import json
 import math
 import os
 import re
-import shutil
 import sys
 import threading
 import time
@@ -27,6 +26,7 @@ import traceback
 from functools import lru_cache
 from pathlib import Path
 
+from .files import disk_sentence, is_full
 from .progress import Progress, read_progress
 
 # %% ../../nbs/reproduce/runner.ipynb #b163b336
@@ -354,14 +354,7 @@ def sentence(
     return text if text.endswith(('.', '?', ')')) else f'{text}.'
 
 # %% ../../nbs/reproduce/runner.ipynb #a2c84415
-def alive(
-    pid:int|str, # Of a process on this machine
-)->bool: # False also for no number
-    "Is there such a process?"
-    try: os.kill(int(pid), 0)
-    except PermissionError: return True
-    except (ValueError, OSError): return False
-    return True
+from .files import alive
 
 # %% ../../nbs/reproduce/runner.ipynb #01374c96
 @contextlib.contextmanager
@@ -549,13 +542,6 @@ def check_params(
     return {k: scope[k] for k in declared}
 
 # %% ../../nbs/reproduce/runner.ipynb #4df11c6c
-def free_space(
-    path:str|Path, # It need not exist
-)->str: # 'PATH has 3 MiB free'
-    "How much room there is where `path` lies"
-    stands = next(p for p in [Path(path).absolute(), *Path(path).absolute().parents] if p.exists())
-    return f'{path} has {shutil.disk_usage(stands).free/2**20:,.0f} MiB free'
-
 _system = {errno.EACCES: '{} cannot be read or written: its permissions forbid it.', errno.EPERM: '{} cannot be changed: its permissions forbid it.',
     errno.EROFS: '{} lies on a disk that can only be read: give another place.', errno.ELOOP: '{} is a link that leads back to itself: give another path.',
     errno.ENOENT: 'There is no {}.', errno.ENOTDIR: 'A part of the path {} is a file and no folder.', errno.EISDIR: '{} is a folder, and a file is needed.',
@@ -567,7 +553,7 @@ def system_sentence(
 )->str: # One sentence
     "What the system says, with the path and what to do"
     path = shortened(str(e.filename or where or 'the file'))[1:-1]
-    if e.errno in (errno.ENOSPC, errno.EDQUOT): return f'The disk is full: {free_space(e.filename or where or ".")}. Make room there, and give the same command again.'
+    if is_full(e): return disk_sentence(e, e.filename or where)
     return _system.get(e.errno, f'{{}}: {e.strerror}.').format(path)
 
 # %% ../../nbs/reproduce/runner.ipynb #765b89cf
@@ -577,7 +563,7 @@ def answer(
 )->tuple[str, int]: # One sentence, and the exit status: 1 when something that was started failed, 2 when it was not started
     "What the command line says to an error"
     if isinstance(e, RunError): return sentence(str(e)), 1
-    if isinstance(e, OSError) and e.errno is not None: return sentence(system_sentence(e, where)), 2
+    if isinstance(e, OSError) and e.strerror: return sentence(system_sentence(e, where)), 2
     if isinstance(e, UnicodeDecodeError): return f'A file that should hold text is no {e.encoding.upper()} (byte {e.start}): save it again.', 2
     if isinstance(e, (ValueError, OSError)): return sentence(str(e)), 2
     if isinstance(e, ImportError) and e.name: return f'The package {e.name} is missing or broken: install it with pip install {e.name.split(".")[0]}.', 2
