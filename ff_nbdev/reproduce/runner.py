@@ -3,9 +3,9 @@
 # %% auto #0
 __all__ = ['MAX_SEED', 'kinds', 'kind', 'shortened', 'as_kind', 'nearest', 'read_notebook', 'parse_parameters', 'resolve',
            'read_value', 'plain_value', 'check_values', 'notebook_checks', 'check_given', 'library_files',
-           'notebook_digest', 'run_key', 'RunError', 'sentence', 'locked', 'kernel_env', 'executed', 'check_target',
-           'check_writable', 'check_kernel', 'run_notebook', 'check_params', 'system_sentence', 'answer', 'guarded',
-           'follow', 'follow_parent', 'notebook_parser', 'main']
+           'notebook_digest', 'run_key', 'RunError', 'sentence', 'locked', 'kernel_env', 'environment', 'executed',
+           'check_target', 'check_writable', 'check_kernel', 'run_notebook', 'check_params', 'system_sentence',
+           'answer', 'guarded', 'follow', 'follow_parent', 'notebook_parser', 'main']
 
 # %% ../../nbs/reproduce/runner.ipynb #e9fa0a9d
 import argparse
@@ -393,7 +393,10 @@ def kernel_env(
 
 # %% ../../nbs/reproduce/runner.ipynb #7269ffa7
 @contextlib.contextmanager
-def _environment(env):
+def environment(
+    env:dict, # Name → value; None: to be taken away
+):
+    "Have these environment variables for a while"
     old = {k: os.environ.get(k) for k in env}
     def put(d):
         for k, v in d.items(): os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
@@ -461,7 +464,7 @@ def _attempt(src, out, params, cwd, key, outputs, threads, p, timeout):
     part, start = out.with_suffix('.part.ipynb'), time.time()
     p.update(0, 0, 'starting')
     try:
-        with _environment(kernel_env(threads, p.path)): _execute(src, part, params, cwd, p, timeout)
+        with environment(kernel_env(threads, p.path)): _execute(src, part, params, cwd, p, timeout)
         missing = [str(o) for o in outputs if not (cwd/o).exists()]
         if missing: raise RunError(f'{src.name} ended without writing {", ".join(missing)} (executed: {part})')
     except BaseException as e:
