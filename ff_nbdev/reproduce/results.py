@@ -293,8 +293,8 @@ NEEDED = {'evaluation.json': dict(clean=dict, floors=dict, unigram_ce=_number, s
 _within = {'evaluation.json': ('clean.ce', 'clean.ce_ci', 'clean.accuracy', 'floors.zero', 'floors.mean', 'robustness.measurable', 'robustness.threshold'), 'train.json': ()}
 
 def _read(path, kind):
-    if not path.exists(): raise FileNotFoundError(f'{path.parent} is half finished: {path.name} is missing. Make it with: {command_for(path.parent)}')
-    mend = f'Delete it and make it again with: {command_for(path.parent)}'
+    if not path.exists(): raise FileNotFoundError(f'{path.parent} is half finished: {path.name} is missing. Make it with `{command_for(path.parent)}`.')
+    mend = f'Delete it and make it again with `{command_for(path.parent)}`.'
     data = read_json(path, 'record of this version', NEEDED[kind], mend=mend)
     lacks = [k for k in _within[kind] if not isinstance(data[k.split('.')[0]], dict) or k.split('.')[1] not in data[k.split('.')[0]]]
     if lacks: raise ValueError(f'{path} is no record of this version: it lacks {", ".join(lacks)}. {mend}')
@@ -303,7 +303,7 @@ def _read(path, kind):
 # %% ../../nbs/reproduce/results.ipynb #b609649d
 def _arrays(path):
     if not path.exists(): return {}
-    return read_arrays(path, f'Delete it and make it again with: {command_for(path.parent)}')
+    return read_arrays(path, f'Delete it and make it again with `{command_for(path.parent)}`.')
 
 # %% ../../nbs/reproduce/results.ipynb #d06f6a22
 @dataclass
@@ -327,7 +327,7 @@ def load_run(
 )->Run:
     "Read one arm; `FileNotFoundError` for a half-finished one, `ValueError` for a damaged one"
     folder = Path(folder)
-    if not folder.is_dir(): raise FileNotFoundError(f'There is no run folder {folder}. Make it with: {command_for(folder)}')
+    if not folder.is_dir(): raise FileNotFoundError(f'There is no run folder {folder}. Make it with `{command_for(folder)}`.')
     name = folder.absolute().name
     train = None if name in UNTRAINED and not (folder/'train.json').exists() else _read(folder/'train.json', 'train.json')
     e = _read(folder/'evaluation.json', 'evaluation.json')
@@ -509,7 +509,7 @@ def as_long(
 @patch
 def prices(self:Runs, reference='base_continued'):
     "Cross-entropy over that of the reference, for the untrained and for every arm that went from the same model through as many sentences"
-    if reference not in self: raise KeyError(f'{reference} is not among the runs ({", ".join(self)}): the price needs it. Make it with: {command_for(next(iter(self.values())).folder)}')
+    if reference not in self: raise KeyError(f'{reference} is not among the runs ({", ".join(self)}): the price needs it. Make it with `{command_for(next(iter(self.values())).folder)}`.')
     return self._table(lambda run: [price(run, self[reference])] if run.arm != reference and as_long(run, self[reference]) else [])
 
 # %% ../../nbs/reproduce/results.ipynb #e5dfa068
@@ -537,14 +537,14 @@ def load_runs(
 )->Runs:
     "Read all arms of a folder; a half-finished arm is an error that says how to finish it (`FileNotFoundError`, as for a folder without a run)"
     folder = Path(folder)
-    if not folder.is_dir(): raise FileNotFoundError(f'There is no folder {folder}. Make it with: {command_for(folder/"arm")}')
+    if not folder.is_dir(): raise FileNotFoundError(f'There is no folder {folder}. Make it with `{command_for(folder/"arm")}`.')
     planned = settings_of(folder); planned = planned.get('runs') or planned.get('given', []) + planned.get('trained', [])
     marks = ['evaluation.json', 'evaluation.npz', 'train.json', 'bands.npz', 'model', 'retrofit.ipynb', 'evaluate.ipynb']
     for a in arms or []: check_name(a, 'arm')
     found = arms or planned or [p.name for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(('teacher', 'alternatives', 'pretrain')) and any((p/m).exists() for m in marks)]
-    if not found: raise FileNotFoundError(f'{folder} holds no run. Make some with: {command_for(folder/"arm")}')
+    if not found: raise FileNotFoundError(f'{folder} holds no run. Make some with `{command_for(folder/"arm")}`.')
     if kind: found = [a for a in found if a.startswith('rwkv_') == (kind == 'rwkv')]
-    if not found: raise FileNotFoundError(f'{folder} holds no arm of {kind}. Make some with: {command_for(folder/"arm")}')
+    if not found: raise FileNotFoundError(f'{folder} holds no arm of {kind}. Make some with `{command_for(folder/"arm")}`.')
     short = lambda a: a.removeprefix('rwkv_') if kind else a
     order = {a: i for i, a in enumerate(QUICK)}
     every = {short(a): load_run(folder/a) for a in sorted(found, key=lambda a: (order.get(short(a).split('.s')[0], len(order)), a))}
