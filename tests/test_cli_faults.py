@@ -105,6 +105,7 @@ def still(monkeypatch):
     "Nothing is computed: what would be started after every check ends at once"
     from ff_nbdev.data import corpus
     monkeypatch.setattr(cli, '_dry_run', lambda *a: 0)
+    monkeypatch.setattr(cli, 'watch_run', lambda command, out, *a: (0, Watch(out)))
     monkeypatch.setattr(cli, '_make_text', lambda a, p: (cli.Path('c'), {}))
     monkeypatch.setattr(cli, 'run_notebook', lambda *a, **kw: None)
     monkeypatch.setattr(cli, 'bundle_command', lambda a: 0)

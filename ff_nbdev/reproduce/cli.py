@@ -50,6 +50,8 @@ class Parser(argparse.ArgumentParser):
         elif m := re.search(r'unrecognized arguments: (\S+)', message):
             options = sorted({o for a in self._actions for o in a.option_strings if o.startswith('--')})
             message = f'{m[1]!r} is no option of this command: {nearest(m[1].split("=")[0], options)}' if m[1].startswith('-') else f'{m[1]!r} is one word too many.'
+        message = ' '.join(message.split())
+        if len(message) > 450: message = f'{message[:450]}…'
         self.exit(2, f'{self.prog}: {message} See `{self.prog} --help`.\n')
 
     def parse_args(self, args=None, namespace=None):
