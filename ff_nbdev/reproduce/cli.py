@@ -483,29 +483,56 @@ def publish_command(
     return 0
 
 # %% ../../nbs/reproduce/cli.ipynb #2d897739
+def _put_before(out, shipped):
+    "Is what lies in a folder what `ff-nbdev shipped` put there?"
+    record = out/'train.json'
+    return record.is_file() and record.read_bytes() in [(s/'train.json').read_bytes() for s in shipped]
+
 def shipped_command(
     a, # Parsed words
 )->int: # Exit status
-    "Put a shipped arm where a run expects what it has trained; `ValueError` names the nearest where there is none"
-    source, out = _package()/'pretrained'/a.name, Path(a.out)
-    ours = sorted(p.parent.name for p in (_package()/'pretrained').glob('*/train.json'))
-    if a.name not in ours: raise ValueError(f'There is no shipped arm {a.name!r}: {nearest(a.name, ours)}')
-    record = ('train.json', 'bands.npz'); shutil.rmtree(out/'model', ignore_errors=True)
-    shutil.copytree(source, out/'model', ignore=shutil.ignore_patterns(*record))
-    for f in record: shutil.copyfile(source/f, out/f)
+    "Put a shipped arm where a run expects what it has trained; `ValueError` names the nearest where there is none, or the folder where it holds anything else"
+    from ff_nbdev.reproduce.files import MODEL_FILES, beside, check_own, empty_own, shown
+    ours, out, record = sorted(p.parent for p in (_package()/'pretrained').glob('*/train.json')), Path(a.out), ('train.json', 'bands.npz')
+    if a.name not in [p.name for p in ours]: raise ValueError(f'There is no shipped arm {a.name!r}: {nearest(a.name, [p.name for p in ours])}')
+    if not a.out.strip(): raise ValueError('--out is empty: give the folder that the arm is put into.')
+    if out.exists() and not out.is_dir(): raise NotADirectoryError(f'{shown(out)} is a file: give a folder with --out.')
+    if any((out/n).exists() for n in ('model', *record)) and not _put_before(out, ours):
+        raise ValueError(f'{shown(out)} holds a model or a record that this command did not put there: give a new or an empty folder with --out. Nothing was changed.')
+    check_own(out/'model', MODEL_FILES, 'a shipped arm', 'give a new or an empty folder with --out')
+    source = _package()/'pretrained'/a.name
+    with beside(out/'model', sum(p.stat().st_size for p in source.iterdir())) as part:
+        shutil.copytree(source, part, ignore=shutil.ignore_patterns(*record))
+        for f in record: shutil.copyfile(source/f, out/f)                      # before the model, for they tell whose it is
+        if (out/'model').exists(): empty_own(out/'model', MODEL_FILES, 'a shipped arm'); (out/'model').rmdir()
+        os.replace(part, out/'model')
     return 0
 
 # %% ../../nbs/reproduce/cli.ipynb #3382f3ff
+def _no_links(out):
+    "A received folder must not lead the report elsewhere"
+    from ff_nbdev.reproduce.files import shown
+    if link := next((p for pattern in ('report*', '.report*') for p in sorted(out.glob(pattern)) if p.is_symlink()), None):
+        raise ValueError(f'{shown(link)} is a link, and the report would be written to where it leads: remove it.')
+
 def report_command(
     a, # Parsed words
 )->int: # Exit status
-    "Make the report of a run again; `FileNotFoundError` without a run, `RunError` for a half-finished one"
-    out = Path(a.folder)
-    if not (out/'run.json').exists(): raise FileNotFoundError(f'{out} holds no run: give the folder of one, or start one with `ff-nbdev run`.')
-    s = json.loads((out/'run.json').read_text('utf-8'))
+    "Make the report of a run again; `FileNotFoundError` without a run, `RunError` for a half-finished one. Only notebooks of this package are run, or those of `--notebooks`"
+    from ff_nbdev.reproduce.files import shown
+    from ff_nbdev.reproduce.results import command_for, settings_of
+    out, notebooks = Path(a.folder), Path(a.notebooks) if a.notebooks else notebooks_folder()
+    s = settings_of(out, ['runs'])
+    if not s: raise FileNotFoundError(f'{shown(out)} holds no run: give the folder of one, or start one with `ff-nbdev run`.')
+    if not s['runs']: raise ValueError(f'{shown(out/"run.json")} names no arm, so there is nothing to report.')
+    check_notebooks(notebooks, ('report',)); _no_links(out)
     missing = [arm for arm in s['runs'] if not (out/arm/'evaluation.json').exists()]
-    if missing: raise RunError(f'{out} is half-finished ({", ".join(missing)} not evaluated): `ff-nbdev run {s.get("config") or s["scale"]} --out {out}`, with the words that began it, goes on with it.')
-    run_notebook(Path(s.get('notebooks') or notebooks_folder())/'report.ipynb', out/'report.ipynb', dict(runs='.', out='.', **s.get('report', {})), out, outputs=['report.html', 'report.json'], node='report', force=True)
+    if missing: raise RunError(f'{shown(out)} is half-finished ({", ".join(missing[:5])}{" and more" if missing[5:] else ""} not evaluated): `{command_for(out/missing[0])}`, with the words that began it, goes on with it.')
+    if not a.notebooks and s.get('notebooks') and Path(s['notebooks']).resolve() != notebooks.resolve():
+        print(f'{shown(out)} was run with other notebooks, which are not executed now: give --notebooks for that.')
+    own, full = {k: v for k, v in (s.get('report') or {}).items() if k not in ('runs', 'out')}, str(out.resolve())
+    with tempfile.TemporaryDirectory() as elsewhere:                           # modules that lie in a received folder are not imported
+        run_notebook(notebooks/'report.ipynb', out/'report.ipynb', dict(runs=full, out=full, **own), elsewhere, outputs=[f'{full}/report.html', f'{full}/report.json'], node='report', force=True)
     print('\n'.join(findings(out)))
     return 0
 
@@ -568,6 +595,7 @@ def make_parser()->Parser:
     _run_words(add('run', run_command, 'run the experiments and write the report', description=_run_help))
     y = add('shipped', shipped_command, 'put a shipped arm into a folder'); y.add_argument('name', help='for example tiny-mt5-full_stack'); y.add_argument('--out', required=True, help='the folder')
     t = add('report', report_command, 'make the report of a run again'); t.add_argument('folder', nargs='?', default='runs/quick', help='of a run (default: runs/quick)')
+    t.add_argument('--notebooks', help='folder with other experiment notebooks, whose report.ipynb is executed; by default those of this package')
     u = add('publish', publish_command, 'write the small files of a run, from which its report can be made again'); u.add_argument('folder', help='of a run')
     u.add_argument('--out', help='where to (default: results/NAME OF THE FOLDER)'); u.add_argument('--finished', action='store_true', help='of an unfinished run, the arms that are finished'); u.add_argument('--add', action='store_true', help='keep what was published there before')
     d = add('docs', docs_command, 'build the documentation site and README.md'); d.add_argument('--no-quarto', action='store_true', help='build in Python even where Quarto is installed')
