@@ -4,9 +4,9 @@
 __all__ = ['RULES', 'Parser', 'workflow_folder', 'notebooks_folder', 'scales', 'read_scale', 'scale_name', 'resolve_corpus',
            'use_shipped', 'choose_arms', 'apply_settings', 'check_folder', 'check_notebooks', 'same_vocabulary',
            'check_words', 'choose_models', 'make_settings', 'find_profile', 'runs_here', 'snakemake_command', 'Watch',
-           'progress_files', 'cancel_jobs', 'watch_run', 'findings', 'failure', 'planned_nodes', 'say_cost',
-           'run_command', 'text_command', 'publish_command', 'shipped_command', 'report_command', 'docs_command',
-           'make_parser', 'main']
+           'progress_files', 'cancel_jobs', 'watch_run', 'findings', 'failure', 'unplanned', 'planned_nodes',
+           'say_cost', 'run_command', 'text_command', 'publish_command', 'shipped_command', 'report_command',
+           'docs_command', 'make_parser', 'main']
 
 # %% ../../nbs/reproduce/cli.ipynb #0eb69af7
 import argparse
@@ -245,7 +245,7 @@ def make_settings(
     s['runs'] = s['given'] + list(s.get('shipped') or {}) + [t if n == s['seeds'][0] else f'{t}.s{n}' for t in s['trained'] for n in s['seeds']] + list(s.get('variants') or {})
     pretrains = 'pretrain' in s['models'].values() or any(v in (s.get('variants') or {}) for v in wide)
     if not pretrains and (odd := [x for x in a.set if x.startswith('pretrain.')]): raise ValueError(f'--set {odd[0]} does nothing, for this run pretrains no model: give --model pretrain, or leave it out.')
-    s['notebooks'] = str(Path(a.notebooks).absolute() if a.notebooks else notebooks_folder())
+    s['notebooks'] = str(Path(a.notebooks).expanduser().absolute() if a.notebooks else notebooks_folder())
     check_notebooks(Path(s['notebooks']), ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report', *(['pretrain'] if pretrains else [])))
     check_parameters(s, Path(s['notebooks']))
     check_together(s)
@@ -445,9 +445,17 @@ def failure(
     quiet = [f'{b["rule"]} ended without a word' for b in w.broken[:1]]
     why = '; '.join([f'{s["node"]} failed: {s["note"].rstrip(".")}' for s in failed] + lost + said)
     why = why or ' '.join(w.errors).strip() or ' '.join(quiet) or 'Snakemake ended with an error'
-    why = ' '.join(why.split())[:800].rstrip('. ')
+    why = ' '.join(why.split())[:400].rstrip('. ')
     room = f' {out} has {shutil.disk_usage(out).free/2**20:,.0f} MiB free.' if is_full(RuntimeError(why)) and 'MiB' not in why else ''
     return f'{why}.{room} The log is {out/"snakemake.log"}; the same command goes on from what is done.'
+
+def unplanned(
+    w:Watch,       # What was seen
+    printed:str='', # By Snakemake, where no error was seen in it
+)->str: # One sentence
+    "Why Snakemake could make no plan"
+    why = ' '.join(w.errors).strip() or printed.strip()[-400:]
+    return sentence(f'Snakemake could not plan this run: {why}' if why else 'Snakemake could not plan this run')
 
 # %% ../../nbs/reproduce/cli.ipynb #fa78a438
 RULES = ('text', 'shipped', 'pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate', 'report')
@@ -478,10 +486,10 @@ def say_cost(
 def _dry_run(a, out, settings):
     with tempfile.TemporaryDirectory() as d:
         path = Path(d)/'run.json'; write_whole(path, json.dumps(settings))
-        p = subprocess.run(snakemake_command(out if out.exists() else Path(d), path, a.profile, a.jobs, dry=True), capture_output=True, text=True)
+        p = subprocess.run(snakemake_command(out if (out/'run.json').exists() else Path(d), path, a.profile, a.jobs, dry=True), capture_output=True, text=True)
     w, said = Watch(out), p.stderr + '\n' + p.stdout
     for l in said.splitlines(): w.read(l)
-    if p.returncode: raise ValueError(sentence(' '.join(w.errors).strip() or p.stderr.strip()[-400:] or 'Snakemake could not plan this run'))
+    if p.returncode: raise ValueError(unplanned(w, p.stderr))
     if not w.total: print('Everything is up to date.'); return 0
     print('Would run: ' + ', '.join(f'{w.total[r]} x {r}' for r in sorted(w.total, key=[*RULES, *w.total].index)) + '.')
     print(say_cost(planned_nodes(said), a.jobs or (os.cpu_count() if runs_here(a.profile) and not settings.get('gpus') else 1), settings.get('price', 0)))
@@ -492,7 +500,7 @@ def run_command(
     a, # Parsed words
 )->int: # Exit status
     "Check, run the graph, and say what was found; `ValueError` or `FileNotFoundError` for a mistake, `RunError` if a node failed"
-    if a.jobs is not None and a.jobs < 1: raise ValueError(f'--jobs must be at least 1, not {a.jobs}.')
+    if a.jobs is not None and not 1 <= a.jobs <= 100_000: raise ValueError(f'--jobs must be at least 1 and at most 100000, not {a.jobs}.')
     read_profile(find_profile(a.profile))
     out = Path(a.out or f'runs/{Path(a.scale).stem}').expanduser()
     settings = make_settings(a)
@@ -505,7 +513,7 @@ def run_command(
         sweep(out, deep=True)                            # what killed writers left half written
         write_whole(out/'run.json', json.dumps(settings, indent=1))
         status, w = watch_run(snakemake_command(out, out/'run.json', a.profile, a.jobs), out, settings['minutes'], lock, screen, runs_here(a.profile))
-    if status and w.errors and not w.total: raise ValueError(sentence(' '.join(w.errors)))       # the graph could not be made
+    if status and w.errors and not w.total: raise ValueError(unplanned(w))       # the graph could not be made
     if status: raise RunError(failure(w, out))
     if w.nothing: screen.say('Everything is up to date.')
     print('\n'.join(findings(out, a.scale)))
@@ -567,29 +575,56 @@ def publish_command(
     return 0
 
 # %% ../../nbs/reproduce/cli.ipynb #2d897739
+def _put_before(out, shipped):
+    "Is what lies in a folder what `ff-nbdev shipped` put there?"
+    record = out/'train.json'
+    return record.is_file() and record.read_bytes() in [(s/'train.json').read_bytes() for s in shipped]
+
 def shipped_command(
     a, # Parsed words
 )->int: # Exit status
-    "Put a shipped arm where a run expects what it has trained; `ValueError` names the nearest where there is none"
-    source, out = _package()/'pretrained'/a.name, Path(a.out)
-    ours = sorted(p.parent.name for p in (_package()/'pretrained').glob('*/train.json'))
-    if a.name not in ours: raise ValueError(f'There is no shipped arm {a.name!r}: {nearest(a.name, ours)}')
-    record = ('train.json', 'bands.npz'); shutil.rmtree(out/'model', ignore_errors=True)
-    shutil.copytree(source, out/'model', ignore=shutil.ignore_patterns(*record))
-    for f in record: shutil.copyfile(source/f, out/f)
+    "Put a shipped arm where a run expects what it has trained; `ValueError` names the nearest where there is none, or the folder where it holds anything else"
+    from ff_nbdev.reproduce.files import MODEL_FILES, beside, check_own, empty_own, shown
+    ours, out, record = sorted(p.parent for p in (_package()/'pretrained').glob('*/train.json')), Path(a.out), ('train.json', 'bands.npz')
+    if a.name not in [p.name for p in ours]: raise ValueError(f'There is no shipped arm {a.name!r}: {nearest(a.name, [p.name for p in ours])}')
+    if not a.out.strip(): raise ValueError('--out is empty: give the folder that the arm is put into.')
+    if out.exists() and not out.is_dir(): raise NotADirectoryError(f'{shown(out)} is a file: give a folder with --out.')
+    if any((out/n).exists() for n in ('model', *record)) and not _put_before(out, ours):
+        raise ValueError(f'{shown(out)} holds a model or a record that this command did not put there: give a new or an empty folder with --out. Nothing was changed.')
+    check_own(out/'model', MODEL_FILES, 'a shipped arm', 'give a new or an empty folder with --out')
+    source = _package()/'pretrained'/a.name
+    with beside(out/'model', sum(p.stat().st_size for p in source.iterdir())) as part:
+        shutil.copytree(source, part, ignore=shutil.ignore_patterns(*record))
+        for f in record: shutil.copyfile(source/f, out/f)                      # before the model, for they tell whose it is
+        if (out/'model').exists(): empty_own(out/'model', MODEL_FILES, 'a shipped arm'); (out/'model').rmdir()
+        os.replace(part, out/'model')
     return 0
 
 # %% ../../nbs/reproduce/cli.ipynb #3382f3ff
+def _no_links(out):
+    "A received folder must not lead the report elsewhere"
+    from ff_nbdev.reproduce.files import shown
+    if link := next((p for pattern in ('report*', '.report*') for p in sorted(out.glob(pattern)) if p.is_symlink()), None):
+        raise ValueError(f'{shown(link)} is a link, and the report would be written to where it leads: remove it.')
+
 def report_command(
     a, # Parsed words
 )->int: # Exit status
-    "Make the report of a run again; `FileNotFoundError` without a run, `RunError` for a half-finished one"
-    out = Path(a.folder)
-    if not (out/'run.json').exists(): raise FileNotFoundError(f'{out} holds no run: give the folder of one, or start one with `ff-nbdev run`.')
-    s = json.loads((out/'run.json').read_text('utf-8'))
+    "Make the report of a run again; `FileNotFoundError` without a run, `RunError` for a half-finished one. Only notebooks of this package are run, or those of `--notebooks`"
+    from ff_nbdev.reproduce.files import shown
+    from ff_nbdev.reproduce.results import command_for, settings_of
+    out, notebooks = Path(a.folder), Path(a.notebooks) if a.notebooks else notebooks_folder()
+    s = settings_of(out, ['runs'])
+    if not s: raise FileNotFoundError(f'{shown(out)} holds no run: give the folder of one, or start one with `ff-nbdev run`.')
+    if not s['runs']: raise ValueError(f'{shown(out/"run.json")} names no arm, so there is nothing to report.')
+    check_notebooks(notebooks, ('report',)); _no_links(out)
     missing = [arm for arm in s['runs'] if not (out/arm/'evaluation.json').exists()]
-    if missing: raise RunError(f'{out} is half-finished ({", ".join(missing)} not evaluated): `ff-nbdev run {s.get("config") or s["scale"]} --out {out}`, with the words that began it, goes on with it.')
-    run_notebook(Path(s.get('notebooks') or notebooks_folder())/'report.ipynb', out/'report.ipynb', dict(runs='.', out='.', **s.get('report', {})), out, outputs=['report.html', 'report.json'], node='report', force=True)
+    if missing: raise RunError(f'{shown(out)} is half-finished ({", ".join(missing[:5])}{" and more" if missing[5:] else ""} not evaluated): `{command_for(out/missing[0])}`, with the words that began it, goes on with it.')
+    if not a.notebooks and s.get('notebooks') and Path(s['notebooks']).resolve() != notebooks.resolve():
+        print(f'{shown(out)} was run with other notebooks, which are not executed now: give --notebooks for that.')
+    own, full = {k: v for k, v in (s.get('report') or {}).items() if k not in ('runs', 'out')}, str(out.resolve())
+    with tempfile.TemporaryDirectory() as elsewhere:                           # modules that lie in a received folder are not imported
+        run_notebook(notebooks/'report.ipynb', out/'report.ipynb', dict(runs=full, out=full, **own), elsewhere, outputs=[f'{full}/report.html', f'{full}/report.json'], node='report', force=True)
     print('\n'.join(findings(out)))
     return 0
 
@@ -655,6 +690,7 @@ def make_parser()->Parser:
     _run_words(add('run', run_command, 'run the experiments and write the report', description=_run_help))
     y = add('shipped', shipped_command, 'put a shipped arm into a folder'); y.add_argument('name', help='for example tiny-mt5-full_stack'); y.add_argument('--out', required=True, help='the folder')
     t = add('report', report_command, 'make the report of a run again'); t.add_argument('folder', nargs='?', default='runs/quick', help='of a run (default: runs/quick)')
+    t.add_argument('--notebooks', help='folder with other experiment notebooks, whose report.ipynb is executed; by default those of this package')
     u = add('publish', publish_command, 'write the small files of a run, from which its report can be made again'); u.add_argument('folder', help='of a run')
     u.add_argument('--out', help='where to (default: results/NAME OF THE FOLDER)'); u.add_argument('--finished', action='store_true', help='of an unfinished run, the arms that are finished'); u.add_argument('--add', action='store_true', help='keep what was published there before')
     d = add('docs', docs_command, 'build the documentation site and README.md'); d.add_argument('--no-quarto', action='store_true', help='build in Python even where Quarto is installed')

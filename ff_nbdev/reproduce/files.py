@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['MODEL_FILES', 'shown', 'is_full', 'disk_sentence', 'writing', 'part_of', 'beside', 'whole', 'write_whole',
            'save_arrays', 'alive', 'is_leftover', 'sweep', 'read_json', 'read_arrays', 'read_tensors', 'check_name',
-           'foreign', 'check_own', 'empty_own', 'same_place']
+           'foreign', 'check_own', 'empty_own', 'check_result', 'same_place']
 
 # %% ../../nbs/reproduce/files.ipynb #972d5c60
 import contextlib
@@ -287,6 +287,21 @@ def empty_own(
 ):
     "Empty a folder of this program; `ValueError`, and nothing is removed, where it holds anything else"
     for p in check_own(folder, ours, what).glob('*'): _remove(p)
+
+def check_result(
+    out:str|Path,  # Folder of a result that is to be written; it need not be there
+    records,       # Patterns of files that this program leaves beside a result of this kind, such as 'teacher.json'
+    made,          # Names that will be replaced, such as 'model'
+    what:str,      # Whose folder it should be, for the sentence: 'a teacher'
+)->Path: # The folder
+    "`ValueError` where a result would take the place of what this program did not write there. Nothing is changed"
+    out, mend = Path(out), 'give a new or an empty folder with out='
+    if out.exists() and not out.is_dir(): raise NotADirectoryError(f'{shown(out)} is a file: {mend}.')
+    ours = any(p for pattern in records for p in out.glob(pattern))
+    if not ours and (there := next((n for n in made if (out/n).exists()), None)):
+        raise ValueError(f'{shown(out)} holds {there} without the record of {what}, so it is somebody else\'s: {mend}. Nothing was changed.')
+    if 'model' in made: check_own(out/'model', MODEL_FILES, what, mend)
+    return out
 
 def same_place(
     a:str|Path, # A folder, there or not

@@ -114,6 +114,7 @@ WORDS = {
     # numbers
     'no job': (run('--jobs', 0), 'at least 1'),
     'jobs below nothing': (run('--jobs=-3'), 'at least 1'),
+    'more jobs than any cluster has': (run('--jobs', 10**30), 'at most 100000'),
     'jobs in words': (run('--jobs', 'many'), 'invalid int'),
     'half a job': (run('--jobs', '1.5'), 'invalid int'),
     'the first none': (run('--first', 0), 'at least 1'),
@@ -271,6 +272,8 @@ PROFILES = {
     'a profile in bytes': (lambda files: (files('prof/config.yaml', b'\xff\xfe\x00'), run('--profile', './prof'))[1], 'YAML cannot be read'),
     'an executor that is not there': (profile('executor: slrum'), 'snakemake-executor-plugin-slrum'),
     'an executor that is a list': (profile('executor: [local]'), 'must be a name'),
+    'a profile with an option that Snakemake has not': (profile('cores: 1\nretrys: 3'), 'unrecognized arguments: --retrys=3'),
+    'a profile with jobs in words': (profile('jobs: many'), 'must be integer'),
     'an executor that leads out': (profile('executor: ../x'), 'must be a name'),
 }
 
