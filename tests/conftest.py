@@ -72,6 +72,7 @@ def fake(tmp_path_factory):
     "A folder with experiment notebooks that write the right files with nothing in them, a text, a tokenizer, a cache"
     from ff_nbdev.data.tokenizers import make_tokenizer
     from ff_nbdev.reproduce.cli import read_scale
+    from safetensors.numpy import save_file
     d = tmp_path_factory.mktemp('fake'); nbs = d/'experiments'; nbs.mkdir()
     sets = {n: {k: v for s in ('night', 'quick') for k, v in (read_scale(s).get(n) or {}).items()} for n in ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')}     # what the scales set
     sets['retrofit'] |= dict(change='', dose=1.); more = {n: '\n'.join(f'{k} = {v!r}' for k, v in d.items()) for n, d in sets.items()}
@@ -92,6 +93,8 @@ def fake(tmp_path_factory):
     lines = [' '.join(words[(i*k + j) % 12] for j, k in enumerate([1, 2, 3, 5, 7])) + '.' for i in range(400)]
     (d/'text.txt').write_text('\n'.join(f'Line {chr(97 + i % 26)}{chr(97 + i//26)} says {l}' for i, l in enumerate(lines)))
     make_tokenizer([('<pad>', 0.), ('</s>', 0.), ('<unk>', 0.), *((f'<0x{i:02X}>', -9.) for i in range(256)), ('▁', -2.)], 4).save_pretrained(d/'tokenizer')
+    (d/'tokenizer'/'config.json').write_text('{"model_type": "mt5"}')          # a model with no weights in it, for what is checked before a run
+    save_file({}, d/'tokenizer'/'model.safetensors')
     return d
 
 
