@@ -108,8 +108,10 @@ def _quiet():
 def _class_for(config, name):
     "The class that predicts tokens: an encoder-decoder, a masked model, or a decoder; `ValueError` for one that reads no text"
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
-    if config.is_encoder_decoder and type(config) in AutoModelForSeq2SeqLM._model_mapping: return AutoModelForSeq2SeqLM
-    masked, causal = (type(config) in kind._model_mapping for kind in (AutoModelForMaskedLM, AutoModelForCausalLM))
+    two, masked, causal = (type(config) in kind._model_mapping for kind in (AutoModelForSeq2SeqLM, AutoModelForMaskedLM, AutoModelForCausalLM))
+    if config.is_encoder_decoder:
+        if two: return AutoModelForSeq2SeqLM
+        masked = causal = False                       # its decoder alone would be another model
     told = any('MaskedLM' in a for a in config.architectures or [])
     if masked and (told or not causal): return AutoModelForMaskedLM
     if causal: return AutoModelForCausalLM
