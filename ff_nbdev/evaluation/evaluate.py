@@ -287,10 +287,18 @@ def _can_read(model, pattern):
     "`ValueError` for a model whose hidden activations cannot be read with text"
     sites, name = find_sites(remember_pattern(model, pattern)), type(model).__name__
     takes = getattr(model, 'main_input_name', 'input_ids')
-    if takes != 'input_ids': raise ValueError(f'evaluate reads text, and {name} takes {takes}: weight_geography(model) measures its weights.')
+    if takes != 'input_ids':
+        raise ValueError(
+            f'evaluate reads text, and {name} takes {takes}: weight_geography(model) measures its weights.')
     if lost := [s for s in sites if not s.reachable]:
-        raise ValueError(f'evaluate reads hidden activations, and those inside {type(lost[0].block).__name__} of {name} cannot be reached, for it keeps all experts in one parameter: weight_geography(model) measures their weights.')
-    if getattr(model, 'get_output_embeddings', lambda: True)() is None: raise ValueError(f'evaluate scores predicted tokens, and {name} predicts none: load the model with its language-model head.')
+        raise ValueError(
+            f'evaluate reads hidden activations, and those inside {type(lost[0].block).__name__} of {name} cannot '
+            'be reached, for it keeps all experts in one parameter: weight_geography(model) measures their '
+            'weights.')
+    if getattr(model, 'get_output_embeddings', lambda: True)() is None:
+        raise ValueError(
+            f'evaluate scores predicted tokens, and {name} predicts none: load the model with its language-model '
+            'head.')
 
 def _ready(model, text, tokenizer, length, split, device, pattern=None):
     "Model, tokenizer, tokens and windows, or one clear error"
@@ -427,7 +435,7 @@ def evaluate(
     text:str|Path='python_prose', # A source of `load_corpus`: its test split is scored, its train split gives baselines
     tokenizer=None,          # The model's; found by itself where the model is given by name
     *,
-    pattern=None,            # `FFNPattern` for an architecture that is not known; by default the one that `attach` was given
+    pattern=None,            # `FFNPattern` for an architecture that is not known; by default the one given to `attach`
     arm:str='model',         # Name in tables
     name:str|None=None,      # Of the pretrained model; found from its configuration by default
     dose:float=0.,           # Σp that each matrix has received, in the mean: for the nulls
