@@ -383,6 +383,18 @@ def test_transposed_and_interleaved_experts():
     assert torch.equal(site.weight('down'), stored.down_proj[1].T) and (site.d_ff, site.d_model) == (48, 32)
 
 
+def test_transposed_experts_that_do_not_say_so():
+    "Llama 4 stores (in, out), and only the sizes tell"
+    config = AutoConfig.for_model(
+        'llama4_text', **dict(GLU, intermediate_size=48, intermediate_size_mlp=64, num_local_experts=2), vocab_size=64, pad_token_id=0
+    )
+    model = AutoModelForCausalLM.from_config(config)
+    site = next(s for s in find_sites(model) if s.expert == 1)
+    stored = site.block
+    assert torch.equal(site.weight('value'), stored.gate_up_proj[1].T[48:]) and torch.equal(site.weight('down'), stored.down_proj[1].T)
+    assert (site.d_ff, site.d_model) == (48, 32)
+
+
 class Expert(nn.Module):
     def __init__(self):
         super().__init__()
@@ -566,6 +578,14 @@ def test_the_guess_finds_what_the_table_knows(name):
     assert {k for s in guessed for k in map(s.key, s.names)} == {
         k for s in find_sites(model) for k in map(s.key, s.names)
     }
+
+
+def test_a_square_matrix_is_no_pair():
+    "A layer of one size is not taken for value and down at once"
+    model = nn.Module()
+    model.stack = nn.ModuleList(nn.ModuleDict(dict(mix=nn.Linear(16, 16), net=Twin())) for _ in range(2))
+    model.config = AutoConfig.for_model('bert', hidden_size=16)
+    assert guess_pattern(model).down == 'narrow'
 
 
 def test_a_pattern_by_hand_for_a_whole_layer():

@@ -152,6 +152,13 @@ def reachable(self:FFNSite)->bool:
 # %% ../../nbs/models/sites.ipynb #2dd31860
 def _is_conv1d(m): return type(m).__name__ == 'Conv1D'
 
+def _is_turned(owner, names):
+    "Are experts stored as (in, out)? Where their module does not say so, their sizes do: both hold d_model"
+    if (told := getattr(owner, 'is_transposed', None)) is not None: return told
+    value, down = (_find(owner, names[r]) if r in names else None for r in ('value', 'down'))
+    if not all(isinstance(w, Tensor) and w.ndim == 3 for w in (value, down)): return False
+    return value.shape[2] != down.shape[1] and value.shape[1] == down.shape[2]
+
 @patch
 def parameter(self:FFNSite,
     role:str, # 'gate', 'value' or 'down'
@@ -171,7 +178,7 @@ def part(self:FFNSite,
     found, (_, half) = _find(self.block, self.names[role]), _split(self.names[role])
     w = stored if self.expert is None else stored[self.expert]
     single, owner = isinstance(found, nn.Module), bare(self.block)
-    if _is_conv1d(bare(found)) if single else getattr(owner, 'is_transposed', False): w = w.T
+    if _is_conv1d(bare(found)) if single else _is_turned(owner, self.names): w = w.T
     if half is None: return w
     i, n = half
     if not single and not getattr(owner, 'is_concatenated', True): return w[i::n]    # gate and value take turns
@@ -311,7 +318,7 @@ def _check_matrix(site, role):
     half = _split(site.names[role])[1]
     if half is None: return
     units = len(site.part(role, stored))*half[1]
-    whole = len(replace(site, names={role: _split(site.names[role])[0]}).weight(role))
+    whole = len(replace(site, names=site.names | {role: _split(site.names[role])[0]}).weight(role))
     if units != whole:
         raise ValueError(
             f'{where}: {whole} units cannot be parted in {half[1]} (that would be {units}); name the right children '
@@ -415,7 +422,7 @@ def _linear_below(block, path):
 def _pair(shapes, d_model):
     "Names of gate, value and down, as a pattern has them; None where no two fit"
     for value, (units, width) in shapes.items():
-        if d_model is not None and width != d_model or d_model is None and units <= width: continue
+        if units == width or d_model is not None and width != d_model or d_model is None and units <= width: continue
         down = next((n for n, s in shapes.items() if s == (width, units)), None)
         fused = next((n for n, s in shapes.items() if s == (width, units//2) and n != value), None)
         if down is None and (fused is None or units % 2): continue
