@@ -237,7 +237,7 @@ def test_mistakes_are_answered_before_anything_starts(kw, error, said, own, stor
 
 def test_models_that_are_not_there(tmp_path, monkeypatch):
     from transformers import AutoConfig
-    def fail(name): raise OSError('a page of text\nabout connections')
+    def fail(name, **kw): raise OSError('a page of text\nabout connections')
     monkeypatch.setattr(AutoConfig, 'from_pretrained', fail)
     with pytest.raises(FileNotFoundError, match='not in the cache of the hub'): find_model('me/none')
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .corpus import check_disk, disk_errors, file_crc, files_digest, sweep_rests
-from .objectives import tokens_info
+from .objectives import open_tokens, tokens_info
 
 # %% ../../nbs/data/alternatives.ipynb #1b1831bb
 LEVELS = 255                      # 1 to 255; 0 means that there is no alternative
@@ -187,7 +187,7 @@ def _open_text(rank, tokens, tokenizer, split):
     from ff_nbdev.data.tokenizers import tokenizer_digest
     bound = binding(tokens, split)
     if bound['tokenizer'] != tokenizer_digest(tokenizer): raise ValueError(f'The tokens in {tokens} were made by another tokenizer: give the one they were made with, or encode the corpus again.')
-    ids, starts = (np.load(Path(tokens)/f'{split}.{k}.npy', mmap_mode='r') for k in ('ids', 'starts'))
+    ids, starts = open_tokens(tokens, split)
     judge = getattr(rank, '__self__', None)
     if hasattr(judge, 'check'): judge.check(ids[:200_000])
     return ids, starts, bound

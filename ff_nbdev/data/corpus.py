@@ -627,6 +627,7 @@ def load_corpus(
         corpus_info(made)
         return made
     settings, (stamp, size) = [max_sentences, column, join_lines, 4], _stamp(source, column)
+    if made and is_hub_id(source) and settings[1:3] == ['text', True]: settings = [max_sentences, 3]            # what was brought before is not fetched again
     def write(folder):
         check_disk(folder.parent, size)
         told = dict(source=source_name(source))

@@ -76,9 +76,10 @@ def _wide(head):
     best = min(share, key=share.get)
     return best if share[best] < .02 else None
 
-# %% ../../nbs/data/files.ipynb #33f4985d
-_scripts = [('shift_jis', r'[\u3041-\u30ff]', .2), ('euc_jp', r'[\u3041-\u30ff]', .2), ('euc_kr', r'[\uac00-\ud7a3]', .9), ('cp1251', r'[а-яё]', .6), ('koi8_r', r'[а-яё]', .6),
-    ('cp1253', r'[ά-ώ]', .6), ('cp1255', r'[א-ת]', .6), ('cp1256', r'[ء-ي]', .6), ('gb18030', r'[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]', .9), ('big5', r'[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]', .9)]
+# %% ../../nbs/data/files.ipynb #257fbfaa
+_scripts = [('shift_jis', r'[\u3041-\u30ff]', .2), ('euc-jp', r'[\u3041-\u30ff]', .2), ('euc-kr', r'[\uac00-\ud7a3]', .9)]
+_alphabets = {'cp1251': 'оеаинтсрвл', 'koi8-r': 'оеаинтсрвл', 'cp1253': 'αοιετσνηυρ', 'cp1255': 'יוהלאמרתבש', 'cp1256': 'اليمونتربة'}       # their commonest letters
+_ideographs = r'[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]'
 
 def _high_share(data, encoding, letters):
     "Of the characters beyond ASCII, how many are of these letters? 0 where the bytes are no such text"
@@ -97,8 +98,12 @@ def guess_encoding(
     broken = len(re.findall('\ufffd+', data.decode('utf-8', 'replace')))
     if sum(c > '\x7f' for c in data.decode('utf-8', 'ignore')) > 3*broken: return 'utf-8'
     high = sum(b > 0x7f for b in data)/max(sum(b > 0x40 for b in data), 1)
-    if high < .3: return 'cp1252' if re.search(rb'[\x80-\x9f]', data) else 'latin-1'
-    return next((e for e, letters, least in _scripts if _high_share(data, e, letters) >= least), '')
+    if high < .45: return 'cp1252' if re.search(rb'[\x80-\x9f]', data) else 'latin1'
+    if found := next((e for e, letters, least in _scripts if _high_share(data, e, letters) >= least), None): return found
+    common = {e: _high_share(data, e, f'[{letters}]') for e, letters in _alphabets.items()}
+    best = max(common, key=common.get)
+    if common[best] >= .5: return best
+    return next((e for e in ('gb18030', 'big5') if _high_share(data, e, _ideographs) >= .9), '')
 
 # %% ../../nbs/data/files.ipynb #6bc44e1e
 def text_encoding(
@@ -120,21 +125,22 @@ def text_encoding(
         raise ValueError(f'{path}, line 1 (byte 1): the text looks like {wide} without a byte order mark, which is not read: convert it first (iconv -f {wide} -t UTF-8).')
     return mark or 'utf-8'
 
-# %% ../../nbs/data/files.ipynb #1275a8ad
+# %% ../../nbs/data/files.ipynb #1fad1c47
 def _fault(path, encoding):
     "Where a file stops being text, and what to do, in one sentence"
     if not encoding.startswith('utf-8'): return f'{path} has the byte order mark of {encoding} and is no such text all through: it is damaged, so fetch it again.'
-    at = 0
+    at, before = 0, b''
     with open_packed(path) as f:
         for n, line in enumerate(f, 1):
             try: line.decode('utf-8')
-            except UnicodeDecodeError as e: return _say_fault(f'{path}, line {n} (byte {at + e.start + 1:,})', e, line + f.read(2**16))
+            except UnicodeDecodeError as e: return _say_fault(f'{path}, line {n} (byte {at + e.start + 1:,})', e, before, line + f.read(2**16))
             at += len(line)
+            before = (before + line)[-2**13:]
     return f'{path} changed while it was read: read it again.'
 
-def _say_fault(where, error, near):
+def _say_fault(where, error, before, near):
     if 'unexpected end' in error.reason and error.end >= len(near) and len(near) == len(error.object): return f'{where}: the last character is cut off, so the file is not whole: fetch it again.'
-    likely = guess_encoding(near[max(0, error.start - 2**15):error.start + 2**15])
+    likely = guess_encoding((before + near)[max(0, len(before) + error.start - 2**13):len(before) + error.start + 2**13])
     if likely == 'utf-8': return f'{where} is not UTF-8, though the text around it is: mend these bytes, or drop them all (iconv -c -f UTF-8 -t UTF-8).'
     if not likely: return f'{where} is not UTF-8, and no encoding that we know fits: convert the file to UTF-8 first.'
     return f'{where} is not UTF-8; it looks like {likely}: convert the file first (iconv -f {likely} -t UTF-8).'
@@ -143,6 +149,7 @@ def text_lines(
     path:str|Path, # A file of lines, compressed or not
 ):
     "The lines of a file, one after the other; `ValueError` names the line, the byte and the likely encoding where it is no text, or says that it is cut short"
+    if not Path(path).is_file(): raise FileNotFoundError(f'There is no file {str(path)[:300]!r}: give the path of an existing one.')
     try:
         encoding = text_encoding(path)
         with open_packed(path) as raw, io.TextIOWrapper(raw, encoding) as f: yield from f

@@ -133,11 +133,12 @@ def load_pretrained(
     elif path.exists():
         if not (path/'config.json').exists(): raise FileNotFoundError(f'{path} holds no config.json: give a folder written by save_pretrained, a hub id, or one of {", ".join(shipped_models())}.')
     elif '/' not in where or where.startswith(('.', '/', '~')): raise FileNotFoundError(f'No model {where!r}: the shipped ones are {", ".join(shipped_models())}; else give an existing folder or a hub id such as google/mt5-base.')
-    config = AutoConfig.from_pretrained(where)
+    config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    if hasattr(config, 'auto_map'): del config.auto_map                  # code that comes with a model is never run
     if config.model_type == 'rwkv': config.rescale_every = 0
     kind = _class_for(config, name)
     with _quiet(): model = kind.from_pretrained(where, config=config, dtype=dtype).eval()
-    return model, AutoTokenizer.from_pretrained(where)
+    return model, AutoTokenizer.from_pretrained(where, trust_remote_code=False)
 
 # %% ../../nbs/models/tiny.ipynb #9f7517fa
 def model_inputs(

@@ -323,7 +323,7 @@ def find_model(
         return dict(name=name, kind='folder', path=str(path), bytes=sum(f.stat().st_size for f in path.iterdir()), revision='', use=f'"$FF_NBDEV_MODELS/{name}"')
     if not re.fullmatch(r'[\w-][\w.-]*/[\w.-]+', str(name)): raise FileNotFoundError(f'No model {str(name)!r}: the shipped ones are {", ".join(known)}; else give an existing folder or a hub id such as google/mt5-base.')
     from transformers import AutoConfig
-    try: config = AutoConfig.from_pretrained(name)
+    try: config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError): raise FileNotFoundError(f'No model {name!r}: it is not in the cache of the hub, and the hub cannot be reached or has none of that name.') from None
     return dict(name=name, kind='hub', bytes=2**31, revision=getattr(config, '_commit_hash', None) or hashlib.sha1(name.encode()).hexdigest(), use=name)
 
