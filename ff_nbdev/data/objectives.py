@@ -16,14 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-from .corpus import SPLITS, check_disk, corpus_info, disk_errors, file_crc, language_shares, load_corpus, made_once, matches, read_sealed, read_sentences, sealed
+from .corpus import (SPLITS, check_disk, corpus_info, disk_errors, file_crc, language_shares, load_corpus, made_once,
+    matches, read_sealed, read_sentences, sealed)
 from .tokenizers import end_id, frame_of, sentence_gap, sentinel_ids, special_ids, tokenizer_digest, word_marker
 
 # %% ../../nbs/data/objectives.ipynb #e2d391da
 _full_width = re.compile(r'[。！？][」』”’）]*$')
 
 def _with_gaps(sentences, gap):
-    "Sentences as they stood in the text: behind another one with `gap` before them, except where the script has no spaces"
+    """Sentences as they stood in the text: behind another one with `gap` before them, except where the script has no
+    spaces"""
     before = None
     for s in sentences:
         yield s if s is None or before is None or _full_width.search(before) else gap + s
@@ -63,9 +65,13 @@ def _encode(corpus, folder, tokenizer, batch, progress):
     try:
         with disk_errors(folder):
             tmp.mkdir()
-            for split in SPLITS: counts[split] = _encode_split(corpus, split, tokenizer, dtype, tmp, batch, progress, info['sentences'][split])
+            for split in SPLITS:
+                n = info['sentences'][split]
+                counts[split] = _encode_split(corpus, split, tokenizer, dtype, tmp, batch, progress, n)
             files = _token_files(SPLITS)
-            told = dict(tokens=counts, corpus=info['sha256'], tokenizer=tokenizer_digest(tokenizer), file_bytes={f: (tmp/f).stat().st_size for f in files}, file_crc32={f: file_crc(tmp/f) for f in files})
+            sizes, sums = ({f: of(tmp/f) for f in files} for of in (os.path.getsize, file_crc))
+            told = dict(tokens=counts, corpus=info['sha256'], tokenizer=tokenizer_digest(tokenizer))
+            told |= dict(file_bytes=sizes, file_crc32=sums)
             (tmp/'tokens.json').write_text(sealed(told), 'utf-8')
     except BaseException:
         shutil.rmtree(tmp, ignore_errors=True)
@@ -78,7 +84,8 @@ def tokens_info(
     folder:str|Path, # From `encode_corpus`
     splits=SPLITS,   # Which splits are to be read
 )->dict: # What `tokens.json` tells
-    "Compare token files with `tokens.json`; `ValueError` in one sentence that names the file that is damaged. Folders of before have no checksums: their sizes are compared"
+    """Compare token files with `tokens.json`; `ValueError` in one sentence that names the file that is damaged.
+    Folders of before have no checksums: their sizes are compared"""
     folder, again = Path(folder), 'Run encode_corpus on the corpus, which makes it again.'
     info = read_sealed(folder/'tokens.json', dict(tokens=dict, corpus=str, tokenizer=str), again)
     for name in _token_files(splits):
@@ -97,9 +104,11 @@ def open_tokens(
     folder:str|Path,   # From `encode_corpus`
     split:str='train', # 'train', 'valid' or 'test'
 )->tuple[np.ndarray, np.ndarray]: # Ids of the split, and where its sentences start; mapped, not read
-    "The tokens of a split, compared with their checksums; `FileNotFoundError` or `ValueError` where they are missing or damaged"
+    """The tokens of a split, compared with their checksums; `FileNotFoundError` or `ValueError` where they are missing
+    or damaged"""
     if split not in SPLITS: raise ValueError(f'Unknown split {split!r}: it is one of {", ".join(SPLITS)}.')
-    if not (Path(folder)/f'{split}.ids.npy').exists(): raise FileNotFoundError(f'No tokens of split {split!r} in {folder}: run encode_corpus on the corpus first.')
+    if not (Path(folder)/f'{split}.ids.npy').exists():
+        raise FileNotFoundError(f'No tokens of split {split!r} in {folder}: run encode_corpus on the corpus first.')
     tokens_info(folder, [split])
     return tuple(np.load(Path(folder)/f'{split}.{k}.npy', mmap_mode='r') for k in ('ids', 'starts'))
 
@@ -109,14 +118,18 @@ def encode_corpus(
     batch:int=4096,  # Sentences a call
     progress:bool=False, # Show a bar
 )->Path: # Folder with `{split}.ids.npy` and `{split}.starts.npy`, inside the corpus folder
-    "Write the ids of every split, once for each tokenizer; made whole or not at all, and made again, with a warning, where a file is damaged"
+    """Write the ids of every split, once for each tokenizer; made whole or not at all, and made again, with a warning,
+    where a file is damaged"""
     corpus = load_corpus(corpus)
     folder = corpus/f'tokens-{tokenizer_digest(tokenizer)}'
     def check(folder):
         info = tokens_info(folder)
-        if info['corpus'] != corpus_info(corpus)['sha256']: raise ValueError(f'{folder} holds the tokens of another text.')
-        if 'format' not in info and sentence_gap(tokenizer) != (' ' if word_marker(tokenizer) == 'Ġ' else ''): raise ValueError(f'{folder} was written by a version that glued sentences together with this tokenizer.')
-    return made_once(folder, 'tokens.json', lambda: _encode(corpus, folder, tokenizer, batch, progress), check=check, rests='tokens-')
+        if info['corpus'] != corpus_info(corpus)['sha256']:
+            raise ValueError(f'{folder} holds the tokens of another text.')
+        if 'format' not in info and sentence_gap(tokenizer) != (' ' if word_marker(tokenizer) == 'Ġ' else ''):
+            raise ValueError(f'{folder} was written by a version that glued sentences together with this tokenizer.')
+    make = lambda: _encode(corpus, folder, tokenizer, batch, progress)
+    return made_once(folder, 'tokens.json', make, check=check, rests='tokens-')
 
 # %% ../../nbs/data/objectives.ipynb #b67e6c17
 class Windows:
@@ -130,7 +143,8 @@ class Windows:
         folder = Path(folder)
         if split not in SPLITS: raise ValueError(f'Unknown split {split!r}: it is one of {", ".join(SPLITS)}.')
         for k, v in dict(length=length, limit=1 if limit is None else limit).items():
-            if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < 1: raise ValueError(f'{k}={v!r} must be a whole number above 0.')
+            if isinstance(v, bool) or not isinstance(v, (int, np.integer)) or v < 1:
+                raise ValueError(f'{k}={v!r} must be a whole number above 0.')
         if not (folder/f'{split}.ids.npy').exists(): raise FileNotFoundError(f'No tokens of split {split!r} in {folder}: run encode_corpus on the corpus first.')
         told = tokens_info(folder, [split])
         self.folder, self.split, self.length = folder, split, length; self._map()
@@ -236,14 +250,16 @@ class SpanCorruption:
     def __post_init__(self):
         if not 0 < self.density < 1: raise ValueError(f'density={self.density} must lie between 0 and 1.')
         if self.mean_span < 1: raise ValueError(f'mean_span={self.mean_span} must be at least 1 token.')
-        self.sentinels, self.eos, self.pad = sentinel_ids(self.tokenizer), end_id(self.tokenizer), self.tokenizer.pad_token_id or 0
+        self.sentinels, self.eos = sentinel_ids(self.tokenizer), end_id(self.tokenizer)
+        self.pad = self.tokenizer.pad_token_id or 0
     def __call__(self, items):
         pairs = []
         for it in items:
             mask = span_mask(len(it['ids']), self.density, self.mean_span, _rng(self.seed, self.epoch, it['index']))
             pairs.append((*corrupt(it['ids'], mask, self.sentinels, self.eos), target_places(mask)))
         x, y, places = _pad([p[0] for p in pairs], -1), _pad([p[1] for p in pairs], -100), _pad([p[2] for p in pairs], -1)
-        return _tensors(items, self.alternatives, places, input_ids=np.where(x < 0, self.pad, x), attention_mask=(x >= 0).astype(np.int64), labels=y)
+        ids, seen = np.where(x < 0, self.pad, x), (x >= 0).astype(np.int64)
+        return _tensors(items, self.alternatives, places, input_ids=ids, attention_mask=seen, labels=y)
 
 # %% ../../nbs/data/objectives.ipynb #2669658d
 @dataclass
@@ -261,15 +277,20 @@ class NextToken:
 # %% ../../nbs/data/objectives.ipynb #fee3ec04
 def _mask_id(tokenizer):
     "The mask token, or one sentence"
-    if getattr(tokenizer, 'mask_token_id', None) is None: raise ValueError('This tokenizer has no mask token, so nothing can be hidden with it: use the tokenizer that the model was trained with, or set tokenizer.mask_token to the token that it knows as a mask.')
+    if getattr(tokenizer, 'mask_token_id', None) is None:
+        raise ValueError('This tokenizer has no mask token, so nothing can be hidden with it: use the tokenizer that '
+            'the model was trained with, or set tokenizer.mask_token to the token that it knows as a mask.')
     return tokenizer.mask_token_id
 
 def _fits(n, around, longest):
-    if longest and n + around > longest: raise ValueError(f'Windows of {n} tokens and the {around} marks around them are longer than the {longest} positions of this model: take windows of {longest - around} tokens or fewer.')
+    if longest and n + around > longest:
+        raise ValueError(f'Windows of {n} tokens and the {around} marks around them are longer than the {longest} '
+            f'positions of this model: take windows of {longest - around} tokens or fewer.')
 
 @dataclass
 class MaskedTokens:
-    "Collate windows for a masked language model: `input_ids`, `attention_mask`, `labels` (-100 where nothing was masked), `sentences`, `index`, `alternatives`"
+    """Collate windows for a masked language model: `input_ids`, `attention_mask`, `labels` (-100 where nothing was
+    masked), `sentences`, `index`, `alternatives`"""
     tokenizer:object         # With a mask token
     density:float=.15        # Share of tokens that are labels
     seed:int=0               # Fixes every mask
@@ -312,7 +333,8 @@ def infill(
 
 @dataclass
 class TextInfilling:
-    "Collate windows for an encoder-decoder with a mask token (BART, mBART): `input_ids`, `attention_mask`, `labels` (the whole window), `sentences`, `index`, `alternatives`"
+    """Collate windows for an encoder-decoder with a mask token (BART, mBART): `input_ids`, `attention_mask`, `labels`
+    (the whole window), `sentences`, `index`, `alternatives`"""
     tokenizer:object         # With a mask token
     density:float=.3         # Share of tokens hidden (BART: 30 %)
     mean_span:float=3.       # Mean length of a span, tokens (BART: 3)
@@ -334,7 +356,8 @@ class TextInfilling:
             rows.append(np.r_[self.before, infill(it['ids'], hidden, self.mask), self.behind].astype(np.int64))
         x, y = _pad(rows, -1), _pad([np.r_[self.before, it['ids'], self.behind].astype(np.int64) for it in items], -100)
         places = _pad([np.r_[[-1]*a, np.arange(len(it['ids'])), [-1]*b].astype(np.int64) for it in items], -1)
-        return _tensors(items, self.alternatives, places, input_ids=np.where(x < 0, self.pad, x), attention_mask=(x >= 0).astype(np.int64), labels=y)
+        ids, seen = np.where(x < 0, self.pad, x), (x >= 0).astype(np.int64)
+        return _tensors(items, self.alternatives, places, input_ids=ids, attention_mask=seen, labels=y)
 
 # %% ../../nbs/data/objectives.ipynb #561ee46c
 def bare_model(
@@ -343,7 +366,8 @@ def bare_model(
     "The model itself, out of its wrappers"
     while True:
         inside = getattr(model, '_modules', {})
-        inner = model.get_base_model() if hasattr(type(model), 'get_base_model') else inside.get('_orig_mod', inside.get('_fsdp_wrapped_module'))
+        inner = model.get_base_model() if hasattr(type(model), 'get_base_model') else None                # PEFT
+        inner = inner or inside.get('_orig_mod') or inside.get('_fsdp_wrapped_module')                    # compile, FSDP
         if inner is None and set(inside) == {'module'}: inner = inside['module']
         if inner is None: return model
         model = inner
@@ -351,47 +375,62 @@ def bare_model(
 _t5_types = {'t5', 'mt5', 'umt5', 'longt5', 'switch_transformers'}
 
 def _headless(model):
-    return ValueError(f'{type(model).__name__} has no language-model head that could be trained on text: load it with AutoModelForMaskedLM, AutoModelForCausalLM or AutoModelForSeq2SeqLM, whichever the architecture has.')
+    return ValueError(f'{type(model).__name__} has no language-model head that could be trained on text: load it with '
+        'AutoModelForMaskedLM, AutoModelForCausalLM or AutoModelForSeq2SeqLM, whichever the architecture has.')
 
 def language_task(
     model, # A Hugging Face model, possibly wrapped
 )->str: # 'spans' (T5), 'infilling' (other encoder-decoders), 'masked' (BERT) or 'next'
-    "What a model is trained on text for, by its class; `ValueError` for one that has no language-model head or takes no text"
+    """What a model is trained on text for, by its class; `ValueError` for one that has no language-model head or takes
+    no text"""
     from transformers.models.auto import modeling_auto as auto
     m = bare_model(model)
     names, config = {c.__name__ for c in type(m).__mro__}, getattr(m, 'config', None)
     known = any(c.__module__.startswith('transformers.models.') for c in type(m).__mro__)
     takes = getattr(m, 'main_input_name', 'input_ids')
-    if takes != 'input_ids': raise ValueError(f'{type(m).__name__} takes {takes} and no text: no objective of text fits, so give batches of your own, with sentences in them.')
+    if takes != 'input_ids':
+        raise ValueError(f'{type(m).__name__} takes {takes} and no text: no objective of text fits, so give batches '
+            'of your own, with sentences in them.')
     if getattr(config, 'is_encoder_decoder', False):
         if known and not names & set(auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values()): raise _headless(m)
         return 'spans' if not known or getattr(config, 'model_type', '') in _t5_types else 'infilling'
-    if names & set(auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()) or any(n.endswith('ForMaskedLM') for n in names): return 'masked'
-    if known and not names & set(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()) and not m.can_generate(): raise _headless(m)
+    if names & set(auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()) or any(n.endswith('ForMaskedLM') for n in names):
+        return 'masked'
+    if known and not names & set(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()) and not m.can_generate():
+        raise _headless(m)
     return 'next'
 
 # %% ../../nbs/data/objectives.ipynb #4b07e2d5
 def _positions(model):
     "Learned positions that a window and its marks may fill; None where there is no such limit"
-    found = next((e for n, e in model.named_modules() if n.endswith('embeddings.position_embeddings') and hasattr(e, 'num_embeddings')), None) if hasattr(model, 'named_modules') else None
-    if found is None: return getattr(model.config, 'max_position_embeddings', None) if getattr(model.config, 'is_encoder_decoder', False) else None
-    return found.num_embeddings - (0 if found.padding_idx is None else found.padding_idx + 1)         # RoBERTa counts from behind its padding id
+    named = model.named_modules() if hasattr(model, 'named_modules') else ()
+    tables = (e for n, e in named if n.endswith('embeddings.position_embeddings') and hasattr(e, 'num_embeddings'))
+    found, two = next(tables, None), getattr(model.config, 'is_encoder_decoder', False)
+    if found is None:
+        return getattr(model.config, 'max_position_embeddings', None) if two else None
+    behind = 0 if found.padding_idx is None else found.padding_idx + 1                  # RoBERTa counts from there
+    return found.num_embeddings - behind
 
 def objective_for(
     model,       # A Hugging Face model, possibly wrapped
     tokenizer,   # Its tokenizer
     **kw,        # For the objective
 ):
-    "Span corruption for a T5, infilling for another encoder-decoder, masked tokens for a BERT, next token for a decoder; `ValueError` where none fits the model, or the tokenizer has no sentinels or mask token that it needs"
+    """Span corruption for a T5, infilling for another encoder-decoder, masked tokens for a BERT, next token for a
+    decoder; `ValueError` where none fits the model, or the tokenizer has no sentinels or mask token that it needs"""
     m, task = bare_model(model), language_task(model)
     if task == 'next': return NextToken(tokenizer, seed=kw.get('seed', 0), alternatives=kw.get('alternatives'))
     if task == 'spans': return SpanCorruption(tokenizer, **kw)
-    if task == 'masked': return MaskedTokens(tokenizer, longest=_positions(m), **{k: v for k, v in kw.items() if k != 'mean_span'})
-    if getattr(tokenizer, 'mask_token_id', None) is not None: return TextInfilling(tokenizer, longest=_positions(m), **kw)
+    if task == 'masked':
+        return MaskedTokens(tokenizer, longest=_positions(m), **{k: v for k, v in kw.items() if k != 'mean_span'})
+    if getattr(tokenizer, 'mask_token_id', None) is not None:
+        return TextInfilling(tokenizer, longest=_positions(m), **kw)
     try: return SpanCorruption(tokenizer, **kw)
     except ValueError as e:
         if 'sentinels' not in str(e): raise
-        raise ValueError(f'The tokenizer of this {type(m).__name__} has neither a mask token nor sentinels, so no text can be hidden with it: train it on pairs of your own, or set tokenizer.mask_token to a token that it has.') from None
+        raise ValueError(f'The tokenizer of this {type(m).__name__} has neither a mask token nor sentinels, so no '
+            'text can be hidden with it: train it on pairs of your own, or set tokenizer.mask_token to a token that '
+                'it has.') from None
 
 # %% ../../nbs/data/objectives.ipynb #084e0d5d
 class Batches:

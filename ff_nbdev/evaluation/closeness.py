@@ -64,15 +64,19 @@ def whole_words(
 
 # %% ../../nbs/evaluation/closeness.ipynb #8c2812bf
 def read_categories(
-    path:str|Path, # Rows of word, part of speech, category, and more columns, tab separated; `.gz`, `.xz`, `.bz2`, `.zst` too
+    path:str|Path, # Rows of word, part of speech, category, and more columns, tab separated; compressed or not
 )->dict[str, set]: # word in lower case → its categories
     "Categories of nouns and verbs; `ValueError` names a line with fewer than three columns or of another encoding"
     out = defaultdict(set)
     for n, line in enumerate(text_lines(path), 1):
         row = line.rstrip('\n').split('\t')
-        if len(row) < 3: raise ValueError(f'{path}, line {n}: {len(row)} columns; word, part of speech and category are needed, with tabs between them.')
+        if len(row) < 3:
+            raise ValueError(f'{path}, line {n}: {len(row)} columns; word, part of speech and category are needed, '
+                'with tabs between them.')
         if row[2].startswith(('noun.', 'verb.')): out[row[0].lower()].add(row[2])
-    if not out: raise ValueError(f'{path} holds no category of a noun or verb: a row is word, part of speech and a category such as noun.animal, with tabs between them.')
+    if not out:
+        raise ValueError(f'{path} holds no category of a noun or verb: a row is word, part of speech and a category '
+            'such as noun.animal, with tabs between them.')
     return dict(out)
 
 # %% ../../nbs/evaluation/closeness.ipynb #6c35a0fe

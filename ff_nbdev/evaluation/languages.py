@@ -73,7 +73,8 @@ def concepts(
 def read_pairs(
     path:str|Path, # UTF-8 text: word, tab, word, and at will tab, class
 )->list[tuple[str, str, str]]: # (word, word, class or '')
-    "Pairs of a file; lines that are empty or begin with # are passed over; `ValueError` for any other line, or another encoding"
+    """Pairs of a file; lines that are empty or begin with # are passed over; `ValueError` for any other line, or
+    another encoding"""
     out = []
     for n, line in enumerate(text_lines(path), 1):
         line = line.rstrip('\n')

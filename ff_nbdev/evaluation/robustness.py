@@ -393,7 +393,8 @@ def put_back(
     return [i for i in out if i not in skip and i not in number]
 
 # %% ../../nbs/evaluation/robustness.ipynb #4234bf58
-_no_spaces = re.compile(r'[\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uaa60-\uaa7f\uf900-\ufaff\U00020000-\U0003ffff]')
+_no_spaces = re.compile(r'[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf'
+    r'\u4e00-\u9fff\uaa60-\uaa7f\uf900-\ufaff\U00020000-\U0003ffff]')
 
 def bleu_tokenizer(
     texts:list[str], # The references
@@ -422,8 +423,8 @@ def span_bleu(
     draws:int=100,   # Bootstrap draws over windows
     seed:int=0,      # Of noise and draws
     tick=lambda: None, # Called after every pass: for progress
-)->dict: # clean, floor_zero, floor_mean: {bleu, ci}; noise, nonhub, blur: rows of strength, bleu, lo, hi; threshold; windows; tokenize and signature of `sacrebleu`; None where no spans are written
-    "BLEU of greedy fills put back into the window, under each disturbance [Figure 4]"
+)->dict: # clean, floor_zero, floor_mean: {bleu, ci}; noise, nonhub, blur: rows of strength, bleu, lo, hi; threshold; windows; None where no spans are written
+    "BLEU of greedy fills put back into the window, under each disturbance [Figure 4]; `tokenize` and `signature` tell how"
     if not model.config.is_encoder_decoder or fills_in(model, tokenizer): return None
     whole, texts = _window_writer(tokenizer), {}
     def write(key, b, room):
@@ -453,7 +454,8 @@ def _bleu_table(texts, draws, seed):
         c, l = stats[k][w].sum(0), lengths[k][w].sum(0)
         return metric.compute_bleu(c[:4].tolist(), c[4:].tolist(), int(l[0]), int(l[1]), smooth_method=metric.smooth_method).score
     one = lambda k: dict(bleu=score(k), ci=_interval([score(k, w) for w in pick]))
-    out = dict(clean=one('clean'), floor_zero=one('zero'), floor_mean=one('mean') if 'mean' in texts else None, windows=n, resampled='windows', tokenize=metric.get_signature().info['tok'], signature=metric.get_signature().format(), threshold={})
+    out = dict(clean=one('clean'), floor_zero=one('zero'), floor_mean=one('mean') if 'mean' in texts else None, windows=n, resampled='windows', threshold={})
+    out |= dict(tokenize=metric.get_signature().info['tok'], signature=metric.get_signature().format())
     floor = max(f['bleu'] for f in (out['floor_zero'], out['floor_mean']) if f); out['measurable'] = bool(out['clean']['bleu'] - floor >= 10)      # ten points, as for accuracy
     for kind in dict.fromkeys(k[0] for k in texts if isinstance(k, tuple)):
         xs = [k[1] for k in texts if isinstance(k, tuple) and k[0] == kind]; rows = [one((kind, x)) for x in xs]
