@@ -82,7 +82,8 @@ def new_blocks(
     key = next((k for k in ('d_ff', 'intermediate_size', 'n_inner') if hasattr(model.config, k)), None)
     if d_ff and not key: raise ValueError(f'The configuration of {type(model).__name__} has neither d_ff nor intermediate_size nor n_inner: make a model of another width yourself.')
     new, old = random_like(model, seed, **({key: d_ff} if d_ff else {})), dict(model.named_parameters())
-    own = {id(p) for s in find_sites(new) for r in s.names for p in (s.parameter(r), *(s.module(r).parameters() if s.reachable else ()))}
+    sites = find_sites(new)
+    own = {id(s.parameter(r)) for s in sites for r in s.names} | {id(p) for s in sites if s.reachable for r in s.names for p in s.module(r).parameters()}
     with torch.no_grad(): [p.copy_(old[n]) for n, p in new.named_parameters() if id(p) not in own]
     return new
 
@@ -108,12 +109,17 @@ def _quiet():
 def _class_for(config, name):
     "The class that predicts tokens: an encoder-decoder, a masked model, or a decoder; `ValueError` for one that reads no text"
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
-    if config.is_encoder_decoder and type(config) in AutoModelForSeq2SeqLM._model_mapping: return AutoModelForSeq2SeqLM
-    masked, causal = (type(config) in kind._model_mapping for kind in (AutoModelForMaskedLM, AutoModelForCausalLM))
+    kinds = AutoModelForSeq2SeqLM, AutoModelForMaskedLM, AutoModelForCausalLM
+    two, masked, causal = (type(config) in kind._model_mapping for kind in kinds)
+    if config.is_encoder_decoder:
+        if two: return AutoModelForSeq2SeqLM
+        masked = causal = False                       # its decoder alone would be another model
     told = any('MaskedLM' in a for a in config.architectures or [])
     if masked and (told or not causal): return AutoModelForMaskedLM
     if causal: return AutoModelForCausalLM
-    raise ValueError(f'{name} is a {config.model_type}, which predicts no tokens of text: load it with its own class, and attach the method to it.')
+    raise ValueError(
+        f'{name} is a {config.model_type}, which predicts no tokens of text: load it with its own class, and attach '
+        'the method to it.')
 
 # %% ../../nbs/models/tiny.ipynb #d0ad8f91
 def load_pretrained(
@@ -127,11 +133,12 @@ def load_pretrained(
     elif path.exists():
         if not (path/'config.json').exists(): raise FileNotFoundError(f'{path} holds no config.json: give a folder written by save_pretrained, a hub id, or one of {", ".join(shipped_models())}.')
     elif '/' not in where or where.startswith(('.', '/', '~')): raise FileNotFoundError(f'No model {where!r}: the shipped ones are {", ".join(shipped_models())}; else give an existing folder or a hub id such as google/mt5-base.')
-    config = AutoConfig.from_pretrained(where)
+    config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    if hasattr(config, 'auto_map'): del config.auto_map                  # code that comes with a model is never run
     if config.model_type == 'rwkv': config.rescale_every = 0
     kind = _class_for(config, name)
     with _quiet(): model = kind.from_pretrained(where, config=config, dtype=dtype).eval()
-    return model, AutoTokenizer.from_pretrained(where)
+    return model, AutoTokenizer.from_pretrained(where, trust_remote_code=False)
 
 # %% ../../nbs/models/tiny.ipynb #9f7517fa
 def model_inputs(
@@ -159,8 +166,11 @@ def decoder_inputs(
     """
     own = getattr(model, 'prepare_decoder_input_ids_from_labels', None)
     if own is not None: return own(labels=labels)
-    start = next((v for k in ('decoder_start_token_id', 'bos_token_id') if (v := getattr(model.config, k, None)) is not None), None)
-    if start is None: raise ValueError(f'{type(model).__name__} does not say how its decoder starts: set config.decoder_start_token_id.')
+    told = (getattr(model.config, k, None) for k in ('decoder_start_token_id', 'bos_token_id'))
+    start = next((i for i in told if i is not None), None)
+    if start is None:
+        raise ValueError(
+            f'{type(model).__name__} does not say how its decoder starts: set config.decoder_start_token_id.')
     pad = getattr(model.config, 'pad_token_id', None)
     shifted = torch.cat([labels.new_full((len(labels), 1), start), labels[:, :-1]], 1)
     return shifted.masked_fill(shifted == -100, start if pad is None else pad)

@@ -153,5 +153,6 @@ CASES = {
     'masked model without a mask': (lambda: _batches(masked_model(), Unmasked(), [], 1, 0), 'set tokenizer.mask_token'),
     'decoder without a start': (lambda: decoder_inputs(unstarted(), torch.zeros(1, 3).long()), 'set config.decoder_start_token_id'),
     'folder of an image model': (lambda files: load_pretrained(saved(files, AutoConfig.for_model('vit', **IMAGES))), 'predicts no tokens of text'),
+    'folder of a sound model': (lambda files: load_pretrained(saved(files, AutoConfig.for_model('whisper', **SOUND))), 'predicts no tokens of text'),
     'width without a name': (lambda: new_blocks(built('opt', vocab_size=64, hidden_size=32, ffn_dim=64, num_hidden_layers=1, num_attention_heads=4, word_embed_proj_dim=32), 96), 'make a model of another width yourself'),
 }
