@@ -216,6 +216,31 @@ def test_a_run_folder_that_was_copied_while_it_worked(fake, tmp_path, monkeypatc
         status, said, err = answer(words)
     assert status == 1 and f'is at work already (process {os.getpid()})' in err
 
+def test_a_text_that_may_not_be_read(fake, monkeypatch):
+    from ff_nbdev.data import corpus
+    def closed(path, column='text'): raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+    monkeypatch.setattr(corpus, 'text_documents', closed)
+    status, _, err = answer(['run', '--dry-run', '--corpus', fake/'text.txt'])
+    assert status == 2 and 'text.txt cannot be read' in err
+    check_sentence(err.strip(), 'permissions')
+
+@pytest.mark.parametrize('words', [['run', '--dry-run', '--out', 'new', '--corpus'], ['text']])
+def test_a_cache_that_can_hold_nothing(words, fake, tmp_path, monkeypatch):
+    monkeypatch.setenv('FF_NBDEV_CACHE', str(fake/'text.txt')); monkeypatch.chdir(tmp_path)
+    status, _, err = answer([*words, fake/'text.txt'])
+    assert status == 2 and not list(tmp_path.iterdir())
+    check_sentence(err.strip(), 'FF_NBDEV_CACHE')
+
+def test_a_terminal_without_bars_and_an_output_on_a_full_disk():
+    plain = dict(os.environ, PYTHONIOENCODING='ascii')
+    r = subprocess.run([sys.executable, '-m', 'ff_nbdev.reproduce.cli', '--help'], env=plain, capture_output=True, text=True)
+    assert r.returncode == 0 and not r.stderr and 'FF_NBDEV_DEBUG' in r.stdout
+    if not os.path.exists('/dev/full'): return
+    code = 'import sys; from ff_nbdev.reproduce.runner import guarded; sys.exit(guarded(lambda: print("plan") or 0))'
+    with open('/dev/full', 'w') as full: r = subprocess.run([sys.executable, '-c', code], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert r.returncode == 2
+    check_sentence(r.stderr.strip(), 'No space left on device')
+
 def test_a_reader_that_has_gone_is_no_error():
     r = subprocess.run(f'{sys.executable} -m ff_nbdev.reproduce.cli --help | head -c 1', shell=True, capture_output=True, text=True)
     assert r.stderr == ''

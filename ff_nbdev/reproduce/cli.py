@@ -29,10 +29,9 @@ from fastcore.basics import patch
 import ff_nbdev
 from .bundle import add_arguments, bundle_command
 from .files import is_full, read_json, sweep, write_whole
-from .preflight import (check_corpus_folder, check_model, check_parameters, check_place, check_scale_arms, check_scale_parts, check_seeds,
+from .preflight import (check_cache, check_corpus_folder, check_model, check_parameters, check_place, check_scale_arms, check_scale_parts, check_seeds,
     check_together, first_look, has_tokenizer, is_model_id, read_profile, read_yaml, shipped_models, split_model)
 from .progress import Progress, Screen, bar, clock, line, read_progress, share_done
-from .results import settings_of
 from .runner import RunError, answer, check_writable, environment, follow_parent, guarded, locked, main as notebook_main, nearest, notebook_parser, parse_parameters, plain_value, read_notebook, run_notebook, sentence
 
 # %% ../../nbs/reproduce/cli.ipynb #a81f1605
@@ -424,6 +423,7 @@ def findings(
     scale:str='', # Its scale
 )->list[str]: # Lines
     "What a finished run found, and where its report lies; `RunError` without a report"
+    from ff_nbdev.reproduce.results import settings_of
     out = Path(out)
     if not (out/'report.json').is_file(): raise RunError(f'{out} holds no report.json: run `ff-nbdev run` first.')
     r, s = read_json(out/'report.json', 'record of a report', optional=dict(findings=list), mend=f'Make it again with: ff-nbdev report {out}'), settings_of(out)
@@ -504,6 +504,7 @@ def run_command(
     read_profile(find_profile(a.profile))
     out = Path(a.out or f'runs/{Path(a.scale).stem}').expanduser()
     settings = make_settings(a)
+    check_cache()
     known = check_folder(out, 2**29, settings['config'])
     if a.dry_run: return _dry_run(a, out, settings)
     screen = Screen(sys.stdout, False if a.plain else None)
@@ -527,6 +528,7 @@ def _check_text_words(a):
         raise FileNotFoundError(f'There is no model {a.model!r} ({nearest(a.model, shipped_models()).rstrip(".")}); else give a folder, or a hub id such as google/mt5-base.')
     if own.is_dir() and a.model not in shipped_models() and not has_tokenizer(own): raise FileNotFoundError(f'{a.model} holds no tokenizer: give a folder that tokenizer.save_pretrained wrote.')
     resolve_corpus(a.corpus)
+    check_cache()
     if not a.out: return
     out = Path(a.out)
     if out.suffix != '.json': raise ValueError(f'{out} must end in .json: it is where the record goes, not the text.')
@@ -707,6 +709,7 @@ def main(
 )->int: # 0, 1 when something that was started failed, 2 when it was not started
     "The command `ff-nbdev`"
     argv = sys.argv[1:] if argv is None else argv
+    with contextlib.suppress(AttributeError): sys.stdout.reconfigure(errors='replace')      # a terminal that knows no bars
     p = make_parser()
     if not argv: p.print_help(); return 0
     a = p.parse_args(argv)

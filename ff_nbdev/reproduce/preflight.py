@@ -4,7 +4,7 @@
 __all__ = ['SLOTS', 'NODES', 'split_model', 'check_weights', 'check_model_folder', 'has_tokenizer', 'shipped_models',
            'is_model_id', 'check_model', 'check_corpus_folder', 'first_look', 'check_seeds', 'read_yaml', 'near_arm',
            'check_scale_parts', 'check_scale_arms', 'parts_of', 'check_parameters', 'check_together', 'read_profile',
-           'check_place']
+           'check_place', 'check_cache']
 
 # %% ../../nbs/reproduce/preflight.ipynb #34b071ac
 import glob
@@ -286,11 +286,12 @@ def check_together(
         try: changed(recipe(name.partition('~')[0], s['scale'], 1000, dose=p.get('dose'), top=p.get('top')), p.get('change') or '')
         except (ValueError, TypeError) as e: raise ValueError(f'{name}: {e}') from None
 
-# %% ../../nbs/reproduce/preflight.ipynb #54eca88a
+# %% ../../nbs/reproduce/preflight.ipynb #40be404e
 def read_profile(
     folder:Path, # It holds a config.yaml
 )->dict: # Its entries
     "`ValueError` where a profile is damaged, or its executor is not installed"
+    if not importlib.util.find_spec('snakemake'): raise ValueError('A run needs Snakemake, and it is not installed: pip install snakemake.')
     found = read_yaml(folder/'config.yaml', 'profile')
     executor = found.get('executor', 'local')
     if not isinstance(executor, str) or not re.fullmatch(r'[a-z0-9-]+', executor): raise ValueError(f'executor of {shown(folder/"config.yaml")} must be a name such as local or slurm, not {str(executor)[:40]!r}.')
@@ -320,3 +321,10 @@ def check_place(
     if 'not_run' in known: raise ValueError(f'{shown(out)} holds published results: {other}.')
     if scale and known.get('config', scale) != scale: raise ValueError(f'{shown(out)} holds a run of scale {known["config"]}, and this one is of {scale}: {other}.')
     return True
+
+# %% ../../nbs/reproduce/preflight.ipynb #fd5ae011
+def check_cache():
+    "`ValueError` or `PermissionError` where nothing can be written to the cache. Nothing is made"
+    path = Path(os.environ.get('FF_NBDEV_CACHE') or Path.home()/'.cache'/'ff_nbdev')
+    try: check_writable(path)
+    except (ValueError, PermissionError) as e: raise type(e)(f'The cache cannot be used: {str(e).rstrip(".")} with FF_NBDEV_CACHE.') from None

@@ -4,8 +4,8 @@
 __all__ = ['MAX_SEED', 'kinds', 'kind', 'shortened', 'as_kind', 'nearest', 'read_notebook', 'parse_parameters', 'resolve',
            'read_value', 'plain_value', 'check_values', 'notebook_checks', 'check_given', 'library_files',
            'notebook_digest', 'run_key', 'RunError', 'sentence', 'locked', 'kernel_env', 'environment', 'executed',
-           'check_target', 'check_writable', 'check_kernel', 'run_notebook', 'check_params', 'system_sentence',
-           'answer', 'guarded', 'follow', 'follow_parent', 'notebook_parser', 'main']
+           'check_target', 'check_writable', 'check_progress', 'check_kernel', 'run_notebook', 'check_params',
+           'system_sentence', 'answer', 'guarded', 'follow', 'follow_parent', 'notebook_parser', 'main']
 
 # %% ../../nbs/reproduce/runner.ipynb #e9fa0a9d
 import argparse
@@ -458,6 +458,15 @@ def check_writable(
     if not stands.is_dir(): raise ValueError(f'{stands} is a file, so there can be no folder {folder}: give another one.')
     if not os.access(stands, os.W_OK | os.X_OK): raise PermissionError(f'{stands} cannot be written to: give another folder.')
 
+def check_progress(
+    path:Path, # A progress file, there or not
+):
+    "`ValueError` where a progress file would take the place of something else"
+    if path.suffix != '.json': raise ValueError(f'{path} must end in .json: it is the progress file.')
+    if path.is_dir(): raise ValueError(f'{path} is a folder: give the name of a progress file.')
+    if path.exists() and 'state' not in read_progress(path): raise ValueError(f'{path} is no progress file, and would be lost: give another name.')
+    check_writable(path.parent)
+
 # %% ../../nbs/reproduce/runner.ipynb #39197201
 def _attempt(src, out, params, cwd, key, outputs, threads, p, timeout):
     "Execute into the `.part.ipynb`, and give it its name when all is there"
@@ -503,6 +512,8 @@ def run_notebook(
     "Run an experiment notebook strictly; `ValueError` or `OSError` before it starts, `RunError` when it fails"
     nb, src, out, cwd = read_notebook(notebook), Path(notebook).resolve(), Path(out).resolve(), Path(cwd or '.').resolve()
     check_target(src, out)
+    progress = Path(progress or out.with_suffix('.progress.json'))
+    check_progress(progress)
     if not cwd.is_dir(): raise ValueError(f'There is no folder {cwd} to run in: give one that exists.')
     if threads < 1: raise ValueError(f'threads must be at least 1, not {threads}.')
     params, label = check_given(nb, params or {}, src.name), f'{out.parent.name}/{out.name}'
@@ -513,7 +524,7 @@ def run_notebook(
             say(f'{label}: up to date'); return out
         if out.with_suffix('.part.ipynb').exists(): say(f'{label}: an earlier run was cut short, so it is done again')
         out.unlink(missing_ok=True)
-        seconds = _attempt(src, out, params, cwd, key, outputs, threads, Progress(progress or out.with_suffix('.progress.json'), node or label, every=0), timeout)
+        seconds = _attempt(src, out, params, cwd, key, outputs, threads, Progress(progress, node or label, every=0), timeout)
         say(f'{label}: done in {seconds:.0f} s')
     return out
 
@@ -555,7 +566,8 @@ def system_sentence(
     where:str='', # The folder that was written to, for an error that names no file
 )->str: # One sentence
     "What the system says, with the path and what to do"
-    path = shortened(str(e.filename or where or 'the file'))[1:-1]
+    if not (e.filename or where): return e.strerror
+    path = shortened(str(e.filename or where))[1:-1]
     if is_full(e): return disk_sentence(e, e.filename or where)
     return _system.get(e.errno, f'{{}}: {e.strerror}.').format(path)
 
@@ -574,17 +586,23 @@ def answer(
     if isinstance(e, RecursionError): return 'What was given is nested too deeply to be read.', 2
     return sentence(f'An unexpected {type(e).__name__} ({" ".join(str(e).split())[:200]}): FF_NBDEV_DEBUG=1 shows where, and a report of it is welcome.'), 1
 
+def _drop_output():
+    "What is still to be printed goes nowhere"
+    with contextlib.suppress(OSError, ValueError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
 def guarded(
     command,      # Called with nothing; gives an exit status
     where:str='', # The folder that it writes to
 )->int: # Exit status
     "Call a command, and answer what goes wrong in one sentence on stderr"
-    try: return command()
+    try:
+        status = command()
+        sys.stdout.flush()                               # a full disk is told here, and not by Python when it ends
+        return status
     except KeyboardInterrupt: print('ff-nbdev: stopped; the same command goes on from what is done.', file=sys.stderr); return 130
-    except BrokenPipeError:                              # whoever read the output has gone
-        with contextlib.suppress(OSError, ValueError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError: _drop_output(); return 1     # whoever read the output has gone
     except Exception as e:
+        if isinstance(e, OSError) and is_full(e): _drop_output()
         if os.environ.get('FF_NBDEV_DEBUG', '0') not in ('', '0'): traceback.print_exc()
         said, status = answer(e, where)
         print(f'ff-nbdev: {said}', file=sys.stderr)

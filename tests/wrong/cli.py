@@ -375,6 +375,9 @@ STRICT = {
     'into a file': (strict(out='exp.ipynb/out.ipynb'), 'is a file'),
     'among the pages': (strict(out=notebooks_folder()/'new.ipynb'), 'define the library'),
     'in a folder that is not there': (strict('--cwd', 'nowhere'), 'There is no folder'),
+    'progress upon a text': (lambda files: ['notebook', files('exp.ipynb', CHECKED), 'out.ipynb', '--progress', files('book.txt', 'x')], 'must end in .json'),
+    'progress upon other JSON': (lambda files: ['notebook', files('exp.ipynb', CHECKED), 'out.ipynb', '--progress', files('mine.json', '{}')], 'would be lost'),
+    'progress in a file': (strict('--progress', 'exp.ipynb/p.json'), 'is a file'),
     'with an input that is not there': (strict('-i', 'none.txt'), 'does not exist'),
 }
 
