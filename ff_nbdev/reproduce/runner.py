@@ -627,7 +627,7 @@ def guarded(
     "Call a command, and answer what goes wrong in one sentence on stderr"
     try:
         status = command()
-        sys.stdout.flush()                               # a full disk is told here, and not by Python when it ends
+        print(end='', flush=True)                        # a full disk is told here, and not by Python when it ends
         return status
     except KeyboardInterrupt:
         print('ff-nbdev: stopped; the same command goes on from what is done.', file=sys.stderr); return 130
