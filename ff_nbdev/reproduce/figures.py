@@ -98,7 +98,7 @@ def svg(self:Plate)->str:
     with matplotlib.rc_context(plot_style() | {'svg.hashsalt': self.name, 'svg.fonttype': 'none'}): self.figure.savefig(b, format='svg', transparent=True, metadata={'Date': None, 'Creator': None})
     s = re.sub(r'(?s)<metadata>.*?</metadata>', '', b.getvalue()[b.getvalue().index('<svg'):]).replace(INK, 'currentColor').replace(GRID, 'var(--grid, #d9dadc)')
     for i in ('figure_', 'axes_', 'patch_', 'line2d_', 'text_', 'xtick_', 'ytick_', 'matplotlib.axis_', 'legend_', 'LineCollection_', 'PathCollection_', 'FillBetweenPolyCollection_'): s = s.replace(f'id="{i}', f'id="{self.name}-{i}')
-    return s.replace('<svg ', f'<svg role="img" aria-label="{self.title.replace(chr(34), "")}" ', 1)
+    return s.replace('<svg ', f'<svg role="img" aria-label="{html.escape(self.title)}" ', 1)
 
 # %% ../../nbs/reproduce/figures.ipynb #5e4d0a10
 def _list(xs):

@@ -187,21 +187,18 @@ PUBLISHED = ('run.json', 'report*.html', 'report*.json', 'report*_pathways.svg',
              '*/evaluation.json', '*/train.json', '*/evaluation.npz', '*/bands.npz', '*/README.md',
              'teacher*/teacher.json', 'alternatives*/closeness.json', 'pretrain_*/pretrain.json')
 
+def _aside(out): return out.with_name(f'.{out.name}.before')
+
 def _check_target(folder, out):
     "`ValueError` unless `out` is new, empty, or an earlier publication, and has nothing to do with the run's own folder"
     if same_place(folder, out): raise ValueError(f'{shown(out)} is, holds or lies within the run {shown(folder)}, whose models would be lost: give another folder with --out.')
+    if _aside(out).is_dir() and not out.exists(): os.replace(_aside(out), out)      # an interrupted exchange left it there
     if not out.exists() and not out.is_symlink(): return
     if out.is_symlink() or not out.is_dir(): raise ValueError(f'{shown(out)} is a {"link" if out.is_symlink() else "file"}: give the folder of the results itself.')
     if not any(out.iterdir()): return
     if not (out/'run.json').exists(): raise ValueError(f'{shown(out)} is no folder of results: give a new one.')
     if 'not_run' not in settings_of(out): raise ValueError(f'{shown(out)} is a run and no folder of results, and its models would be lost: give another folder with --out.')
     check_own(out, PUBLISHED, 'published results', 'give a new folder with --out, or move that file')
-
-def _take_up(out):
-    "Results that an interrupted exchange left aside get their name again"
-    aside = out.with_name(f'.{out.name}.before')
-    if aside.is_dir() and not out.exists(): os.replace(aside, out)
-    return aside
 
 def _drop(aside):
     "Remove results that have been replaced, and nothing else"
@@ -218,8 +215,9 @@ def _finished(folder, part):
     if rest and not (part and have): raise RunError(f'{shown(folder)} is unfinished ({len(rest)} of {len(s["runs"])} arms, {rest[0]} first): finish it with `{command_for(folder/rest[0])}`, or publish what is there with --finished.')
     return s, have, rest
 
-def _exchange(new, out, aside):
+def _exchange(new, out):
     "Give `new` the place of `out`; where that fails, the old one is back"
+    aside = _aside(out)
     if out.exists():
         _drop(aside)
         os.replace(out, aside)
@@ -238,8 +236,9 @@ def publish(
 )->Path: # `out`
     "Write the small files of a run; `FileNotFoundError` where there is no run, `RunError` where it is unfinished, `ValueError` where it cannot be added, or `out` is no folder of results"
     folder, out = Path(folder), Path(out)
+    if out.name in ('', '..'): out = out.resolve()
     s, have, rest = _finished(folder, finished or add)
-    aside = _take_up(out); _check_target(folder, out)
+    _check_target(folder, out)
     s, kept = _added(folder, s, have, out) if add and (out/'run.json').exists() else (s, [])
     sweep(out.parent, of=out.name)
     with beside(out) as part:                     # the old ones stay until all of it is written
@@ -249,7 +248,7 @@ def publish(
         here = [r for r in s['runs'] if r in {*kept, *have}]
         write_lean(_settings(s, here, [r for r in rest if r not in kept]), new/'run.json')
         _write_cards(new)
-        _exchange(new, out, aside)
+        _exchange(new, out)
     return out
 
 # %% ../../nbs/reproduce/publish.ipynb #94bd8d0a

@@ -225,7 +225,7 @@ def _wrong_settings(s):
 def check_settings(
     settings:dict,   # What a run.json holds
     path:str|Path='run.json', # For the sentence
-)->dict: # The same, without what is empty
+)->dict: # The same
     "`ValueError` where a name could lead out of the run's folder, or an entry is of another type"
     s = {k: v for k, v in settings.items() if v is not None and v != {}}
     wrong = next((f'its {k} is of another type' for k, t in _settings.items() if k in s and (not isinstance(s[k], t) or isinstance(s[k], bool))), None) or _wrong_settings(s)
@@ -239,7 +239,8 @@ def settings_of(
     "What the folder's runs were started with (run.json of `ff-nbdev run`); `ValueError` where it is damaged, or where its names lead elsewhere"
     path = Path(folder)/'run.json'
     if not path.exists(): return {}
-    return check_settings(read_json(path, 'settings of a run', needs, mend='Take it from a copy, or start the run anew with `ff-nbdev run`.'), path)
+    found = check_settings(read_json(path, 'settings of a run', needs, mend='Take it from a copy, or start the run anew with `ff-nbdev run`.'), path)
+    return {k: v for k, v in found.items() if v is not None}
 
 # %% ../../nbs/reproduce/results.ipynb #af2521b0
 def run_scale(
