@@ -196,11 +196,9 @@ def check_notebooks(
     nodes=('teacher', 'alternatives', 'retrofit', 'evaluate', 'report'), # Their names
 ):
     "`FileNotFoundError` where a notebook of the graph is missing, `ValueError` where one is damaged"
-    if not folder.is_dir():
-        raise FileNotFoundError(f'There is no folder {folder}: give that of the experiment notebooks with --notebooks.')
     missing = [f'{n}.ipynb' for n in nodes if not (folder/f'{n}.ipynb').exists()]
-    if missing: raise FileNotFoundError(f'{folder} lacks {" and ".join(missing)}: give the folder of the experiment notebooks with --notebooks.')
-    for n in nodes: parse_parameters(read_notebook(folder/f'{n}.ipynb'), f'{n}.ipynb')
+    if missing: raise FileNotFoundError(f'{folder}{"" if folder.is_dir() else " is no folder, and"} lacks {" and ".join(missing)}: give the folder of the experiment notebooks with --notebooks.')
+    for n in nodes: read_notebook(folder/f'{n}.ipynb')
 
 # %% ../../nbs/reproduce/cli.ipynb #db23d1db
 def same_vocabulary(
@@ -256,8 +254,9 @@ def make_settings(
         raise ValueError(f'--set {odd[0]} does nothing, for this run pretrains no model: give --model pretrain, or '
             f'leave it out.')
     s['notebooks'] = str(Path(a.notebooks).expanduser().absolute() if a.notebooks else notebooks_folder())
-    check_notebooks(Path(s['notebooks']), ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report',
-        *(['pretrain'] if pretrains else [])))
+    nodes = ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report', *(['pretrain'] if pretrains else []))
+    check_notebooks(Path(s['notebooks']), nodes)
+    for n in nodes: parse_parameters(read_notebook(Path(s['notebooks'])/f'{n}.ipynb'), f'{n}.ipynb')
     check_parameters(s, Path(s['notebooks']))
     check_together(s)
     s['corpus'], s['text'] = resolve_corpus(s['corpus'] if a.corpus is None else a.corpus)

@@ -323,7 +323,7 @@ PLACES = {
 }
 
 NOTEBOOKS = {
-    'no such folder of notebooks': (run('--notebooks', 'nowhere'), 'There is no folder'),
+    'no such folder of notebooks': (run('--notebooks', 'nowhere'), 'is no folder, and lacks teacher.ipynb'),
     'a folder without notebooks': (lambda files: run('--notebooks', files('nb/a.txt').parent), 'lacks teacher.ipynb'),
     'a notebook is missing': (notebooks(content=None, whole=NODES[:-1]), 'lacks report.ipynb'),
     'a damaged notebook': (notebooks(content='{"cells": ['), 'holds no JSON'),
