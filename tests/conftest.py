@@ -93,7 +93,7 @@ def fake(tmp_path_factory):
     lines = [' '.join(words[(i*k + j) % 12] for j, k in enumerate([1, 2, 3, 5, 7])) + '.' for i in range(400)]
     (d/'text.txt').write_text('\n'.join(f'Line {chr(97 + i % 26)}{chr(97 + i//26)} says {l}' for i, l in enumerate(lines)))
     make_tokenizer([('<pad>', 0.), ('</s>', 0.), ('<unk>', 0.), *((f'<0x{i:02X}>', -9.) for i in range(256)), ('▁', -2.)], 4).save_pretrained(d/'tokenizer')
-    (d/'tokenizer'/'config.json').write_text('{"model_type": "mt5"}')          # a model with no weights in it, for what is checked before a run
+    (d/'tokenizer'/'config.json').write_text('{"model_type": "mt5"}')          # a model for what is checked before a run
     save_file({}, d/'tokenizer'/'model.safetensors')
     return d
 

@@ -29,11 +29,13 @@ from fastcore.basics import patch
 import ff_nbdev
 from .bundle import add_arguments, bundle_command
 from .files import is_full, read_json, sweep, write_whole
-from .preflight import (check_corpus_folder, check_model, check_parameters, check_place, check_scale_arms, check_scale_parts, check_seeds,
+from .preflight import (check_cache, check_corpus_folder, check_model, check_parameters, check_place,
+    check_scale_arms, check_scale_parts, check_seeds,
     check_together, first_look, has_tokenizer, is_model_id, read_profile, read_yaml, shipped_models, split_model)
 from .progress import Progress, Screen, bar, clock, line, read_progress, share_done
-from .results import settings_of
-from .runner import RunError, answer, check_writable, environment, follow_parent, guarded, locked, main as notebook_main, nearest, notebook_parser, parse_parameters, plain_value, read_notebook, run_notebook, sentence
+from .runner import (
+    RunError, answer, check_writable, environment, follow_parent, guarded, locked, main as notebook_main, nearest,
+    notebook_parser, parse_parameters, plain_value, read_notebook, run_notebook, sentence)
 
 # %% ../../nbs/reproduce/cli.ipynb #a81f1605
 class Parser(argparse.ArgumentParser):
@@ -70,8 +72,10 @@ class Parser(argparse.ArgumentParser):
             for v in values if isinstance(values, list) else [values]:
                 v = v[0] if isinstance(v, list) and v else v           # of -p NAME VALUE the value may be an empty text
                 name = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
-                if isinstance(v, str) and not v.strip(): self.error(f'{name} is empty: give it a value, or leave it out.')
-                if isinstance(v, str) and not v.isprintable(): self.error(f'{name} holds characters that cannot be printed: {v[:40]!r}.')
+                if isinstance(v, str) and not v.strip():
+                    self.error(f'{name} is empty: give it a value, or leave it out.')
+                if isinstance(v, str) and not v.isprintable():
+                    self.error(f'{name} holds characters that cannot be printed: {v[:40]!r}.')
 
 # %% ../../nbs/reproduce/cli.ipynb #25971c94
 def _package(): return Path(ff_nbdev.__file__).resolve().parent
@@ -95,7 +99,7 @@ def read_scale(
 )->dict: # Its settings
     """Load the settings of a scale and check them.
 
-    Raises: `ValueError` or `FileNotFoundError` where there is no such scale (with the nearest), or its file is damaged."""
+    Raises: `ValueError` or `FileNotFoundError` where there is no such scale, or its file is damaged."""
     own = name.endswith(('.yaml', '.yml'))
     if not own and name not in scales(): raise ValueError(f'There is no scale {name!r}: {nearest(name, scales())}')
     path = Path(name).expanduser() if own else workflow_folder()/'config'/f'{name}.yaml'
@@ -118,7 +122,8 @@ def resolve_corpus(
     from ff_nbdev.data.corpus import find_text, is_hub_id, prose_versions
     if source == 'python_prose': return source, hashlib.sha256(json.dumps(prose_versions()).encode()).hexdigest()[:16]
     full = Path(os.path.expanduser(source))
-    if os.path.islink(full) and not full.exists(): raise FileNotFoundError(f'{source} is a link that leads nowhere: give a text.')
+    if os.path.islink(full) and not full.exists():
+        raise FileNotFoundError(f'{source} is a link that leads nowhere: give a text.')
     if (full/'corpus.json').exists(): check_corpus_folder(full)
     if (full/'corpus.json').exists(): return str(full.absolute()), hashlib.sha256((full/'corpus.json').read_bytes()).hexdigest()[:16]
     if is_hub_id(source): return source, source
@@ -191,10 +196,9 @@ def check_notebooks(
     nodes=('teacher', 'alternatives', 'retrofit', 'evaluate', 'report'), # Their names
 ):
     "`FileNotFoundError` where a notebook of the graph is missing, `ValueError` where one is damaged"
-    if not folder.is_dir(): raise FileNotFoundError(f'There is no folder {folder}: give that of the experiment notebooks with --notebooks.')
     missing = [f'{n}.ipynb' for n in nodes if not (folder/f'{n}.ipynb').exists()]
-    if missing: raise FileNotFoundError(f'{folder} lacks {" and ".join(missing)}: give the folder of the experiment notebooks with --notebooks.')
-    for n in nodes: parse_parameters(read_notebook(folder/f'{n}.ipynb'), f'{n}.ipynb')
+    if missing: raise FileNotFoundError(f'{folder}{"" if folder.is_dir() else " is no folder, and"} lacks {" and ".join(missing)}: give the folder of the experiment notebooks with --notebooks.')
+    for n in nodes: read_notebook(folder/f'{n}.ipynb')
 
 # %% ../../nbs/reproduce/cli.ipynb #db23d1db
 def same_vocabulary(
@@ -213,7 +217,8 @@ def check_words(
     "`ValueError` for words that contradict one another: one of them would do nothing"
     chosen = [w for w, given in (('--arms', a.arms), ('--all', a.all), ('--first', a.first is not None)) if given]
     if len(chosen) > 1: raise ValueError(f'{" and ".join(chosen)} each say which arms are run: give one of them.')
-    if a.seed is not None and a.seeds: raise ValueError('--seed and --seeds both say which seeds are trained: give one of them.')
+    if a.seed is not None and a.seeds:
+        raise ValueError('--seed and --seeds both say which seeds are trained: give one of them.')
 
 def choose_models(
     models:dict,     # Kind → model, of the scale
@@ -221,7 +226,8 @@ def choose_models(
 )->dict: # Kind → model, seen from anywhere
     "The models of a run; `ValueError` or `FileNotFoundError` where one cannot be"
     given = [split_model(w) for w in words]
-    if twice := [k for k, _ in given if [x for x, _ in given].count(k) > 1]: raise ValueError(f'Two models are given for {twice[0]}: give one, and that of the RWKV arms as rwkv=MODEL.')
+    if twice := [k for k, _ in given if [x for x, _ in given].count(k) > 1]:
+        raise ValueError(f'Two models are given for {twice[0]}: give one, and that of the RWKV arms as rwkv=MODEL.')
     return {k: check_model(k, m) for k, m in {**models, **dict(given)}.items()}
 
 def make_settings(
@@ -244,9 +250,13 @@ def make_settings(
         print(f'Left out: {said}.'); s['variants'] = {v: p for v, p in s['variants'].items() if v not in wide}
     s['runs'] = s['given'] + list(s.get('shipped') or {}) + [t if n == s['seeds'][0] else f'{t}.s{n}' for t in s['trained'] for n in s['seeds']] + list(s.get('variants') or {})
     pretrains = 'pretrain' in s['models'].values() or any(v in (s.get('variants') or {}) for v in wide)
-    if not pretrains and (odd := [x for x in a.set if x.startswith('pretrain.')]): raise ValueError(f'--set {odd[0]} does nothing, for this run pretrains no model: give --model pretrain, or leave it out.')
+    if not pretrains and (odd := [x for x in a.set if x.startswith('pretrain.')]):
+        raise ValueError(f'--set {odd[0]} does nothing, for this run pretrains no model: give --model pretrain, or '
+            f'leave it out.')
     s['notebooks'] = str(Path(a.notebooks).expanduser().absolute() if a.notebooks else notebooks_folder())
-    check_notebooks(Path(s['notebooks']), ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report', *(['pretrain'] if pretrains else [])))
+    nodes = ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report', *(['pretrain'] if pretrains else []))
+    check_notebooks(Path(s['notebooks']), nodes)
+    for n in nodes: parse_parameters(read_notebook(Path(s['notebooks'])/f'{n}.ipynb'), f'{n}.ipynb')
     check_parameters(s, Path(s['notebooks']))
     check_together(s)
     s['corpus'], s['text'] = resolve_corpus(s['corpus'] if a.corpus is None else a.corpus)
@@ -291,7 +301,8 @@ class Watch:
         now:float|None=None, # When it started
     ):
         self.out, self.weights, self.started = Path(out), weights or {}, now or time.time()
-        self.total, self.finished, self.table, self.nothing, self.seen, self.errors, self.broken, self.said = {}, {}, False, False, {}, [], [], []
+        self.total, self.finished, self.table, self.nothing, self.seen = {}, {}, False, False, {}
+        self.errors, self.broken, self.said = [], [], []
 
 # %% ../../nbs/reproduce/cli.ipynb #bc47ad20
 @patch
@@ -309,7 +320,8 @@ def read(self:Watch,
     elif m := re.match(r'\S+: error: (.+)', text): self.errors.append(m[1].strip())
     elif m := re.match(r'Error in rule (\w+):', text): self.broken.append(dict(rule=m[1]))
     elif self.broken and (m := re.match(r'\s+(message|output|log): (.*)', text)) and m[1] not in self.broken[-1]: self.broken[-1][m[1]] = m[2]
-    elif re.match(r'\w*(Error|Exception)\b', text) and not text.startswith(('CalledProcessError', 'RuleException')): self.errors.append(re.sub(r'^WorkflowError( in file .*)?:?$', '', text.strip()))
+    elif re.match(r'\w*(Error|Exception)\b', text) and not text.startswith(('CalledProcessError', 'RuleException')):
+        self.errors.append(re.sub(r'^WorkflowError( in file .*)?:?$', '', text.strip()))
     elif self.errors and not self.total and text.strip() and not text.strip().startswith('File "'): self.errors.append(text.strip())
 
 # %% ../../nbs/reproduce/cli.ipynb #a36d1b46
@@ -424,9 +436,11 @@ def findings(
     scale:str='', # Its scale
 )->list[str]: # Lines
     "What a finished run found, and where its report lies; `RunError` without a report"
+    from ff_nbdev.reproduce.results import settings_of
     out = Path(out)
     if not (out/'report.json').is_file(): raise RunError(f'{out} holds no report.json: run `ff-nbdev run` first.')
-    r, s = read_json(out/'report.json', 'record of a report', optional=dict(findings=list), mend=f'Make it again with: ff-nbdev report {out}'), settings_of(out)
+    r, s = read_json(out/'report.json', 'record of a report', optional=dict(findings=list),
+        mend=f'Make it again with: ff-nbdev report {out}'), settings_of(out)
     name = Path(s.get('corpus', '')).name
     return ['', f'Found at scale {scale or s.get("scale", "?")}' + (f', on {name}, {"seed" if len(s["seeds"]) == 1 else "seeds"} {", ".join(map(str, s["seeds"]))}' if s.get('seeds') else '') + ':', *(f'  - {x}' for x in r.get('findings', [])), f'Report: {out/"report.html"}']
 
@@ -440,13 +454,15 @@ def failure(
     told = ' '.join(s['note'] for s in failed)
     lost = {b.get('output', '').split(',')[0]: b.get('message', 'None') for b in w.broken}          # ended by others: out of memory, out of time, a lost machine
     name = lambda n: re.sub(r'\.\w+$', '', n)
-    lost = [f'{name(n).replace("/", " ")} was ended ({m.split(".")[0]}): {out/n}' for n, m in lost.items() if m != 'None' and name(n) not in told]
+    lost = [f'{name(n).replace("/", " ")} was ended ({m.split(".")[0]}): {out/n}' for n, m in lost.items()
+        if m != 'None' and name(n) not in told]
     said = [x.rstrip('.') for x in dict.fromkeys(w.said) if x.rstrip('.') not in told]
     quiet = [f'{b["rule"]} ended without a word' for b in w.broken[:1]]
     why = '; '.join([f'{s["node"]} failed: {s["note"].rstrip(".")}' for s in failed] + lost + said)
     why = why or ' '.join(w.errors).strip() or ' '.join(quiet) or 'Snakemake ended with an error'
     why = ' '.join(why.split())[:400].rstrip('. ')
-    room = f' {out} has {shutil.disk_usage(out).free/2**20:,.0f} MiB free.' if is_full(RuntimeError(why)) and 'MiB' not in why else ''
+    free = shutil.disk_usage(out).free/2**20
+    room = f' {out} has {free:,.0f} MiB free.' if is_full(RuntimeError(why)) and 'MiB' not in why else ''
     return f'{why}.{room} The log is {out/"snakemake.log"}; the same command goes on from what is done.'
 
 def unplanned(
@@ -486,7 +502,8 @@ def say_cost(
 def _dry_run(a, out, settings):
     with tempfile.TemporaryDirectory() as d:
         path = Path(d)/'run.json'; write_whole(path, json.dumps(settings))
-        p = subprocess.run(snakemake_command(out if (out/'run.json').exists() else Path(d), path, a.profile, a.jobs, dry=True), capture_output=True, text=True)
+        p = subprocess.run(snakemake_command(out if (out/'run.json').exists() else Path(d), path, a.profile, a.jobs,
+            dry=True), capture_output=True, text=True)
     w, said = Watch(out), p.stderr + '\n' + p.stdout
     for l in said.splitlines(): w.read(l)
     if p.returncode: raise ValueError(unplanned(w, p.stderr))
@@ -500,10 +517,12 @@ def run_command(
     a, # Parsed words
 )->int: # Exit status
     "Check, run the graph, and say what was found; `ValueError` or `FileNotFoundError` for a mistake, `RunError` if a node failed"
-    if a.jobs is not None and not 1 <= a.jobs <= 100_000: raise ValueError(f'--jobs must be at least 1 and at most 100000, not {a.jobs}.')
+    if a.jobs is not None and not 1 <= a.jobs <= 100_000:
+        raise ValueError(f'--jobs must be at least 1 and at most 100000, not {a.jobs}.')
     read_profile(find_profile(a.profile))
     out = Path(a.out or f'runs/{Path(a.scale).stem}').expanduser()
     settings = make_settings(a)
+    check_cache()
     known = check_folder(out, 2**29, settings['config'])
     if a.dry_run: return _dry_run(a, out, settings)
     screen = Screen(sys.stdout, False if a.plain else None)
@@ -524,14 +543,18 @@ def _check_text_words(a):
     "`ValueError` or `OSError` where `text` could not be done, or would write over something else"
     own = Path(a.model).expanduser()
     if a.model not in shipped_models() and not own.exists() and not is_model_id(a.model):
-        raise FileNotFoundError(f'There is no model {a.model!r} ({nearest(a.model, shipped_models()).rstrip(".")}); else give a folder, or a hub id such as google/mt5-base.')
-    if own.is_dir() and a.model not in shipped_models() and not has_tokenizer(own): raise FileNotFoundError(f'{a.model} holds no tokenizer: give a folder that tokenizer.save_pretrained wrote.')
+        raise FileNotFoundError(f'There is no model {a.model!r} ({nearest(a.model, shipped_models()).rstrip(".")}); '
+            f'else give a folder, or a hub id such as google/mt5-base.')
+    if own.is_dir() and a.model not in shipped_models() and not has_tokenizer(own):
+        raise FileNotFoundError(f'{a.model} holds no tokenizer: give a folder that tokenizer.save_pretrained wrote.')
     resolve_corpus(a.corpus)
+    check_cache()
     if not a.out: return
     out = Path(a.out)
     if out.suffix != '.json': raise ValueError(f'{out} must end in .json: it is where the record goes, not the text.')
     if out.is_dir(): raise ValueError(f'{out} is a folder: give the name of a file.')
-    if out.exists(): read_json(out, 'record of a text', ('sha256', 'sentences'), mend='It would be lost: give another name.')
+    if out.exists():
+        read_json(out, 'record of a text', ('sha256', 'sentences'), mend='It would be lost: give another name.')
     check_writable(out.parent)
 
 def _make_text(a, p):
@@ -554,7 +577,8 @@ def text_command(
     follow_parent()
     out, start = Path(a.out) if a.out else None, time.time()
     _check_text_words(a)
-    p = Progress(out.with_suffix('.progress.json') if out else None, out.stem.replace('_', ' ') if out else 'text', every=0)
+    p = Progress(out.with_suffix('.progress.json') if out else None, out.stem.replace('_', ' ') if out else 'text',
+        every=0)
     try: folder, info = _make_text(a, p)
     except Exception as e:
         with contextlib.suppress(OSError): p.update(0, 1, answer(e)[0], 'failed')      # the disk may be full
@@ -649,7 +673,7 @@ _examples = '''examples:
   ff-nbdev notebook nbs/experiments/evaluate.ipynb out.ipynb -p model google/mt5-base
   ff-nbdev docs                               build the documentation site
 
-A mistake is answered by one sentence. `ff-nbdev --debug COMMAND …`, or FF_NBDEV_DEBUG=1, shows the traceback of an error above it.'''
+A mistake is answered by one sentence. `ff-nbdev --debug COMMAND …`, or FF_NBDEV_DEBUG=1, shows the traceback as well.'''
 
 _run_help = '''Runs a graph of notebooks: text, pretrain, teacher, alternatives, retrofit, evaluate, report. A run that was stopped, or killed, goes on where it
 was when the same command is given again; nodes whose code, parameters and text have not changed are kept.
@@ -665,7 +689,8 @@ examples:
 
 # %% ../../nbs/reproduce/cli.ipynb #eb3077c2
 def _run_words(r):
-    r.add_argument('scale', nargs='?', default='quick', help='a file of workflow/config, or one of your own that ends in .yaml (default: quick)')
+    r.add_argument('scale', nargs='?', default='quick', help='a file of workflow/config, or one of your own that '
+        'ends in .yaml (default: quick)')
     r.add_argument('--corpus', help='text: a path, a pattern, a hub id, or python_prose (default)')
     r.add_argument('--arms', nargs='+', metavar='ARM', help='these recipes, and those that they start from'); r.add_argument('--all', action='store_true', help='every recipe, on mT5 and on RWKV')
     r.add_argument('--first', type=int, metavar='N', help='the first N recipes by importance')
@@ -707,6 +732,8 @@ def main(
 )->int: # 0, 1 when something that was started failed, 2 when it was not started
     "The command `ff-nbdev`"
     argv = sys.argv[1:] if argv is None else argv
+    with contextlib.suppress(AttributeError):
+        sys.stdout.reconfigure(errors='replace')      # a terminal that knows no bars
     p = make_parser()
     if not argv: p.print_help(); return 0
     a = p.parse_args(argv)

@@ -4,7 +4,7 @@
 __all__ = ['SLOTS', 'NODES', 'split_model', 'check_weights', 'check_model_folder', 'has_tokenizer', 'shipped_models',
            'is_model_id', 'check_model', 'check_corpus_folder', 'first_look', 'check_seeds', 'read_yaml', 'near_arm',
            'check_scale_parts', 'check_scale_arms', 'parts_of', 'check_parameters', 'check_together', 'read_profile',
-           'check_place']
+           'check_place', 'check_cache']
 
 # %% ../../nbs/reproduce/preflight.ipynb #34b071ac
 import glob
@@ -31,7 +31,8 @@ def split_model(
     m = re.match(r'(\w*)=(.*)', word, re.S)
     if not m or Path(word).expanduser().exists(): return SLOTS[0], word
     if m[1] not in SLOTS: raise ValueError(f'There is no kind of model {m[1]!r}: {nearest(m[1], SLOTS)}')
-    if not m[2].strip(): raise ValueError(f'{word!r} names no model: give a shipped one, a folder or a hub id after the =.')
+    if not m[2].strip():
+        raise ValueError(f'{word!r} names no model: give a shipped one, a folder or a hub id after the =.')
     return m[1], m[2]
 
 # %% ../../nbs/reproduce/preflight.ipynb #506923db
@@ -48,7 +49,8 @@ def check_weights(
     try: end = max((t['data_offsets'][1] for k, t in head.items() if k != '__metadata__'), default=0)
     except (AttributeError, KeyError, TypeError, IndexError): end = None
     if end is None or size != 8 + length + end:
-        raise ValueError(f'{shown(path)} was cut short or is damaged: fetch it again, or save the model again with save_pretrained.')
+        raise ValueError(f'{shown(path)} was cut short or is damaged: fetch it again, or save the model again with '
+            f'save_pretrained.')
 
 def check_model_folder(
     folder:Path, # It exists
@@ -58,7 +60,8 @@ def check_model_folder(
     if not folder.is_dir(): raise ValueError(f'{shown(folder)} is a file: give the folder that save_pretrained wrote.')
     if not (folder/'config.json').exists():
         if (folder/'adapter_config.json').exists():
-            raise ValueError(f'{shown(folder)} holds an adapter and no model: merge it into its model (merge_and_unload) and save that.')
+            raise ValueError(f'{shown(folder)} holds an adapter and no model: merge it into its model '
+                f'(merge_and_unload) and save that.')
         raise FileNotFoundError(f'{shown(folder)} holds no config.json: give a folder that save_pretrained wrote.')
     config = read_json(folder/'config.json', 'configuration of a model', dict(model_type=str), mend=again)
     weights = [*folder.glob('model*.safetensors'), *folder.glob('pytorch_model*.bin')]
@@ -66,10 +69,13 @@ def check_model_folder(
         named = read_json(index, 'index of weights', dict(weight_map=dict), mend=again)['weight_map'].values()
         weights += [folder/str(name) for name in sorted(set(map(str, named)))]
     lacks = next((w for w in weights if not w.is_file()), None)
-    if lacks or not weights: raise FileNotFoundError(f'{shown(folder)} lacks its weights ({lacks.name if lacks else "model.safetensors"}). {again}')
+    if lacks or not weights:
+        raise FileNotFoundError(f'{shown(folder)} lacks its weights '
+            f'({lacks.name if lacks else "model.safetensors"}). {again}')
     for w in weights:
         if w.suffix == '.safetensors': check_weights(w)
-    if not has_tokenizer(folder): raise FileNotFoundError(f'{shown(folder)} holds no tokenizer: save it there with tokenizer.save_pretrained.')
+    if not has_tokenizer(folder):
+        raise FileNotFoundError(f'{shown(folder)} holds no tokenizer: save it there with tokenizer.save_pretrained.')
     return config['model_type']
 
 def has_tokenizer(
@@ -89,7 +95,8 @@ def is_model_id(
 )->bool:
     "Has it the form of a hub id, `owner/name`, and is it no path here?"
     part = r'[A-Za-z0-9_](?:[\w.-]*[\w])?'
-    return bool(re.fullmatch(f'{part}/{part}', word, re.A)) and not re.search(r'--|\.\.', word) and len(word) <= 96 and not Path(word).parent.exists()
+    return bool(re.fullmatch(f'{part}/{part}', word, re.A)) and not re.search(r'--|\.\.',
+        word) and len(word) <= 96 and not Path(word).parent.exists()
 
 def check_model(
     slot:str,  # One of `SLOTS`
@@ -101,8 +108,11 @@ def check_model(
     if model in names: found = Path(ff_nbdev.__file__).resolve().parent/'pretrained'/model
     elif os.path.lexists(full): found = full
     elif is_model_id(model): return model
-    else: raise FileNotFoundError(f'There is no model {model!r} ({nearest(model, names).rstrip(".")}); else give an existing folder, or a hub id such as google/mt5-base.')
-    if found.is_symlink() and not found.exists(): raise FileNotFoundError(f'{shown(full)} is a link that leads nowhere: give the folder of a model.')
+    else:
+        raise FileNotFoundError(f'There is no model {model!r} ({nearest(model, names).rstrip(".")}); else give an '
+            f'existing folder, or a hub id such as google/mt5-base.')
+    if found.is_symlink() and not found.exists():
+        raise FileNotFoundError(f'{shown(full)} is a link that leads nowhere: give the folder of a model.')
     kind = check_model_folder(found)
     if (kind == 'rwkv') != (slot == 'rwkv'):
         mend = 'give it as rwkv=MODEL' if kind == 'rwkv' else 'give it without rwkv='
@@ -118,9 +128,14 @@ def check_corpus_folder(
     info = read_json(folder/'corpus.json', 'record of a text', dict(sentences=dict, bytes=dict), mend=mend)
     for split, size in info['bytes'].items():
         path = folder/f'{check_name(split, "split")}.txt'
-        if not path.is_file(): raise FileNotFoundError(f'{shown(folder)} lacks {path.name}, which its corpus.json names. {mend}')
-        if path.stat().st_size != size: raise ValueError(f'{shown(path)} has {path.stat().st_size} bytes and not the {size} of its corpus.json: it was changed. {mend}')
-    if not {'train', 'valid', 'test'} <= set(info['bytes']): raise ValueError(f'{shown(folder/"corpus.json")} is no record of a text: it names no train, valid and test. {mend}')
+        if not path.is_file():
+            raise FileNotFoundError(f'{shown(folder)} lacks {path.name}, which its corpus.json names. {mend}')
+        if path.stat().st_size != size:
+            raise ValueError(f'{shown(path)} has {path.stat().st_size} bytes and not the {size} of its corpus.json: '
+                f'it was changed. {mend}')
+    if not {'train', 'valid', 'test'} <= set(info['bytes']):
+        raise ValueError(f'{shown(folder/"corpus.json")} is no record of a text: it names no train, valid and test. '
+            f'{mend}')
 
 def first_look(
     files,   # Paths, from `find_text`
@@ -137,7 +152,9 @@ def first_look(
             if isinstance(e, ValueError) and path.name in str(e): raise
             why = sentence(str(e))[:150].rstrip('.')
             raise ValueError(f'{shown(path)} cannot be read as text: its content is of another kind ({why}).') from None
-    if not found: raise ValueError(f'There is no sentence in {shown(files[0])}' + (' and the files beside it' if len(files) > 1 else '') + ': give a text.')
+    if not found:
+        raise ValueError(f'There is no sentence in {shown(files[0])}' + (' and the files beside it'
+            if len(files) > 1 else '') + ': give a text.')
 
 # %% ../../nbs/reproduce/preflight.ipynb #889d9b09
 def check_seeds(
@@ -157,7 +174,7 @@ def read_yaml(
     path:Path, # A file
     what:str,  # What it should be, for the sentence
 )->dict:
-    "Load named entries; `FileNotFoundError` where there is no file, `ValueError` where it is damaged or of another form"
+    "Load named entries; `FileNotFoundError` where there is no file, `ValueError` where it is damaged"
     import yaml
     if not path.is_file(): raise FileNotFoundError(f'There is no {what} at {shown(path)}.')
     try: found = yaml.safe_load(path.read_text('utf-8'))
@@ -170,8 +187,10 @@ def read_yaml(
 
 # %% ../../nbs/reproduce/preflight.ipynb #26e3ae4b
 NODES = ('pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate', 'report')
-_needed = dict(scale=str, models=dict, corpus=str, seeds=list, given=list, trained=list, minutes=dict, memory=dict, gpus=dict, threads=int)
-_more = dict(shipped=dict, variants=dict, own=dict, quiet_like=dict, evaluate_variants=dict, price=(int, float), **dict.fromkeys(NODES, dict))
+_needed = dict(scale=str, models=dict, corpus=str, seeds=list, given=list, trained=list, minutes=dict, memory=dict,
+    gpus=dict, threads=int)
+_more = dict(shipped=dict, variants=dict, own=dict, quiet_like=dict, evaluate_variants=dict, price=(int, float),
+    **dict.fromkeys(NODES, dict))
 _costs = ('text', 'shipped', *NODES)
 _kinds = {dict: 'named entries', list: 'a list', str: 'a text', int: 'a whole number', (int, float): 'a number'}
 
@@ -194,16 +213,23 @@ def check_scale_parts(
     for k, v in s.items():
         part, _, of = k.partition('_') if isinstance(k, str) else (str(k), '', '')
         types = {**_needed, **_more}.get(k) or (dict if of and part in ('pretrain', 'retrofit') else None)
-        if types is None: raise ValueError(f'{name} has no use for {str(k)[:40]!r}: {nearest(str(k), [*_needed, *_more])}')
-        if v is not None and not _is(v, types): raise ValueError(f'{k} of {name} must be {_kinds[types]}, not {str(v)[:40]!r}.')
-        if part == 'retrofit' and of and of not in ARMS: raise ValueError(f'{name} holds {k}, and there is no arm {of}: {near_arm(of)}')
-    if s['scale'] not in SCALES: raise ValueError(f'scale of {name} is {s["scale"]!r}, and {nearest(s["scale"], SCALES)}')
+        if types is None:
+            raise ValueError(f'{name} has no use for {str(k)[:40]!r}: {nearest(str(k), [*_needed, *_more])}')
+        if v is not None and not _is(v, types):
+            raise ValueError(f'{k} of {name} must be {_kinds[types]}, not {str(v)[:40]!r}.')
+        if part == 'retrofit' and of and of not in ARMS:
+            raise ValueError(f'{name} holds {k}, and there is no arm {of}: {near_arm(of)}')
+    if s['scale'] not in SCALES:
+        raise ValueError(f'scale of {name} is {s["scale"]!r}, and {nearest(s["scale"], SCALES)}')
     if s['threads'] < 1: raise ValueError(f'threads of {name} must be at least 1, not {s["threads"]}.')
     for k in ('minutes', 'memory', 'gpus'):
         for node, n in (s[k] or {}).items() if s.get(k) else ():
-            if node not in _costs: raise ValueError(f'{k} of {name} names no node {node!r}: {nearest(str(node), _costs)}')
-            if not _is(n, (int, float)) or not math.isfinite(n) or n < 0: raise ValueError(f'{k} of {name} for {node} must be a number of at least 0, not {n!r}.')
-    if not _is(s.get('price') or 0, (int, float)) or not 0 <= (s.get('price') or 0) < 1e9: raise ValueError(f'price of {name} must be a number of at least 0.')
+            if node not in _costs:
+                raise ValueError(f'{k} of {name} names no node {node!r}: {nearest(str(node), _costs)}')
+            if not _is(n, (int, float)) or not math.isfinite(n) or n < 0:
+                raise ValueError(f'{k} of {name} for {node} must be a number of at least 0, not {n!r}.')
+    if not _is(s.get('price') or 0, (int, float)) or not 0 <= (s.get('price') or 0) < 1e9:
+        raise ValueError(f'price of {name} must be a number of at least 0.')
 
 # %% ../../nbs/reproduce/preflight.ipynb #0e7c51b3
 def check_scale_arms(
@@ -212,10 +238,16 @@ def check_scale_arms(
 ):
     "`ValueError` for an arm, a model or a variant of a scale that there cannot be"
     def arm(a, where, trained):
-        if a not in ARMS: raise ValueError(f'{where} of {name} holds {str(a)[:40]!r}, which is no arm: {near_arm(str(a))}')
-        if ARMS[a].trained != trained: raise ValueError(f'{a} is {"evaluated as it is: put it under given" if trained else "trained: put it under trained"} in {name}.')
-    if set(s['models']) != set(SLOTS): raise ValueError(f'models of {name} must name mt5 and rwkv, not {", ".join(map(str, s["models"])) or "nothing"}.')
-    if odd := [k for k, m in s['models'].items() if not isinstance(m, str) or not m.strip()]: raise ValueError(f'The model {odd[0]} of {name} must be a text.')
+        if a not in ARMS:
+            raise ValueError(f'{where} of {name} holds {str(a)[:40]!r}, which is no arm: {near_arm(str(a))}')
+        if ARMS[a].trained != trained:
+            mend = 'evaluated as it is: put it under given' if trained else 'trained: put it under trained'
+            raise ValueError(f'{a} is {mend} in {name}.')
+    if set(s['models']) != set(SLOTS):
+        raise ValueError(f'models of {name} must name mt5 and rwkv, not '
+            f'{", ".join(map(str, s["models"])) or "nothing"}.')
+    if odd := [k for k, m in s['models'].items() if not isinstance(m, str) or not m.strip()]:
+        raise ValueError(f'The model {odd[0]} of {name} must be a text.')
     check_seeds(s['seeds'])
     for part in (s, s.get('own') or {}):
         for where, trained in (('given', False), ('trained', True)):
@@ -223,26 +255,32 @@ def check_scale_arms(
             for a in part.get(where) or []: arm(a, where, trained)
     for a, model in (s.get('shipped') or {}).items():
         arm(a, 'shipped', True)
-        if model not in shipped_models(): raise ValueError(f'{name} takes {a} from {model!r}, which is not shipped: {nearest(str(model), shipped_models())}')
+        if model not in shipped_models():
+            raise ValueError(f'{name} takes {a} from {model!r}, which is not shipped: '
+                f'{nearest(str(model), shipped_models())}')
     for v, params in (s.get('variants') or {}).items():
         arm(str(v).partition('~')[0], 'variants', True)
-        if '~' not in check_name(v, 'variant'): raise ValueError(f'The variant {v!r} of {name} needs a label: {v}~label.')
-        if not isinstance(params, dict) or not isinstance(params.get('evaluate') or {}, dict): raise ValueError(f'The variant {v} of {name} must hold parameters.')
+        if '~' not in check_name(v, 'variant'):
+            raise ValueError(f'The variant {v!r} of {name} needs a label: {v}~label.')
+        if not isinstance(params, dict) or not isinstance(params.get('evaluate') or {}, dict):
+            raise ValueError(f'The variant {v} of {name} must hold parameters.')
     for a, b in (s.get('quiet_like') or {}).items(): arm(a, 'quiet_like', True); arm(b, 'quiet_like', True)
 
 # %% ../../nbs/reproduce/preflight.ipynb #bff6e82b
 _everywhere = dict(out='--out', corpus='--corpus', scale='another scale')
-_by_the_run = dict(pretrain=dict(_everywhere, arch=''), teacher=dict(_everywhere, model='--model'), alternatives=dict(_everywhere, model='--model'),
+_by_the_run = dict(pretrain=dict(_everywhere, arch=''), teacher=dict(_everywhere, model='--model'),
+    alternatives=dict(_everywhere, model='--model'),
     retrofit=dict(_everywhere, arm='--arms', model='--model', seed='--seed', start='', highway='', alternatives=''),
     evaluate=dict(_everywhere, arm='--arms', model='--model', base='--model'), report=dict(runs='', out='--out'))
 
 def parts_of(
     s:dict, # Settings of a run
 ):
-    "Yield every part that goes to a notebook: its name in a sentence, the notebook, its parameters; not those of arms that are not run"
+    "Yield what goes to a notebook: its name in a sentence, the notebook, its parameters; none of arms that are not run"
     arms = {*s['trained'], *(v.partition('~')[0] for v in s.get('variants') or {})}
     for k, v in s.items():
-        node = k if k in NODES else 'evaluate' if k == 'evaluate_variants' else k.partition('_')[0] if k.startswith(('pretrain_', 'retrofit_')) else None
+        node = 'evaluate' if k == 'evaluate_variants' else k if k in NODES else None
+        if k.startswith(('pretrain_', 'retrofit_')): node = k.partition('_')[0]
         arm = k.partition('_')[2] if node == 'retrofit' else ''
         if node and v and (not arm or arm in arms): yield k, node, v
     for v, params in (s.get('variants') or {}).items():
@@ -253,7 +291,7 @@ def check_parameters(
     s:dict,      # Settings of a run
     folder:Path, # Of the notebooks
 ):
-    "`ValueError` for a parameter that its notebook does not know, of another type or beyond its range, or that the run gives itself"
+    "`ValueError` for a parameter that its notebook does not take, or that the run gives itself"
     notebooks = {}
     for part, node, params in parts_of(s):
         path = folder/f'{node}.ipynb'
@@ -261,7 +299,9 @@ def check_parameters(
         if node not in notebooks: notebooks[node] = read_notebook(path)
         check_given(notebooks[node], params, path.name)
         for k, mend in _by_the_run[node].items():
-            if k in params: raise ValueError(f'{part}.{k} is given by the run to each of its nodes: {f"use {mend}" if mend else "leave it out"}.')
+            if k in params:
+                raise ValueError(f'{part}.{k} is given by the run to each of its nodes: '
+                    f'{f"use {mend}" if mend else "leave it out"}.')
 
 # %% ../../nbs/reproduce/preflight.ipynb #ce9e1866
 def check_together(
@@ -269,33 +309,44 @@ def check_together(
 ):
     "`ValueError` or `FileNotFoundError` for parameters that no node could work with"
     teacher, evaluate = s.get('teacher') or {}, s.get('evaluate') or {}
-    if teacher.get('start') == 'model' and teacher.get('vocab_size'): raise ValueError("teacher.start = 'model' needs the model's own tokenizer: leave teacher.vocab_size at 0.")
-    for node, k in (('evaluate', 'categories'), ('alternatives', 'truth'), ('pretrain', 'tokenizer'), ('pretrain', 'start')):
+    if teacher.get('start') == 'model' and teacher.get('vocab_size'):
+        raise ValueError("teacher.start = 'model' needs the model's own tokenizer: leave teacher.vocab_size at 0.")
+    for node, k in (('evaluate', 'categories'), ('alternatives', 'truth'), ('pretrain', 'tokenizer'),
+        ('pretrain', 'start')):
         given = (s.get(node) or {}).get(k)
         if given and node == 'pretrain' and (given in shipped_models() or is_model_id(given)): continue
-        if given and not Path(given).expanduser().exists(): raise FileNotFoundError(f'{node}.{k} = {given!r} is not there: give a path that exists.')
+        if given and not Path(given).expanduser().exists():
+            raise FileNotFoundError(f'{node}.{k} = {given!r} is not there: give a path that exists.')
         if given: s[node][k] = str(Path(given).expanduser().absolute())      # nodes run in the run's folder
     for k in ('wide', 'sae'):
         for words in (evaluate.get(k) or '', (s.get('evaluate_variants') or {}).get(k) or ''):
-            if odd := [w for w in words.split() if w not in ARMS and w not in ('all', 'none')]: raise ValueError(f'evaluate.{k} names {odd[0]!r}, which is no arm: {near_arm(odd[0])}')
+            if odd := [w for w in words.split() if w not in ARMS and w not in ('all', 'none')]:
+                raise ValueError(f'evaluate.{k} names {odd[0]!r}, which is no arm: {near_arm(odd[0])}')
     every = s.get('retrofit') or {}
     runs = {a: s.get(f'retrofit_{a}') or {} for a in s['trained']}
     runs |= {v: {**(s.get(f'retrofit_{v.partition("~")[0]}') or {}), **p} for v, p in (s.get('variants') or {}).items()}
     for name, own in runs.items():
         p = {**every, **own}
-        try: changed(recipe(name.partition('~')[0], s['scale'], 1000, dose=p.get('dose'), top=p.get('top')), p.get('change') or '')
+        try:
+            changed(recipe(name.partition('~')[0], s['scale'], 1000, dose=p.get('dose'), top=p.get('top')),
+                p.get('change') or '')
         except (ValueError, TypeError) as e: raise ValueError(f'{name}: {e}') from None
 
-# %% ../../nbs/reproduce/preflight.ipynb #54eca88a
+# %% ../../nbs/reproduce/preflight.ipynb #40be404e
 def read_profile(
     folder:Path, # It holds a config.yaml
 )->dict: # Its entries
     "`ValueError` where a profile is damaged, or its executor is not installed"
+    if not importlib.util.find_spec('snakemake'):
+        raise ValueError('A run needs Snakemake, and it is not installed: pip install snakemake.')
     found = read_yaml(folder/'config.yaml', 'profile')
     executor = found.get('executor', 'local')
-    if not isinstance(executor, str) or not re.fullmatch(r'[a-z0-9-]+', executor): raise ValueError(f'executor of {shown(folder/"config.yaml")} must be a name such as local or slurm, not {str(executor)[:40]!r}.')
+    if not isinstance(executor, str) or not re.fullmatch(r'[a-z0-9-]+', executor):
+        raise ValueError(f'executor of {shown(folder/"config.yaml")} must be a name such as local or slurm, not '
+            f'{str(executor)[:40]!r}.')
     if executor != 'local' and not importlib.util.find_spec(f'snakemake_executor_plugin_{executor.replace("-", "_")}'):
-        raise ValueError(f'{shown(folder)} sends nodes to {executor}, for which Snakemake needs a plugin: pip install snakemake-executor-plugin-{executor}.')
+        raise ValueError(f'{shown(folder)} sends nodes to {executor}, for which Snakemake needs a plugin: pip '
+            f'install snakemake-executor-plugin-{executor}.')
     return found
 
 # %% ../../nbs/reproduce/preflight.ipynb #653c071d
@@ -309,14 +360,25 @@ def check_place(
     check_writable(out)
     top = Path(ff_nbdev.__file__).resolve().parent
     homes = [top, *(top.parent/d for d in ('nbs', 'tests', 'workflow') if (top.parent/'settings.ini').exists())]
-    if home := next((h for h in homes if out.resolve().is_relative_to(h)), None): raise ValueError(f'{shown(out)} lies in {home.name}, which belongs to the program: {other}.')
+    if home := next((h for h in homes if out.resolve().is_relative_to(h)), None):
+        raise ValueError(f'{shown(out)} lies in {home.name}, which belongs to the program: {other}.')
     if not out.exists() or all(p.name.startswith('.') for p in out.iterdir()): return False
     path = out/'run.json'
-    if not path.exists(): raise ValueError(f'{shown(out)} holds files that are not of a run: give a new or an empty folder with --out.')
+    if not path.exists():
+        raise ValueError(f'{shown(out)} holds files that are not of a run: give a new or an empty folder with --out.')
     try: known = read_json(path, 'settings of a run', ('runs',), mend=f'{other[0].upper()}{other[1:]}.')
     except ValueError:
         if not (out/'snakemake.log').exists(): raise
         known = {}                                       # a run whose settings were damaged: they are written anew
     if 'not_run' in known: raise ValueError(f'{shown(out)} holds published results: {other}.')
-    if scale and known.get('config', scale) != scale: raise ValueError(f'{shown(out)} holds a run of scale {known["config"]}, and this one is of {scale}: {other}.')
+    if scale and known.get('config', scale) != scale:
+        raise ValueError(f'{shown(out)} holds a run of scale {known["config"]}, and this one is of {scale}: {other}.')
     return True
+
+# %% ../../nbs/reproduce/preflight.ipynb #fd5ae011
+def check_cache():
+    "`ValueError` or `PermissionError` where nothing can be written to the cache. Nothing is made"
+    path = Path(os.environ.get('FF_NBDEV_CACHE') or Path.home()/'.cache'/'ff_nbdev')
+    try: check_writable(path)
+    except (ValueError, PermissionError) as e:
+        raise type(e)(f'The cache cannot be used: {str(e).rstrip(".")} with FF_NBDEV_CACHE.') from None

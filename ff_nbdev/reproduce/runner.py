@@ -4,8 +4,8 @@
 __all__ = ['MAX_SEED', 'kinds', 'kind', 'shortened', 'as_kind', 'nearest', 'read_notebook', 'parse_parameters', 'resolve',
            'read_value', 'plain_value', 'check_values', 'notebook_checks', 'check_given', 'library_files',
            'notebook_digest', 'run_key', 'RunError', 'sentence', 'locked', 'kernel_env', 'environment', 'executed',
-           'check_target', 'check_writable', 'check_kernel', 'run_notebook', 'check_params', 'system_sentence',
-           'answer', 'guarded', 'follow', 'follow_parent', 'notebook_parser', 'main']
+           'check_target', 'check_writable', 'check_progress', 'check_kernel', 'run_notebook', 'check_params',
+           'system_sentence', 'answer', 'guarded', 'follow', 'follow_parent', 'notebook_parser', 'main']
 
 # %% ../../nbs/reproduce/runner.ipynb #e9fa0a9d
 import argparse
@@ -91,7 +91,8 @@ def as_kind(
     if k == 'list[int]' and 'list[float]' in allowed: return [float(v) for v in value]
     wanted = ' or '.join(sorted(allowed, key=lambda a: (a == 'None', a)))
     if k == 'str' and allowed & {'int', 'float'} and _number(value) is not None:
-        raise ValueError(f'Parameter {name} must be {wanted}, and {shortened(value)} is a text: write the number without quotes (in YAML as 3.0e-4, for it reads 3e-4 as a text).')
+        raise ValueError(f'Parameter {name} must be {wanted}, and {shortened(value)} is a text: write the number '
+            f'without quotes (in YAML as 3.0e-4, for it reads 3e-4 as a text).')
     raise ValueError(f'Parameter {name} must be {wanted}, not {k}: it was given {shortened(value)}.')
 
 # %% ../../nbs/reproduce/runner.ipynb #04e01461
@@ -145,7 +146,9 @@ def _assignment(node, place):
     name = targets[0].id
     if node.value is None: raise ValueError(f'{where}: parameter {name!r} has no value; give it a default.')
     try: value = ast.literal_eval(node.value)
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError): raise ValueError(f'{where}: the value of {name!r} must be a plain literal, for nothing in this cell is computed.') from None
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        raise ValueError(f'{where}: the value of {name!r} must be a plain literal, for nothing in this cell is '
+            f'computed.') from None
     if isinstance(node, ast.AnnAssign): allowed = kinds(ast.unparse(node.annotation))
     elif value is None or value == []: raise ValueError(f'{where}: the type of {name!r} cannot be seen from {value!r}; write for example `{name}: float | None = None`.')
     else: allowed = kinds(kind(value))
@@ -162,7 +165,8 @@ def parse_parameters(
         raise ValueError(f"{name} has {len(tagged) or 'no'} cell{'s'*(len(tagged) != 1)} tagged 'parameters', and needs exactly one.")
     try: tree = ast.parse(_source(tagged[0]))
     except SyntaxError as e: raise ValueError(f'The parameters cell of {name} is not Python: line {e.lineno}, {e.msg}.') from None
-    except (ValueError, MemoryError, RecursionError): raise ValueError(f'The parameters cell of {name} is not Python.') from None
+    except (ValueError, MemoryError, RecursionError):
+        raise ValueError(f'The parameters cell of {name} is not Python.') from None
     out = {}
     for node in tree.body:
         k, allowed, value = _assignment(node, f'The parameters cell of {name}')
@@ -206,11 +210,12 @@ def check_values(
     positive=(),           # Names whose values must be above 0; None passes where the type allows it
     ranges:dict|None=None, # name → (lowest, highest), both allowed; None: no bound
 ):
-    """Hold values against what is allowed; a `seed` is always from 0 to `MAX_SEED`. Names that are not there are passed over.
+    """Hold values against what is allowed; a `seed` is always from 0 to `MAX_SEED`. Names that are missing are passed over.
 
     Raises: `ValueError` for the first that is wrong, with what is allowed."""
     for k, allowed in (choices or {}).items():
-        if k in values and values[k] not in allowed: raise ValueError(f'{k} = {shortened(values[k])} is not known: {nearest(str(values[k]), allowed)}')
+        if k in values and values[k] not in allowed:
+            raise ValueError(f'{k} = {shortened(values[k])} is not known: {nearest(str(values[k]), allowed)}')
     limits = {'seed': (0, MAX_SEED), **{k: (None, None) for k in positive}, **(ranges or {})}
     for k, (low, high) in limits.items():
         for v in values.get(k) if isinstance(values.get(k), (list, tuple)) else [values.get(k)]:
@@ -237,7 +242,8 @@ def _is_check(kind, value):
     "Has this argument of `check_params` the form that `check_values` wants?"
     pair = lambda x: isinstance(x, (list, tuple)) and len(x) == 2
     if kind == 'positive': return isinstance(value, (list, tuple))
-    return isinstance(value, dict) and all(map(pair if kind == 'ranges' else lambda x: isinstance(x, (list, tuple)), value.values()))
+    return isinstance(value, dict) and all(map(pair if kind == 'ranges' else lambda x: isinstance(x, (list, tuple)),
+        value.values()))
 
 def notebook_checks(
     nb:dict, # A notebook's JSON
@@ -248,7 +254,8 @@ def notebook_checks(
         try: tree = ast.parse(_source(cell))
         except (SyntaxError, ValueError, MemoryError, RecursionError): continue
         for n in ast.walk(tree):
-            if isinstance(n, ast.ImportFrom) and (n.module or '').startswith('ff_nbdev.'): names |= {a.asname or a.name: (n.module, a.name) for a in n.names}
+            if isinstance(n, ast.ImportFrom) and (n.module or '').startswith('ff_nbdev.'):
+                names |= {a.asname or a.name: (n.module, a.name) for a in n.names}
             if isinstance(n, ast.Call) and getattr(n.func, 'id', '') == 'check_params': calls += n.keywords
     found = {}
     for k in calls:
@@ -424,7 +431,9 @@ def _execute(src, part, params, cwd, progress, timeout):
     except papermill.PapermillExecutionError as e: raise failed(f'In[{e.exec_count}]', f'{e.ename}: {re.sub(chr(27) + r".[0-9;]*m", "", str(e.evalue)).strip()}') from None
     except DeadKernelError: raise failed(f'cell {at[0]}', 'the kernel died, which is most often a lack of memory') from None
     except CellTimeoutError: raise failed(f'cell {at[0]}', f'it took longer than the {timeout} seconds allowed') from None
-    except Exception as e: raise failed(f'cell {at[0]}', f'papermill could not run it: {type(e).__name__}: {" ".join(str(e).split())[:300]}') from e
+    except Exception as e:
+        raise failed(f'cell {at[0]}', f'papermill could not run it: {type(e).__name__}: '
+            f'{" ".join(str(e).split())[:300]}') from e
 
 # %% ../../nbs/reproduce/runner.ipynb #b54e07db
 def executed(
@@ -444,9 +453,13 @@ def check_target(
     pages = _root().parent/'nbs'
     if out.suffix != '.ipynb': raise ValueError(f'{out} must end in .ipynb: it is where the executed notebook goes.')
     if out.is_dir(): raise ValueError(f'{out} is a folder: give a name that ends in .ipynb in it.')
-    if src == out or out.exists() and src.samefile(out): raise ValueError(f'{src} would be run in place: give another path for the executed notebook.')
-    if (pages.parent/'settings.ini').exists() and out.is_relative_to(pages): raise ValueError(f'{out} lies among the notebooks that define the library: give a place outside {pages.name}, such as runs/{out.name}.')
-    if out.exists() and not executed(out): raise ValueError(f'{out} was not made by a run, and would be lost: give another name.')
+    if src == out or out.exists() and src.samefile(out):
+        raise ValueError(f'{src} would be run in place: give another path for the executed notebook.')
+    if (pages.parent/'settings.ini').exists() and out.is_relative_to(pages):
+        raise ValueError(f'{out} lies among the notebooks that define the library: give a place outside '
+            f'{pages.name}, such as runs/{out.name}.')
+    if out.exists() and not executed(out):
+        raise ValueError(f'{out} was not made by a run, and would be lost: give another name.')
     check_writable(out.parent)
 
 def check_writable(
@@ -454,9 +467,22 @@ def check_writable(
 ):
     "`ValueError` or `PermissionError` where no file can be made in `folder`"
     stands = next(p for p in [folder, *folder.absolute().parents] if os.path.lexists(p))
-    if stands.is_symlink() and not stands.exists(): raise ValueError(f'{stands} is a link that leads nowhere: give another folder.')
-    if not stands.is_dir(): raise ValueError(f'{stands} is a file, so there can be no folder {folder}: give another one.')
-    if not os.access(stands, os.W_OK | os.X_OK): raise PermissionError(f'{stands} cannot be written to: give another folder.')
+    if stands.is_symlink() and not stands.exists():
+        raise ValueError(f'{stands} is a link that leads nowhere: give another folder.')
+    if not stands.is_dir():
+        raise ValueError(f'{stands} is a file, so there can be no folder {folder}: give another one.')
+    if not os.access(stands, os.W_OK | os.X_OK):
+        raise PermissionError(f'{stands} cannot be written to: give another folder.')
+
+def check_progress(
+    path:Path, # A progress file, there or not
+):
+    "`ValueError` where a progress file would take the place of something else"
+    if path.suffix != '.json': raise ValueError(f'{path} must end in .json: it is the progress file.')
+    if path.is_dir(): raise ValueError(f'{path} is a folder: give the name of a progress file.')
+    if path.exists() and 'state' not in read_progress(path):
+        raise ValueError(f'{path} is no progress file, and would be lost: give another name.')
+    check_writable(path.parent)
 
 # %% ../../nbs/reproduce/runner.ipynb #39197201
 def _attempt(src, out, params, cwd, key, outputs, threads, p, timeout):
@@ -468,7 +494,8 @@ def _attempt(src, out, params, cwd, key, outputs, threads, p, timeout):
         missing = [str(o) for o in outputs if not (cwd/o).exists()]
         if missing: raise RunError(f'{src.name} ended without writing {", ".join(missing)} (executed: {part})')
     except BaseException as e:
-        with contextlib.suppress(OSError): p.update(0, 1, sentence(str(e) or type(e).__name__), 'failed')      # the disk may be full
+        with contextlib.suppress(OSError):
+            p.update(0, 1, sentence(str(e) or type(e).__name__), 'failed')      # the disk may be full
         raise
     nb, seconds = read_notebook(part), time.time() - start
     nb.setdefault('metadata', {}).update(run_key=key, run_seconds=round(seconds, 1))
@@ -483,7 +510,8 @@ def check_kernel(
     "`ValueError` where the kernel that every notebook asks for is not installed"
     from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
     try: KernelSpecManager().get_kernel_spec(name)
-    except NoSuchKernel: raise ValueError(f'There is no Jupyter kernel {name!r} here: install it with pip install ipykernel.') from None
+    except NoSuchKernel:
+        raise ValueError(f'There is no Jupyter kernel {name!r} here: install it with pip install ipykernel.') from None
 
 # %% ../../nbs/reproduce/runner.ipynb #c84396fc
 def run_notebook(
@@ -501,8 +529,11 @@ def run_notebook(
     say=print,              # Called with one line for each event
 )->Path: # `out`
     "Run an experiment notebook strictly; `ValueError` or `OSError` before it starts, `RunError` when it fails"
-    nb, src, out, cwd = read_notebook(notebook), Path(notebook).resolve(), Path(out).resolve(), Path(cwd or '.').resolve()
+    nb, src, out, cwd = read_notebook(notebook), Path(notebook).resolve(), Path(out).resolve(), Path(cwd
+        or '.').resolve()
     check_target(src, out)
+    progress = Path(progress or out.with_suffix('.progress.json'))
+    check_progress(progress)
     if not cwd.is_dir(): raise ValueError(f'There is no folder {cwd} to run in: give one that exists.')
     if threads < 1: raise ValueError(f'threads must be at least 1, not {threads}.')
     params, label = check_given(nb, params or {}, src.name), f'{out.parent.name}/{out.name}'
@@ -513,7 +544,8 @@ def run_notebook(
             say(f'{label}: up to date'); return out
         if out.with_suffix('.part.ipynb').exists(): say(f'{label}: an earlier run was cut short, so it is done again')
         out.unlink(missing_ok=True)
-        seconds = _attempt(src, out, params, cwd, key, outputs, threads, Progress(progress or out.with_suffix('.progress.json'), node or label, every=0), timeout)
+        seconds = _attempt(src, out, params, cwd, key, outputs, threads, Progress(progress, node or label, every=0),
+            timeout)
         say(f'{label}: done in {seconds:.0f} s')
     return out
 
@@ -545,17 +577,24 @@ def check_params(
     return {k: scope[k] for k in declared}
 
 # %% ../../nbs/reproduce/runner.ipynb #4df11c6c
-_system = {errno.EACCES: '{} cannot be read or written: its permissions forbid it.', errno.EPERM: '{} cannot be changed: its permissions forbid it.',
-    errno.EROFS: '{} lies on a disk that can only be read: give another place.', errno.ELOOP: '{} is a link that leads back to itself: give another path.',
-    errno.ENOENT: 'There is no {}.', errno.ENOTDIR: 'A part of the path {} is a file and no folder.', errno.EISDIR: '{} is a folder, and a file is needed.',
-    errno.EEXIST: '{} exists already: give another name.', errno.ENAMETOOLONG: 'The name {} is too long for this disk.', errno.EMFILE: 'Too many files are open at once.'}
+_system = {errno.EACCES: '{} cannot be read or written: its permissions forbid it.',
+    errno.EPERM: '{} cannot be changed: its permissions forbid it.',
+    errno.EROFS: '{} lies on a disk that can only be read: give another place.',
+    errno.ELOOP: '{} is a link that leads back to itself: give another path.',
+    errno.ENOENT: 'There is no {}.',
+    errno.ENOTDIR: 'A part of the path {} is a file and no folder.',
+    errno.EISDIR: '{} is a folder, and a file is needed.',
+    errno.EEXIST: '{} exists already: give another name.',
+    errno.ENAMETOOLONG: 'The name {} is too long for this disk.',
+    errno.EMFILE: 'Too many files are open at once.'}
 
 def system_sentence(
     e:OSError,    # From the system
     where:str='', # The folder that was written to, for an error that names no file
 )->str: # One sentence
     "What the system says, with the path and what to do"
-    path = shortened(str(e.filename or where or 'the file'))[1:-1]
+    if not (e.filename or where): return e.strerror
+    path = shortened(str(e.filename or where))[1:-1]
     if is_full(e): return disk_sentence(e, e.filename or where)
     return _system.get(e.errno, f'{{}}: {e.strerror}.').format(path)
 
@@ -563,28 +602,38 @@ def system_sentence(
 def answer(
     e:BaseException, # That ended a command
     where:str='',    # The folder that was written to
-)->tuple[str, int]: # One sentence, and the exit status: 1 when something that was started failed, 2 when it was not started
+)->tuple[str, int]: # One sentence; 1 when something that was started failed, 2 when it was not started
     "What the command line says to an error"
     if isinstance(e, RunError): return sentence(str(e)), 1
     if isinstance(e, OSError) and e.strerror: return sentence(system_sentence(e, where)), 2
-    if isinstance(e, UnicodeDecodeError): return f'A file that should hold text is no {e.encoding.upper()} (byte {e.start}): save it again.', 2
+    if isinstance(e, UnicodeDecodeError):
+        return f'A file that should hold text is no {e.encoding.upper()} (byte {e.start}): save it again.', 2
     if isinstance(e, (ValueError, OSError)): return sentence(str(e)), 2
-    if isinstance(e, ImportError) and e.name: return f'The package {e.name} is missing or broken: install it with pip install {e.name.split(".")[0]}.', 2
+    if isinstance(e, ImportError) and e.name:
+        return f'The package {e.name} is missing or broken: install it with pip install {e.name.split(".")[0]}.', 2
     if isinstance(e, MemoryError): return 'There is not enough memory for this.', 1
     if isinstance(e, RecursionError): return 'What was given is nested too deeply to be read.', 2
-    return sentence(f'An unexpected {type(e).__name__} ({" ".join(str(e).split())[:200]}): FF_NBDEV_DEBUG=1 shows where, and a report of it is welcome.'), 1
+    return sentence(f'An unexpected {type(e).__name__} ({" ".join(str(e).split())[:200]}): FF_NBDEV_DEBUG=1 shows '
+        f'where, and a report of it is welcome.'), 1
+
+def _drop_output():
+    "What is still to be printed goes nowhere"
+    with contextlib.suppress(OSError, ValueError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 def guarded(
     command,      # Called with nothing; gives an exit status
     where:str='', # The folder that it writes to
 )->int: # Exit status
     "Call a command, and answer what goes wrong in one sentence on stderr"
-    try: return command()
-    except KeyboardInterrupt: print('ff-nbdev: stopped; the same command goes on from what is done.', file=sys.stderr); return 130
-    except BrokenPipeError:                              # whoever read the output has gone
-        with contextlib.suppress(OSError, ValueError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    try:
+        status = command()
+        print(end='', flush=True)                        # a full disk is told here, and not by Python when it ends
+        return status
+    except KeyboardInterrupt:
+        print('ff-nbdev: stopped; the same command goes on from what is done.', file=sys.stderr); return 130
+    except BrokenPipeError: _drop_output(); return 1     # whoever read the output has gone
     except Exception as e:
+        if isinstance(e, OSError) and is_full(e): _drop_output()
         if os.environ.get('FF_NBDEV_DEBUG', '0') not in ('', '0'): traceback.print_exc()
         said, status = answer(e, where)
         print(f'ff-nbdev: {said}', file=sys.stderr)
@@ -632,8 +681,10 @@ def main(
     a = (parser or notebook_parser()).parse_args(argv)
     follow_parent()
     def command():
-        declared, names = parse_parameters(read_notebook(a.notebook), Path(a.notebook).name), [k for k, _ in a.parameter]
-        if twice := [k for k in names if names.count(k) > 1]: raise ValueError(f'-p {twice[0]} is given twice: give it once.')
+        declared, names = parse_parameters(read_notebook(a.notebook), Path(a.notebook).name), [k for k,
+            _ in a.parameter]
+        if twice := [k for k in names if names.count(k) > 1]:
+            raise ValueError(f'-p {twice[0]} is given twice: give it once.')
         params = {k: read_value(v, declared[k][0]) if k in declared else v for k, v in a.parameter}
         run_notebook(a.notebook, a.out, params, a.cwd, a.input, a.output, a.threads, a.progress, a.node, a.force, say=lambda s: print(s, flush=True))
         return 0

@@ -10,7 +10,8 @@ from ff_nbdev.reproduce.cli import notebooks_folder, workflow_folder
 NODES = ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')
 LINES = '\n'.join(f'Line number {i} says something nice to the others.' for i in range(300))
 DEEP = '['*100_000
-BASE = dict(scale='quick', models=dict(mt5='tiny-mt5', rwkv='tiny-rwkv'), corpus='python_prose', seeds=[0], given=['base'],
+BASE = dict(scale='quick', models=dict(mt5='tiny-mt5', rwkv='tiny-rwkv'), corpus='python_prose', seeds=[0],
+    given=['base'],
             trained=['full_stack'], minutes={}, memory={}, gpus={}, threads=1)
 
 
@@ -25,9 +26,11 @@ def cell(source, kind='code', tags=()):
 def notebook(parameters="steps: int = 3\nrate: float = 0.1\nname: str = 'a'\nseed: int = 0", code='', **more):
     "The JSON of a notebook with a tagged cell"
     kernel = dict(kernelspec=dict(name='python3', display_name='python3', language='python'))
-    return json.dumps(dict(cells=[cell(parameters, tags=['parameters']), cell(code)], metadata=kernel, nbformat=4, nbformat_minor=5) | more)
+    return json.dumps(dict(cells=[cell(parameters, tags=['parameters']), cell(code)], metadata=kernel, nbformat=4,
+        nbformat_minor=5) | more)
 
-CHECKED = notebook(code='from ff_nbdev.reproduce.runner import check_params\ncheck_params(globals(), positive=["steps"], ranges=dict(rate=(0, 1)), choices=dict(name=["alpha", "beta"]))')
+CHECKED = notebook(code='from ff_nbdev.reproduce.runner import check_params\ncheck_params(globals(), '
+    'positive=["steps"], ranges=dict(rate=(0, 1)), choices=dict(name=["alpha", "beta"]))')
 
 def strict(*words, content=CHECKED, out='out.ipynb'):
     "A function that gives the words of the strict runner on a notebook with this content"
@@ -59,7 +62,8 @@ def made_corpus(record, **texts):
         return run('--corpus', 'c')
     return words
 
-def record(train=3, valid=3, test=3): return json.dumps(dict(sentences={}, bytes=dict(train=train, valid=valid, test=test)))
+def record(train=3, valid=3, test=3):
+    return json.dumps(dict(sentences={}, bytes=dict(train=train, valid=valid, test=test)))
 
 def tensors(end=4, **more):
     head = json.dumps(dict(w=dict(dtype='F32', shape=[1], data_offsets=[0, end]), **more)).encode()
@@ -143,15 +147,24 @@ WORDS = {
 }
 
 EMPTY = {f'empty: {name}': (words, f'{says} is empty') for name, words, says in [
-    ('--corpus', run('--corpus', ''), '--corpus'), ('--corpus of blanks', run('--corpus', '  '), '--corpus'), ('--model', run('--model', ''), '--model'),
-    ('--out', run('--out', ''), '--out'), ('--arms', run('--arms', ''), '--arms'), ('one of the arms', run('--arms', 'base', ''), '--arms'),
-    ('--notebooks', run('--notebooks', ''), '--notebooks'), ('--profile', run('--profile', ''), '--profile'), ('--set', run('--set', ''), '--set'),
-    ('scale', run(''), 'scale'), ('notebook', ['notebook', '', ''], 'notebook'), ('executed notebook', ['notebook', 'a.ipynb', ''], 'out'),
-    ('name of a parameter', ['notebook', 'a.ipynb', 'b.ipynb', '-p', '', '3'], '--parameter'), ('--cwd', ['notebook', 'a.ipynb', 'b.ipynb', '--cwd', ''], '--cwd'),
-    ('an input', ['notebook', 'a.ipynb', 'b.ipynb', '-i', ''], '--input'), ('an output', ['notebook', 'a.ipynb', 'b.ipynb', '-o', ''], '--output'),
-    ('text', ['text', ''], 'corpus'), ('text --model', ['text', 'a.txt', '--model', ''], '--model'), ('text --out', ['text', 'a.txt', '--out', ''], '--out'),
-    ('shipped', ['shipped', '', '--out', 'x'], 'name'), ('shipped --out', ['shipped', 'tiny-mt5', '--out', ''], '--out'), ('report', ['report', ''], 'folder'),
-    ('publish', ['publish', ''], 'folder'), ('publish --out', ['publish', 'x', '--out', ''], '--out'), ('bundle', ['bundle', ''], 'OUT')]}
+    ('--corpus', run('--corpus', ''), '--corpus'), ('--corpus of blanks', run('--corpus', '  '),
+        '--corpus'), ('--model', run('--model', ''), '--model'),
+    ('--out', run('--out', ''), '--out'), ('--arms', run('--arms', ''), '--arms'), ('one of the arms',
+        run('--arms', 'base', ''), '--arms'),
+    ('--notebooks', run('--notebooks', ''), '--notebooks'), ('--profile', run('--profile', ''), '--profile'), ('--set',
+        run('--set', ''), '--set'),
+    ('scale', run(''), 'scale'), ('notebook', ['notebook', '', ''], 'notebook'), ('executed notebook',
+        ['notebook', 'a.ipynb', ''], 'out'),
+    ('name of a parameter', ['notebook', 'a.ipynb', 'b.ipynb', '-p', '', '3'], '--parameter'), ('--cwd',
+        ['notebook', 'a.ipynb', 'b.ipynb', '--cwd', ''], '--cwd'),
+    ('an input', ['notebook', 'a.ipynb', 'b.ipynb', '-i', ''], '--input'), ('an output',
+        ['notebook', 'a.ipynb', 'b.ipynb', '-o', ''], '--output'),
+    ('text', ['text', ''], 'corpus'), ('text --model', ['text', 'a.txt', '--model', ''], '--model'), ('text --out',
+        ['text', 'a.txt', '--out', ''], '--out'),
+    ('shipped', ['shipped', '', '--out', 'x'], 'name'), ('shipped --out', ['shipped', 'tiny-mt5', '--out', ''],
+        '--out'), ('report', ['report', ''], 'folder'),
+    ('publish', ['publish', ''], 'folder'), ('publish --out', ['publish', 'x', '--out', ''], '--out'), ('bundle',
+        ['bundle', ''], 'OUT')]}
 
 SETTINGS = {
     'no value': (run('--set', 'retrofit.dose'), 'node.parameter=value'),
@@ -190,7 +203,8 @@ SETTINGS = {
     'an arm to fit that there is not': (run('--set', 'evaluate.sae=ful_stack'), "did you mean 'full_stack'"),
     'categories that are not there': (run('--set', 'evaluate.categories=none.tsv'), 'is not there'),
     'truth that is not there': (run('--set', 'alternatives.truth=nowhere'), 'is not there'),
-    'a tokenizer that has no place': (run('--set', 'teacher.start=model', '--set', 'teacher.vocab_size=500'), "model's own tokenizer"),
+    'a tokenizer that has no place': (run('--set', 'teacher.start=model', '--set', 'teacher.vocab_size=500'),
+        "model's own tokenizer"),
 }
 
 MODELS = {
@@ -211,7 +225,8 @@ MODELS = {
     'a hub id with two dashes': (run('--model', 'google/mt5--base'), 'There is no model'),
     'a hub id without an end': (run('--model', 'google/'), 'There is no model'),
     'an address': (run('--model', 'https://huggingface.co/google/mt5-base'), 'There is no model'),
-    'a path into a folder that is there': (lambda files: run('--model', f'{files("models/a.txt").parent.name}/mine'), 'There is no model'),
+    'a path into a folder that is there': (lambda files: run('--model', f'{files("models/a.txt").parent.name}/mine'),
+        'There is no model'),
     'a file': (model('m/config.json'), 'is a file'),
     'a folder without a configuration': (model(missing=['config.json']), 'no config.json'),
     'an adapter': (model(missing=['config.json'], adapter_config__json='{}'), 'holds an adapter'),
@@ -224,7 +239,8 @@ MODELS = {
     'weights of nothing': (model(model__safetensors=''), 'cut short'),
     'weights that are a page': (model(model__safetensors='<html>Not found</html>'), 'cut short'),
     'weights with more behind': (model(model__safetensors=tensors() + b'x'), 'cut short'),
-    'an index of weights that are not there': (model(**{'model__safetensors__index__json': '{"weight_map": {"w": "model-00002.safetensors"}}'}), 'model-00002.safetensors'),
+    'an index of weights that are not there': (model(**{'model__safetensors__index__json': '{"weight_map": {"w": '
+        '"model-00002.safetensors"}}'}), 'model-00002.safetensors'),
     'a model without a tokenizer': (model(missing=['tokenizer.json']), 'holds no tokenizer'),
     'an RWKV folder for mt5': (model(config__json='{"model_type": "rwkv"}'), 'rwkv=MODEL'),
     'a link to no model': (lambda files: link('m', 'gone')(files) or run('--model', 'm'), 'leads nowhere'),
@@ -251,15 +267,21 @@ TEXTS = {
     'a record cut short': (made_corpus('{"sent'), 'cut off'),
     'a record without end': (made_corpus(DEEP), 'nested too deeply'),
     'a record of files that are not there': (made_corpus(record(), train='abc', valid='abc'), 'lacks test.txt'),
-    'a record of other files': (made_corpus(record(valid=4), train='abc', valid='abc', test='abc'), 'has 3 bytes and not the 4'),
+    'a record of other files': (made_corpus(record(valid=4), train='abc', valid='abc', test='abc'),
+        'has 3 bytes and not the 4'),
     'a record that leads out': (made_corpus('{"sentences": {}, "bytes": {"../x": 3}}'), 'cannot be a folder'),
-    'a record of one part': (made_corpus('{"sentences": {}, "bytes": {"train": 3}}', train='abc'), 'names no train, valid and test'),
+    'a record of one part': (made_corpus('{"sentences": {}, "bytes": {"train": 3}}', train='abc'),
+        'names no train, valid and test'),
     'text for text': (['text', 'none.txt'], 'No text at'),
-    'text of no model': (lambda files: ['text', files('a.txt', LINES), '--model', 'tiny-mt6'], "did you mean 'tiny-mt5'"),
-    'text of a model without a tokenizer': (lambda files: ['text', files('a.txt', LINES), '--model', files('m/config.json', '{}').parent], 'holds no tokenizer'),
+    'text of no model': (lambda files: ['text', files('a.txt', LINES), '--model', 'tiny-mt6'],
+        "did you mean 'tiny-mt5'"),
+    'text of a model without a tokenizer': (lambda files: ['text', files('a.txt', LINES), '--model',
+        files('m/config.json', '{}').parent], 'holds no tokenizer'),
     'a record upon the text': (lambda files: ['text', files('a.txt', LINES), '--out', 'a.txt'], 'must end in .json'),
-    'a record upon other JSON': (lambda files: ['text', files('a.txt', LINES), '--out', files('mine.json', '{"a": 1}')], 'would be lost'),
-    'a record upon a folder': (lambda files: ['text', files('a.txt', LINES), '--out', files('d.json/x').parent], 'is a folder'),
+    'a record upon other JSON': (lambda files: ['text', files('a.txt', LINES), '--out',
+        files('mine.json', '{"a": 1}')], 'would be lost'),
+    'a record upon a folder': (lambda files: ['text', files('a.txt', LINES), '--out', files('d.json/x').parent],
+        'is a folder'),
     'a record in a file': (lambda files: ['text', files('a.txt', LINES), '--out', 'a.txt/r.json'], 'is a file'),
 }
 
@@ -269,10 +291,12 @@ PROFILES = {
     'a damaged profile': (profile('cores: [1'), 'in line'),
     'a profile that is a list': (profile('- local'), 'no named entries'),
     'a profile of nothing': (profile(''), 'no named entries'),
-    'a profile in bytes': (lambda files: (files('prof/config.yaml', b'\xff\xfe\x00'), run('--profile', './prof'))[1], 'YAML cannot be read'),
+    'a profile in bytes': (lambda files: (files('prof/config.yaml', b'\xff\xfe\x00'), run('--profile', './prof'))[1],
+        'YAML cannot be read'),
     'an executor that is not there': (profile('executor: slrum'), 'snakemake-executor-plugin-slrum'),
     'an executor that is a list': (profile('executor: [local]'), 'must be a name'),
-    'a profile with an option that Snakemake has not': (profile('cores: 1\nretrys: 3'), 'unrecognized arguments: --retrys=3'),
+    'a profile with an option that Snakemake has not': (profile('cores: 1\nretrys: 3'), 'unrecognized arguments: '
+        '--retrys=3'),
     'a profile with jobs in words': (profile('jobs: many'), 'must be integer'),
     'an executor that leads out': (profile('executor: ../x'), 'must be a name'),
 }
@@ -284,10 +308,13 @@ PLACES = {
     'a link that leads back': (place(link('out', 'out')), 'leads nowhere'),
     'a folder behind a link that leads back': (place(link('a', 'a'), 'a/out'), 'leads nowhere'),
     'a link to nothing': (place(link('out', 'gone')), 'leads nowhere'),
-    'published results': (place(lambda files: files('out/run.json', '{"runs": ["base"], "config": "quick", "not_run": []}')), 'published results'),
-    'a run of another scale': (place(lambda files: files('out/run.json', '{"runs": ["base"], "config": "night"}')), 'a run of scale night'),
+    'published results': (place(lambda files: files('out/run.json', '{"runs": ["base"], "config": "quick", '
+        '"not_run": []}')), 'published results'),
+    'a run of another scale': (place(lambda files: files('out/run.json', '{"runs": ["base"], "config": "night"}')),
+        'a run of scale night'),
     'a run.json of something else': (place(lambda files: files('out/run.json', '{}')), 'lacks runs'),
-    'a run.json that is a list': (place(lambda files: files('out/run.json', '[]')), 'a list where named entries belong'),
+    'a run.json that is a list': (place(lambda files: files('out/run.json', '[]')), 'a list where named entries '
+        'belong'),
     'a run.json without end': (place(lambda files: files('out/run.json', DEEP)), 'nested too deeply'),
     'a run.json cut short': (place(lambda files: files('out/run.json', '{"ru')), 'cut off'),
     'the pages of the library': (place(lambda files: None, notebooks_folder().parent/'x'), 'belongs to the program'),
@@ -296,7 +323,7 @@ PLACES = {
 }
 
 NOTEBOOKS = {
-    'no such folder of notebooks': (run('--notebooks', 'nowhere'), 'There is no folder'),
+    'no such folder of notebooks': (run('--notebooks', 'nowhere'), 'is no folder, and lacks teacher.ipynb'),
     'a folder without notebooks': (lambda files: run('--notebooks', files('nb/a.txt').parent), 'lacks teacher.ipynb'),
     'a notebook is missing': (notebooks(content=None, whole=NODES[:-1]), 'lacks report.ipynb'),
     'a damaged notebook': (notebooks(content='{"cells": ['), 'holds no JSON'),
@@ -307,7 +334,8 @@ NOTEBOOKS = {
     'a notebook in other bytes': (notebooks(content=b'\xff\xfe'), 'holds no JSON'),
     'a notebook without a tagged cell': (notebooks(content='{"cells": []}'), "no cells tagged 'parameters'"),
     'a notebook with an odd tagged cell': (notebooks(content=notebook('a = 2**10')), 'plain literal'),
-    'a notebook without the parameters of the run': (notebooks(content=notebook('arm: str = ""')), "no parameter 'total_sentences'"),
+    'a notebook without the parameters of the run': (notebooks(content=notebook('arm: str = ""')),
+        "no parameter 'total_sentences'"),
 }
 
 SCALES = {
@@ -324,13 +352,15 @@ SCALES = {
     'a scale with text for threads': (scale(threads='2'), 'must be a whole number'),
     'a scale without threads': (scale(threads=0), 'at least 1'),
     'a scale of one model': (scale(models=dict(mt5='tiny-mt5')), 'must name mt5 and rwkv'),
-    'a scale with a model that is not there': (scale(models=dict(mt5='tiny-mt6', rwkv='tiny-rwkv')), "did you mean 'tiny-mt5'"),
+    'a scale with a model that is not there': (scale(models=dict(mt5='tiny-mt6', rwkv='tiny-rwkv')),
+        "did you mean 'tiny-mt5'"),
     'a scale with a misspelt arm': (scale(trained=['full_stak']), "did you mean 'full_stack'"),
     'a scale that trains the base': (scale(trained=['base']), 'put it under given'),
     'a scale with a seed below nothing': (scale(seeds=[-1]), 'must not be negative'),
     'a scale with a seed of text': (scale(seeds=['0']), 'must be a whole number'),
     'a scale with a wrong parameter': (scale(retrofit=dict(dos=1)), "did you mean 'dose'"),
-    'a scale with a rate of text': (scale('\n'.join(f'{k}: {json.dumps(v)}' for k, v in BASE.items()) + '\nretrofit: {rate: 3e-4}'), 'in YAML as 3.0e-4'),
+    'a scale with a rate of text': (scale('\n'.join(f'{k}: {json.dumps(v)}' for k,
+        v in BASE.items()) + '\nretrofit: {rate: 3e-4}'), 'in YAML as 3.0e-4'),
     'a scale with a range': (scale(evaluate=dict(quiet=-1)), 'from 0 to 100'),
     'a scale with an arm of its own': (scale(retrofit_ful_stack=dict(dose=1.)), "did you mean 'full_stack'"),
     'a scale with a variant that leads out': (scale(variants={'no_fzr~../../x': {}}), 'cannot be a folder'),
@@ -338,7 +368,8 @@ SCALES = {
     'a scale with a variant of nothing': (scale(variants={'no_fzr~x': 3}), 'must hold parameters'),
     'a scale with a wrong variant': (scale(variants={'no_fzr~x': dict(dose='much')}), 'must be float'),
     'a scale with a variant in the place of another': (scale(variants={'no_fzr~x': dict(out='base')}), 'use --out'),
-    'a scale with a kind of forgiveness that there is not': (scale(variants={'tlf~x': dict(change='forgiveness.kind=two_leter')}), 'none, two_letter or conceptual'),
+    'a scale with a kind of forgiveness that there is not': (
+        scale(variants={'tlf~x': dict(change='forgiveness.kind=two_leter')}), 'none, two_letter or conceptual'),
     'a scale with no letters to forgive': (scale(retrofit=dict(change='forgiveness.letters=0')), 'at least 1'),
     'a scale that ships nothing': (scale(shipped=dict(no_fzr='tiny-mt5-nofzr')), "did you mean 'tiny-mt5-no_fzr'"),
     'a scale with a cost of no node': (scale(minutes=dict(train=3)), 'names no node'),
@@ -354,7 +385,8 @@ STRICT = {
     'a cell of no kind': (strict(content=json.dumps(dict(cells=[dict(cell_type='sum', source='')]))), 'cell 1 is none'),
     'a cell without source': (strict(content=json.dumps(dict(cells=[dict(cell_type='code')]))), 'cell 1 is none'),
     'JSON that has no end': (strict(content=DEEP), 'nested too deeply'),
-    'two tagged cells': (strict(content=json.dumps(dict(cells=[cell('a = 1', tags=['parameters'])]*2))), 'has 2 cells tagged'),
+    'two tagged cells': (strict(content=json.dumps(dict(cells=[cell('a = 1', tags=['parameters'])]*2))),
+        'has 2 cells tagged'),
     'code in the tagged cell': (strict(content=notebook('import os')), 'may only hold lines'),
     'brackets in the tagged cell': (strict(content=notebook('a = ' + '['*5000)), 'is not Python'),
     'a wrong name': (strict('-p', 'step', 3), "did you mean 'steps'"),
@@ -367,16 +399,26 @@ STRICT = {
     'a value that is not known': (strict('-p', 'name', 'alfa'), "did you mean 'alpha'"),
     'a seed that is too large': (strict('-p', 'seed', 2**33), 'from 0 to 2147483647'),
     'upon its own source': (strict(out='exp.ipynb'), 'would be run in place'),
-    'upon its source by another name': (lambda files: (os.link(files('exp.ipynb', CHECKED), files.here/'b.ipynb'), ['notebook', 'exp.ipynb', 'b.ipynb'])[1], 'would be run in place'),
-    'upon another notebook': (lambda files: ['notebook', files('exp.ipynb', CHECKED), files('thesis.ipynb', notebook())], 'would be lost'),
-    'upon what is no notebook': (lambda files: ['notebook', files('exp.ipynb', CHECKED), files('thesis.ipynb', 'Dear')], 'holds no JSON'),
+    'upon its source by another name': (lambda files: (os.link(files('exp.ipynb', CHECKED), files.here/'b.ipynb'),
+        ['notebook', 'exp.ipynb', 'b.ipynb'])[1], 'would be run in place'),
+    'upon another notebook': (lambda files: ['notebook', files('exp.ipynb', CHECKED),
+        files('thesis.ipynb', notebook())], 'would be lost'),
+    'upon what is no notebook': (lambda files: ['notebook', files('exp.ipynb', CHECKED),
+        files('thesis.ipynb', 'Dear')], 'holds no JSON'),
     'upon a text': (strict(out='out.txt'), 'must end in .ipynb'),
-    'upon a folder': (lambda files: ['notebook', files('exp.ipynb', CHECKED), files('d.ipynb/a').parent], 'is a folder'),
+    'upon a folder': (lambda files: ['notebook', files('exp.ipynb', CHECKED), files('d.ipynb/a').parent],
+        'is a folder'),
     'into a file': (strict(out='exp.ipynb/out.ipynb'), 'is a file'),
     'among the pages': (strict(out=notebooks_folder()/'new.ipynb'), 'define the library'),
     'in a folder that is not there': (strict('--cwd', 'nowhere'), 'There is no folder'),
+    'progress upon a text': (lambda files: ['notebook', files('exp.ipynb', CHECKED), 'out.ipynb', '--progress',
+        files('book.txt', 'x')], 'must end in .json'),
+    'progress upon other JSON': (lambda files: ['notebook', files('exp.ipynb', CHECKED), 'out.ipynb', '--progress',
+        files('mine.json', '{}')], 'would be lost'),
+    'progress in a file': (strict('--progress', 'exp.ipynb/p.json'), 'is a file'),
     'with an input that is not there': (strict('-i', 'none.txt'), 'does not exist'),
 }
 
-COMMANDS = {f'{group}: {name}': row for group, rows in dict(words=WORDS, **{'set': SETTINGS}, model=MODELS, text=TEXTS, profile=PROFILES, out=PLACES,
+COMMANDS = {f'{group}: {name}': row for group,
+    rows in dict(words=WORDS, **{'set': SETTINGS}, model=MODELS, text=TEXTS, profile=PROFILES, out=PLACES,
             notebooks=NOTEBOOKS, scale=SCALES, notebook=STRICT).items() for name, row in rows.items()} | EMPTY
