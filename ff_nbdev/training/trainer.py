@@ -180,6 +180,7 @@ class FFTrainer(Trainer):
         a = given.get('args') or TrainingArguments('tmp_trainer')
         _refuse(a)
         _check_data(given.get('train_dataset'), a)
+        if isinstance(given.get('train_dataset'), torch.utils.data.IterableDataset) and a.accelerator_config.dispatch_batches is None: a.accelerator_config.dispatch_batches = False      # sent around, batches would need one width
         self.shift = ff.shifts if shift is None else bool(shift)
         super().__init__(*args, **kwargs)
         a = self.args
