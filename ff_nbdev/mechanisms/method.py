@@ -21,7 +21,7 @@ from .config import FFConfig
 from .forgetfulness import PulseSchedule, effective_rank, proximal_kernel, pulse_
 from .forgiveness import forgiving_loss, prefix_classes, with_company
 from .recall import hub_width, keyed_uniform, noisy_hidden, update_usage, usage_entropy
-from ..models.sites import bare, find_sites
+from ..models.sites import bare, find_sites, remember_pattern
 
 # %% ../../nbs/mechanisms/method.ipynb #3d1e0a02
 def _one_inside(model):
@@ -688,6 +688,17 @@ def load_state(self:FF,
         'ff_matrices.safetensors: if only the adapter was saved beside it, the pulsed matrices are lost and the dose is not in this model.', stacklevel=2)
     return self
 
+# %% ../../nbs/mechanisms/method.ipynb #8a523a8f
+def _check_reach(model, config, pattern):
+    "`ValueError` where noise is asked and no hidden can be reached, a warning where only some can"
+    sites = find_sites(model, pattern)
+    lost = [s for s in sites if not s.reachable]
+    if not config.recall.top or not lost: return
+    kind = type(bare(lost[0].block)).__name__
+    if len(lost) == len(sites):
+        raise ValueError(f'Noise cannot reach the hidden inside the experts of {type(model).__name__}, for {kind} keeps all experts in one parameter: set recall.top=0; pulses and forgiveness work.')
+    warnings.warn(f'Noise is laid in {len(sites) - len(lost)} of {len(sites)} feed-forward sites: it cannot reach the hidden inside {kind}, which keeps all experts in one parameter. Pulses reach them all.')
+
 # %% ../../nbs/mechanisms/method.ipynb #fae8d8e1
 def attach(
     model:nn.Module,  # Any model with feed-forward sites, in a wrapper or none; changed only by hooks
@@ -704,6 +715,8 @@ def attach(
     for module in model.modules():
         if any(isinstance(h, _Hook) and h.ff is not None for h in module._forward_pre_hooks.values()):
             raise ValueError('This model has the method attached already: call remove() on the first one, or use it.')
+    _check_reach(unwrap_model(model), config, pattern)
+    remember_pattern(model, pattern)
     return FF(model, config, tokenizer, pattern)
 
 # %% ../../nbs/mechanisms/method.ipynb #378bc82d
