@@ -132,7 +132,7 @@ def _check_fit(self:FF):
             raise ValueError(f'forgetfulness.power={pulsed.power} with a kernel of sum {self.kernel.sum():.3g} would throw weights beyond their neighbours: '
                 'their product must be at most 1, so lower the power or leave normalized=True.')
     if not recall.top: return
-    for site in self.sites:
+    for site in (site for site in self.sites if site.reachable):
         if (units := hub_width(site.d_ff, recall.share)*recall.per_sign) > site.d_ff:
             raise ValueError(f'{recall.per_sign} hubs of {recall.share:.0%} need {units} units, and {site.name} has {site.d_ff}: give a smaller recall.per_sign or share.')
 
