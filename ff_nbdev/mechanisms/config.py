@@ -139,6 +139,7 @@ class _Auto(int):
     def __deepcopy__(self, known): return self
     def __reduce__(self): return 'AUTO'
     def __eq__(self, other): return other == 'auto' if isinstance(other, str) else int(self) == other
+    def __ne__(self, other): return not self == other
     def __hash__(self): return hash(int(self))
 
 AUTO = _Auto()

@@ -82,6 +82,7 @@ def _put_together(x, tensors):
     if kind == 'tensor': return tensors[v]
     if kind == 'array': return _put_together(v, tensors).numpy()
     if kind == 'dict': return {_put_together(k, tensors): _put_together(w, tensors) for k, w in v}
+    if kind not in ('tuple', 'list'): raise ValueError(f'Unknown part {kind!r}.')
     return (tuple if kind == 'tuple' else list)(_put_together(w, tensors) for w in v)
 
 # %% ../../nbs/training/checkpoints.ipynb #530ad4fd

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from .recipes import check_number
+
 # %% ../../nbs/training/cost.ipynb #90c0aeea
 def target_length(
     length:int,        # Tokens of a window
@@ -15,8 +17,15 @@ def target_length(
     mean_span:float=3., # Tokens a span
 )->tuple[int, int]: # Tokens of the input and of the target
     "Lengths that span corruption makes of a window, with sentinels and the end token"
+    check_number('length', length, 1, whole=True)
+    check_number('density', density, 0, 1)
+    check_number('mean_span', mean_span, 1)
     noise = round(length*density); spans = round(noise/mean_span)
     return length - noise + spans + 1, noise + spans + 1
+
+def _check_shape(model, **sizes):
+    if not hasattr(getattr(model, 'config', None), 'is_encoder_decoder'): raise ValueError(f'A {type(model).__name__} has no configuration of Hugging Face, from which its sizes are read: give such a model.')
+    for name, value in sizes.items(): check_number(name, value, 1, whole=True)
 
 def step_operations(
     model:nn.Module, # Of any device, also `meta`
@@ -24,6 +33,7 @@ def step_operations(
     length:int,      # Tokens a window
 )->float: # Floating-point operations of forward and backward pass
     "Operations of one training step, from the shapes of the weights"
+    _check_shape(model, windows=windows, length=length)
     two = model.config.is_encoder_decoder; source, target = target_length(length) if two else (length, length)
     found = 0.
     for name, m in model.named_modules():
@@ -41,6 +51,8 @@ def memory(
     optimizer:str='adamw', # 'adamw' or 'adafactor'
 )->dict: # GiB of each part
     "What a training process holds; activations by a rule of thumb (34 bytes a token, layer and unit of d_model in mixed precision, and the hidden)"
+    _check_shape(model, micro=micro, length=length)
+    if optimizer not in ('adamw', 'adafactor'): raise ValueError(f"Unknown optimizer {optimizer!r}: it is 'adamw' or 'adafactor'.")
     c, n = model.config, sum(p.numel() for p in model.parameters()); gib = 2**30
     two = c.is_encoder_decoder; source, target = target_length(length) if two else (length, length)
     d, d_ff = getattr(c, 'd_model', None) or c.hidden_size, getattr(c, 'd_ff', None) or getattr(c, 'intermediate_size', None) or 4*c.hidden_size
@@ -65,5 +77,8 @@ def hours(
     reached:float=.25, # Share of the peak that is reached: an assumption
 )->float:
     "Hours that so many operations take; `ValueError` names the GPUs"
-    if gpu not in GPUS: raise ValueError(f'No GPU {gpu!r} is described here: there are {", ".join(GPUS)}.')
+    if not isinstance(gpu, str) or gpu not in GPUS: raise ValueError(f'No GPU {gpu!r} is described here: there are {", ".join(GPUS)}.')
+    check_number('operations', operations, 0)
+    check_number('gpus', gpus, 1, whole=True)
+    check_number('reached', reached, 0, 1, above=True)
     return operations/(GPUS[gpu].peak*reached*gpus)/3600

@@ -5,6 +5,7 @@ __all__ = ['MASKED', 'REPLACED', 'KEPT', 'disturb', 'word_vectors', 'new_teacher
            'load_teacher', 'spelling', 'align', 'MaskedTeacher']
 
 # %% ../../nbs/training/teacher.ipynb #6b86a9b7
+import json
 import math
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..data.alternatives import sentence_ids
+from ..data.corpus import SPLITS
 from ..data.tokenizers import special_ids, word_marker
+from .recipes import check_number
 
 # %% ../../nbs/training/teacher.ipynb #c42442d0
 MASKED, REPLACED, KEPT = 1, 2, 3
@@ -29,12 +32,34 @@ def disturb(
     share:float=.1,   # Of each kind
 )->tuple[Tensor, Tensor]: # What the teacher sees, and the kind of each token: 0 not asked for, else MASKED, REPLACED or KEPT
     "Mask a tenth, replace a tenth, and ask for a tenth that stays [§2.3]"
+    check_number('share', share, 0, 1/3, above=True)
+    if real.shape != ids.shape: raise ValueError(f'ids {tuple(ids.shape)} and real {tuple(real.shape)} differ: real says of each id whether it is text or padding.')
     u = torch.rand(ids.shape, generator=generator)
     kind = torch.where(real & (u < 3*share), (u/share).long() + 1, 0)
     seen = torch.where(kind == MASKED, mask_id, ids)
     swap = kind == REPLACED
     seen[swap] = draw(int(swap.sum()))
     return seen, kind
+
+# %% ../../nbs/training/teacher.ipynb #f2a1e001
+def _split(tokens, split='train'):
+    "Ids and starts of a split, mapped; `FileNotFoundError` or `ValueError` where they cannot be used"
+    files = [Path(tokens)/f'{split}.{k}.npy' for k in ('ids', 'starts')]
+    if split not in SPLITS: raise ValueError(f'Unknown split {split!r}: it is one of {", ".join(SPLITS)}.')
+    missing = next((f for f in files if not f.exists()), None)
+    if missing: raise FileNotFoundError(f'{missing} is missing: give a folder written by encode_corpus.')
+    out = []
+    for f in files:
+        try: out.append(np.load(f, mmap_mode='r'))
+        except (ValueError, EOFError, OSError): raise ValueError(f'{f} is damaged: remove {Path(tokens)} and run encode_corpus again.') from None
+    if any(x.ndim != 1 or not np.issubdtype(x.dtype, np.integer) for x in out): raise ValueError(f'{files[0]} or {files[1].name} does not hold a list of whole numbers: remove {Path(tokens)} and run encode_corpus again.')
+    if not len(out[1]): raise ValueError(f'{files[0]} holds no sentence: a teacher needs text, give more of it.')
+    return out
+
+def _check_ids(ids, vocab, what):
+    "`ValueError` for ids beyond a vocabulary"
+    top = max((int(ids[i:i + 10**7].max()) for i in range(0, len(ids), 10**7)), default=0)
+    if top >= vocab: raise ValueError(f'The text has the id {top} and {what} {vocab} ids: both must be of one tokenizer.')
 
 # %% ../../nbs/training/teacher.ipynb #0d4ffd91
 def word_vectors(
@@ -48,7 +73,9 @@ def word_vectors(
     "Vectors of the tokens from the company that they keep: PPMI and a truncated SVD; `ValueError` unless there are more ids than directions"
     from scipy import sparse
     from scipy.sparse.linalg import svds
-    ids = np.load(Path(tokens)/'train.ids.npy', mmap_mode='r')[:limit]
+    for name, value in dict(vocab=vocab, dim=dim, window=window, limit=limit).items(): check_number(name, value, 1, whole=True)
+    ids = _split(tokens)[0][:limit]
+    _check_ids(ids, vocab, 'vocab says')
     if vocab <= dim: raise ValueError(f'{vocab} ids do not span {dim} directions: choose a smaller width.')
     count = sparse.csr_matrix((vocab, vocab), dtype=np.float32)
     for d in range(1, window + 1):
@@ -73,9 +100,12 @@ def new_teacher(
 ):
     "A `BertForMaskedLM` over the ids of `tokenizer` and one more, the gap; `ValueError` if it has fewer rows than the tokenizer has ids"
     from transformers import BertConfig, BertForMaskedLM
+    for name, value in dict(hidden=hidden, layers=layers, heads=heads, length=length).items(): check_number(name, value, 1, whole=True)
     if embedding is not None:
+        if embedding.ndim != 2 or not torch.isfinite(embedding).all(): raise ValueError('The embedding must be a matrix (ids, hidden) of finite numbers.')
         if len(embedding) < len(tokenizer): raise ValueError(f'The embedding has {len(embedding)} rows and the tokenizer {len(tokenizer)} ids: take both from one model.')
         hidden = embedding.shape[1]
+    if hidden % heads: raise ValueError(f'A width of {hidden} cannot be shared by {heads} heads: choose a number that divides it.')
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer) + 1, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4*hidden, max_position_embeddings=length,
@@ -149,7 +179,11 @@ def train_teacher(
     progress=None,       # Called as progress(done, total, note)
 )->list[dict]: # Every 20 steps: tokens, and the mean cross-entropy of each kind
     "Train on the sentences of the training split"
-    ids, starts = (np.load(Path(tokens)/f'train.{k}.npy', mmap_mode='r') for k in ('ids', 'starts'))
+    for name, value in dict(total=total, batch_tokens=batch_tokens).items(): check_number(name, value, 1, whole=True)
+    check_number('lr', lr, 0, above=True)
+    check_number('seed', seed, 0, whole=True)
+    ids, starts = _split(tokens)
+    _check_ids(ids, net.config.vocab_size - 1, 'the teacher knows')
     device, mask_id, length = next(net.parameters()).device, net.config.vocab_size - 1, net.config.max_position_embeddings
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     opt = torch.optim.AdamW(net.parameters(), lr, betas=(.9, .98), weight_decay=.01)
@@ -178,8 +212,10 @@ def teacher_scores(
     seed:int=0,      # Of the disturbance
 )->dict: # Nats: masked, replaced, kept, and the unigram's
     "Mean cross-entropy on held-out sentences, by kind"
-    ids, starts = (np.load(Path(tokens)/f'{split}.{k}.npy', mmap_mode='r') for k in ('ids', 'starts'))
-    seen_in_training = np.load(Path(tokens)/'train.ids.npy', mmap_mode='r')
+    check_number('sentences', sentences, 1, whole=True)
+    ids, starts = _split(tokens, split)
+    seen_in_training = _split(tokens)[0]
+    _check_ids(ids, net.config.vocab_size - 1, 'the teacher knows')
     rng, generator, device = np.random.default_rng(seed), torch.Generator().manual_seed(seed), next(net.parameters()).device
     def draw(n): return torch.from_numpy(ids[rng.integers(len(ids), size=n)].astype(np.int64))
     pieces, got = _cut(sentence_ids(ids, starts, 0, min(sentences, len(starts))), net.config.max_position_embeddings), []
@@ -198,7 +234,10 @@ class Teacher:
         tokenizer,  # Of the text
         n:int=10,   # Alternatives a token (paper: 10)
         batch_tokens:int=4096, # Tokens at a time
-    ): self.net, self.tokenizer, self.n, self.batch_tokens, self.special = net.eval(), tokenizer, n, batch_tokens, torch.tensor([*special_ids(tokenizer), len(tokenizer)])
+    ):
+        check_number('batch_tokens', batch_tokens, 1, whole=True)
+        check_number('n', n, 1, len(tokenizer) - len(special_ids(tokenizer)) - 1, whole=True)
+        self.net, self.tokenizer, self.n, self.batch_tokens, self.special = net.eval(), tokenizer, n, batch_tokens, torch.tensor([*special_ids(tokenizer), len(tokenizer)])
     @property
     def length(self): return self.net.config.max_position_embeddings
 
@@ -218,6 +257,8 @@ def rank(self:Teacher,
     sentences, # Arrays of ids
 )->tuple[np.ndarray, np.ndarray]: # (tokens, n) ids and log-probabilities, sentence after sentence
     "The best alternatives for every token"
+    sentences = list(sentences)
+    if not sentences or not all(len(s) for s in sentences): raise ValueError('There is a sentence without tokens, or none at all: give arrays of at least one id.')
     pieces, device = _cut(sentences, self.length), next(self.net.parameters()).device
     ends = np.cumsum([len(p) for p in pieces]); out = np.empty((ends[-1], self.n), np.int32), np.empty((ends[-1], self.n), np.float32)
     for group in _by_length(pieces, self.batch_tokens):
@@ -245,14 +286,29 @@ def digest(self:Teacher)->str:
     for k, v in sorted(self.net.state_dict().items()): h.update(k.encode() + v.detach().float().cpu().numpy().tobytes())
     return h.hexdigest()[:12]
 
+def _loaded(cls, path, what):
+    "A model or tokenizer of a teacher; one sentence where it cannot be read"
+    from safetensors import SafetensorError, safe_open
+    folder = Path(path)
+    if folder.exists() and not (folder/'config.json').is_file(): raise FileNotFoundError(f'{folder} holds no config.json: give a folder written by Teacher.save_pretrained.')
+    try: return cls.from_pretrained(str(path))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, RecursionError) as e:
+        if not folder.exists(): raise FileNotFoundError(f'The {what} of the teacher {path} cannot be had from the Hub: is the name right, and is there a connection?') from e
+    for f in sorted(folder.glob('*')):
+        try:
+            if f.suffix == '.json': json.loads(f.read_text(encoding='utf-8'))
+            if f.suffix == '.safetensors': safe_open(f, 'pt')
+        except (ValueError, RecursionError, SafetensorError): raise ValueError(f'{f} is damaged: take another copy of this teacher, or train it again.') from None
+    raise ValueError(f'The {what} in {folder} cannot be loaded: it is damaged, incomplete, or of another kind than a masked language model; take another copy, or train it again.')
+
 def load_teacher(
     path:str|Path, # Written by `Teacher.save_pretrained`, or a hub id: see `MaskedTeacher`
     tokenizer=None,# Of the text; the teacher's own by default
 )->Teacher:
     "Load a teacher; one with another vocabulary is aligned, or refused (`ValueError`); `FileNotFoundError` where there is none"
     from transformers import AutoModelForMaskedLM, AutoTokenizer
-    if not Path(path).exists() and '/' not in str(path): raise FileNotFoundError(f'No teacher at {path}: give a folder written by Teacher.save_pretrained, or the hub id of a masked language model.')
-    net, own = AutoModelForMaskedLM.from_pretrained(str(path)), AutoTokenizer.from_pretrained(str(path))
+    if not str(path) or not Path(path).exists() and ('/' not in str(path) or str(path).startswith(('/', '.', '~'))): raise FileNotFoundError(f'No teacher at {str(path)!r}: give a folder written by Teacher.save_pretrained, or the hub id of a masked language model.')
+    net, own = (_loaded(cls, path, what) for cls, what in ((AutoModelForMaskedLM, 'model'), (AutoTokenizer, 'tokenizer')))
     tokenizer = own if tokenizer is None else tokenizer
     if own.get_vocab() == tokenizer.get_vocab() and net.config.vocab_size == len(own) + 1: return Teacher(net, own)
     return MaskedTeacher(net, own, tokenizer)
@@ -303,6 +359,8 @@ def check(self:MaskedTeacher,
     least:float=.9,  # Share of them that must have a partner
 )->float: # The share
     "`ValueError` where the vocabularies are too different"
+    if not len(ids): raise ValueError('There are no ids to compare the vocabularies by: give a sample of the text.')
+    check_number('least', least, 0, 1)
     x = torch.as_tensor(np.asarray(ids).astype(np.int64)); x = x[~torch.isin(x, self.special)]
     share = (self.map[x] >= 0).double().mean().item()
     if share < least: raise ValueError(f"Only {share:.0%} of the text's tokens have a partner in the teacher's vocabulary, and {least:.0%} are needed: take a teacher whose tokenizer cuts words in the same way, or train one with new_teacher.")

@@ -87,11 +87,7 @@ class _Stream(torch.utils.data.IterableDataset):
             for item in self.data:
                 left.append(item)
                 if len(left) == self.whole: yield from left; steps, left = steps + 1, []
-            if steps == 0: return self._dry(turn, len(left))
-            if has_length(self.data): return
-    def _dry(self, turn, left):
-        if turn == 0: raise ValueError(f'A step takes {self.whole} windows and the iterable data set gave {left}: give more text, or a smaller batch.')
-        warnings.warn(f'The iterable data set gave nothing when it was read for the {turn + 1}. time, so the run ends before max_steps: give one that can be read again, or fewer steps.', stacklevel=2)
+            if steps == 0 or has_length(self.data): return          # nothing more to give, or one pass at a time
 
 def _in_whole_steps(data, whole, args, collator):
     "The data set cut to whole steps; `ValueError` where it cannot be trained on"
@@ -158,7 +154,7 @@ def _check_parts(given, ff, penalty, save_minutes, total_sentences):
     if not isinstance(ff, FF): raise TypeError(f'ff is a {type(ff).__name__}: give what attach(model, config) returned.')
     if given.get('model_init') is not None: raise ValueError('model_init would make another model, without the method: give model= and attach the method to it.')
     if given.get('compute_loss_func') is not None: raise ValueError('compute_loss_func would be ignored, for the loss is ff.loss: leave it out, or give a penalty, whose penalty() is added to the loss.')
-    if not isinstance(model, nn.Module) or all(m is not ff.model for m in model.modules()): raise ValueError('ff is attached to another model than the one given to the trainer: attach(model, config) first, then FFTrainer(model=model, ff=ff, …).')
+    if not isinstance(model, nn.Module) or all(m is not ff.bare for m in model.modules()): raise ValueError('ff is attached to another model than the one given to the trainer: attach(model, config) first, then FFTrainer(model=model, ff=ff, …).')
     if penalty is not None and not callable(getattr(penalty, 'penalty', None)): raise TypeError(f'penalty is a {type(penalty).__name__} without a method penalty(), which gives what is added to the loss.')
     if save_minutes is not None and not save_minutes >= 0: raise ValueError(f'save_minutes={save_minutes} must be at least 0: a checkpoint every so many minutes.')
     if total_sentences not in (None, 'auto') and (isinstance(total_sentences, (bool, str)) or total_sentences != int(total_sentences) or total_sentences < 1): raise ValueError(f"total_sentences={total_sentences!r} must be a whole number of at least 1, or 'auto'.")
@@ -184,6 +180,7 @@ class FFTrainer(Trainer):
         a = given.get('args') or TrainingArguments('tmp_trainer')
         _refuse(a)
         _check_data(given.get('train_dataset'), a)
+        if isinstance(given.get('train_dataset'), torch.utils.data.IterableDataset) and a.accelerator_config.dispatch_batches is None: a.accelerator_config.dispatch_batches = False      # sent around, batches would need one width
         self.shift = ff.shifts if shift is None else bool(shift)
         super().__init__(*args, **kwargs)
         a = self.args
@@ -221,15 +218,26 @@ def _check_batch(batch):
 
 # %% ../../nbs/training/trainer.ipynb #f2a1b006
 @patch
+def _end_dry(self:FFTrainer):
+    "An iterable data set gave nothing more"
+    if self.state.global_step == self._initial_global_step: raise ValueError(f'A step takes {self.whole} windows and the iterable data set gave fewer: give more text, or a smaller batch.')
+    warnings.warn(f'The iterable data set gave nothing when it was read again, so the run ends after {self.state.global_step:,} of {self.state.max_steps:,} steps: give one that can be read again, or fewer steps.', stacklevel=2)
+    self.control.should_training_stop = True
+
+@patch
 def get_batch_samples(self:FFTrainer, *args, **kwargs):
     "The micro-batches of a step; counts their targets and sentences over all ranks"
-    batches, n = Trainer.get_batch_samples(self, *args, **kwargs)
+    try: batches, n = Trainer.get_batch_samples(self, *args, **kwargs)
+    except ValueError as e:                                        # of accelerate, where the first pass is empty
+        if 'does not contain any data' not in str(e): raise
+        batches, n = [], None
     for b in batches: _check_batch(b)
     first = 1 if self.shift else 0
     late = self.save_minutes is not None and self.args.process_index == 0 and time.time() - self._saved > 60*self.save_minutes      # the first rank's clock counts for all
     targets = sum((b['labels'][:, first:] != -100).sum().item() for b in batches)
     sentences = sum(torch.as_tensor(b['sentences']).sum().item() for b in batches)
     if batches: self._targets, self._sentences, self._save_now = _summed([targets, sentences, late], self.args.device)
+    if not batches: self._end_dry()
     if batches and self._targets == 0: raise ValueError(f'Not one of the {self.whole} windows of step {self.state.global_step + 1} has a target: all their labels are -100, so there is nothing to learn from; look at what the collator masks, and whether texts are cut before the part that is to be learned.')
     self._parts, self._loss = max(len(batches), 1), None
     return batches, n
@@ -254,12 +262,13 @@ def _logits(out):
 
 # %% ../../nbs/training/trainer.ipynb #f2a1b007
 _OURS = ('sentences', 'index', 'alternatives')          # in a batch, but not for the model
+_NO_LOSS = 'The model returns no loss for labels, so the Trainer cannot evaluate it: let forward take labels and return loss and logits, or leave eval_dataset out.'
 
 @patch
 def _own_loss(self:FFTrainer, model, inputs):
     out = model(**inputs)
     loss = out.get('loss') if isinstance(out, dict) else getattr(out, 'loss', None)
-    if loss is None: raise ValueError('The model returns no loss for labels, so it cannot be evaluated by the Trainer: return an output with loss and logits, or leave eval_dataset out.')
+    if loss is None: raise ValueError(_NO_LOSS)
     return loss, out
 
 @patch
@@ -271,8 +280,7 @@ def compute_loss(self:FFTrainer, model, inputs, return_outputs=False, num_items_
             loss, out = self._own_loss(model, inputs)
             return (loss, out) if return_outputs else loss
         labels = inputs.pop('labels')
-        two = getattr(getattr(self.ff.model, 'config', None), 'is_encoder_decoder', False)
-        if two and 'decoder_input_ids' not in inputs: inputs['decoder_input_ids'] = decoder_inputs(self.ff.model, labels)
+        if getattr(getattr(self.ff.hf, 'config', None), 'is_encoder_decoder', False) and 'decoder_input_ids' not in inputs: inputs['decoder_input_ids'] = decoder_inputs(self.ff.hf, labels)
         self.ff.labels = labels
         if hasattr(self.penalty, 'labels'): self.penalty.labels = labels
         out = model(**inputs)
@@ -284,6 +292,8 @@ def compute_loss(self:FFTrainer, model, inputs, return_outputs=False, num_items_
 @patch
 def prediction_step(self:FFTrainer, model, inputs, *args, **kwargs):
     "As the Trainer, for windows that carry what is not for the model"
+    takes = inspect.signature(self.model.forward).parameters
+    if 'labels' in inputs and 'labels' not in takes and all(p.kind != p.VAR_KEYWORD for p in takes.values()): raise ValueError(_NO_LOSS)
     return Trainer.prediction_step(self, model, {k: v for k, v in inputs.items() if k not in _OURS}, *args, **kwargs)
 
 # %% ../../nbs/training/trainer.ipynb #8703ba5a
@@ -359,12 +369,11 @@ def describe_end(
     end:float,      # Sentences after which the run ends
     step:float=0.,  # Sentences of a step
 )->str: # '' where the run ends where its configuration says
-    "What a run that ends elsewhere leaves out, or goes beyond"
+    "What a run that ends elsewhere leaves out, or goes beyond; a search for the collapse goes beyond by intention"
     total, f, r, g = config.total_sentences, config.forgetfulness, config.recall, config.forgiveness
     if not total or not (f.dose or r.top or g.late_kind): return ''
-    if end > 1.02*total + step and r.limit is None:
-        more = f', and forgetfulness goes on to a dose of {_dose_at(config, end/total):.2f} where {f.dose:.2f} was asked for' if f.dose else ''
-        return f"This run goes on to {end:,.0f} sentences and its ramps end at total_sentences={total:,}{more}: give fewer steps, or total_sentences='auto'."
+    if end > 1.02*total + step and not (r.limit is not None and r.limit > r.top):
+        return f"This run goes on to {end:,.0f} sentences and total_sentences={total:,}: beyond these no pulse is given and noise stays as it is; give fewer steps, or total_sentences='auto'."
     if end >= .98*total - step: return ''
     said = []
     if f.dose: said.append(f'forgetfulness reaches a dose of {_dose_at(config, end/total):.2g} of {f.dose:.2g}')
@@ -381,7 +390,9 @@ def _check_clock(self:FFTrainer, state):
     except ValueError: return                                      # an iterable that can be read only once
     end = self.ff.sentences + (state.max_steps - state.global_step)*self.whole*mean
     said = describe_end(self.ff.config, end, self.whole*mean)
-    if said: warnings.warn(said, stacklevel=2)
+    if not said: return
+    warnings.warn(said, stacklevel=2)
+    self.ff._long = True                                           # which need not be said again when it has come so far
 
 # %% ../../nbs/training/trainer.ipynb #9aebef26
 @patch
@@ -397,9 +408,16 @@ def load_checkpoint_state(self:FFTrainer, state):
     "For subclasses: take it back"
 
 @patch
+def _unpulsed(self:FFTrainer)->dict: # Name → (out, in)
+    "With an adapter: matrices that later steps may pulse, to be put back where the best model is loaded"
+    if not (self.args.load_best_model_at_end and self.ff.adapted()): return {}
+    named = zip(self.ff._names(), self.ff.targets, self.ff.pulses.tolist())
+    return {name: self.ff.sites[i].weight(role).detach().cpu().clone() for name, (i, role), pulses in named if not pulses}
+
+@patch
 def _extra(self:FFTrainer):
-    "That, and a strength that is found by feedback with what it was found from"
-    return self.checkpoint_state() | (dict(penalty=self.penalty.state()) if hasattr(self.penalty, 'control') else {})
+    "What a subclass adds, those matrices, and a strength that is found by feedback with what it was found from"
+    return self.checkpoint_state() | dict(unpulsed=self._unpulsed()) | (dict(penalty=self.penalty.state()) if hasattr(self.penalty, 'control') else {})
 
 # %% ../../nbs/training/trainer.ipynb #8cf8d227
 @patch
@@ -554,6 +572,7 @@ def _load_best_model(self:FFTrainer):
     try: check_checkpoint(best)
     except (ValueError, OSError) as e: raise ValueError(f'The best model cannot be loaded, and the last weights stay. {e}') from e
     Trainer._load_best_model(self)
+    self.ff.set_matrices(load_nest(Path(best)/'extra.safetensors').get('unpulsed', {}))
     self.ff.load_state(best)
 
 @patch

@@ -19,6 +19,7 @@ from ..evaluation.evaluate import ffn_share
 from ..evaluation.spatial import morans_i
 from ..mechanisms.recall import usage_entropy
 from .checkpoints import load_nest
+from .recipes import check_number
 from .trainer import FFTrainer
 
 # %% ../../nbs/training/watch.ipynb #9ce86704
@@ -29,6 +30,12 @@ def _window_hits(ff, batch, skip):
     rows = (got['window'].cpu()[:, None] == batch['index'].cpu()).double()
     return torch.stack([got['hit'].cpu().double()@rows, rows.sum(0)])
 
+def _check_checks(checks):
+    "`ValueError` for held-out batches that cannot be read"
+    if not len(checks): raise ValueError('checks is empty: give held-out batches, on which the accuracy is measured.')
+    for batch in checks:
+        if not hasattr(batch, 'keys') or not {'labels', 'index'} <= set(batch.keys()): raise ValueError("A batch of checks lacks 'labels' or 'index': make checks with the collator of the run, as in objective_for(model, tokenizer)(windows).")
+
 def noisy_hits(
     ff,          # From `attach`
     checks,      # Held-out batches
@@ -36,6 +43,8 @@ def noisy_hits(
     x:float=0.,  # Strength of the noise; 0: clean
 )->tuple[list[int], list[int]]: # A number for each window; over all ranks, each of which reads its share of the batches
     "Held-out tokens that the model predicts under the noise of training, and all that count"
+    check_number('x', x, 0)
+    _check_checks(checks)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
     with evaluating(ff.model), ff.noisy(x): mine = {i: _window_hits(ff, checks[i], skip) for i in range(rank, len(checks), world)}
     every = [mine]*world
@@ -51,6 +60,7 @@ def noisy_accuracy(
 )->float: # 0 to 1
     "Share of held-out tokens that the model predicts under the noise of training"
     hits, of = noisy_hits(ff, checks, skip, x)
+    if not sum(of): raise ValueError('No token of checks counts: all their labels are -100 or in skip.')
     return sum(hits)/sum(of)
 
 # %% ../../nbs/training/watch.ipynb #827ef657
@@ -61,6 +71,7 @@ class Cliff:
     points:list=field(default_factory=list) # (strength, accuracy); the first is the start of the stage
     hits:list=field(default_factory=list)   # Of each look: held-out tokens that were right, by window
     clean:list=field(default_factory=list)  # Of each look: accuracy without noise
+    def __post_init__(self): check_number('every', self.every, 0, above=True)
     @property
     def start(self): return self.points[0][1] if self.points else None
     def due(self,
@@ -75,6 +86,8 @@ class Cliff:
         clean:float|None=None, # Accuracy without noise
     )->bool: # Is the model whole at this strength?
         "Note a look"
+        check_number('x', x, 0)
+        check_number('accuracy', accuracy, 0, 1)
         self.points.append((x, accuracy)); self.hits.append(hits); self.clean.append(clean); return accuracy >= self.start/2
 
 # %% ../../nbs/training/watch.ipynb #b74a26ea
@@ -113,9 +126,14 @@ class Watch(FFTrainer):
         progress=None,# Called as `progress(done, total, note)`
         **kwargs,     # As for `FFTrainer`
     ):
-        super().__init__(*args, **kwargs)
         if cliff is not None and not checks: raise ValueError('The search for the collapse needs checks=[…]: held-out batches on which the accuracy under noise is measured.')
-        self.checks, self.skip, self.every, self.cliff, self.probe, self.probe_at, self.tell = list(checks), skip, every, cliff, probe, list(probe_at), progress
+        checks = list(checks)
+        check_number('every', every, 1, whole=True)
+        if checks: _check_checks(checks)
+        if any(check_number('probe_at', x, 0, 1) < before for before, x in zip([0, *probe_at], probe_at)): raise ValueError(f'probe_at={list(probe_at)} must ascend: shares of the run, 0 to 1.')
+        if probe is not None and not callable(probe): raise TypeError(f'probe is a {type(probe).__name__}: give a function that is called as probe(trainer).')
+        super().__init__(*args, **kwargs)
+        self.checks, self.skip, self.every, self.cliff, self.probe, self.probe_at, self.tell = checks, skip, every, cliff, probe, list(probe_at), progress
         self.rows, self.probes, self.good, self.started = [], [], None, time.time()
         n = len(self.ff.sites); self.sample = [self.ff.sites[i] for i in sorted({0, n//2, n - 1})]
 
@@ -161,6 +179,8 @@ def checkpoint_state(self:Watch)->dict:
 
 @patch
 def load_checkpoint_state(self:Watch, state):
+    needed = {'rows', 'probes', 'probe_at', 'good', 'seconds', *(('points', 'hits', 'clean') if self.cliff is not None else ())}
+    if lacks := needed - set(state): raise ValueError(f'This checkpoint lacks {", ".join(sorted(lacks))}: it is of a run by another trainer, or without a search for the collapse; go on with the same trainer, or give this run a folder of its own.')
     self.rows, self.probes, self.probe_at, self.good, self.started = state['rows'], state['probes'], state['probe_at'], state['good'], time.time() - state['seconds']
     if self.cliff is not None: self.cliff.points, self.cliff.hits, self.cliff.clean = [tuple(p) for p in state['points']], state['hits'], state['clean']
 
@@ -168,4 +188,4 @@ def load_checkpoint_state(self:Watch, state):
 @patch
 def is_over(self:Watch, checkpoint):
     "Also where the collapse was found"
-    return FFTrainer.is_over(self, checkpoint) or self.cliff is not None and Cliff(points=[tuple(p) for p in load_nest(Path(checkpoint)/'extra.safetensors')['points']]).collapsed
+    return FFTrainer.is_over(self, checkpoint) or self.cliff is not None and Cliff(points=[tuple(p) for p in load_nest(Path(checkpoint)/'extra.safetensors').get('points', [])]).collapsed
