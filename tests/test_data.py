@@ -58,9 +58,9 @@ def test_odd_text_becomes_sentences(kind, tmp_path):
     assert [s for d in text_documents(tmp_path/'t.txt') for s in d] == want
     for s in want: assert TOK.decode(TOK(s)['input_ids'], skip_special_tokens=True) == unicodedata.normalize('NFKC', s)
 
-def test_invalid_utf8_is_dropped_and_the_rest_kept(tmp_path):
-    (tmp_path/'t.txt').write_bytes(b'A fine \xff\xfeline. And \xc3(another) one.\n\x80\x81\n')
-    assert [s for d in text_documents(tmp_path/'t.txt') for s in d] == ['A fine line.', 'And (another) one.']
+def test_invalid_utf8_is_refused_where_it_stands(tmp_path):
+    (tmp_path/'t.txt').write_bytes(b'A fine line.\nAnd \xc3(another) one.\n\x80\x81\n')
+    with pytest.raises(ValueError, match='line 2 .byte 18. is not UTF-8'): list(text_documents(tmp_path/'t.txt'))
 
 def test_a_line_of_a_megabyte(cache):
     long = ' '.join(WORDS*12_000)                                                          # no full stop: one sentence

@@ -49,7 +49,7 @@ def permute_hidden_(
     order = torch.as_tensor(order)
     if not torch.equal(order.sort().values.cpu(), torch.arange(site.d_ff)): raise ValueError(f'{site.name} has {site.d_ff} hidden units: the order must hold each of 0 to {site.d_ff - 1} once.')
     for role in ['value', 'gate'] if gate_along_hidden(site) else ['value']:
-        w, bias = site.weight(role), getattr(site.module(role), 'bias', None)
+        w, bias = site.weight(role), site.bias(role)
         w.copy_(w[order].clone())
         if bias is not None: bias.copy_(bias[order].clone())
     w = site.weight('down'); w.copy_(w[:, order].clone())
@@ -81,7 +81,7 @@ def reorder_(
     with evaluating(model):
         seen = [_hidden(model, b, sites)[0] for b in batches]; _, before = _hidden(model, batches[0], sites)
         cut, rows = len(batches) - max(1, len(batches)//4), []
-        kept = [{r: s.weight(r).clone() for r in s.names} for s in sites]; kept_bias = [{r: b.clone() for r in s.names if (b := getattr(s.module(r), 'bias', None)) is not None} for s in sites]
+        kept = [{r: s.weight(r).clone() for r in s.names} for s in sites]; kept_bias = [{r: b.clone() for r in s.names if (b := s.bias(r)) is not None} for s in sites]
         for i, s in enumerate(sites):
             learn, test = torch.cat([x[i] for x in seen[:cut]]), torch.cat([x[i] for x in seen[cut:]])
             learn = learn[torch.linspace(0, len(learn) - 1, min(positions, len(learn))).long()]
@@ -93,6 +93,6 @@ def reorder_(
     if not change <= allowed:
         for s, w, b in zip(sites, kept, kept_bias):
             for r in w: s.weight(r).data.copy_(w[r])
-            for r in b: s.module(r).bias.data.copy_(b[r])
+            for r in b: s.bias(r).data.copy_(b[r])
         raise ValueError(f'Reordering changed a logit by {change:.2g} (allowed: {allowed:.2g}), so it was undone: this model does something along its hidden units besides value, gate and down.')
     return [dict(r, logits_changed=change) for r in rows]

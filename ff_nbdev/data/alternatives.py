@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .corpus import check_disk, files_digest
+from .corpus import check_disk, disk_errors, file_crc, files_digest, sweep_rests
+from .objectives import tokens_info
 
 # %% ../../nbs/data/alternatives.ipynb #1b1831bb
 LEVELS = 255                      # 1 to 255; 0 means that there is no alternative
@@ -59,8 +60,11 @@ def pack_rows(
     vocab:int,         # Ids
     packed:bool=True,  # False: four bytes an id
 )->np.ndarray: # (rows, bytes) uint8
-    "Rows as they are stored"
+    "Rows as they are stored; `ValueError` for ids that would come back as others"
     k, ids = len(ids), np.ascontiguousarray(ids)
+    most = 2**31 if not packed else 2**(16 + _high_bits(vocab))
+    if ids.size and not 0 <= ids.min() <= ids.max() < most:
+        raise ValueError(f'Alternatives hold ids from {ids.min()} to {ids.max()}, and a vocabulary of {vocab} has none beyond: the teacher belongs to another tokenizer.')
     if not packed: return np.concatenate([ids.astype('<u4').view(np.uint8).reshape(k, -1), levels], 1)
     bits = _high_bits(vocab)
     parts = [ids.astype('<u2').view(np.uint8).reshape(k, -1)]
@@ -91,13 +95,20 @@ def binding(
     "What alternatives for these tokens are bound to; `FileNotFoundError` if the split has no tokens yet"
     path = Path(tokens)/f'{split}.ids.npy'
     if not path.exists(): raise FileNotFoundError(f'No tokens of split {split!r} in {tokens}: run encode_corpus on the corpus first.')
-    info = json.loads((Path(tokens)/'tokens.json').read_text())
+    info = tokens_info(tokens, [split])
     return dict(corpus=info['corpus'], tokenizer=info['tokenizer'], split=split, ids=files_digest([path]))
 
 # %% ../../nbs/data/alternatives.ipynb #62aaebbf
 def _write(path, data):
     tmp = path.with_name(path.name + f'.part{os.getpid()}')
-    with open(tmp, 'wb') as f: f.write(data); f.flush(); os.fsync(f.fileno())
+    try:
+        with disk_errors(path), open(tmp, 'wb') as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+    except BaseException:
+        tmp.unlink(missing_ok=True)
+        raise
     os.replace(tmp, path)
 
 def sentence_ids(
@@ -124,24 +135,30 @@ def _shard_rows(rank, sentences, header, knots, special, batch):
     return np.concatenate(out)
 
 # %% ../../nbs/data/alternatives.ipynb #e60d4d70
-_needed = {'version', 'n', 'vocab', 'packed', 'floor', 'teacher', 'shard', 'sentences', 'tokens', 'knots', 'corpus', 'tokenizer', 'split', 'ids'}
+_needed = dict(version=int, n=int, vocab=int, packed=bool, floor=(float, int, type(None)), teacher=str, shard=int, sentences=int, tokens=int, knots=list, corpus=str, tokenizer=str, split=str, ids=str)
 
 def _read_json(path, again):
     try: return json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError): raise ValueError(f'{path} is damaged: {again}') from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError): raise ValueError(f'{path} is damaged: {again}') from None
 
 def _read_header(folder):
-    if not (folder/'alternatives.json').exists(): raise FileNotFoundError(f'{folder} holds no alternatives.json: give a folder written by write_alternatives.')
-    header = _read_json(folder/'alternatives.json', 'write the alternatives again, into a new folder.')
-    if isinstance(header, dict) and header.get('version', 0) > 1: raise ValueError(f'{folder} has version {header["version"]} of the format, newer than this package reads (1): update ff_nbdev.')
-    if not isinstance(header, dict) or _needed - set(header): raise ValueError(f'{folder}/alternatives.json is damaged: it lacks {", ".join(sorted(_needed - set(header or ())))}. Write the alternatives again, into a new folder.')
+    path, again = folder/'alternatives.json', 'Write the alternatives again, into a new folder.'
+    if not path.exists(): raise FileNotFoundError(f'{folder} holds no alternatives.json: give a folder written by write_alternatives.')
+    header = _read_json(path, 'write the alternatives again, into a new folder.')
+    if not isinstance(header, dict): raise ValueError(f'{path} is damaged: it holds no dictionary of entries. {again}')
+    if isinstance(header.get('version'), int) and header['version'] > 1: raise ValueError(f'{folder} has version {header["version"]} of the format, newer than this package reads (1): update ff_nbdev.')
+    lacks = [k for k, kind in _needed.items() if k not in header or not isinstance(header[k], kind)]
+    if lacks: raise ValueError(f'{path} is damaged: it lacks {", ".join(sorted(lacks))}. {again}')
+    if min(header['n'], header['vocab'], header['shard']) < 1 or min(header['sentences'], header['tokens']) < 0: raise ValueError(f'{path} is damaged: it tells impossible numbers. {again}')
     return header
 
 def _mark(header): return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:12]
 
 def _is_whole(data, k, mark):
-    "Is this shard there, of this header and in this place?"
-    try: info = json.loads(data.with_suffix('.json').read_text()); return info['shard'] == k and info['of'] == mark and data.stat().st_size == info['bytes']
+    "Is this shard there, of this header and in this place, and as it was written?"
+    try:
+        info = json.loads(data.with_suffix('.json').read_text())
+        return info['shard'] == k and info['of'] == mark and data.stat().st_size == info['bytes'] and file_crc(data) == info['crc32']
     except (OSError, ValueError, KeyError, TypeError): return False
 
 # %% ../../nbs/data/alternatives.ipynb #5369e116
@@ -200,7 +217,9 @@ def write_alternatives(
     from ff_nbdev.data.tokenizers import special_ids
     ids, starts, bound = _open_text(rank, tokens, tokenizer, split)
     count = min(len(starts), sentences or len(starts)); end = int(starts[count]) if count < len(starts) else len(ids)
-    out = Path(out); out.mkdir(parents=True, exist_ok=True)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    sweep_rests(out)
     header = dict(version=1, n=n, vocab=len(tokenizer), packed=packed, floor=floor, teacher=teacher, shard=shard, sentences=count, tokens=end, **bound)
     header = _begin(rank, ids, starts, count, header, out, sample, seed)
     special = np.asarray(special_ids(tokenizer))

@@ -2,25 +2,28 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'SPLITS', 'prose_blocks', 'split_sentences', 'clean_sentence', 'docstring_sentences', 'prose_versions',
-           'sentence_hash', 'split_of', 'cache_dir', 'check_disk', 'Seen', 'files_digest', 'write_corpus', 'made_once',
-           'python_prose', 'find_text', 'expect_fail', 'is_hub_id', 'text_documents', 'load_corpus', 'read_sentences',
-           'language_shares', 'mixed_sentences']
+           'sentence_hash', 'split_of', 'cache_dir', 'check_disk', 'disk_errors', 'is_alive', 'sweep_rests', 'Seen',
+           'files_digest', 'file_crc', 'sealed', 'read_sealed', 'matches', 'corpus_info', 'write_corpus', 'made_once',
+           'stay_with', 'python_prose', 'find_text', 'expect_fail', 'is_hub_id', 'is_dataset', 'check_source',
+           'source_name', 'text_documents', 'load_corpus', 'read_sentences', 'language_shares', 'mixed_sentences']
 
 # %% ../../nbs/data/corpus.ipynb #29a94f68
 import ast
-import bz2
+import contextlib
+import errno
 import glob
-import gzip
 import hashlib
 import importlib.util
 import json
-import lzma
 import os
 import re
 import shutil
 import sys
 import sysconfig
+import threading
+import time
 import unicodedata
+import uuid
 import warnings
 import zlib
 from concurrent.futures import ProcessPoolExecutor
@@ -28,7 +31,9 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, ver
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+from .files import KINDS, PACKED, check_file, file_rows, row_text, say_joined, text_kind, unwrap
 
 # %% ../../nbs/data/corpus.ipynb #e7bee6c2
 _prose_sections = {'notes', 'note', 'description', 'overview', 'introduction', 'background', 'details', 'discussion', 'warnings', 'warning'}
@@ -169,6 +174,54 @@ def check_disk(
     if free < need:
         raise OSError(f'{path} has {free/2**20:.0f} MiB free and this step writes about {need/2**20:.0f} MiB: free some space, or point FF_NBDEV_CACHE or the run folder at another disk.')
 
+# %% ../../nbs/data/corpus.ipynb #fa9e4b2a
+@contextlib.contextmanager
+def disk_errors(
+    path:str|Path, # What is written
+):
+    "Within this context a disk that runs full is told in one sentence, with the path and its space; `OSError`"
+    try: yield
+    except OSError as e:
+        short = e.errno is None and 'requested and' in str(e)           # NumPy's words for a write that was cut short
+        if not short and e.errno not in (errno.ENOSPC, errno.EDQUOT): raise
+        here = next(p for p in (Path(path).absolute(), *Path(path).absolute().parents) if p.exists())
+        full = OSError(f'The disk of {path} ran full ({shutil.disk_usage(here).free/2**20:.0f} MiB free): free some space, or point FF_NBDEV_CACHE or the run folder at another disk.')
+        full.errno = errno.ENOSPC
+        raise full from None
+
+# %% ../../nbs/data/corpus.ipynb #1d9610fa
+def is_alive(
+    pid:int, # Number of a process on this machine
+)->bool:
+    "Is there such a process?"
+    try: os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError): return False
+    except PermissionError: return True
+    return True
+
+_rest = re.compile(r'(?:(?P<name>.+)\.part|\.(?P<hidden>.+)\.)(?P<pid>\d+)')
+
+def _is_held(lock):
+    if not lock.exists(): return False
+    try:
+        with FileLock(lock, timeout=0): return False
+    except (Timeout, OSError): return True
+
+def sweep_rests(
+    folder:str|Path, # Where things are made
+    begins:str='',   # Only those whose names begin so
+)->list[str]: # Names of what was removed
+    "Remove `NAME.partPID` and `.NAME.PID` of processes that are gone"
+    gone = []
+    for p in sorted(Path(folder).iterdir()) if os.name == 'posix' and Path(folder).is_dir() else ():
+        m = _rest.fullmatch(p.name)
+        name = m and (m['name'] or m['hidden'])
+        if not m or not name.startswith(begins) or is_alive(int(m['pid'])) or _is_held(p.with_name(f'{name}.lock')): continue
+        if p.is_dir() and not p.is_symlink(): shutil.rmtree(p, ignore_errors=True)
+        else: p.unlink(missing_ok=True)
+        gone.append(p.name)
+    return gone
+
 # %% ../../nbs/data/corpus.ipynb #265261a3
 class Seen:
     "A set of 8-byte digests, at little more than 8 bytes each"
@@ -201,34 +254,126 @@ def files_digest(
             while block := f.read(2**22): h.update(block)
     return h.hexdigest()[:16]
 
+def file_crc(
+    path:str|Path, # A file
+)->int: # CRC-32, which finds every flipped bit; three times as fast as `files_digest`
+    "A checksum of a file, read in blocks"
+    crc = 0
+    with open(path, 'rb') as f:
+        while block := f.read(2**22): crc = zlib.crc32(block, crc)
+    return crc
+
+# %% ../../nbs/data/corpus.ipynb #2dab692d
+def _seal_of(info): return hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()[:16]
+
+def sealed(
+    info:dict, # What can be written as JSON
+)->str: # The text of a file
+    "JSON that carries a digest of itself"
+    info = dict(info, format=2)
+    return json.dumps(dict(info, check=_seal_of(info)), indent=1)
+
+def read_sealed(
+    path:str|Path, # Written with `sealed`, or by a version before this one, without a digest
+    needed:dict,   # Entry → its type
+    again:str,     # What to do where it is damaged
+)->dict:
+    "Read such a file; one sentence that names it where it is no JSON, lacks an entry or was changed (`ValueError`)"
+    try: text = Path(path).read_text('utf-8'); info = json.loads(text)
+    except FileNotFoundError: raise FileNotFoundError(f'{path} is missing. {again}') from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError): raise ValueError(f'{path} is damaged: it is no JSON. {again}') from None
+    if not isinstance(info, dict): raise ValueError(f'{path} is damaged: it holds no dictionary of entries. {again}')
+    seal = info.get('check')
+    if 'format' in info or 'check' in info:
+        if seal != _seal_of({k: v for k, v in info.items() if k != 'check'}) or text != json.dumps(info, indent=1): raise ValueError(f'{path} is damaged: it does not match its own digest. {again}')
+    if lacks := [k for k, kind in needed.items() if not isinstance(info.get(k), kind)]: raise ValueError(f'{path} is damaged or of another kind: it lacks {", ".join(lacks)}. {again}')
+    return info
+
+# %% ../../nbs/data/corpus.ipynb #bd1d0871
+_matched = {}                       # files that were compared in this process, and their state then
+
+def matches(
+    path:str|Path, # A file
+    size:int,      # Its bytes
+    crc:int,       # From `file_crc`
+)->str: # '' where it is as it was written, else what is wrong
+    "Compare a file with what is known of it; its contents once in a process, as long as size and time stay"
+    try: s = os.stat(path)
+    except FileNotFoundError: return f'{path} is missing'
+    if s.st_size != size: return f'{path} has {s.st_size:,} of {size:,} bytes'
+    key, state = os.path.abspath(path), (s.st_size, s.st_mtime_ns, s.st_ino, crc)
+    if _matched.get(key) == state: return ''
+    if file_crc(path) != crc: return f'{path} does not match its checksum'
+    _matched[key] = state
+    return ''
+
+# %% ../../nbs/data/corpus.ipynb #e579ddc9
+_again = 'Load the text again from its source, or copy the folder anew.'
+
+def corpus_info(
+    folder:str|Path, # A corpus folder
+)->dict: # What `corpus.json` tells
+    "Compare a corpus with its `corpus.json`; `ValueError` in one sentence that names the file that is damaged, missing or was edited"
+    path = Path(folder)/'corpus.json'
+    info = read_sealed(path, dict(sentences=dict, bytes=dict, sha256=str), _again)
+    files = {s: path.with_name(f'{s}.txt') for s in SPLITS}
+    if lacks := [s for s in SPLITS if not all(isinstance(info[k].get(s), int) for k in ('sentences', 'bytes', *(['crc32'] if 'crc32' in info else ())))]:
+        raise ValueError(f'{path} is damaged: it says nothing of {", ".join(lacks)}. {_again}')
+    old = None if 'crc32' in info else _old_sums(files, info)
+    for s, f in files.items():
+        if wrong := matches(f, info['bytes'][s], old[s] if old else info['crc32'][s]): raise ValueError(f'{wrong}, so it is damaged or was edited. {_again}')
+    return info
+
+def _old_sums(files, info):
+    "A corpus of before has one digest of all: it is compared once, and then stands for checksums of the files"
+    key = os.path.abspath(files['train'].parent)
+    stats = [(f.stat().st_size, f.stat().st_mtime_ns) if f.exists() else None for f in files.values()]
+    known = _matched.get(key)
+    if known and known[0] == (stats, info['sha256']): return known[1]
+    if all(stats) and files_digest(files.values()) != info['sha256'] and [s[0] for s in stats] == [info['bytes'][s] for s in SPLITS]:
+        raise ValueError(f'{files["train"].parent}: its text does not match the digest in corpus.json, so it is damaged or was edited. {_again}')
+    sums = {s: file_crc(f) if f.exists() else 0 for s, f in files.items()}
+    _matched[key] = (stats, info['sha256']), sums
+    return sums
+
 # %% ../../nbs/data/corpus.ipynb #9f475a4a
+def _write_splits(documents, folder):
+    "Each sentence into the file of its split, a document's end behind its last; how many there are of each"
+    seen, n = Seen(), Counter()
+    with contextlib.ExitStack() as opened:
+        files = {s: opened.enter_context(open(folder/f'{s}.txt', 'w', encoding='utf-8')) for s in SPLITS}
+        for doc in documents:
+            used = set()
+            for s in doc:
+                if not seen.new(sentence_hash(s)): continue
+                k = split_of(s)
+                used.add(k)
+                n[k] += 1
+                files[k].write(s + '\n')
+            for k in used: files[k].write('\n')
+    return {s: n[s] for s in SPLITS}
+
 def write_corpus(
     documents,      # Iterable of documents, each an iterable of sentences
     folder:Path,    # Made whole or not at all
     source:dict,    # What to record in `corpus.json`
 )->Path: # `folder`
     "Write sentences to `train.txt`, `valid.txt` and `test.txt` in `folder`; repeated sentences are written once; `ValueError` for too few different sentences to be split"
-    tmp = folder.with_name(f'{folder.name}.part{os.getpid()}'); shutil.rmtree(tmp, ignore_errors=True); tmp.mkdir(parents=True)
-    seen, n = Seen(), Counter()
-    files = {s: open(tmp/f'{s}.txt', 'w', encoding='utf-8') for s in SPLITS}
+    tmp = folder.with_name(f'{folder.name}.part{os.getpid()}')
+    shutil.rmtree(tmp, ignore_errors=True)
     try:
-        for doc in documents:
-            used = set()
-            for s in doc:
-                if not seen.new(sentence_hash(s)): continue
-                k = split_of(s); used.add(k); n[k] += 1
-                files[k].write(s + '\n')
-            for k in used: files[k].write('\n')
-    except BaseException: shutil.rmtree(tmp, ignore_errors=True); raise
-    finally:
-        for f in files.values(): f.close()
-    if not n['train'] or not n['valid'] or not n['test']:
-        shutil.rmtree(tmp)
-        raise ValueError(f"The text of {source['source']!r} holds {sum(n.values())} different sentences, too few to be split into train, valid and test: give a larger text.")
-    info = dict(source, sentences={s: n[s] for s in SPLITS}, bytes={s: (tmp/f'{s}.txt').stat().st_size for s in SPLITS})
-    info['sha256'] = files_digest(tmp/f'{s}.txt' for s in SPLITS)
-    (tmp/'corpus.json').write_text(json.dumps(info, indent=1))
-    shutil.rmtree(folder, ignore_errors=True); tmp.rename(folder)
+        with disk_errors(folder):
+            tmp.mkdir(parents=True)
+            n = _write_splits(documents, tmp)
+            if not all(n.values()): raise ValueError(f"The text of {source['source']!r} holds {sum(n.values())} different sentences, too few to be split into train, valid and test: give a larger text.")
+            files = {s: tmp/f'{s}.txt' for s in SPLITS}
+            info = dict(source, sentences=n, bytes={s: f.stat().st_size for s, f in files.items()}, crc32={s: file_crc(f) for s, f in files.items()}, sha256=files_digest(files.values()))
+            (tmp/'corpus.json').write_text(sealed(info), 'utf-8')
+    except BaseException:
+        shutil.rmtree(tmp, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+    tmp.rename(folder)
     return folder
 
 # %% ../../nbs/data/corpus.ipynb #a7d8c1ff
@@ -240,11 +385,20 @@ def made_once(
     mark:str,         # The file that is in it when it is whole
     make,             # Makes the folder; called with nothing
     force:bool=False, # Make it again where it is there
+    check=None,       # Called with the folder where it is there; a `ValueError` from it says that it must be made again
+    rests:str='',     # Only half-made folders whose names begin so are swept away
 )->Path: # `folder`
     "Have a folder made by one process, for which all others wait"
-    if force or not (folder/mark).exists():
+    def fault():
+        if force or not (folder/mark).exists(): return 'missing'
+        try: check and check(folder)
+        except ValueError as e: return str(e)
+    sweep_rests(folder.parent, rests)
+    if fault():
         with FileLock(f'{folder}.lock'):
-            if force or not (folder/mark).exists(): make()
+            if said := fault():
+                if said != 'missing': warnings.warn(f'{said} Here it is made again from its source.', stacklevel=3)
+                make()
     return folder
 
 # %% ../../nbs/data/corpus.ipynb #2a2e37cf
@@ -252,6 +406,16 @@ def _progress(it, total, desc, show):
     if not show: return it
     from tqdm.auto import tqdm
     return tqdm(it, total=total, desc=desc, mininterval=.5)
+
+def stay_with(
+    parent:int, # Number of the process that a worker belongs to
+):
+    "End this process when its parent is gone: the first call of every worker, which would wait for work for ever"
+    first = os.getppid()
+    def watch():
+        while os.getppid() == first and is_alive(parent): time.sleep(.5)
+        os._exit(1)
+    threading.Thread(target=watch, daemon=True).start()
 
 def python_prose(
     n_workers:int|None=None, # Processes; all processors by default
@@ -265,31 +429,43 @@ def python_prose(
     def make():
         check_disk(folder.parent, 2**26)
         files = [str(f) for p in ['stdlib', *PACKAGES] for f in _package_files(p)]
-        with ProcessPoolExecutor(n_workers or os.cpu_count()) as pool:
+        with ProcessPoolExecutor(n_workers or os.cpu_count(), initializer=stay_with, initargs=(os.getpid(),)) as pool:
             found = pool.map(docstring_sentences, files, chunksize=32)
             docs = (d for file in _progress(found, len(files), 'reading docstrings', progress) for d in file)
             write_corpus(docs, folder, dict(source='python_prose', versions=versions))
-    return made_once(folder, 'corpus.json', make, force)
+    return made_once(folder, 'corpus.json', make, force, corpus_info)
 
 # %% ../../nbs/data/corpus.ipynb #49ca3730
-_open = {'.xz': lzma.open, '.gz': gzip.open, '.bz2': bz2.open}
-_kinds = ('.txt', '.jsonl', '.parquet')
+_give = 'give an existing .txt, .jsonl or .parquet file (also .gz, .xz, .bz2, .zst), a folder or a pattern of them, a hub id such as wikimedia/wikipedia:20231101.en, or python_prose'
 
-def _kind(path):
-    s = [x.lower() for x in Path(path).suffixes]
-    return s[-2] if len(s) > 1 and s[-1] in _open else s[-1] if s else ''
+def _path(source):
+    "The name of a text; `TypeError` for what is no name, `ValueError` for an empty one or for a text itself"
+    if not isinstance(source, (str, os.PathLike)) or isinstance(name := os.fspath(source), bytes): raise TypeError(f'A {type(source).__name__} is no name of a text: {_give}; load_corpus also takes a data set or a list of texts.')
+    if not name.strip(): raise ValueError(f'The name of the text is empty: {_give}.')
+    if '\n' in name or '\0' in name or len(name) > 4000: raise ValueError('This looks like a text, not like the name of one: put it into a list, load_corpus([text]).')
+    return os.path.expanduser(name)
+
+def _matching(name):
+    "Paths of a name or pattern; as much of it as exists stands for itself, whatever signs are in it"
+    if os.path.lexists(name): return [Path(name)]
+    known, parts = Path(), Path(name).parts
+    while parts and os.path.lexists(known/parts[0]): known, parts = known/parts[0], parts[1:]
+    try: return sorted(Path(p) for p in glob.glob(os.path.join(glob.escape(str(known)), *parts), recursive=True))
+    except (OSError, re.error): return []
 
 def find_text(
-    source:str|Path, # A file, a folder, or a pattern such as `text/*.txt.xz`
+    source:str|Path,   # A file, a folder, or a pattern such as `text/*.txt.xz`
+    column:str='text', # The field that holds the text in rows
 )->list[Path]: # Readable files, sorted
-    "The files that `source` names; a clear error where there are none, or one has an ending that is not read (`FileNotFoundError`, `ValueError`)"
-    source = os.path.expanduser(str(source))
-    files = sorted(Path(p) for p in glob.glob(source, recursive=True))
-    if len(files) == 1 and files[0].is_dir(): files = sorted(p for p in files[0].rglob('*') if _kind(p) in _kinds)
-    if not files: raise FileNotFoundError(f'No text at {source!r}: give an existing .txt, .jsonl or .parquet file (also .xz, .gz, .bz2), a folder or a pattern of them, a hub id such as wikimedia/wikipedia:20231101.en, or python_prose.')
-    bad = [p.name for p in files if p.is_dir() or _kind(p) not in _kinds]
-    if bad: raise ValueError(f'Cannot read {bad[0]!r} as text: the endings that are read are .txt, .jsonl and .parquet, and the first two also with .xz, .gz or .bz2.')
-    if all(p.stat().st_size == 0 for p in files): raise ValueError(f'The text at {source!r} is empty: every file has 0 bytes.')
+    "The files that `source` names; a clear error where there are none, or one is not read or begins with what is no text (`FileNotFoundError`, `ValueError`, `TypeError`)"
+    name = _path(source)
+    files = _matching(name)
+    if len(files) == 1 and files[0].is_dir(): files = sorted(p for p in files[0].rglob('*') if text_kind(p) in KINDS and p.is_file())
+    if not files: raise FileNotFoundError(f'No text at {name[:200]!r}: {_give}.')
+    bad = [p.name for p in files if p.is_dir() or text_kind(p) not in KINDS]
+    if bad: raise ValueError(f'Cannot read {bad[0]!r} as text: the endings that are read are .txt, .jsonl and .parquet, and the first two also with .gz, .xz, .bz2 or .zst.')
+    if all(p.stat().st_size == 0 for p in files): raise ValueError(f'The text at {name!r} is empty: every file has 0 bytes.')
+    for p in files: check_file(p, column)
     return files
 
 # %% ../../nbs/data/corpus.ipynb #593ab739
@@ -302,50 +478,97 @@ def expect_fail(
     except (errors or Exception) as e: return f'{type(e).__name__}: {e}'
     raise AssertionError('no error was raised')
 
-# %% ../../nbs/data/corpus.ipynb #170b25d0
-def _rows(path, column):
-    kind = _kind(path)
-    if kind == '.parquet':
-        import pyarrow.parquet as pq
-        file = pq.ParquetFile(path)
-        if column not in file.schema_arrow.names: raise ValueError(f'{path} has no column {column!r}; its columns are {", ".join(file.schema_arrow.names)}.')
-        for batch in file.iter_batches(1024, columns=[column]): yield from (r for r in batch.column(0).to_pylist() if r)
-        return
-    try:
-        with _open.get(Path(path).suffix, open)(path, 'rt', encoding='utf-8', errors='ignore') as f:
-            for i, line in enumerate(f, 1):
-                if kind == '.txt': yield line; continue
-                if line.strip(): yield _field(path, i, line, column)
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as e: raise ValueError(f'{path} is cut short or damaged ({e}): fetch it again.') from None
-
-def _field(path, i, line, column):
-    try: text = json.loads(line)[column]
-    except (json.JSONDecodeError, KeyError, TypeError): text = None
-    if not isinstance(text, str): raise ValueError(f'{path}, line {i}: not a JSON object with a {column!r} field of text.')
-    return text
-
 # %% ../../nbs/data/corpus.ipynb #ab883dee
 def is_hub_id(
     source:str|Path, # What a user gave as text
 )->bool: # True for `owner/name` or `owner/name:configuration` that is no path on this machine
     "Is `source` the id of a data set rather than a path?"
     s = str(source)
-    return bool(re.fullmatch(r'[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?', s)) and not Path(s).exists() and _kind(s.split(':')[0]) not in (*_kinds, *_open) and not Path(s).parent.exists()
+    if not re.fullmatch(r'[\w-][\w.-]*/[\w.-]+(:[\w.-]+)?', s) or Path(s).suffix.lower() in PACKED: return False
+    return not Path(s).exists() and text_kind(s.split(':')[0]) not in KINDS and not Path(s).parent.exists()
+
+# %% ../../nbs/data/corpus.ipynb #cd11dfc4
+def is_dataset(
+    source, # What a user gave as text
+)->bool:
+    "Is it a `Dataset`, an `IterableDataset` or a dictionary of them?"
+    return any(c.__module__.partition('.')[0] == 'datasets' for c in type(source).__mro__)
+
+def _train_split(data):
+    if not isinstance(data, dict): return data
+    if not data: raise ValueError('This DatasetDict has no splits: give a Dataset.')
+    if 'train' not in data and len(data) > 1: raise ValueError(f'This DatasetDict has no split train, only {", ".join(data)}: give one of them, data[{next(iter(data))!r}].')
+    return data['train' if 'train' in data else next(iter(data))]
+
+def _dataset_texts(data, column):
+    "The texts of a data set, whatever it is formatted as"
+    from ff_nbdev.data.files import no_text
+    data, names = _train_split(data), getattr(_train_split(data), 'column_names', None)
+    if names is not None and column not in names: raise no_text('The data set', column, 'there is no such column', names)
+    own = (getattr(data, 'format', None) or {}).get('type') == 'custom'
+    kind = getattr((data.features or {}).get(column), 'dtype', None) if data.features and not own else 'string'
+    if kind not in ('string', 'large_string', 'string_view'): raise no_text('The data set', column, f'the column holds {kind or "a list or structure"}', names or ())
+    if names is not None and not own: data = data.with_format(None).select_columns([column])
+    for n, row in enumerate(data, 1): yield row_text(row if names is None else {**dict.fromkeys(names), **row}, column, f'The data set, row {n}')
+
+# %% ../../nbs/data/corpus.ipynb #4151fae2
+def _given_texts(texts):
+    for n, text in enumerate(texts, 1):
+        if not isinstance(text, str): raise TypeError(f'Text {n} of those given is {type(text).__name__}, not str: give texts, or the name of one file, folder or pattern.')
+        yield text
+
+def check_source(
+    source, # What a user gave as text
+):
+    "Refuse what cannot be a text; `TypeError`, or `ValueError` for a list that is empty or names files"
+    if isinstance(source, (str, os.PathLike)): return _path(source)
+    if is_dataset(source): return _train_split(source)
+    if isinstance(source, dict): raise TypeError('A dictionary is no text: give one source; train_tokenizer and mixed_sentences take a dictionary of languages.')
+    if isinstance(source, (bytes, bytearray, set, frozenset)) or hasattr(source, 'iterrows') or not hasattr(source, '__iter__'):
+        raise TypeError(f'{type(source).__name__} is no text: give a path, a hub id, a data set, a list of texts, or python_prose.')
+    if hasattr(source, '__len__'):
+        if not len(source): raise ValueError('The list of texts is empty: give some.')
+        first = next(iter(source))
+        if isinstance(first, str) and len(first) < 4000 and '\n' not in first and text_kind(first) in KINDS and os.path.exists(first): raise ValueError(f'The list begins with the name of a file, {first[:200]!r}, where texts were expected: give one file, a folder or a pattern.')
+        if isinstance(source, (list, tuple)): all(True for _ in _given_texts(source))
+
+def source_name(
+    source, # What a user gave as text
+)->str:
+    "What to call a text in a record"
+    if isinstance(source, (str, os.PathLike)): return str(source) if is_hub_id(source) or not Path(source).expanduser().exists() else Path(source).name
+    if not is_dataset(source): return 'texts in memory'
+    return getattr(getattr(_train_split(source), 'info', None), 'dataset_name', None) or 'a data set'
 
 # %% ../../nbs/data/corpus.ipynb #4efa9353
 _control = re.compile(r'[\x00-\x08\x0b-\x1f\x7f\ufeff\ufffd\ud800-\udfff]')
 
-def text_documents(
-    source:str|Path,    # As for `find_text`, or a hub id with an optional `:configuration`
-    column:str='text',  # Field that holds the text
-):
-    "Yield documents, each a list of sentences, from files or, by streaming, from the hub"
-    if is_hub_id(source):
+def _say_once(note, where):
+    def say(width):
+        note['joined_lines'] = note.get('joined_lines', 0) + 1           # files or rows; only the first is spoken of
+        if note['joined_lines'] == 1: say_joined(where, width)
+    return say
+
+def _source_rows(source, column, join_lines, note):
+    if isinstance(source, (str, os.PathLike)) and not is_hub_id(source):
+        for p in find_text(source, column): yield from file_rows(p, column, join_lines, _say_once(note, p))
+        return
+    if isinstance(source, (str, os.PathLike)):
         from datasets import load_dataset
         name, _, config = str(source).partition(':')
-        rows = (r[column] for r in load_dataset(name, config or None, split='train', streaming=True))
-    else: rows = (r for p in find_text(source) for r in _rows(p, column))
-    for row in rows:
+        texts = _dataset_texts(load_dataset(name, config or None, split='train', streaming=True), column)
+    else: texts = _dataset_texts(source, column) if is_dataset(source) else _given_texts(source)
+    say = _say_once(note, f'A text of {source_name(source)}')
+    yield from (unwrap(t, say) for t in texts) if join_lines else texts
+
+def text_documents(
+    source,               # As for `load_corpus`
+    column:str='text',    # Field that holds the text
+    join_lines:bool=True, # Join the lines of a text that was broken at a fixed width
+    note:dict|None=None,  # Takes what was done: `joined_lines`, of how many files or rows
+):
+    "Yield documents, each a list of sentences, from files, data sets, texts or, by streaming, from the hub"
+    for row in _source_rows(source, column, join_lines, {} if note is None else note):
         lines = (_control.sub('', line).strip() for line in row.splitlines())
         doc = [s for line in lines if line and not re.fullmatch(r'=+ .* =+', line) for s in split_sentences(line)]
         if doc: yield doc
@@ -358,32 +581,69 @@ def _limit(docs, n):
         if n <= 0: return
         yield d[:n]; n -= len(d)
 
+def _stamp(source, column):
+    "What a text is known by before it is read, and its bytes; None for what must be read to be known"
+    if isinstance(source, (str, os.PathLike)):
+        if is_hub_id(source): return [str(source)], 2**30
+        files = find_text(source, column)
+        return [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in files], 8*sum(p.stat().st_size for p in files)
+    data = _train_split(source) if is_dataset(source) else None
+    if data is not None: return ['data set', getattr(data, '_fingerprint', None)] if hasattr(data, '__len__') else None, 2**26
+    if not isinstance(source, (list, tuple)): return None, 2**26
+    h = hashlib.sha256()
+    for t in source: h.update(f'{len(t)} '.encode() + t.encode('utf-8', 'surrogatepass'))
+    return ['texts', h.hexdigest()], 8*sum(map(len, source))
+
+def _folder_of(stamp): return cache_dir('corpora')/('text-' + hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:12])
+
+# %% ../../nbs/data/corpus.ipynb #4e33b6f7
+def _from_stream(write, settings):
+    "A corpus of what can be read only once: it is written first, and then finds its name by what is in it"
+    tmp = cache_dir('corpora')/f'stream-{uuid.uuid4().hex[:8]}.part{os.getpid()}'
+    try:
+        write(tmp)
+        folder = _folder_of(['stream', corpus_info(tmp)['sha256'], *settings])
+        def place():
+            shutil.rmtree(folder, ignore_errors=True)
+            tmp.rename(folder)
+        return made_once(folder, 'corpus.json', place, check=corpus_info)
+    finally: shutil.rmtree(tmp, ignore_errors=True)
+
 def load_corpus(
-    source:str|Path='python_prose', # `python_prose`, a path, a pattern, a hub id, or a corpus folder made before
-    max_sentences:int|None=None,    # Stop after so many
-    progress:bool=False,            # Show a bar
+    source='python_prose',       # `python_prose`, a path, a pattern, a hub id, a data set, a list of texts, or a corpus folder made before
+    max_sentences:int|None=None, # Stop after so many
+    progress:bool=False,         # Show a bar
+    column:str='text',           # The field that holds the text in rows
+    join_lines:bool=True,        # Join the lines of a text that was broken at a fixed width (said with a warning)
 )->Path: # A folder with `train.txt`, `valid.txt`, `test.txt` and `corpus.json`
-    "Bring any text into the one form, in the cache; the same text is brought only once"
-    if str(source) == 'python_prose': return python_prose(progress=progress)
-    if (Path(source).expanduser()/'corpus.json').exists(): return Path(source).expanduser()
-    if is_hub_id(source): stamp = [str(source)]; size = 2**30
-    else:
-        files = find_text(source); size = 8*sum(p.stat().st_size for p in files)
-        stamp = [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
-    folder = cache_dir('corpora')/('text-' + hashlib.sha256(json.dumps([stamp, max_sentences, 3]).encode()).hexdigest()[:12])
-    def make():
+    "Bring any text into the one form, in the cache; the same text is brought only once. `ValueError`, `TypeError` or `FileNotFoundError` for what is no text; a folder made before is compared with its checksums"
+    check_source(source)
+    if max_sentences is not None and (isinstance(max_sentences, bool) or not isinstance(max_sentences, (int, np.integer)) or max_sentences < 1): raise ValueError(f'max_sentences={max_sentences!r} must be a whole number above 0, or None for the whole text.')
+    if not isinstance(column, str) or not column: raise ValueError(f'column={column!r} must be the name of a field.')
+    made = Path(_path(source)) if isinstance(source, (str, os.PathLike)) else None
+    if str(made) == 'python_prose' or made and (made/'corpus.json').exists():
+        if max_sentences is not None: raise ValueError(f'max_sentences={max_sentences} has no effect on {source_name(source)!r}, which is a corpus already: give its text, or leave max_sentences out.')
+        if str(made) == 'python_prose': return python_prose(progress=progress)
+        corpus_info(made)
+        return made
+    settings, (stamp, size) = [max_sentences, column, join_lines, 4], _stamp(source, column)
+    def write(folder):
         check_disk(folder.parent, size)
-        docs = _limit(text_documents(source), max_sentences)
-        write_corpus(_progress(docs, None, 'reading text (documents)', progress), folder, dict(source=Path(str(source)).name if not is_hub_id(source) else str(source)))
-    return made_once(folder, 'corpus.json', make)
+        told = dict(source=source_name(source))
+        docs = _limit(text_documents(source, column, join_lines, told), max_sentences)
+        write_corpus(_progress(docs, None, 'reading text (documents)', progress), folder, told)
+    if stamp is None: return _from_stream(write, settings)
+    folder = _folder_of([stamp, *settings])
+    return made_once(folder, 'corpus.json', lambda: write(folder), check=corpus_info)
 
 # %% ../../nbs/data/corpus.ipynb #f7af6792
 def read_sentences(
     folder:Path,        # A corpus folder
     split:str='train',  # 'train', 'valid' or 'test'
 ):
-    "The sentences of a split in order, one after the other, and None where a document ends; `ValueError` for an unknown split"
+    "The sentences of a split in order, one after the other, and None where a document ends; `ValueError` for an unknown split, or a text that is not as it was written"
     if split not in SPLITS: raise ValueError(f'Unknown split {split!r}: it is one of {", ".join(SPLITS)}.')
+    if (Path(folder)/'corpus.json').exists(): corpus_info(folder)
     return _lines(Path(folder)/f'{split}.txt')
 
 def _lines(path):
@@ -410,7 +670,7 @@ def mixed_sentences(
     "Training sentences of several languages, drawn by share, each once, until one language runs out"
     import random
     folders = {k: load_corpus(v) for k, v in texts.items()}
-    shares = language_shares({k: json.loads((f/'corpus.json').read_text())['sentences']['train'] for k, f in folders.items()}, alpha)
+    shares = language_shares({k: corpus_info(f)['sentences']['train'] for k, f in folders.items()}, alpha)
     rng, streams = random.Random(seed), {k: (s for s in read_sentences(f) if s) for k, f in folders.items()}
     while True:
         try: yield next(streams[rng.choices(list(shares), list(shares.values()))[0]])

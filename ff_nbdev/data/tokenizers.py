@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['train_pieces', 'make_tokenizer', 'train_tokenizer', 'sentinel_ids', 'special_ids', 'word_marker', 'tokenizer_digest',
-           'load_tokenizer']
+           'sentence_gap', 'end_id', 'frame_of', 'load_tokenizer']
 
 # %% ../../nbs/data/tokenizers.ipynb #211ba7fd
 import hashlib
@@ -13,7 +13,7 @@ import tempfile
 import unicodedata
 from pathlib import Path
 
-from .corpus import cache_dir, load_corpus, mixed_sentences, read_sentences
+from .corpus import cache_dir, is_dataset, load_corpus, mixed_sentences, read_sentences
 
 # %% ../../nbs/data/tokenizers.ipynb #c8bc35f9
 def train_pieces(
@@ -59,7 +59,7 @@ def train_tokenizer(
 ):
     "Train on the sentences of `train.txt`, and return a Hugging Face tokenizer of exactly `vocab_size` ids; `ValueError` for fewer ids than bytes, special pieces and sentinels need"
     if vocab_size < 256 + 3 + extra_ids + 100: raise ValueError(f'vocab_size={vocab_size} is too small: 256 bytes, 3 special pieces, {extra_ids} sentinels and at least 100 pieces must fit, so give {256+3+extra_ids+100} or more.')
-    sentences = mixed_sentences(corpus, alpha) if isinstance(corpus, dict) else (s for s in read_sentences(load_corpus(corpus)) if s)
+    sentences = mixed_sentences(corpus, alpha) if isinstance(corpus, dict) and not is_dataset(corpus) else (s for s in read_sentences(load_corpus(corpus)) if s)
     pieces = train_pieces(sentences, vocab_size - extra_ids)
     return make_tokenizer(pieces, extra_ids)
 
@@ -101,18 +101,60 @@ def tokenizer_digest(
     else: whole = {k: v for k, v in json.loads(backend.to_str()).items() if k not in ('truncation', 'padding')}
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:12]
 
+# %% ../../nbs/data/tokenizers.ipynb #95e31bf7
+def _bare(tokenizer, text): return list(tokenizer(text, add_special_tokens=False)['input_ids'])
+
+def sentence_gap(
+    tokenizer, # Any Hugging Face tokenizer
+)->str: # '' or ' '
+    "What must stand before a sentence that follows another, so that both come out as the text that they were"
+    for a, b in (('a', 'b'), ('x', 'a'), ('house.', 'The'), ('One.', 'two')):
+        whole, first = _bare(tokenizer, f'{a} {b}'), _bare(tokenizer, a)
+        if whole == first + _bare(tokenizer, b): return ''
+        if whole == first + _bare(tokenizer, f' {b}'): return ' '
+    return ' ' if word_marker(tokenizer) == 'Ġ' else ''
+
+def end_id(
+    tokenizer, # Any Hugging Face tokenizer
+)->int: # Its end token, or the separator of a WordPiece vocabulary
+    "The id that parts documents; `ValueError` where there is none"
+    found = next((i for i in (tokenizer.eos_token_id, getattr(tokenizer, 'sep_token_id', None)) if i is not None), None)
+    if found is None: raise ValueError('This tokenizer has no end token, which parts documents: set tokenizer.eos_token first.')
+    return found
+
+def frame_of(
+    tokenizer, # Any Hugging Face tokenizer
+)->tuple[list[int], list[int]]: # Ids before a text, ids behind it: [CLS] and [SEP], <s> and </s>
+    "What the tokenizer puts around a text"
+    text, whole = _bare(tokenizer, 'a'), list(tokenizer('a')['input_ids'])
+    starts = [k for k in range(len(whole) - len(text) + 1) if whole[k:k + len(text)] == text]
+    return (whole[:starts[0]], whole[starts[0] + len(text):]) if starts else ([], [])
+
 # %% ../../nbs/data/tokenizers.ipynb #94baae68
+def _tokenizer_path(source):
+    "A shipped model's folder, or a path; `FileNotFoundError` or `ValueError` for a name that can be neither, nor a hub id"
+    from ff_nbdev.models.tiny import SHIPPED, shipped_models
+    name = str(source)
+    if not name.strip(): raise ValueError(f'The name of the tokenizer is empty: give one of {", ".join(shipped_models())}, a folder, a tokenizer.json, or a hub id such as google/mt5-base.')
+    path = SHIPPED/name if (SHIPPED/name/'tokenizer.json').exists() else Path(source).expanduser()
+    if not path.exists() and ('/' not in name or name.startswith(('.', '/', '~'))):
+        raise FileNotFoundError(f'No tokenizer {name[:200]!r}: the shipped ones are {", ".join(shipped_models())}; else give an existing folder, a tokenizer.json, or a hub id such as google/mt5-base.')
+    if path.is_dir() and not any(any(path.glob(f)) for f in ('tokenizer*', '*.model', 'vocab*', 'config.json')): raise FileNotFoundError(f'{path} holds no tokenizer: give a folder written by save_pretrained.')
+    return path
+
 def load_tokenizer(
     source:str|Path, # A shipped model, a folder, a `tokenizer.json` file, or a hub id such as `google/mt5-base`
 ):
-    "Load any Hugging Face tokenizer; a bare `tokenizer.json` gets padding from its end token where it has none of its own"
+    "Load any Hugging Face tokenizer, running no code that comes with it; a bare `tokenizer.json` gets padding from its end token where it has none of its own. `FileNotFoundError` or `ValueError` where there is none, or it is damaged"
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
-    from ff_nbdev.models.tiny import SHIPPED
-    shipped = SHIPPED/str(source)
-    p = shipped if (shipped/'tokenizer.json').exists() else Path(source).expanduser()
+    p = _tokenizer_path(source)
     if p.is_file():
-        tok = PreTrainedTokenizerFast(tokenizer_file=str(p))
+        try: tok = PreTrainedTokenizerFast(tokenizer_file=str(p))
+        except Exception: raise ValueError(f'{p} is no tokenizer.json, or is damaged: fetch it again.') from None
         if tok.eos_token is None and '<|endoftext|>' in tok.get_vocab(): tok.eos_token = '<|endoftext|>'
         if tok.pad_token is None: tok.pad_token = tok.eos_token
         return tok
-    return AutoTokenizer.from_pretrained(str(p) if p.exists() else str(source))
+    try: return AutoTokenizer.from_pretrained(str(p) if p.exists() else str(source), trust_remote_code=False)
+    except Exception as e:
+        if not p.exists(): raise
+        raise ValueError(f'The tokenizer in {p} cannot be loaded ({str(e).strip().splitlines()[0][:200].rstrip(".") if str(e).strip() else type(e).__name__}): fetch it again.') from None

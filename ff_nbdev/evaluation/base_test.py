@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..data.objectives import Windows, objective_for
 from ..data.tokenizers import special_ids
-from ..models.tiny import ablate, ffn_means, model_inputs
+from ..models.tiny import ablate, ffn_means, model_inputs, predicts_next
 from ..models.wkv import fast_wkv
 
 # %% ../../nbs/evaluation/base_test.ipynb #2a866997
@@ -67,7 +67,7 @@ def token_scores(
     for b in batches:
         x = model_inputs(b); y = x['labels']
         logits = forward(x) if forward else model(**x).logits
-        if not model.config.is_encoder_decoder: logits, y = logits[:, :-1], y[:, 1:]
+        if predicts_next(model): logits, y = logits[:, :-1], y[:, 1:]
         use = (y >= 0) & ~torch.isin(y, special.to(y.device))
         lp = torch.log_softmax(logits[use].float(), -1)
         ce.append(-lp.gather(1, y[use][:, None])[:, 0]); hit.append(lp.argmax(-1) == y[use])

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from ..data.objectives import NextToken, Windows
 from ..data.tokenizers import special_ids
-from .activations import Instances, _masked, collect, evaluating, find_places, frequent_tokens, instances, mean_activation, random_places, token_counts, word_starts
+from .activations import Instances, _masked, by_example, collect, evaluating, find_places, frequent_tokens, instances, mean_activation, random_places, token_counts, word_starts
 from .base_test import token_scores
 from .pathways import agreement, piece_kinds, strata_of, two_letters
 from .signatures import Hubs, hubs_of, mean_of, signature_distance
 from ..mechanisms.recall import hub_width, smooth
 from ..models.sites import FFNSite, find_sites
+from ..models.tiny import decoder_inputs
 
 # %% ../../nbs/evaluation/control.ipynb #55b119df
 HOWS = ('silence', 'amplify', 'move')
@@ -155,7 +156,7 @@ def _scorer(model, batches, skip, site):
     batches = [{k: v.to(model.device) for k, v in b.items()} for b in batches]
     if two and site.stack == 'decoder':
         memory = [model.get_encoder()(input_ids=b['input_ids'], attention_mask=b['attention_mask']) for b in batches]
-        forward = lambda x, k: model(encoder_outputs=memory[k], attention_mask=x['attention_mask'], decoder_input_ids=model.prepare_decoder_input_ids_from_labels(labels=x['labels']), use_cache=False).logits
+        forward = lambda x, k: model(encoder_outputs=memory[k], attention_mask=x['attention_mask'], decoder_input_ids=decoder_inputs(model, x['labels']), use_cache=False).logits
     elif two: forward = lambda x, k: model(**x).logits
     else: forward = lambda x, k: model(input_ids=x['input_ids'], use_cache=False).logits
     def score():
@@ -171,7 +172,8 @@ def _activity(score, site, batches, skip, baseline, two):
     def hook(m, args):
         nonlocal total, n
         b = next(queue); y = b['labels'] if two else b['labels'][:, 1:]; use = (y >= 0) & ~torch.isin(y, torch.tensor(sorted(skip)))
-        h = args[0] if site.stack == 'encoder' else args[0][:, :use.shape[1]]
+        h = by_example(args[0], len(y))
+        if site.stack != 'encoder': h = h[:, :use.shape[1]]
         rows = h[b['attention_mask'].bool().to(h.device)] if two and site.stack == 'encoder' else h[use.to(h.device)]
         total += (rows.float().cpu() - baseline.cpu()).abs().double().sum(0); n += len(rows)
     h = site.down.register_forward_pre_hook(hook)

@@ -28,8 +28,8 @@ from .overlap import bare_words, overlap_test, pair_ids, places_of
 from .robustness import BLEU_GRID, GRID, quieter, say_threshold, score_arrays, span_bleu, strength_scores, summarise, window_scores
 from .signatures import Signature, hubs_of, mean_of, signature, signature_test
 from .spatial import correlogram, morans_i, weight_geography
-from ..models.sites import find_sites
-from ..models.tiny import _first, ablate, ffn_means, load_pretrained, model_inputs
+from ..models.sites import find_sites, remember_pattern
+from ..models.tiny import _first, ablate, ffn_means, load_pretrained, model_inputs, predicts_next
 
 # %% ../../nbs/evaluation/evaluate.ipynb #b3181426
 def _heard(model, sites, batches, keep):
@@ -38,10 +38,12 @@ def _heard(model, sites, batches, keep):
     def added(i): return lambda m, a, o: last.__setitem__(i, _first(o).detach().float())
     def after(i, stack):
         def f(m, a, o):
-            x = keep(last.pop(i), _first(o).detach().float())
+            stream = _first(o).detach().float()
+            x = keep(last.pop(i).view_as(stream), stream)
             out[i].append(x.flatten(0, 1) if masks[stack] is None else x[masks[stack]])
         return f
-    hooks = [h for i, s in enumerate(sites) for h in (s.block.register_forward_hook(added(i)), model.get_submodule(s.name.rpartition('.')[0]).register_forward_hook(after(i, s.stack)))]
+    hooks = [s.out.register_forward_hook(added(i)) for i, s in enumerate(sites)]
+    hooks += [model.get_submodule(s.stream).register_forward_hook(after(i, s.stack)) for i, s in enumerate(sites)]
     try:
         with evaluating(model):
             for b in batches:
@@ -97,10 +99,10 @@ def unigram_ce(
 def scored_targets(
     batches,         # From an objective
     skip,            # Ids that are no text
-    is_encoder_decoder:bool, # A decoder's first label is not predicted
+    every:bool,      # A decoder's first label is not predicted; else all are
 )->np.ndarray: # (n,) ids
     "The labels that a score is taken over"
-    y = [b['labels'] if is_encoder_decoder else b['labels'][:, 1:] for b in batches]
+    y = [b['labels'] if every else b['labels'][:, 1:] for b in batches]
     y = torch.cat([x.flatten() for x in y]).cpu().numpy()
     return y[(y >= 0) & ~np.isin(y, list(skip))]
 
@@ -281,11 +283,20 @@ def _take(given):
     return Sizes(**{k: v for k, v in given.items() if k in names}), {k: v for k, v in given.items() if k not in names}
 
 # %% ../../nbs/evaluation/evaluate.ipynb #1ab48da9
-def _ready(model, text, tokenizer, length, split, device):
+def _can_read(model, pattern):
+    "`ValueError` for a model whose hidden activations cannot be read with text"
+    sites, name = find_sites(remember_pattern(model, pattern)), type(model).__name__
+    takes = getattr(model, 'main_input_name', 'input_ids')
+    if takes != 'input_ids': raise ValueError(f'evaluate reads text, and {name} takes {takes}: weight_geography(model) measures its weights.')
+    if lost := [s for s in sites if not s.reachable]:
+        raise ValueError(f'evaluate reads hidden activations, and those inside {type(lost[0].block).__name__} of {name} cannot be reached, for it keeps all experts in one parameter: weight_geography(model) measures their weights.')
+    if getattr(model, 'get_output_embeddings', lambda: True)() is None: raise ValueError(f'evaluate scores predicted tokens, and {name} predicts none: load the model with its language-model head.')
+
+def _ready(model, text, tokenizer, length, split, device, pattern=None):
     "Model, tokenizer, tokens and windows, or one clear error"
     if isinstance(model, (str, Path)): model, tokenizer = (lambda m, t: (m, tokenizer or t))(*load_pretrained(model))
     if tokenizer is None: raise ValueError('evaluate needs the tokenizer that the model was trained with: pass tokenizer=…, or give the model by name or path.')
-    find_sites(model)
+    _can_read(model, pattern)
     have = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > have: raise ValueError(f'The tokenizer has {len(tokenizer)} ids and the model only {have} embeddings: they do not belong together.')
     tokens = encode_corpus(load_corpus(text), tokenizer)
@@ -301,8 +312,10 @@ def _batches(model, tokenizer, windows, n, seed, size=16, spread=False):
 # %% ../../nbs/evaluation/evaluate.ipynb #1278961b
 class _Job:
     "An evaluation under way"
-    def __init__(self, model, text, tokenizer, split, device, size, seed, step, dose, doses, nulls, base, categories, grid, quiet_like):
-        self.model, self.tokenizer, self.tokens, self.held = _ready(model, text, tokenizer, size.length, split, device)
+    def __init__(self, model, text, tokenizer, split, device, size, seed, step, dose, doses, nulls, base, categories, grid, quiet_like, pattern=None):
+        for m in (base, *(quiet_like or ())[1:]):
+            if m is not None: remember_pattern(m, pattern)
+        self.model, self.tokenizer, self.tokens, self.held = _ready(model, text, tokenizer, size.length, split, device, pattern)
         self.sites, self.skip = list(find_sites(self.model)), special_ids(self.tokenizer)
         self.size, self.seed, self.step, self.dose, self.nulls, self.base, self.categories, self.grid = size, seed, step, float(dose), nulls or {}, base, categories, grid or GRID; self.quiet_like = quiet_like
         shape = lambda m: (m.config.model_type, m.config.vocab_size, len(find_sites(m)))
@@ -325,7 +338,7 @@ def _scores(job):
     clean, scored, arrays = _clean(job.model, batches, job.skip, job.seed); job.arrays |= arrays
     job.calm = job.batches(Windows(job.tokens, 'train', job.size.length), 48, spread=True); job.means = _means(job.model, job.calm)
     return dict(tokens_scored=scored, clean=clean, floors=_floors(job.model, batches, job.skip, job.means), ffn_share=ffn_share(job.model, batches),
-        unigram_ce=unigram_ce(job.counts, scored_targets(batches, job.skip, job.model.config.is_encoder_decoder)))
+        unigram_ce=unigram_ce(job.counts, scored_targets(batches, job.skip, not predicts_next(job.model))))
 
 def _space(job):
     job.step.start('space')
@@ -374,7 +387,7 @@ def _overlaps(job):
 
 def _pathways(job):
     z, known = job.size, job.known.keep(job.few); job.step.start('pathways'); job.arrays |= _hubs(known)
-    if not z.control_tokens: return dict(pathways=None)
+    if not z.control_tokens or not (predicts_next(job.model) or job.model.config.is_encoder_decoder): return dict(pathways=None)
     return dict(pathways=pathway_test(job.model, job.tokenizer, job.train, job.test, known, job.categories, z.control_tokens, z.rank_from, z.rank_to, baseline=min(400, z.baseline), seed=job.seed))
 
 # %% ../../nbs/evaluation/evaluate.ipynb #db0f56af
@@ -414,6 +427,7 @@ def evaluate(
     text:str|Path='python_prose', # A source of `load_corpus`: its test split is scored, its train split gives baselines
     tokenizer=None,          # The model's; found by itself where the model is given by name
     *,
+    pattern=None,            # `FFNPattern` for an architecture that is not known; by default the one that `attach` was given
     arm:str='model',         # Name in tables
     name:str|None=None,      # Of the pretrained model; found from its configuration by default
     dose:float=0.,           # Σp that each matrix has received, in the mean: for the nulls
@@ -431,7 +445,7 @@ def evaluate(
 )->Evaluation:
     "Does this model have the geography? All measures on one checkpoint, without training; `ValueError` where model, tokenizer or text cannot do"
     size, info = _take(info)
-    job = _Job(model, text, tokenizer, split, device, size, seed, _Steps(progress, _PLAN), dose, doses, nulls, base, categories, grid, quiet_like)
+    job = _Job(model, text, tokenizer, split, device, size, seed, _Steps(progress, _PLAN), dose, doses, nulls, base, categories, grid, quiet_like, pattern)
     found = {}
     for part in (_scores, _space, _activations, _signatures, _overlaps, _pathways, _disturbed): found |= part(job)
     job.step.stop()

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .activations import evaluating
+from .activations import by_example, evaluating, fills_in
 from ..data.tokenizers import sentinel_ids, special_ids
 from .base_test import token_scores
 from ..mechanisms.forgetfulness import proximal_kernel
 from ..mechanisms.recall import hub_width, keyed_uniform, multiplier, noisy_hidden
 from ..models.sites import Sites, find_sites
-from ..models.tiny import _first, _replace, ablate
+from ..models.tiny import _first, _replace, ablate, decoder_inputs
 
 # %% ../../nbs/evaluation/robustness.ipynb #9dea5f39
 def blurred(
@@ -54,8 +54,12 @@ class _Disturb:
     def __call__(self, module, args):
         h = args[0]
         if self.kind == 'blur': return blurred(h, self.x),
-        if self.kind == 'noise': return h*multiplier(self.uniform(h), self.x, self.noise).to(h.dtype),
-        return noisy_hidden(h, self.uniform(h), self.x, hub_width(h.shape[-1]), kind=self.noise, signed=self.site.signed)[0],
+        if h.ndim != 3: return self.laid(by_example(h, 1 if self.examples is None else len(self.examples))).view_as(h),
+        return self.laid(h),
+    def laid(self, h):
+        "With noise, all over or outside the hubs"
+        if self.kind == 'noise': return h*multiplier(self.uniform(h), self.x, self.noise).to(h.dtype)
+        return noisy_hidden(h, self.uniform(h), self.x, hub_width(h.shape[-1]), kind=self.noise, signed=self.site.signed)[0]
 
 # %% ../../nbs/evaluation/robustness.ipynb #1c58f1f0
 @contextlib.contextmanager
@@ -340,7 +344,7 @@ def quieter(
     sites = list(find_sites(model) if sites is None else sites); shares = [share]*len(sites) if isinstance(share, (int, float)) else list(share)
     if len(shares) != len(sites): raise ValueError(f'{len(shares)} shares for {len(sites)} feed-forward sites: give one number, or one for each site.')
     if bad := [s for s in shares if not 0 < s < float('inf')]: raise ValueError(f'share={bad[0]!r} must be above 0, and finite: it is what is left of what each layer says.')
-    hooks = [s.block.register_forward_hook(lambda m, args, out, f=f: _replace(out, _first(out)*f)) for s, f in zip(sites, shares)]
+    hooks = [s.out.register_forward_hook(lambda m, args, out, f=f: _replace(out, _first(out)*f)) for s, f in zip(sites, shares)]
     try: yield model
     finally:
         for h in hooks: h.remove()
@@ -353,10 +357,11 @@ def greedy_fills(
 )->np.ndarray: # (windows, longest) ids, 0 after the end
     "What the model writes for the masked spans, the likeliest token at each step; in evaluation mode, disturbed or not"
     h = model.get_encoder()(input_ids=batch['input_ids'], attention_mask=batch['attention_mask'])[0]
-    y = torch.full((len(h), 1), model.config.decoder_start_token_id, device=h.device); done = torch.zeros(len(h), dtype=bool, device=h.device)
+    y = decoder_inputs(model, batch['labels'])[:, :1]
+    done = torch.zeros(len(h), dtype=bool, device=h.device)
     for _ in range(longest):
         d = model.get_decoder()(input_ids=y, encoder_hidden_states=h, encoder_attention_mask=batch['attention_mask'], use_cache=False)[0]
-        t = model.lm_head(d[:, -1:]).argmax(-1)[:, 0].masked_fill(done, 0)
+        t = model.get_output_embeddings()(d[:, -1:]).argmax(-1)[:, 0].masked_fill(done, 0)
         y, done = torch.cat([y, t[:, None]], 1), done | (t == model.config.eos_token_id)
         if done.all(): break
     return torch.nn.functional.pad(y[:, 1:], (0, longest + 1 - y.shape[1])).cpu().numpy()
@@ -396,10 +401,10 @@ def span_bleu(
     draws:int=100,   # Bootstrap draws over windows
     seed:int=0,      # Of noise and draws
     tick=lambda: None, # Called after every pass: for progress
-)->dict: # clean, floor_zero, floor_mean: {bleu, ci}; noise, nonhub, blur: rows of strength, bleu, lo, hi; threshold; windows; None for a decoder
+)->dict: # clean, floor_zero, floor_mean: {bleu, ci}; noise, nonhub, blur: rows of strength, bleu, lo, hi; threshold; windows; None where no spans are written
     "BLEU of greedy fills put back into the window, under each disturbance [Figure 4]"
     from sacrebleu.metrics import BLEU
-    if not model.config.is_encoder_decoder: return None
+    if not model.config.is_encoder_decoder or fills_in(model, tokenizer): return None
     sentinels, skip, metric, texts = sentinel_ids(tokenizer), set(special_ids(tokenizer)), BLEU(), {}
     def write(key, b, room):
         for x, y in zip(b['input_ids'].tolist(), greedy_fills(model, b, room)): texts.setdefault(key, []).append(tokenizer.decode(put_back(x, spans_of(y, sentinels), sentinels, skip)))

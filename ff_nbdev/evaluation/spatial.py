@@ -112,10 +112,11 @@ def weight_geography(
     roles=('gate', 'value', 'down'), # Which matrices
     seed:int=0,        # Of the shuffled control
     rank:bool=True,    # Effective rank needs singular values
+    pattern=None,      # `FFNPattern` for an architecture that is not known; by default the one that `attach` was given
 )->list[dict]: # site, stack, layer, role, moran_queen, moran_rook, rci, lcps, effective_rank, shuffled_queen
     "Measures of every feed-forward matrix, one row each; the headline of Table 5 is role `down`"
     gen, rows = torch.Generator().manual_seed(seed), []
-    for s in find_sites(model):
+    for s in find_sites(model, pattern):
         for role in roles:
             if role not in s.names: continue
             w = s.weight(role).detach().double().cpu()
