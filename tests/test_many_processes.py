@@ -32,6 +32,13 @@ def test_many_processes_go_where_one_goes(one, n, words, tmp_path):
     mine, single = load(ranks[0][2]), load(one[2])
     assert all((mine[k].double() - single[k].double()).abs().max() < 1e-6 for k in mine) and any(k.startswith('usage') and single[k].std() > 0 for k in single)
 
+def test_a_rank_without_targets_and_a_stream_go_where_one_process_goes(tmp_path):
+    "In the first step one rank has no target at all, and its windows come from an iterable data set, which is read twice"
+    (single, told, state), = launch(1, tmp_path/'one', '--micro', '8', '--hollow')
+    for weights, other, _ in launch(2, tmp_path/'two', '--micro', '4', '--hollow', '--stream'):
+        assert all(w.isfinite().all() for w in weights.values()) and far(weights, single) < 1e-7
+        assert other['pulses'] == told['pulses'] and sum(told['pulses']) > 0 and other['sentences'] == told['sentences']
+
 
 SHARDED = '''import sys, torch, torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh

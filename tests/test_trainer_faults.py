@@ -99,30 +99,37 @@ def test_label_smoothing_is_that_of_the_hugging_face_trainer(tmp_path):
     plain = LabelSmoother(0.)(out, batch['labels'], shift_labels=True)
     assert torch.allclose(mine, theirs, atol=1e-6) and not torch.allclose(mine, plain, atol=1e-3)
 
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+    "A run with no setting of its own"
+    trainer = make(tmp_path_factory.mktemp('plain'), max_steps=3, settings=config(24))
+    trainer.train()
+    return trainer
+
 @pytest.mark.parametrize('kw', [dict(gradient_checkpointing=True), dict(torch_compile=True, torch_compile_backend='eager'), dict(torch_empty_cache_steps=1), dict(include_num_input_tokens_seen='all'), dict(dataloader_drop_last=True),
     dict(eval_strategy='steps', eval_steps=2, eval_on_start=True), dict(dataloader_num_workers=1), dict(accelerator_config=dict(gradient_accumulation_kwargs=dict(sync_each_batch=True)))], ids=lambda kw: next(iter(kw)))
-def test_settings_that_change_nothing(tmp_path, kw):
-    steps = dict(max_steps=3, settings=config(24))
-    plain, other = make(tmp_path/'a', **steps), make(tmp_path/'b', eval_dataset=Rows(4), **steps, **kw)
-    for t in (plain, other): t.train()
+def test_settings_that_change_nothing(plain, tmp_path, kw):
+    other = make(tmp_path, max_steps=3, settings=config(24), eval_dataset=Rows(4), **kw)
+    other.train()
     name = lambda k: k.removeprefix('_orig_mod.')
     assert same(weights(plain), {name(k): v for k, v in weights(other).items()}) or max((a - b).abs().max() for a, b in zip(plain.model.parameters(), other.model.parameters())) < 1e-5
     assert torch.equal(plain.ff.doses, other.ff.doses) and plain.ff.sentences == other.ff.sentences
     assert plain.ff.noise_x == other.ff.noise_x > .5
 
-@pytest.mark.parametrize('kw', [dict(neftune_noise_alpha=5.), dict(max_grad_norm=1e-3), dict(optim='sgd', learning_rate=.1), dict(optim='adafactor'), dict(weight_decay=.5)], ids=lambda kw: next(iter(kw)))
-def test_settings_that_are_heeded_and_resumed_exactly(tmp_path, kw):
-    plain = make(tmp_path/'a')
-    plain.train()
-    whole = make(tmp_path/'b', **kw)
+@pytest.mark.parametrize('kw', [dict(neftune_noise_alpha=5.), dict(max_grad_norm=1e-3, optim='adafactor')], ids=lambda kw: next(iter(kw)))
+def test_settings_that_are_heeded_and_resumed_exactly(plain, tmp_path, kw):
+    kw = dict(max_steps=3, settings=config(24), save_strategy='steps', save_steps=2, **kw)
+    whole = make(tmp_path, **kw)
     whole.train()
     assert not same(weights(plain), weights(whole))
-    first = make(tmp_path/'c', max_steps=6, save_strategy='steps', save_steps=4, **kw)
-    first.train()
-    shutil.rmtree(tmp_path/'c'/'checkpoint-6')
-    again = make(tmp_path/'c', **kw)
+    shutil.rmtree(tmp_path/'checkpoint-3')
+    again = make(tmp_path, **{**kw, 'settings': config(24)})
     again.train(resume_from_checkpoint=True)
-    assert again._initial_global_step == 4 and same(weights(again), weights(whole)) and same(state(again), state(whole))
+    assert again._initial_global_step == 2 and same(weights(again), weights(whole)) and same(state(again), state(whole))
+
+def test_steps_of_another_size_are_resumed_with_a_word(tmp_path):
+    make(tmp_path, save_strategy='steps', save_steps=2, max_steps=2).train()
+    with pytest.warns(UserWarning, match='in steps of 4 windows and this run takes 8'): make(tmp_path, gradient_accumulation_steps=2, max_steps=3).train(resume_from_checkpoint=True)
 
 def test_metrics_and_predictions_of_windows_that_carry_more_than_the_model_takes(tmp_path):
     seen = []

@@ -25,7 +25,23 @@ def arguments(words):
     p.add_argument('out'); p.add_argument('--arch', default='mt5'); p.add_argument('--micro', type=int, default=8); p.add_argument('--accumulate', type=int, default=1)
     p.add_argument('--dropout', type=float, default=0.); p.add_argument('--optimizer', default='adamw_torch'); p.add_argument('--double', action='store_true')
     p.add_argument('--kill', default=''); p.add_argument('--save', type=int, default=0); p.add_argument('--steps', type=int, default=8)
+    p.add_argument('--hollow', action='store_true', help='the first four windows have no target')
+    p.add_argument('--stream', action='store_true', help='windows come from an iterable data set')
     return p.parse_args(words)
+
+class Hollow:
+    "A collator under which the first four windows have no target"
+    def __init__(self, make): self.make, self.tokenizer, self.epoch = make, make.tokenizer, 0
+    def __call__(self, rows):
+        self.make.epoch = self.epoch
+        batch = self.make(rows)
+        batch['labels'][batch['index'] < 4] = -100
+        return batch
+
+class Stream(torch.utils.data.IterableDataset):
+    "Windows one after another, without a length"
+    def __init__(self, data): self.rows = data
+    def __iter__(self): return (self.rows[i] for i in range(len(self.rows)))
 
 def die(): os.kill(os.getpid(), signal.SIGKILL)
 
@@ -59,8 +75,9 @@ def train(words):
     config = FFConfig.preset('full_stack', int(data.sentences[:40].sum()*a.steps/5), dose=.6, top=2., forgiveness='two_letter'); config.recall.start = .4; config.recall.halflife = 50.
     ff = attach(model, config, tok)
     args = TrainingArguments(a.out, per_device_train_batch_size=a.micro, gradient_accumulation_steps=a.accumulate, learning_rate=1e-3, max_steps=a.steps, optim=a.optimizer, max_grad_norm=1., report_to=[], disable_tqdm=True, use_cpu=True, logging_strategy='no',
-        save_strategy='steps' if a.save else 'no', save_steps=a.save or 500, save_total_limit=2)
-    trainer = Killed(model=model, args=args, train_dataset=data, data_collator=objective_for(model, tok), ff=ff)
+        save_strategy='steps' if a.save else 'no', save_steps=a.save or 500, save_total_limit=2, train_sampling_strategy='sequential' if a.hollow or a.stream else 'random')
+    make = objective_for(model, tok)
+    trainer = Killed(model=model, args=args, train_dataset=Stream(data) if a.stream else data, data_collator=Hollow(make) if a.hollow else make, ff=ff)
     trainer.remove_callback(PrinterCallback); trainer.train(resume_from_checkpoint=True)
     torch.save({k: v.clone() for k, v in model.state_dict().items()}, Path(a.out)/f'end{args.process_index}.pt')
     ff.save_pretrained(Path(a.out)/f'end{args.process_index}')

@@ -33,7 +33,7 @@ _rules = {
         power=lambda v: 0 < v <= 1 or 'above 0 and at most 1',
         ramp=_between(0, 1, 'between 0 and 1'),
         size=lambda v: (3 <= v <= 255 and v % 2 == 1) or 'odd and at least 3, at most 255',
-        decay=lambda v: v >= .05 or 'at least 0.05 cells, where the four nearest neighbours have all the weight (the paper uses 1), so it must be above 0',
+        decay=lambda v: v >= .05 or 'at least 0.05 cells, where the four nearest neighbours have all the weight (the paper uses 1)',
         order=_among('random', 'round_robin', 'all'),
         roles=lambda v: (len(v) > 0 and all(x in ('gate', 'value', 'down') for x in v)) or 'some of gate, value and down'),
     'recall': dict(

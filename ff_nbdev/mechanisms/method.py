@@ -108,7 +108,7 @@ def _read_config(self:FF):
     self.rests = {}                               # what rounding took from half-precision weights
     self.usage = [torch.full((site.d_ff,), recall.share*recall.per_sign) for site in self.sites]
     timed = pulsed.dose or recall.top or config.forgiveness.late_kind
-    self._unstepped = (0, None) if timed else None        # updates of the optimizer since attaching, until the first `step`
+    self._unstepped = (0, None, None) if timed else None        # updates of the optimizer since attaching, until the first `step`
     self._lossless, self._long = 0, False                 # steps without `loss`; was it said that the run is too long?
 
 @patch
@@ -132,7 +132,7 @@ def _check_fit(self:FF):
             raise ValueError(f'forgetfulness.power={pulsed.power} with a kernel of sum {self.kernel.sum():.3g} would throw weights beyond their neighbours: '
                 'their product must be at most 1, so lower the power or leave normalized=True.')
     if not recall.top: return
-    for site in self.sites:
+    for site in (site for site in self.sites if site.reachable):
         if (units := hub_width(site.d_ff, recall.share)*recall.per_sign) > site.d_ff:
             raise ValueError(f'{recall.per_sign} hubs of {recall.share:.0%} need {units} units, and {site.name} has {site.d_ff}: give a smaller recall.per_sign or share.')
 
@@ -211,8 +211,7 @@ class _ModelHook(_Hook):
         ff._untrained = ff._untrained or not module.training and grads
         if module.training and grads:
             if ff._unstepped is not None: ff._watch()
-            ff._follow(thorough=ff._fresh)
-            ff._fresh = False
+            ff._follow()
         ff._inside = ff._trial is not None or (module.training and ff.noise_x > 0 and grads)
         if not ff._inside: return
         given = _given(module, args, kwargs); x = _batch(given)
@@ -239,36 +238,38 @@ def _unhook(module, ff):
 
 @patch
 def _place(self:FF):
-    "Where each hooked module stands: the parent and its name in it"
-    wanted, found = {id(down): i for i, down in self._hooked.items()}, {}
-    for parent in self.bare.modules():
-        for name, child in parent._modules.items():
-            if id(child) in wanted: found[wanted[id(child)]] = (parent, name, child)
-    self._places = list(found.values())
+    "The way to each hooked module, step by step: a parent, the name in it, and the child"
+    self._ways = {}
+    for i, down in self._hooked.items():
+        names = [name for name, module in self.sites[i].block.named_modules() if module is down]
+        parent, way = self.bare, f'{self.sites[i].name}.{names[0]}' if names else self.sites[i].name
+        for name in way.split('.'):
+            child = parent._modules.get(name)
+            if child is None: break
+            self._ways[id(parent), name] = parent, name, child
+            parent = child
 
 @patch
-def _follow(self:FF,
-    thorough:bool=False, # Also where whole blocks were replaced
-):
+def _follow(self:FF):
     "Each hook to where the hidden enters now"
-    if not thorough and all(parent._modules.get(name) is child for parent, name, child in self._places): return
+    if all(parent._modules.get(name) is child for parent, name, child in self._ways.values()): return
     blocks = dict(self.bare.named_modules())
     for site in self.sites: site.block = blocks.get(site.name, site.block)      # an expert's block keeps its place
-    moved = {i: now for i, old in self._hooked.items() if (now := self.sites[i].down) is not old}
-    for i, now in moved.items():
-        for module in (self._hooked[i], bare(now), now): _unhook(module, self)
+    for i, old in self._hooked.items():
+        if (now := self.sites[i].down) is old: continue
+        for module in (old, bare(now), now): _unhook(module, self)
         now.register_forward_pre_hook(_SiteHook(self, i))
         self._hooked[i] = now
-    if not moved: return
     self._place()
     torch._dynamo.reset()                         # a compiled model would not see them
 
 @patch
 def _watch(self:FF):
     "Does the optimizer go on while the clock stands?"
-    updates, last = self._unstepped
-    version = sum(p._version for p in self.bare.parameters() if p.requires_grad)
-    self._unstepped = (updates + (last is not None and version != last), version)
+    updates, last, trained = self._unstepped
+    if trained is None: trained = [p for p in self.bare.parameters() if p.requires_grad]
+    version = sum(p._version for p in trained)
+    self._unstepped = (updates + (last is not None and version != last), version, trained)
     if self._unstepped[0] < PATIENCE: return
     self._unstepped = None
     warnings.warn(f'The optimizer has made {PATIENCE} steps and ff.step was never called, so no pulse is given and no ramp rises: '
@@ -319,7 +320,7 @@ def noisy(self:FF,
 ):
     "Within this context forward passes get the noise, in evaluation too; usage stays as it is. `ValueError` for a strength that is negative or no number"
     if x is not None and not 0 <= x < math.inf: raise ValueError(f'A noise of {x} cannot be laid: give a finite strength of 0 or more.')
-    self._follow(thorough=True)
+    self._follow()
     kept = self._passed, self._now
     self._passed, self._trial = 0, self.noise_x if x is None else float(x)
     try: yield self
@@ -340,7 +341,6 @@ def _hook(self:FF):
     self.bare.register_forward_hook(_EndHook(self), always_call=True)
     self._hooked = {s.index: s.down for s in self.sites if s.reachable}
     self._place()
-    self._fresh = True                            # no pass so far: adapters are often put on after attaching
     for i, down in self._hooked.items(): down.register_forward_pre_hook(_SiteHook(self, i))
 
 # %% ../../nbs/mechanisms/method.ipynb #155efd29
@@ -430,7 +430,7 @@ def step(self:FF,
     if self.config.total_sentences == 'auto': raise ValueError("total_sentences is still 'auto': FFTrainer finds it, and in a loop of your own ff.set_total(sentences) says it before the first step.")
     end = math.inf if self._searches() else self.config.total_sentences
     due = self.schedule.due(min(self.sentences, end), min(self.sentences + sentences, end))
-    self._follow(thorough=True)
+    self._follow()
     self._check_due(due)
     self._check_loop()
     self._unstepped = None

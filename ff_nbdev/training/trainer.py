@@ -180,6 +180,7 @@ class FFTrainer(Trainer):
         a = given.get('args') or TrainingArguments('tmp_trainer')
         _refuse(a)
         _check_data(given.get('train_dataset'), a)
+        if isinstance(given.get('train_dataset'), torch.utils.data.IterableDataset) and a.accelerator_config.dispatch_batches is None: a.accelerator_config.dispatch_batches = False      # sent around, batches would need one width
         self.shift = ff.shifts if shift is None else bool(shift)
         super().__init__(*args, **kwargs)
         a = self.args
@@ -444,7 +445,7 @@ def _finish_checkpoint(self:FFTrainer, part, run):
     final = run/part.name
     save_nest(self._extra(), part/'extra.safetensors')
     self.state.save_to_json(str(part/'trainer_state.json'))                       # the Trainer's names the hidden folder
-    seal(part, final, step=self.state.global_step, sentences=self.ff.sentences, ranks=self.args.world_size)
+    seal(part, final, step=self.state.global_step, sentences=self.ff.sentences, ranks=self.args.world_size, windows=self.whole)
     best = self.state.best_model_checkpoint
     prune(run, self.args.save_total_limit or 2, spare=[best] if best else [], sure=[final], say=lambda s: print(f'{s} It is removed.'))
 
@@ -553,6 +554,12 @@ def _take_up_end(self:FFTrainer, checkpoint):
     return TrainOutput(self.state.global_step, 0., {})
 
 @patch
+def _check_windows(self:FFTrainer, checkpoint):
+    "A word where the steps of a checkpoint have another size than those that follow"
+    was = json.loads((Path(checkpoint)/'checkpoint.json').read_text()).get('windows', self.whole)
+    if was != self.whole: warnings.warn(f'{checkpoint} was made in steps of {was} windows and this run takes {self.whole}: its place in the text is counted in steps, so it goes on elsewhere; keep batch, accumulation and processes as they were.', stacklevel=3)
+
+@patch
 def train(self:FFTrainer, resume_from_checkpoint=None, *args, **kwargs):
     "As the Trainer; `resume_from_checkpoint=True` goes on from the newest good checkpoint, or begins"
     if self.args.process_index == 0: sweep(self.args.output_dir, own=True)
@@ -560,6 +567,7 @@ def train(self:FFTrainer, resume_from_checkpoint=None, *args, **kwargs):
     if resume_from_checkpoint is True: resume_from_checkpoint = last_checkpoint(self.args.output_dir, lambda s: print(s))
     elif resume_from_checkpoint: check_checkpoint(resume_from_checkpoint)
     path = str(resume_from_checkpoint) if resume_from_checkpoint else None
+    if path: self._check_windows(path)
     if path and self.is_over(path): return self._take_up_end(path)
     return Trainer.train(self, path, *args, **kwargs)
 

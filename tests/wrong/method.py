@@ -1,11 +1,13 @@
 """Wrong values of the mechanisms: settings, kernels, hubs, losses, clocks, states."""
 import json
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import ByT5Tokenizer
 
+from ff_nbdev.data.alternatives import pack_rows
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
 from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, effective_rank, neighbour_mean, proximal_kernel, pulse_
 from ff_nbdev.mechanisms.forgiveness import Tally, forgiving_loss, prefix_classes
@@ -131,6 +133,8 @@ CASES = {
     'alternatives of other rows': (lambda: listed(IDS[:4], SHARES[:4]), 'do not fit 6 rows'),
     'shares over 1': (lambda: listed(shares=SHARES + 2), 'scores must lie between 0 and 1'),
     'shares that are no numbers': (lambda: listed(shares=SHARES + NAN), 'scores must lie between 0 and 1'),
+    'alternatives that would wrap in the file': (lambda: pack_rows(np.array([[70_000]]), np.array([[9]], np.uint8), 5_000), 'has none beyond'),
+    'negative alternatives in the file': (lambda: pack_rows(np.array([[-1]]), np.array([[9]], np.uint8), 300_000), 'hold ids from -1 to -1'),
     'labels beyond the vocabulary': (lambda: forgiving_loss(LOGITS, LABELS + 18), 'labels hold ids from 18 to 23'),
     'negative labels': (lambda: forgiving_loss(LOGITS, LABELS - 1), 'belong to different tokenizers'),
     'smoothing over 1': (lambda: forgiving_loss(LOGITS, LABELS, label_smoothing=2.), 'label_smoothing=2.0 must lie'),
