@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, IterableDataset
 
 from ff_nbdev.data import corpus as corpus_page
 from ff_nbdev.data.alternatives import Alternatives, write_alternatives
@@ -220,6 +220,8 @@ def test_scripts_without_capitals_or_spaces():
     assert unwrap(broken) == chinese and unwrap('\n'.join(s + '。' for s in chinese.split('。'))).count('\n') > 10
     arabic = ('البيت كبير والنهر طويل والرجل الذي جاء من المدينة القديمة لم يقل شيئا لأنه تذكر الشتاء والكتب. '*12).strip()
     assert unwrap(textwrap.fill(arabic, 70)) == arabic
+    item = textwrap.fill('- ' + 'an item of a list that goes on below its own text for a while and then ends, ' * 6, 60, subsequent_indent='  ')
+    assert unwrap(f'{item}\n{item}').count('\n') == 1
     dashed = textwrap.fill('It is a well-known and long-forgotten half-timbered house that nobody in the village had ever seen before the storm. '*9, 47, break_on_hyphens=True)
     assert re.search('-\n', dashed) and '- ' not in unwrap(dashed) and '\n' not in unwrap(dashed)
 
@@ -242,7 +244,7 @@ def test_the_same_text_from_everywhere(cache, no_warning):
     data = Dataset.from_dict(dict(text=texts, id=list(range(400))))
     want = text_of(load_corpus(cache/'a.txt'))
     sources = dict(dataset=data, splits=DatasetDict(train=data, test=data.select([0])), only=DatasetDict(all=data), iterable=data.to_iterable_dataset(), list=texts, tuple=tuple(texts),
-        generator=(t for t in texts), formatted=data.with_format('torch'), pandas=data.with_format('pandas'), array=np.array(texts, dtype=object), lines=open(cache/'a.txt'))
+        generator=(t for t in texts), formatted=data.with_format('torch'), column=data['text'], streamed=IterableDataset.from_generator(lambda: iter([dict(text=t) for t in texts])), pandas=data.with_format('pandas'), array=np.array(texts, dtype=object), lines=open(cache/'a.txt'))
     for name, source in sources.items(): assert text_of(load_corpus(source)) == want, name
     sources['lines'].close()
     renamed = data.rename_column('text', 'body')
@@ -283,6 +285,16 @@ def test_what_is_no_text_is_refused(source, says, tmp_path, monkeypatch):
     for call in (load_corpus, lambda s: encode_corpus(s, TOK)):
         with pytest.raises((ValueError, TypeError), match=says): call(source)
     assert not (tmp_path/'cache').exists()
+
+
+def test_a_data_set_that_cannot_be_reached_is_told(cache, monkeypatch):
+    import datasets
+    def fail(*a, **kw): raise ConnectionError('a page of text\nabout retries')
+    monkeypatch.setattr(datasets, 'load_dataset', fail)
+    with pytest.raises(OSError, match="No train split of the data set 'me/none:de' could be opened on the hub .ConnectionError.") as e: load_corpus('me/none:de')
+    assert '\n' not in str(e.value) and not list((cache/'cache').rglob('*.part*'))
+    monkeypatch.setattr(datasets, 'load_dataset', lambda *a, **kw: Dataset.from_dict(dict(body=lines(9))).to_iterable_dataset())
+    with pytest.raises(ValueError, match='Its fields are body: choose one with load_corpus'): load_corpus('me/some')
 
 
 # Damage on disk
@@ -554,6 +566,7 @@ def test_the_class_says_the_task(make, task): assert language_task(make()) == ta
 
 @pytest.mark.parametrize('make, says', [(lambda: tiny('Bert', 'BertModel'), 'BertModel has no language-model head'), (lambda: tiny('Bert', 'BertForSequenceClassification'), 'has no language-model head'), (lambda: tiny('Bart', 'BartModel'), 'has no language-model head'),
     (lambda: tiny('Llama', 'LlamaModel'), 'has no language-model head'), (lambda: tiny('T5', 'T5EncoderModel', vocab_size=99, d_model=16, d_ff=32, num_layers=1, num_heads=2, d_kv=8), 'has no language-model head'),
+    (lambda: tiny('Bert', 'BertLMHeadModel'), 'would learn to copy'), (lambda: tiny('XLNet', 'XLNetLMHeadModel', d_model=16, n_layer=1, n_head=2, d_inner=32), 'would learn to copy'),
     (lambda: tiny('ViT', 'ViTForImageClassification', image_size=16, patch_size=8), 'takes pixel_values and no text'),
     (lambda: tiny('Whisper', 'WhisperForConditionalGeneration', d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, vocab_size=99, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=1), 'takes input_features and no text'),
     (lambda: tiny('CLIP', 'CLIPModel', text_config=dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, projection_dim=8), vision_config=dict(hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8, projection_dim=8)), 'has no language-model head|takes pixel_values')])

@@ -516,7 +516,8 @@ def is_dataset(
     source, # What a user gave as text
 )->bool:
     "Is it a `Dataset`, an `IterableDataset` or a dictionary of them?"
-    return any(c.__module__.partition('.')[0] == 'datasets' for c in type(source).__mro__)
+    kinds = ('Dataset', 'IterableDataset', 'DatasetDict', 'IterableDatasetDict')
+    return any(c.__name__ in kinds and c.__module__.partition('.')[0] == 'datasets' for c in type(source).__mro__)
 
 def _train_split(data):
     if not isinstance(data, dict): return data
@@ -595,7 +596,11 @@ def _source_rows(source, column, join_lines, note):
     if isinstance(source, (str, os.PathLike)):
         from datasets import load_dataset
         name, _, config = str(source).partition(':')
-        texts = _dataset_texts(load_dataset(name, config or None, split='train', streaming=True), column)
+        try: data = load_dataset(name, config or None, split='train', streaming=True)
+        except Exception as e:
+            raise FileNotFoundError(f'No train split of the data set {str(source)!r} could be opened on the hub ({type(e).__name__}): '
+                'check the name, the configuration behind the colon, and the connection.') from None
+        texts = _dataset_texts(data, column)
     else: texts = _dataset_texts(source, column) if is_dataset(source) else _given_texts(source)
     say = _say_once(note, f'A text of {source_name(source)}')
     yield from (unwrap(t, say) for t in texts) if join_lines else texts

@@ -14,7 +14,7 @@ import re
 import unicodedata
 import warnings
 import zlib
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 # %% ../../nbs/data/files.ipynb #9fd3ca73
@@ -270,7 +270,8 @@ def _may_join(line, after):
     "Could these two lines be of one paragraph?"
     if not line.strip() or not after.strip() or _item.match(after): return False
     indents = [len(s) - len(s.lstrip()) for s in (line, after)]
-    return indents[1] <= indents[0] and _is_prose(line) and _is_prose(after)
+    hangs = 4 if _item.match(line) else 0                                # the rest of an item stands below its text
+    return indents[1] <= indents[0] + hangs and _is_prose(line) and _is_prose(after)
 
 def _is_forced(line, after, width):
     "Had the next line's first word no room here?"
@@ -364,6 +365,16 @@ def file_rows(
     yield from unwrapped(lines, width) if width else lines
 
 # %% ../../nbs/data/files.ipynb #b2b633bb
+def _check_text(path):
+    "Tables and pages have other endings; what begins like one is none"
+    first = [l for l in islice(text_lines(path), 50) if l.strip()][:3]
+    if first and re.match(r'\s*<(!doctype|html|\?xml)', first[0], re.I):
+        raise ValueError(f'{path} holds HTML or XML, no plain text: take the text out of its mark-up first.')
+    try: rows = [json.loads(l) for l in first if l.lstrip().startswith('{')]
+    except (json.JSONDecodeError, RecursionError): return
+    if rows and len(rows) == len(first):
+        raise ValueError(f'{path} holds JSON lines under the name of plain text: name it .jsonl in place of .txt.')
+
 def check_file(
     path:str|Path,     # A file that is to be read
     column:str='text', # The field that holds the text
@@ -372,4 +383,4 @@ def check_file(
     if not Path(path).stat().st_size: return
     if text_kind(path) == '.parquet': _parquet(path, column)
     elif text_kind(path) == '.jsonl': next(_json_rows(path, column), None)
-    else: next(text_lines(path), None)
+    else: _check_text(path)

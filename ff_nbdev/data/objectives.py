@@ -398,6 +398,11 @@ def language_task(
         return 'masked'
     if known and not names & set(auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()) and not m.can_generate():
         raise _headless(m)
+    of_masked = getattr(config, 'model_type', '') in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    two_sided = of_masked and not getattr(config, 'is_decoder', True)
+    if known and (two_sided or 'XLNetLMHeadModel' in names):
+        raise ValueError(f'{type(m).__name__} as it is configured reads what it is to predict, and would learn to copy: '
+            'load it with AutoModelForMaskedLM, or with is_decoder=True for a decoder.')
     return 'next'
 
 # %% ../../nbs/data/objectives.ipynb #4b07e2d5
@@ -419,6 +424,8 @@ def objective_for(
     """Span corruption for a T5, infilling for another encoder-decoder, masked tokens for a BERT, next token for a
     decoder; `ValueError` where none fits the model, or the tokenizer has no sentinels or mask token that it needs"""
     m, task = bare_model(model), language_task(model)
+    if odd := set(kw) - {'density', 'mean_span', 'seed', 'epoch', 'alternatives'}:
+        raise TypeError(f'{min(odd)!r} is no setting of an objective: they are density, mean_span, seed, epoch and alternatives.')
     if task == 'next': return NextToken(tokenizer, seed=kw.get('seed', 0), alternatives=kw.get('alternatives'))
     if task == 'spans': return SpanCorruption(tokenizer, **kw)
     if task == 'masked':
