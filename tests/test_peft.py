@@ -148,8 +148,7 @@ def test_off_is_the_bare_adapted_model():
 
 
 @pytest.mark.parametrize('arch', FFN)
-@pytest.mark.parametrize('targets', [ATTENTION, FFN])
-@pytest.mark.parametrize('first', ['method', 'adapter'])
+@pytest.mark.parametrize('targets, first', [(ATTENTION, 'adapter'), (FFN, 'method')])
 def test_a_resumed_adapter_run_gives_the_same_weights(arch, targets, first, tmp_path):
     "Base model from the hub, adapter from its checkpoint, matrices from the method's folder"
     whole, ff = attached(arch, first, targets[arch])
