@@ -419,7 +419,7 @@ def span_bleu(
     seed:int=0,      # Of noise and draws
     tick=lambda: None, # Called after every pass: for progress
 )->dict: # clean, floor_zero, floor_mean: {bleu, ci}; noise, nonhub, blur: rows of strength, bleu, lo, hi; threshold; windows; None for a decoder
-    "BLEU of greedy fills put back into the window, under each disturbance [Figure 4]; `signature` tells how"
+    "BLEU of greedy fills put back into the window, under each disturbance [Figure 4]; `tokenize` and `signature` tell how"
     if not model.config.is_encoder_decoder: return None
     whole, texts = _window_writer(tokenizer), {}
     def write(key, b, room):

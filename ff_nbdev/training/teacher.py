@@ -252,8 +252,7 @@ def load_teacher(
     "Load a teacher; one with another vocabulary is aligned, or refused (`ValueError`); `FileNotFoundError` where there is none"
     from transformers import AutoModelForMaskedLM, AutoTokenizer
     if not Path(path).exists() and '/' not in str(path): raise FileNotFoundError(f'No teacher at {path}: give a folder written by Teacher.save_pretrained, or the hub id of a masked language model.')
-    kinds = AutoModelForMaskedLM, AutoTokenizer
-    net, own = (kind.from_pretrained(str(path), trust_remote_code=False) for kind in kinds)
+    net, own = AutoModelForMaskedLM.from_pretrained(str(path)), AutoTokenizer.from_pretrained(str(path))
     tokenizer = own if tokenizer is None else tokenizer
     if own.get_vocab() == tokenizer.get_vocab() and net.config.vocab_size == len(own) + 1: return Teacher(net, own)
     return MaskedTeacher(net, own, tokenizer)
