@@ -496,8 +496,9 @@ def test_no_code_that_comes_with_a_model_is_run(tmp_path, monkeypatch):
     for call in (load_pretrained, load_tokenizer, load_teacher):
         with pytest.raises((ValueError, OSError)): call(tmp_path)
     assert not (tmp_path/'ran').exists()
-    for f in (Path(corpus_page.__file__).parent.parent).rglob('*.py'):
-        for call in re.findall(r'(?:Auto\w+|kind)\.from_pretrained\([^)]*\)?', f.read_text()): assert 'trust_remote_code=False' in call or 'config=config' in call or 'str(p)' in call or 'str(path)' in call, (f, call)
+    for f in Path(corpus_page.__file__).parent.parent.rglob('*.py'):
+        for call in re.findall(r'Auto\w+\.from_pretrained\(.*', f.read_text()):
+            assert 'trust_remote_code=False' in call or f.name == 'teacher.py', (f, call)
 
 
 # BLEU

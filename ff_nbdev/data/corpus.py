@@ -598,8 +598,8 @@ def _source_rows(source, column, join_lines, note):
         name, _, config = str(source).partition(':')
         try: data = load_dataset(name, config or None, split='train', streaming=True)
         except Exception as e:
-            raise FileNotFoundError(f'No train split of the data set {str(source)!r} could be opened on the hub ({type(e).__name__}): '
-                'check the name, the configuration behind the colon, and the connection.') from None
+            raise FileNotFoundError(f'No train split of the data set {str(source)!r} could be opened on the hub '
+                f'({type(e).__name__}): check name, configuration (behind the colon) and connection.') from None
         texts = _dataset_texts(data, column)
     else: texts = _dataset_texts(source, column) if is_dataset(source) else _given_texts(source)
     say = _say_once(note, f'A text of {source_name(source)}')
@@ -658,7 +658,7 @@ def _from_stream(write, settings):
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
 def load_corpus(
-    source='python_prose',       # That, a path, a pattern, a hub id, a data set, a list of texts, or a corpus made before
+    source='python_prose',       # Or a path, pattern, hub id, data set, list of texts, or a corpus made before
     max_sentences:int|None=None, # Stop after so many
     progress:bool=False,         # Show a bar
     column:str='text',           # The field that holds the text in rows

@@ -82,7 +82,8 @@ def _wide(head):
     return best if share[best] < .02 else None
 
 # %% ../../nbs/data/files.ipynb #257fbfaa
-_scripts = [('shift_jis', r'[\u3041-\u30ff]', .2), ('euc-jp', r'[\u3041-\u30ff]', .2), ('euc-kr', r'[\uac00-\ud7a3]', .9)]
+_scripts = [('shift_jis', r'[\u3041-\u30ff]', .2), ('euc-jp', r'[\u3041-\u30ff]', .2),
+    ('euc-kr', r'[\uac00-\ud7a3]', .9)]
 _alphabets = {'cp1251': 'оеаинтсрвл', 'koi8-r': 'оеаинтсрвл', 'cp1253': 'αοιετσνηυρ', 'cp1255': 'יוהלאמרתבש',
     'cp1256': 'اليمونتربة'}                                       # their commonest letters
 _ideographs = r'[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]'

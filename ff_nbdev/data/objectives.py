@@ -367,7 +367,7 @@ def bare_model(
     while True:
         inside = getattr(model, '_modules', {})
         inner = model.get_base_model() if hasattr(type(model), 'get_base_model') else None                # PEFT
-        inner = inner or inside.get('_orig_mod') or inside.get('_fsdp_wrapped_module')                    # compile, FSDP
+        inner = inner or inside.get('_orig_mod') or inside.get('_fsdp_wrapped_module')         # compile, FSDP
         if inner is None and set(inside) == {'module'}: inner = inside['module']
         if inner is None: return model
         model = inner
@@ -401,8 +401,8 @@ def language_task(
     of_masked = getattr(config, 'model_type', '') in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
     two_sided = of_masked and not getattr(config, 'is_decoder', True)
     if known and (two_sided or 'XLNetLMHeadModel' in names):
-        raise ValueError(f'{type(m).__name__} as it is configured reads what it is to predict, and would learn to copy: '
-            'load it with AutoModelForMaskedLM, or with is_decoder=True for a decoder.')
+        raise ValueError(f'{type(m).__name__} as it is configured reads what it is to predict, and would learn to '
+            'copy: load it with AutoModelForMaskedLM, or with is_decoder=True for a decoder.')
     return 'next'
 
 # %% ../../nbs/data/objectives.ipynb #4b07e2d5
@@ -425,7 +425,8 @@ def objective_for(
     decoder; `ValueError` where none fits the model, or the tokenizer has no sentinels or mask token that it needs"""
     m, task = bare_model(model), language_task(model)
     if odd := set(kw) - {'density', 'mean_span', 'seed', 'epoch', 'alternatives'}:
-        raise TypeError(f'{min(odd)!r} is no setting of an objective: they are density, mean_span, seed, epoch and alternatives.')
+        raise TypeError(f'{min(odd)!r} is no setting of an objective: these are density, mean_span, seed, epoch and '
+            'alternatives.')
     if task == 'next': return NextToken(tokenizer, seed=kw.get('seed', 0), alternatives=kw.get('alternatives'))
     if task == 'spans': return SpanCorruption(tokenizer, **kw)
     if task == 'masked':
