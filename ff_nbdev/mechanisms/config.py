@@ -76,7 +76,9 @@ def _typed(cls, values, where):
         kind = str(fields[k].type if isinstance(fields[k].type, str) else getattr(fields[k].type, '__name__', fields[k].type))
         ok = dict(int=isinstance(v, int) and not isinstance(v, bool), float=isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= sys.float_info.max, str=isinstance(v, str), bool=isinstance(v, bool), tuple=isinstance(v, (tuple, list)))
         if '|None' in kind.replace(' ', ''): kind = kind.split('|')[0].strip() if v is not None else ''
-        if kind in ok and not ok[kind]: raise ValueError(f'{where}{k}={_shown(v)} must be {dict(int="a whole number", float="a finite number", str="text", bool="true or false", tuple="a list")[kind]}.')
+        if kind in ok and not ok[kind]:
+            raise ValueError(f'{where}{k}={_shown(v)} must be '
+                f'{dict(int="a whole number", float="a finite number", str="text", bool="true or false", tuple="a list")[kind]}.')
         rule = _rules[where.rstrip('.')].get(k)
         if rule and (r := rule(v)) is not True: raise ValueError(f'{where}{k}={_shown(v)} must be {r}.')
 
@@ -167,12 +169,14 @@ class FFConfig:
         "`ValueError` for parts that do not fit together or to the length of the run; `attach` asks again, for parts can be changed"
         pulsed, recall = self.forgetfulness, self.recall
         if self.total_sentences == 0 and (pulsed.dose or recall.top):
-            raise ValueError('Forgetfulness and recall follow ramps over the run, so give total_sentences: how many sentences the whole run will see.')
+            raise ValueError('Forgetfulness and recall follow ramps over the run, so give total_sentences: how many '
+                'sentences the whole run will see.')
         if pulsed.dose/(pulsed.power*(1 - pulsed.ramp/2)) > 100_000:
             raise ValueError(f'A dose of {pulsed.dose} in pulses of power {pulsed.power} is more than 100,000 pulses for each matrix: '
                 "ask for a smaller dose (the paper's is 5.4) or a higher power.")
         if recall.share*recall.per_sign >= 1:
-            raise ValueError(f'recall.share={recall.share} with per_sign={recall.per_sign} would put every unit in a hub: share times per_sign must be under 1.')
+            raise ValueError(f'recall.share={recall.share} with per_sign={recall.per_sign} would put every unit in a '
+                'hub: share times per_sign must be under 1.')
 
 # %% ../../nbs/mechanisms/config.ipynb #b0da0da8
 @patch
