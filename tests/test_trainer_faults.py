@@ -83,7 +83,9 @@ def test_a_micro_batch_without_targets_adds_nothing(tmp_path, arch):
 def test_a_step_without_a_target_says_what_is_wrong_with_the_data(tmp_path):
     trainer = make(tmp_path, data_collator=masked, train_sampling_strategy='sequential')
     before = weights(trainer)
-    with pytest.raises(ValueError, match='Not one of the 4 windows of step 1 has a target: all their labels are -100') as e: trainer.train()
+    with pytest.raises(ValueError, match='Not one of the 4 windows of step 1 has a target: all their labels are '
+        '-100') as e:
+        trainer.train()
     assert 'learning rate' not in str(e.value) and same(before, weights(trainer))
 
 
@@ -129,7 +131,8 @@ def test_settings_that_are_heeded_and_resumed_exactly(plain, tmp_path, kw):
 
 def test_steps_of_another_size_are_resumed_with_a_word(tmp_path):
     make(tmp_path, save_strategy='steps', save_steps=2, max_steps=2).train()
-    with pytest.warns(UserWarning, match='in steps of 4 windows and this run takes 8'): make(tmp_path, gradient_accumulation_steps=2, max_steps=3).train(resume_from_checkpoint=True)
+    with pytest.warns(UserWarning, match='in steps of 4 windows and this run takes 8'):
+        make(tmp_path, gradient_accumulation_steps=2, max_steps=3).train(resume_from_checkpoint=True)
 
 def test_metrics_and_predictions_of_windows_that_carry_more_than_the_model_takes(tmp_path):
     seen = []
@@ -301,7 +304,8 @@ def test_a_best_model_that_is_damaged_is_named(tmp_path):
         def on_ff_step(self, state, control):
             if state.global_step == 9:
                 with open(tmp_path/'checkpoint-4'/'model.safetensors', 'r+b') as f: f.seek(-3, 2); f.write(b'abc')
-    with pytest.raises(ValueError, match='checkpoint-4/model.safetensors is not as it was written'): make(tmp_path, save_total_limit=3, **{**BEST, 'cls': Damaging}).train()
+    with pytest.raises(ValueError, match='checkpoint-4/model.safetensors is not as it was written'):
+        make(tmp_path, save_total_limit=3, **{**BEST, 'cls': Damaging}).train()
 
 
 # the clock
@@ -313,7 +317,8 @@ def test_a_run_that_ends_before_its_noise_says_so_once(tmp_path):
     assert len(said) == 1 and 'noise starts at 10,000' in said[0] and 'of 20,000 sentences' in said[0] and "total_sentences='auto'" in said[0]
 
 def test_a_run_that_goes_on_beyond_its_end_says_so(tmp_path):
-    with pytest.warns(UserWarning, match='goes on to .* total_sentences=20: beyond these no pulse is given') as caught: make(tmp_path, settings=config(20), max_steps=12).train()
+    with pytest.warns(UserWarning, match='goes on to .* total_sentences=20: beyond these no pulse is given') as caught:
+        make(tmp_path, settings=config(20), max_steps=12).train()
     assert len([w for w in caught if 'total_sentences=20' in str(w.message)]) == 1
 
 def test_a_run_of_the_right_length_says_nothing(tmp_path):
@@ -337,15 +342,14 @@ def test_auto_from_a_sample_is_stated(tmp_path):
     rows = list(Rows(16))*20                                                     # a plain list says nothing
     trainer = make(tmp_path, settings=config('auto'), train_dataset=rows, max_steps=5)
     before = torch.random.get_rng_state()
-    with pytest.warns(UserWarning, match=r"'auto' is \d+: 5 steps of 4 windows with .* the mean of 256 windows"): trainer._set_total()
+    with pytest.warns(UserWarning, match=r"'auto' is \d+: 5 steps of 4 windows with .* the mean of 256 windows"):
+        trainer._set_total()
     assert abs(trainer.ff.config.total_sentences - 20*2) <= 4 and torch.equal(before, torch.random.get_rng_state())
 
 def test_auto_is_resumed_exactly(tmp_path):
     kw = dict(total_sentences='auto', max_steps=8, save_strategy='steps', save_steps=3)
     calm = make(tmp_path/'a', settings=config(5), **kw)
     calm.train()
-    for step in (6, 8): shutil.rmtree(tmp_path/'a'/f'checkpoint-{step}', ignore_errors=True)
-    first = make(tmp_path/'b', settings=config(5), **kw)
     class Killed(FFTrainer):
         def on_ff_step(self, state, control):
             if state.global_step == 5: raise KeyboardInterrupt
@@ -399,7 +403,8 @@ def test_an_iterable_in_order_is_the_same_data_set(tmp_path):
 
 def test_an_iterable_without_an_end_of_the_run_or_with_too_little(tmp_path):
     with pytest.raises(ValueError, match='give max_steps'): make(tmp_path, train_dataset=Flow(), max_steps=-1)
-    with pytest.raises(ValueError, match='A step takes 4 windows and the iterable data set gave fewer'): make(tmp_path, train_dataset=Flow(3)).train()
+    with pytest.raises(ValueError, match='A step takes 4 windows and the iterable data set gave fewer'):
+        make(tmp_path, train_dataset=Flow(3)).train()
 
 class Once(torch.utils.data.IterableDataset):
     def __init__(self): self.rows = iter(Rows(18))
@@ -410,7 +415,8 @@ def test_an_iterable_that_can_be_read_once_ends_with_a_word(tmp_path):
     trainer = make(tmp_path, train_dataset=Once(), max_steps=10)
     with pytest.warns(UserWarning, match='the run ends after 4 of 10 steps'): trainer.train()
     assert trainer.state.global_step == 4
-    with pytest.raises(ValueError, match='read only once'): make(tmp_path, train_dataset=Once(), total_sentences='auto').train()
+    with pytest.raises(ValueError, match='read only once'):
+        make(tmp_path, train_dataset=Once(), total_sentences='auto').train()
 
 
 # checkpoints: damage, disks, rests
@@ -473,7 +479,8 @@ def test_rests_of_dead_processes_are_swept_when_a_run_starts(tmp_path):
     try:
         rests = [f'.part-checkpoint-4.{host}.{gone}', f'.gone-checkpoint-2.{host}.{gone}', f'.train.json.{gone}', f'tokens-0a1b.part{gone}', f'.part-checkpoint-9.{host}.{os.getpid()}']
         stay = [f'.part-checkpoint-6.{host}.{alive.pid}', f'.gone-checkpoint-6.{host}.{alive.pid}', f'.train.json.{alive.pid}', f'.part-checkpoint-8.other-node.{gone}', f'film.part{gone}', f'.python.{gone}', 'notes.txt']
-        for n in rests + stay: (tmp_path/n).mkdir() if 'part-' in n or 'gone-' in n or 'tokens' in n else (tmp_path/n).write_text('x')
+        for n in rests + stay:
+            (tmp_path/n).mkdir() if 'part-' in n or 'gone-' in n or 'tokens' in n else (tmp_path/n).write_text('x')
         make(tmp_path, max_steps=1).train()
         assert sorted(p.name for p in tmp_path.iterdir() if p.name in rests + stay) == sorted(stay)
     finally: alive.communicate(b'\n')
@@ -489,7 +496,8 @@ def test_a_full_disk_names_path_and_room_and_leaves_the_last_checkpoint(tmp_path
             if state.global_step != 3: return
             room = shutil.disk_usage(tmp_path)
             if how == 'before': monkeypatch.setattr(shutil, 'disk_usage', lambda p: room._replace(free=1000))
-            else: monkeypatch.setattr('safetensors.torch.serialize_file', lambda *a, **k: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
+            else:
+                monkeypatch.setattr('safetensors.torch.serialize_file', lambda *a, **k: (_ for _ in ()).throw(OSError(28, 'No space left on device')))
     trainer = make(tmp_path, cls=Filled, save_strategy='steps', save_steps=2, max_steps=6)
     with pytest.raises(OSError) as e: trainer.train()
     said = str(e.value)
@@ -501,10 +509,13 @@ def test_a_full_disk_names_path_and_room_and_leaves_the_last_checkpoint(tmp_path
 def test_a_disk_that_is_really_full(tmp_path):
     disk = tmp_path/'disk'
     disk.mkdir()
-    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=60k', 'tmpfs', disk], capture_output=True).returncode: pytest.skip('no disk can be mounted here')
+    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=60k', 'tmpfs', disk], capture_output=True).returncode:
+        pytest.skip('no disk can be mounted here')
     try:
-        with pytest.raises(ck.FullDisk, match='The disk is full.*end.*MB are left'): make(tmp_path/'run').save_model(str(disk/'end'))
-        with pytest.raises(ck.FullDisk, match='state.safetensors could not be written'): ck.save_nest(torch.randn(10**5), disk/'state.safetensors')
+        with pytest.raises(ck.FullDisk, match='The disk is full.*end.*MB are left'):
+            make(tmp_path/'run').save_model(str(disk/'end'))
+        with pytest.raises(ck.FullDisk, match='state.safetensors could not be written'):
+            ck.save_nest(torch.randn(10**5), disk/'state.safetensors')
     finally: subprocess.run(['umount', disk], check=True)
 
 
@@ -555,4 +566,5 @@ def test_a_saved_adapter_has_the_pulsed_matrices_beside_it(tmp_path):
     again = PeftModel.from_pretrained(tiny('llama'), tmp_path/'end')
     attach.from_pretrained(again, tmp_path/'end')
     ids = torch.from_numpy(TEXT[:2])
-    with torch.no_grad(): assert torch.equal(again.eval()(input_ids=ids).logits, trainer.model.eval()(input_ids=ids).logits)
+    with torch.no_grad():
+        assert torch.equal(again.eval()(input_ids=ids).logits, trainer.model.eval()(input_ids=ids).logits)

@@ -41,7 +41,9 @@ def check_room(
 ):
     "`FullDisk` where there is less room than that"
     free = free_bytes(path)
-    if free < need: raise FullDisk(f'{path} has room for {free/1e6:,.0f} MB and about {need/1e6:,.0f} MB are to be written: free some, or give a folder on another disk.')
+    if free < need:
+        raise FullDisk(f'{path} has room for {free/1e6:,.0f} MB and about {need/1e6:,.0f} MB are to be written: free '
+            'some, or give a folder on another disk.')
 
 # %% ../../nbs/training/checkpoints.ipynb #c0a1d5e5
 def _is_full(error):
@@ -58,7 +60,8 @@ def naming_full_disk(
     except FullDisk: raise
     except Exception as e:
         if not _is_full(e): raise
-        raise FullDisk(f'The disk is full: {path} could not be written, {free_bytes(path)/1e6:,.0f} MB are left there; free some, or give a folder on another disk.') from e
+        raise FullDisk(f'The disk is full: {path} could not be written, {free_bytes(path)/1e6:,.0f} MB are left there; '
+            'free some, or give a folder on another disk.') from e
 
 # %% ../../nbs/training/checkpoints.ipynb #8675a91a
 def _take_apart(x, tensors, known):
@@ -106,13 +109,20 @@ def load_nest(
 
     Raises: `FileNotFoundError` or `ValueError`, with the name of the file, where it is missing, damaged, or holds no nest."""
     from safetensors import SafetensorError, safe_open
-    if not Path(path).is_file(): raise FileNotFoundError(f'{path} is missing: a checkpoint has it; resume from another one.')
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'{path} is missing: a checkpoint has it; resume from another one.')
     try:
         with safe_open(path, 'pt') as f: told, tensors = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
-    except SafetensorError: raise ValueError(f'{path} cannot be read as safetensors: it is damaged or cut off; resume from another checkpoint.') from None
-    if 'nest' not in told: raise ValueError(f'{path} is a plain safetensors file without a nest: load_nest reads what save_nest has written.')
+    except SafetensorError:
+        raise ValueError(f'{path} cannot be read as safetensors: it is damaged or cut off; resume from another '
+            'checkpoint.') from None
+    if 'nest' not in told:
+        raise ValueError(f'{path} is a plain safetensors file without a nest: load_nest reads what save_nest has '
+            'written.')
     try: return _put_together(json.loads(told['nest']), tensors)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError): raise ValueError(f'The nest in {path} does not fit its tensors: it is damaged; resume from another checkpoint.') from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError(f'The nest in {path} does not fit its tensors: it is damaged; resume from another '
+            'checkpoint.') from None
 
 # %% ../../nbs/training/checkpoints.ipynb #212ee7f2
 def random_state()->dict: # A nest for `save_nest`
@@ -170,7 +180,8 @@ def seal(
     if final.exists() and not (final/SEAL).exists():
         aside = next(p for i in range(10**6) if not (p := final.with_name(f'{final.name}.other{i or ""}')).exists())
         os.replace(final, aside)
-        warnings.warn(f'{final} was there already and is not one of these checkpoints: it was moved to {aside}.', stacklevel=2)
+        warnings.warn(f'{final} was there already and is not one of these checkpoints: it was moved to '
+            f'{aside}.', stacklevel=2)
     if final.exists(): _put_away(final)
     os.replace(part, final)
     _flush(final.parent)
@@ -180,12 +191,17 @@ def seal(
 def _read_seal(path):
     "What is noted of a checkpoint, where it can be believed"
     try: told = json.loads((path/SEAL).read_text())
-    except (ValueError, RecursionError): raise ValueError(f'{path/SEAL} cannot be read: this checkpoint is damaged; resume from another one.') from None
+    except (ValueError, RecursionError):
+        raise ValueError(f'{path/SEAL} cannot be read: this checkpoint is damaged; resume from another one.') from None
     files = told.get('files') if isinstance(told, dict) else None
     sound = isinstance(files, dict) and files and all(isinstance(was, dict) and isinstance(was.get('bytes'), int) and isinstance(was.get('sha256'), str) for was in files.values())
-    if not sound: raise ValueError(f'{path/SEAL} does not list the files of a checkpoint: it is damaged; resume from another one.')
+    if not sound:
+        raise ValueError(f'{path/SEAL} does not list the files of a checkpoint: it is damaged; resume from another '
+            'one.')
     outside = next((n for n in files if '\0' in n or Path(n).is_absolute() or '..' in Path(n).parts), None)
-    if outside is not None: raise ValueError(f'{path/SEAL} lists {outside!r}, which does not lie in this checkpoint: it is damaged; resume from another one.')
+    if outside is not None:
+        raise ValueError(f'{path/SEAL} lists {outside!r}, which does not lie in this checkpoint: it is damaged; resume '
+            'from another one.')
     return told
 
 def check_checkpoint(
@@ -199,7 +215,8 @@ def check_checkpoint(
     told = _read_seal(path)
     for name, was in told['files'].items():
         f = path/name
-        if not f.is_file(): raise ValueError(f'{path} lacks {name}: this checkpoint is damaged; resume from another one.')
+        if not f.is_file():
+            raise ValueError(f'{path} lacks {name}: this checkpoint is damaged; resume from another one.')
         if f.stat().st_size != was['bytes'] or _digest(f) != was['sha256']: raise ValueError(f'{f} is not as it was written: this checkpoint is damaged; resume from another one.')
     return told
 
@@ -281,5 +298,6 @@ def sweep(
 )->list[Path]: # What was removed
     "Remove what killed processes left behind in a folder; what a living process is writing stays"
     rests = [p for p in sorted(Path(folder).glob('*')) if _is_rest(p, own)]
-    for p in rests: shutil.rmtree(p, ignore_errors=True) if p.is_dir() and not p.is_symlink() else p.unlink(missing_ok=True)
+    for p in rests:
+        shutil.rmtree(p, ignore_errors=True) if p.is_dir() and not p.is_symlink() else p.unlink(missing_ok=True)
     return rests

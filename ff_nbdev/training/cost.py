@@ -24,7 +24,9 @@ def target_length(
     return length - noise + spans + 1, noise + spans + 1
 
 def _check_shape(model, **sizes):
-    if not hasattr(getattr(model, 'config', None), 'is_encoder_decoder'): raise ValueError(f'A {type(model).__name__} has no configuration of Hugging Face, from which its sizes are read: give such a model.')
+    if not hasattr(getattr(model, 'config', None), 'is_encoder_decoder'):
+        raise ValueError(f'A {type(model).__name__} has no configuration of Hugging Face, from which its sizes are '
+            'read: give such a model.')
     for name, value in sizes.items(): check_number(name, value, 1, whole=True)
 
 def step_operations(
@@ -52,7 +54,8 @@ def memory(
 )->dict: # GiB of each part
     "What a training process holds; activations by a rule of thumb (34 bytes a token, layer and unit of d_model in mixed precision, and the hidden)"
     _check_shape(model, micro=micro, length=length)
-    if optimizer not in ('adamw', 'adafactor'): raise ValueError(f"Unknown optimizer {optimizer!r}: it is 'adamw' or 'adafactor'.")
+    if optimizer not in ('adamw', 'adafactor'):
+        raise ValueError(f"Unknown optimizer {optimizer!r}: it is 'adamw' or 'adafactor'.")
     c, n = model.config, sum(p.numel() for p in model.parameters()); gib = 2**30
     two = c.is_encoder_decoder; source, target = target_length(length) if two else (length, length)
     d, d_ff = getattr(c, 'd_model', None) or c.hidden_size, getattr(c, 'd_ff', None) or getattr(c, 'intermediate_size', None) or 4*c.hidden_size
@@ -77,7 +80,8 @@ def hours(
     reached:float=.25, # Share of the peak that is reached: an assumption
 )->float:
     "Hours that so many operations take; `ValueError` names the GPUs"
-    if not isinstance(gpu, str) or gpu not in GPUS: raise ValueError(f'No GPU {gpu!r} is described here: there are {", ".join(GPUS)}.')
+    if not isinstance(gpu, str) or gpu not in GPUS:
+        raise ValueError(f'No GPU {gpu!r} is described here: there are {", ".join(GPUS)}.')
     check_number('operations', operations, 0)
     check_number('gpus', gpus, 1, whole=True)
     check_number('reached', reached, 0, 1, above=True)

@@ -110,7 +110,8 @@ def check_number(
     least = '' if low == -math.inf else f' above {low:g}' if above else f' of at least {low:g}'
     most = '' if high == math.inf else f'{" and" if least else " of"} at most {high:g}'
     fits = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or value < low or value > high or (above and value == low): raise ValueError(f'{name}={value!r} must be {kind}{least}{most}.')
+    if not fits or value < low or value > high or (above and value == low):
+        raise ValueError(f'{name}={value!r} must be {kind}{least}{most}.')
     return value
 
 # %% ../../nbs/training/recipes.ipynb #58fc6d13
@@ -127,7 +128,8 @@ def check_scale(
     scale:str, # Name of a scale
 )->Scale: # Its settings
     "The settings of a scale; `ValueError` names those there are"
-    if not isinstance(scale, str) or scale not in SCALES: raise ValueError(f'Unknown scale {scale!r}; the scales are {", ".join(SCALES)}.')
+    if not isinstance(scale, str) or scale not in SCALES:
+        raise ValueError(f'Unknown scale {scale!r}; the scales are {", ".join(SCALES)}.')
     return SCALES[scale]
 
 def second(
@@ -186,7 +188,8 @@ def changed(
     words:str,       # 'part.setting=value', with spaces between
 )->FFConfig: # Another one
     "A configuration with other settings than its arm's; `ValueError` where a setting is unknown or its value is wrong"
-    if not isinstance(words, str): raise ValueError(f'{words!r} must be text of the form part.setting=value, with spaces between.')
+    if not isinstance(words, str):
+        raise ValueError(f'{words!r} must be text of the form part.setting=value, with spaces between.')
     d = config.to_dict()
     for w in words.split():
         m = re.fullmatch(r'(forgetfulness|recall|forgiveness)\.(\w+)=(\S+)', w)
@@ -224,7 +227,8 @@ def training_arguments(
 )->dict: # For `transformers.TrainingArguments`
     "Hugging Face's arguments for an arm: the batch cut for processes and memory, bfloat16 where the hardware has it; `ValueError` where the batch cannot be cut so"
     import torch
-    for name, value, least in (('steps', steps, 1), ('world', world, 1), ('micro', micro, 0), ('seed', seed, 0)): check_number(name, value, least, whole=True)
+    for name, value, least in (('steps', steps, 1), ('world', world, 1), ('micro', micro, 0), ('seed', seed, 0)):
+        check_number(name, value, least, whole=True)
     if not str(folder): raise ValueError('folder is empty: give the folder for checkpoints.')
     micro = min(micro or scale.micro, max(1, scale.batch//world))
     if scale.batch % (micro*world): raise ValueError(f'A batch of {scale.batch} windows cannot be cut into micro-batches of {micro} on {world} processes: choose a micro that divides {scale.batch//world if scale.batch % world == 0 else scale.batch}, and processes that divide {scale.batch}.')

@@ -33,7 +33,9 @@ def disturb(
 )->tuple[Tensor, Tensor]: # What the teacher sees, and the kind of each token: 0 not asked for, else MASKED, REPLACED or KEPT
     "Mask a tenth, replace a tenth, and ask for a tenth that stays [§2.3]"
     check_number('share', share, 0, 1/3, above=True)
-    if real.shape != ids.shape: raise ValueError(f'ids {tuple(ids.shape)} and real {tuple(real.shape)} differ: real says of each id whether it is text or padding.')
+    if real.shape != ids.shape:
+        raise ValueError(f'ids {tuple(ids.shape)} and real {tuple(real.shape)} differ: real says of each id whether it '
+            'is text or padding.')
     u = torch.rand(ids.shape, generator=generator)
     kind = torch.where(real & (u < 3*share), (u/share).long() + 1, 0)
     seen = torch.where(kind == MASKED, mask_id, ids)
@@ -51,15 +53,19 @@ def _split(tokens, split='train'):
     out = []
     for f in files:
         try: out.append(np.load(f, mmap_mode='r'))
-        except (ValueError, EOFError, OSError): raise ValueError(f'{f} is damaged: remove {Path(tokens)} and run encode_corpus again.') from None
-    if any(x.ndim != 1 or not np.issubdtype(x.dtype, np.integer) for x in out): raise ValueError(f'{files[0]} or {files[1].name} does not hold a list of whole numbers: remove {Path(tokens)} and run encode_corpus again.')
+        except (ValueError, EOFError, OSError):
+            raise ValueError(f'{f} is damaged: remove {Path(tokens)} and run encode_corpus again.') from None
+    if any(x.ndim != 1 or not np.issubdtype(x.dtype, np.integer) for x in out):
+        raise ValueError(f'{files[0]} or {files[1].name} does not hold a list of whole numbers: remove {Path(tokens)} '
+            'and run encode_corpus again.')
     if not len(out[1]): raise ValueError(f'{files[0]} holds no sentence: a teacher needs text, give more of it.')
     return out
 
 def _check_ids(ids, vocab, what):
     "`ValueError` for ids beyond a vocabulary"
     top = max((int(ids[i:i + 10**7].max()) for i in range(0, len(ids), 10**7)), default=0)
-    if top >= vocab: raise ValueError(f'The text has the id {top} and {what} {vocab} ids: both must be of one tokenizer.')
+    if top >= vocab:
+        raise ValueError(f'The text has the id {top} and {what} {vocab} ids: both must be of one tokenizer.')
 
 # %% ../../nbs/training/teacher.ipynb #0d4ffd91
 def word_vectors(
@@ -73,7 +79,8 @@ def word_vectors(
     "Vectors of the tokens from the company that they keep: PPMI and a truncated SVD; `ValueError` unless there are more ids than directions"
     from scipy import sparse
     from scipy.sparse.linalg import svds
-    for name, value in dict(vocab=vocab, dim=dim, window=window, limit=limit).items(): check_number(name, value, 1, whole=True)
+    for name, value in dict(vocab=vocab, dim=dim, window=window, limit=limit).items():
+        check_number(name, value, 1, whole=True)
     ids = _split(tokens)[0][:limit]
     _check_ids(ids, vocab, 'vocab says')
     if vocab <= dim: raise ValueError(f'{vocab} ids do not span {dim} directions: choose a smaller width.')
@@ -100,12 +107,15 @@ def new_teacher(
 ):
     "A `BertForMaskedLM` over the ids of `tokenizer` and one more, the gap; `ValueError` if it has fewer rows than the tokenizer has ids"
     from transformers import BertConfig, BertForMaskedLM
-    for name, value in dict(hidden=hidden, layers=layers, heads=heads, length=length).items(): check_number(name, value, 1, whole=True)
+    for name, value in dict(hidden=hidden, layers=layers, heads=heads, length=length).items():
+        check_number(name, value, 1, whole=True)
     if embedding is not None:
-        if embedding.ndim != 2 or not torch.isfinite(embedding).all(): raise ValueError('The embedding must be a matrix (ids, hidden) of finite numbers.')
+        if embedding.ndim != 2 or not torch.isfinite(embedding).all():
+            raise ValueError('The embedding must be a matrix (ids, hidden) of finite numbers.')
         if len(embedding) < len(tokenizer): raise ValueError(f'The embedding has {len(embedding)} rows and the tokenizer {len(tokenizer)} ids: take both from one model.')
         hidden = embedding.shape[1]
-    if hidden % heads: raise ValueError(f'A width of {hidden} cannot be shared by {heads} heads: choose a number that divides it.')
+    if hidden % heads:
+        raise ValueError(f'A width of {hidden} cannot be shared by {heads} heads: choose a number that divides it.')
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = BertForMaskedLM(BertConfig(vocab_size=len(tokenizer) + 1, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4*hidden, max_position_embeddings=length,
@@ -258,7 +268,8 @@ def rank(self:Teacher,
 )->tuple[np.ndarray, np.ndarray]: # (tokens, n) ids and log-probabilities, sentence after sentence
     "The best alternatives for every token"
     sentences = list(sentences)
-    if not sentences or not all(len(s) for s in sentences): raise ValueError('There is a sentence without tokens, or none at all: give arrays of at least one id.')
+    if not sentences or not all(len(s) for s in sentences):
+        raise ValueError('There is a sentence without tokens, or none at all: give arrays of at least one id.')
     pieces, device = _cut(sentences, self.length), next(self.net.parameters()).device
     ends = np.cumsum([len(p) for p in pieces]); out = np.empty((ends[-1], self.n), np.int32), np.empty((ends[-1], self.n), np.float32)
     for group in _by_length(pieces, self.batch_tokens):
@@ -290,16 +301,21 @@ def _loaded(cls, path, what):
     "A model or tokenizer of a teacher; one sentence where it cannot be read"
     from safetensors import SafetensorError, safe_open
     folder = Path(path)
-    if folder.exists() and not (folder/'config.json').is_file(): raise FileNotFoundError(f'{folder} holds no config.json: give a folder written by Teacher.save_pretrained.')
+    if folder.exists() and not (folder/'config.json').is_file():
+        raise FileNotFoundError(f'{folder} holds no config.json: give a folder written by Teacher.save_pretrained.')
     try: return cls.from_pretrained(str(path), trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, RecursionError) as e:
-        if not folder.exists(): raise FileNotFoundError(f'The {what} of the teacher {path} cannot be had from the Hub: is the name right, and is there a connection?') from e
+        if not folder.exists():
+            raise FileNotFoundError(f'The {what} of the teacher {path} cannot be had from the Hub: is the name right, '
+                'and is there a connection?') from e
     for f in sorted(folder.glob('*')):
         try:
             if f.suffix == '.json': json.loads(f.read_text(encoding='utf-8'))
             if f.suffix == '.safetensors': safe_open(f, 'pt')
-        except (ValueError, RecursionError, SafetensorError): raise ValueError(f'{f} is damaged: take another copy of this teacher, or train it again.') from None
-    raise ValueError(f'The {what} in {folder} cannot be loaded: it is damaged, incomplete, or of another kind than a masked language model; take another copy, or train it again.')
+        except (ValueError, RecursionError, SafetensorError):
+            raise ValueError(f'{f} is damaged: take another copy of this teacher, or train it again.') from None
+    raise ValueError(f'The {what} in {folder} cannot be loaded: it is damaged, incomplete, or of another kind than a '
+        'masked language model; take another copy, or train it again.')
 
 def load_teacher(
     path:str|Path, # Written by `Teacher.save_pretrained`, or a hub id: see `MaskedTeacher`
@@ -307,7 +323,9 @@ def load_teacher(
 )->Teacher:
     "Load a teacher; one with another vocabulary is aligned, or refused (`ValueError`); `FileNotFoundError` where there is none"
     from transformers import AutoModelForMaskedLM, AutoTokenizer
-    if not str(path) or not Path(path).exists() and ('/' not in str(path) or str(path).startswith(('/', '.', '~'))): raise FileNotFoundError(f'No teacher at {str(path)!r}: give a folder written by Teacher.save_pretrained, or the hub id of a masked language model.')
+    if not str(path) or not Path(path).exists() and ('/' not in str(path) or str(path).startswith(('/', '.', '~'))):
+        raise FileNotFoundError(f'No teacher at {str(path)!r}: give a folder written by Teacher.save_pretrained, or '
+            'the hub id of a masked language model.')
     net, own = (_loaded(cls, path, what) for cls, what in ((AutoModelForMaskedLM, 'model'), (AutoTokenizer, 'tokenizer')))
     tokenizer = own if tokenizer is None else tokenizer
     if own.get_vocab() == tokenizer.get_vocab() and net.config.vocab_size == len(own) + 1: return Teacher(net, own)

@@ -26,8 +26,10 @@ from transformers.trainer_utils import TrainOutput
 from ..mechanisms.method import FF
 from ..models.wkv import fast_wkv
 from ff_nbdev.training.checkpoints import (
-    FullDisk, check_checkpoint, check_room, checkpoints, hidden_name, last_checkpoint, load_nest, naming_full_disk, prune, random_state, save_nest, seal, set_random_state, sweep,
+    FullDisk, check_checkpoint, check_room, hidden_name, last_checkpoint, load_nest, naming_full_disk, prune,
+    random_state, save_nest, seal, set_random_state, sweep,
 )
+from .recipes import check_number
 
 # %% ../../nbs/training/trainer.ipynb #ffc85fff
 def _set_epoch(x, epoch):
@@ -82,7 +84,8 @@ class _Stream(torch.utils.data.IterableDataset):
         return getattr(self.data, k)
     def __iter__(self):
         for turn in itertools.count():
-            for x in (self.data, self.collator) if turn else (): _set_epoch(x, turn)       # the trainer begins the first
+            for x in (self.data, self.collator) if turn else ():
+                _set_epoch(x, turn)       # the trainer begins the first
             steps, left = 0, []
             for item in self.data:
                 left.append(item)
@@ -94,7 +97,8 @@ def _in_whole_steps(data, whole, args, collator):
     if data is None: return None
     if isinstance(data, torch.utils.data.IterableDataset): return _Stream(data, whole, collator)
     n = len(data)
-    if n < whole: raise ValueError(f'A step takes {whole} windows and there are {n}: give more text, or a smaller batch.')
+    if n < whole:
+        raise ValueError(f'A step takes {whole} windows and there are {n}: give more text, or a smaller batch.')
     if n % whole == 0: return data
     return data.select(range(n//whole*whole)) if hasattr(data, 'select') and hasattr(data, 'column_names') else _Whole(data, n//whole*whole)
 
@@ -103,24 +107,35 @@ _EVERYWHERE = 'FFTrainer keeps a whole model on every process (DDP), which its e
 _KEEPS_APART = ('8bit', '4bit', 'bnb', 'paged', 'lomo', 'galore', 'apollo', 'layerwise', 'schedule_free')
 
 _REFUSED = dict(           # name of a setting → (is it wrong?, why and what instead)
-    dataloader_persistent_workers=(bool, 'would give every epoch the masks of the first: leave it off, loading processes start quickly'),
-    dataloader_in_order=(lambda v: not v, 'lets the order of batches depend on the speed of loading processes: leave it on'),
+    dataloader_persistent_workers=(bool, 'would give every epoch the masks of the first: leave it off, loading '
+        'processes start quickly'),
+    dataloader_in_order=(lambda v: not v, 'lets the order of batches depend on the speed of loading processes: leave '
+        'it on'),
     fp16=(bool, 'overflows in the feed-forward blocks of T5 models: use bf16=True, or neither'),
     fp16_full_eval=(bool, 'rounds the weights themselves when evaluate() is called before train(): leave it off'),
     bf16_full_eval=(bool, 'rounds the weights themselves when evaluate() is called before train(): leave it off'),
-    auto_find_batch_size=(bool, 'begins again with half the batch after steps that the method has counted: choose per_device_train_batch_size and gradient_accumulation_steps'),
+    auto_find_batch_size=(bool, 'begins again with half the batch after steps that the method has counted: choose '
+        'per_device_train_batch_size and gradient_accumulation_steps'),
     ignore_data_skip=(bool, 'would show a resumed run the same windows again: leave it off'),
-    save_only_model=(bool, 'leaves the optimizer out of checkpoints, from which no run could go on: leave it off; trainer.save_model() writes the model alone'),
-    save_on_each_node=(bool, 'has several processes write one checkpoint: leave it off, and give an output_dir that all nodes see'),
-    enable_jit_checkpoint=(bool, 'saves in the middle of a step: leave it off and give save_minutes=5, for a killed run goes on from its last checkpoint'),
+    save_only_model=(bool, 'leaves the optimizer out of checkpoints, from which no run could go on: leave it off; '
+        'trainer.save_model() writes the model alone'),
+    save_on_each_node=(bool, 'has several processes write one checkpoint: leave it off, and give an output_dir that '
+        'all nodes see'),
+    enable_jit_checkpoint=(bool, 'saves in the middle of a step: leave it off and give save_minutes=5, for a killed '
+        'run goes on from its last checkpoint'),
     use_liger_kernel=(bool, 'exchanges the feed-forward blocks after the method was attached: leave it off'),
-    predict_with_generate=(bool, 'belongs to Seq2SeqTrainer and would be ignored: leave it off, and generate after training'),
+    predict_with_generate=(bool, 'belongs to Seq2SeqTrainer and would be ignored: leave it off, and generate after '
+        'training'),
     sortish_sampler=(bool, 'belongs to Seq2SeqTrainer and would be ignored: leave it off'),
-    train_sampling_strategy=(lambda v: v not in ('random', 'sequential'), "orders windows in a way that a resumed run cannot find again: it is 'random' or 'sequential'"),
-    parallelism_config=(lambda v: v is not None, 'cuts the model or its text over processes: leave it out, FFTrainer keeps a whole model on every process'),
-    optim=(lambda v: any(k in str(getattr(v, 'value', v)) for k in _KEEPS_APART), 'keeps its state or its weights where pulses and exact checkpoints do not reach: use adamw_torch_fused, adafactor, sgd or another plain optimizer'),
+    train_sampling_strategy=(lambda v: v not in ('random', 'sequential'), "orders windows in a way that a resumed run "
+        "cannot find again: it is 'random' or 'sequential'"),
+    parallelism_config=(lambda v: v is not None, 'cuts the model or its text over processes: leave it out, FFTrainer '
+        'keeps a whole model on every process'),
+    optim=(lambda v: any(k in str(getattr(v, 'value', v)) for k in _KEEPS_APART), 'keeps its state or its weights '
+        'where pulses and exact checkpoints do not reach: use adamw_torch_fused, adafactor, sgd or another plain optimizer'),
     label_smoothing_factor=(lambda v: not 0 <= v < 1, 'must be at least 0 and under 1'),
-    save_total_limit=(lambda v: v is not None and v < 1, 'must be at least 1: the last checkpoint is what a run goes on from'),
+    save_total_limit=(lambda v: v is not None and v < 1, 'must be at least 1: the last checkpoint is what a run goes '
+        'on from'),
     label_names=(lambda v: v is not None and 'labels' not in v, "must name 'labels': the loss is made of them"),
     max_steps=(lambda v: v == 0, 'trains nothing: give at least 1, or leave it out and give num_train_epochs'),
     per_device_train_batch_size=(lambda v: v < 1, 'must be at least 1'),
@@ -131,35 +146,62 @@ _REFUSED = dict(           # name of a setting → (is it wrong?, why and what i
 def _refuse(args):
     "What would give other weights than asked for is refused before anything starts"
     for name, (wrong, why) in _REFUSED.items():
-        if hasattr(args, name) and wrong(getattr(args, name)): raise ValueError(f'{name}={getattr(args.__dict__.get(name), "value", getattr(args, name))!r} {why}.')
-    if args.max_steps < 0 and not args.num_train_epochs > 0: raise ValueError(f'num_train_epochs={args.num_train_epochs} trains nothing: give a number above 0, or max_steps.')
+        if hasattr(args, name) and wrong(getattr(args, name)):
+            raise ValueError(f'{name}={getattr(args.__dict__.get(name), "value", getattr(args, name))!r} {why}.')
+    if args.max_steps < 0 and not args.num_train_epochs > 0:
+        raise ValueError(f'num_train_epochs={args.num_train_epochs} trains nothing: give a number above 0, or '
+            'max_steps.')
     own = args.accelerator_config
-    if getattr(own, 'split_batches', False): raise ValueError('split_batches=True in accelerator_config makes per_device_train_batch_size the batch of all devices: leave it off.')
-    if not getattr(own, 'use_seedable_sampler', True): raise ValueError('use_seedable_sampler=False in accelerator_config draws an order of windows that a resumed run cannot find again: leave it on.')
+    if getattr(own, 'split_batches', False):
+        raise ValueError('split_batches=True in accelerator_config makes per_device_train_batch_size the batch of all '
+            'devices: leave it off.')
+    if not getattr(own, 'use_seedable_sampler', True):
+        raise ValueError('use_seedable_sampler=False in accelerator_config draws an order of windows that a resumed '
+            'run cannot find again: leave it on.')
     shares = os.environ.get('ACCELERATE_USE_FSDP', ''), os.environ.get('ACCELERATE_USE_DEEPSPEED', '')
-    if getattr(args, 'fsdp', None) or getattr(args, 'deepspeed', None) or 'true' in [s.lower() for s in shares]: raise ValueError(_EVERYWHERE)
+    if getattr(args, 'fsdp', None) or getattr(args, 'deepspeed', None) or 'true' in [s.lower() for s in shares]:
+        raise ValueError(_EVERYWHERE)
     if args.n_gpu > 1: raise ValueError(f'{args.n_gpu} GPUs are visible to one process, and copies of the model in threads would lose the hooks: start with `accelerate launch`, or show one GPU with CUDA_VISIBLE_DEVICES=0.')
-    if args.world_size > 1 and not args.average_tokens_across_devices: raise ValueError('average_tokens_across_devices=False would weigh the targets of each process by themselves; here the loss is one mean over all targets of a step: leave it on.')
+    if args.world_size > 1 and not args.average_tokens_across_devices:
+        raise ValueError('average_tokens_across_devices=False would weigh the targets of each process by themselves; '
+            'here the loss is one mean over all targets of a step: leave it on.')
 
 # %% ../../nbs/training/trainer.ipynb #f2a1b005
 def _check_data(data, args):
     if data is None: return
     iterable = isinstance(data, torch.utils.data.IterableDataset)
-    if not iterable and not (has_length(data) and hasattr(data, '__getitem__')): raise ValueError(f'train_dataset is a {type(data).__name__}, which has no length or no items by number: give Windows, a list, a data set, or an IterableDataset together with max_steps.')
-    if iterable and not has_length(data) and args.max_steps <= 0: raise ValueError('An iterable data set has no length, so how long the run is must be said: give max_steps.')
+    if not iterable and not (has_length(data) and hasattr(data, '__getitem__')):
+        raise ValueError(f'train_dataset is a {type(data).__name__}, which has no length or no items by number: give '
+            'Windows, a list, a data set, or an IterableDataset together with max_steps.')
+    if iterable and not has_length(data) and args.max_steps <= 0:
+        raise ValueError('An iterable data set has no length, so how long the run is must be said: give max_steps.')
 
 def _check_parts(given, ff, penalty, save_minutes, total_sentences):
     "`ValueError` or `TypeError` where the parts of a trainer do not belong together"
     model = given.get('model')
-    if not isinstance(ff, FF): raise TypeError(f'ff is a {type(ff).__name__}: give what attach(model, config) returned.')
-    if given.get('model_init') is not None: raise ValueError('model_init would make another model, without the method: give model= and attach the method to it.')
-    if given.get('compute_loss_func') is not None: raise ValueError('compute_loss_func would be ignored, for the loss is ff.loss: leave it out, or give a penalty, whose penalty() is added to the loss.')
-    if not isinstance(model, nn.Module) or all(m is not ff.bare for m in model.modules()): raise ValueError('ff is attached to another model than the one given to the trainer: attach(model, config) first, then FFTrainer(model=model, ff=ff, …).')
-    if penalty is not None and not callable(getattr(penalty, 'penalty', None)): raise TypeError(f'penalty is a {type(penalty).__name__} without a method penalty(), which gives what is added to the loss.')
-    if save_minutes is not None and not save_minutes >= 0: raise ValueError(f'save_minutes={save_minutes} must be at least 0: a checkpoint every so many minutes.')
-    if total_sentences not in (None, 'auto') and (isinstance(total_sentences, (bool, str)) or total_sentences != int(total_sentences) or total_sentences < 1): raise ValueError(f"total_sentences={total_sentences!r} must be a whole number of at least 1, or 'auto'.")
+    if not isinstance(ff, FF):
+        raise TypeError(f'ff is a {type(ff).__name__}: give what attach(model, config) returned.')
+    if given.get('model_init') is not None:
+        raise ValueError('model_init would make another model, without the method: give model= and attach the method '
+            'to it.')
+    if given.get('compute_loss_func') is not None:
+        raise ValueError('compute_loss_func would be ignored, for the loss is ff.loss: leave it out, or give a '
+            'penalty, whose penalty() is added to the loss.')
+    if not isinstance(model, nn.Module) or all(m is not ff.bare for m in model.modules()):
+        raise ValueError('ff is attached to another model than the one given to the trainer: attach(model, config) '
+            'first, then FFTrainer(model=model, ff=ff, …).')
+    if penalty is not None and not callable(getattr(penalty, 'penalty', None)):
+        raise TypeError(f'penalty is a {type(penalty).__name__} without a method penalty(), which gives what is added '
+            'to the loss.')
+    if save_minutes is not None and not save_minutes >= 0:
+        raise ValueError(f'save_minutes={save_minutes} must be at least 0: a checkpoint every so many minutes.')
+    if isinstance(total_sentences, str) and total_sentences != 'auto':
+        raise ValueError(f"total_sentences={total_sentences!r} must be a whole number, or 'auto'.")
+    if total_sentences not in (None, 'auto'): check_number('total_sentences', total_sentences, 1, whole=True)
     optimizer, known = (given.get('optimizers') or (None, None))[0], {id(p) for p in model.parameters()}
-    if optimizer is not None and any(id(p) not in known for g in optimizer.param_groups for p in g['params']): raise ValueError("The optimizer has parameters that are not this model's, and would train nothing or another model: make it from model.parameters() of the model given to the trainer.")
+    if optimizer is not None and any(id(p) not in known for g in optimizer.param_groups for p in g['params']):
+        raise ValueError("The optimizer has parameters that are not this model's, and would train nothing or another "
+            "model: make it from model.parameters() of the model given to the trainer.")
 
 # %% ../../nbs/training/trainer.ipynb #c4f8a567
 class FFTrainer(Trainer):
@@ -180,7 +222,8 @@ class FFTrainer(Trainer):
         a = given.get('args') or TrainingArguments('tmp_trainer')
         _refuse(a)
         _check_data(given.get('train_dataset'), a)
-        if isinstance(given.get('train_dataset'), torch.utils.data.IterableDataset) and a.accelerator_config.dispatch_batches is None: a.accelerator_config.dispatch_batches = False      # sent around, batches would need one width
+        if isinstance(given.get('train_dataset'), torch.utils.data.IterableDataset) and a.accelerator_config.dispatch_batches is None:
+            a.accelerator_config.dispatch_batches = False      # sent around, batches would need one width
         self.shift = ff.shifts if shift is None else bool(shift)
         super().__init__(*args, **kwargs)
         a = self.args
@@ -212,16 +255,25 @@ def _summed(numbers, device):
 
 def _check_batch(batch):
     "`ValueError` where a batch lacks what loss and clock need"
-    if not hasattr(batch, 'keys'): raise ValueError(f"The collator made a {type(batch).__name__}: a batch is a dictionary with the model's inputs, 'labels' and 'sentences'.")
-    if 'sentences' not in batch: raise ValueError("The batches carry no 'sentences': the method's clock counts them, so the collator must give how many start in each window.")
-    if not isinstance(batch.get('labels'), torch.Tensor) or batch['labels'].ndim != 2: raise ValueError("The batches carry no 'labels' of the shape (windows, time): the collator must give them, with -100 where there is no target.")
+    if not hasattr(batch, 'keys'):
+        raise ValueError(f"The collator made a {type(batch).__name__}: a batch is a dictionary with the model's "
+            "inputs, 'labels' and 'sentences'.")
+    if 'sentences' not in batch:
+        raise ValueError("The batches carry no 'sentences': the method's clock counts them, so the collator must give "
+            "how many start in each window.")
+    if not isinstance(batch.get('labels'), torch.Tensor) or batch['labels'].ndim != 2:
+        raise ValueError("The batches carry no 'labels' of the shape (windows, time): the collator must give them, "
+            "with -100 where there is no target.")
 
 # %% ../../nbs/training/trainer.ipynb #f2a1b006
 @patch
 def _end_dry(self:FFTrainer):
     "An iterable data set gave nothing more"
-    if self.state.global_step == self._initial_global_step: raise ValueError(f'A step takes {self.whole} windows and the iterable data set gave fewer: give more text, or a smaller batch.')
-    warnings.warn(f'The iterable data set gave nothing when it was read again, so the run ends after {self.state.global_step:,} of {self.state.max_steps:,} steps: give one that can be read again, or fewer steps.', stacklevel=2)
+    if self.state.global_step == self._initial_global_step:
+        raise ValueError(f'A step takes {self.whole} windows and the iterable data set gave fewer: give more text, or '
+            'a smaller batch.')
+    warnings.warn('The iterable data set gave nothing when it was read again, so the run ends after '
+        f'{self.state.global_step:,} of {self.state.max_steps:,} steps: give one that can be read again, or fewer steps.', stacklevel=2)
     self.control.should_training_stop = True
 
 @patch
@@ -238,7 +290,9 @@ def get_batch_samples(self:FFTrainer, *args, **kwargs):
     sentences = sum(torch.as_tensor(b['sentences']).sum().item() for b in batches)
     if batches: self._targets, self._sentences, self._save_now = _summed([targets, sentences, late], self.args.device)
     if not batches: self._end_dry()
-    if batches and self._targets == 0: raise ValueError(f'Not one of the {self.whole} windows of step {self.state.global_step + 1} has a target: all their labels are -100, so there is nothing to learn from; look at what the collator masks, and whether texts are cut before the part that is to be learned.')
+    if batches and self._targets == 0:
+        raise ValueError(f'Not one of the {self.whole} windows of step {self.state.global_step + 1} has a target: all '
+            'their labels are -100, so there is nothing to learn from; look at what the collator masks, and whether texts are cut before the part that is to be learned.')
     self._parts, self._loss = max(len(batches), 1), None
     return batches, n
 
@@ -248,9 +302,12 @@ def decoder_inputs(
     labels:torch.Tensor, # (batch, time), −100 where there is no target
 )->torch.Tensor: # (batch, time)
     "The labels moved one place to the right, as the decoder reads them; `ValueError` where the configuration does not say what comes first"
-    if hasattr(model, 'prepare_decoder_input_ids_from_labels'): return model.prepare_decoder_input_ids_from_labels(labels)
+    if hasattr(model, 'prepare_decoder_input_ids_from_labels'):
+        return model.prepare_decoder_input_ids_from_labels(labels)
     start, pad = (getattr(model.config, k, None) for k in ('decoder_start_token_id', 'pad_token_id'))
-    if start is None or pad is None: raise ValueError("This encoder-decoder's configuration lacks decoder_start_token_id or pad_token_id: set both, or let the collator give decoder_input_ids.")
+    if start is None or pad is None:
+        raise ValueError("This encoder-decoder's configuration lacks decoder_start_token_id or pad_token_id: set both, "
+            "or let the collator give decoder_input_ids.")
     moved = labels.roll(1, dims=1)
     moved[:, 0] = start
     return moved.masked_fill(moved == -100, pad)
@@ -280,7 +337,8 @@ def compute_loss(self:FFTrainer, model, inputs, return_outputs=False, num_items_
             loss, out = self._own_loss(model, inputs)
             return (loss, out) if return_outputs else loss
         labels = inputs.pop('labels')
-        if getattr(getattr(self.ff.hf, 'config', None), 'is_encoder_decoder', False) and 'decoder_input_ids' not in inputs: inputs['decoder_input_ids'] = decoder_inputs(self.ff.hf, labels)
+        if getattr(getattr(self.ff.hf, 'config', None), 'is_encoder_decoder', False) and 'decoder_input_ids' not in inputs:
+            inputs['decoder_input_ids'] = decoder_inputs(self.ff.hf, labels)
         self.ff.labels = labels
         if hasattr(self.penalty, 'labels'): self.penalty.labels = labels
         out = model(**inputs)
@@ -293,7 +351,8 @@ def compute_loss(self:FFTrainer, model, inputs, return_outputs=False, num_items_
 def prediction_step(self:FFTrainer, model, inputs, *args, **kwargs):
     "As the Trainer, for windows that carry what is not for the model"
     takes = inspect.signature(self.model.forward).parameters
-    if 'labels' in inputs and 'labels' not in takes and all(p.kind != p.VAR_KEYWORD for p in takes.values()): raise ValueError(_NO_LOSS)
+    if 'labels' in inputs and 'labels' not in takes and all(p.kind != p.VAR_KEYWORD for p in takes.values()):
+        raise ValueError(_NO_LOSS)
     return Trainer.prediction_step(self, model, {k: v for k, v in inputs.items() if k not in _OURS}, *args, **kwargs)
 
 # %% ../../nbs/training/trainer.ipynb #8703ba5a
@@ -327,7 +386,9 @@ def sentence_counts(self:FFTrainer,
     "How many sentences windows have; `ValueError` for an iterable that can be read only once"
     data = self.train_dataset
     if isinstance(data, _Stream):
-        if iter(data.data) is data.data: raise ValueError('This iterable data set can be read only once, so its sentences cannot be counted beforehand: give total_sentences as a number.')
+        if iter(data.data) is data.data:
+            raise ValueError('This iterable data set can be read only once, so its sentences cannot be counted '
+                'beforehand: give total_sentences as a number.')
         return _counted(self.data_collator, list(itertools.islice(data.data, sample))), 0
     own, n = getattr(data, 'sentences', None), len(data)
     size = min(n, self.args.train_batch_size)
@@ -354,7 +415,8 @@ def _find_total(self:FFTrainer):
 @patch
 def _set_total(self:FFTrainer):
     "The length of the run, before its first step"
-    if self.total_sentences is None or self.ff.steps or self.total_sentences == self.ff.config.total_sentences != 'auto': return
+    if self.total_sentences is None or self.ff.steps or self.total_sentences == self.ff.config.total_sentences != 'auto':
+        return
     self.ff.set_total(self._find_total()[0] if self.total_sentences == 'auto' else int(self.total_sentences))
 
 # %% ../../nbs/training/trainer.ipynb #f2a1b013
@@ -377,8 +439,10 @@ def describe_end(
     if end >= .98*total - step: return ''
     said = []
     if f.dose: said.append(f'forgetfulness reaches a dose of {_dose_at(config, end/total):.2g} of {f.dose:.2g}')
-    if r.top: said.append(f'noise starts at {r.start*total:,.0f}' if end <= r.start*total else f'noise reaches {r.top*(end/total - r.start)/(1 - r.start):.2g}x of {r.top:.2g}x')
-    if g.late_kind and end <= g.late_from*total: said.append(f'{g.late_kind} forgiveness starts at {g.late_from*total:,.0f}')
+    if r.top:
+        said.append(f'noise starts at {r.start*total:,.0f}' if end <= r.start*total else f'noise reaches {r.top*(end/total - r.start)/(1 - r.start):.2g}x of {r.top:.2g}x')
+    if g.late_kind and end <= g.late_from*total:
+        said.append(f'{g.late_kind} forgiveness starts at {g.late_from*total:,.0f}')
     return f"This run ends after {end:,.0f} of {total:,} sentences: {', '.join(said)}; give more steps, or total_sentences='auto'."
 
 # %% ../../nbs/training/trainer.ipynb #f2a1b014
@@ -423,7 +487,8 @@ def _extra(self:FFTrainer):
 @patch
 def _check_finite(self:FFTrainer):
     if all(torch.isfinite(p).all() for p in self.model.parameters()): return
-    raise FloatingPointError(f'Weights are not finite at step {self.state.global_step}, so nothing is saved: lower the learning rate, the dose or the noise. The last good checkpoint is {last_checkpoint(self.args.output_dir) or "none"}.')
+    raise FloatingPointError(f'Weights are not finite at step {self.state.global_step}, so nothing is saved: lower the '
+        f'learning rate, the dose or the noise. The last good checkpoint is {last_checkpoint(self.args.output_dir) or "none"}.')
 
 @patch
 def _bytes(self:FFTrainer)->int:
@@ -436,7 +501,8 @@ def _bytes(self:FFTrainer)->int:
 def _name_best(self:FFTrainer, run):
     "The best checkpoint under the name that it has, or gets, in the run's folder"
     best = self.state.best_global_step
-    if best and (best == self.state.global_step or (Path(run)/f'checkpoint-{best}').is_dir()): self.state.best_model_checkpoint = str(Path(run)/f'checkpoint-{best}')
+    if best and (best == self.state.global_step or (Path(run)/f'checkpoint-{best}').is_dir()):
+        self.state.best_model_checkpoint = str(Path(run)/f'checkpoint-{best}')
 
 # %% ../../nbs/training/trainer.ipynb #f2a1b020
 @patch
@@ -534,7 +600,8 @@ def _stopped_early(told):
     "Was the patience of an EarlyStoppingCallback at its end?"
     stop = told.get('stateful_callbacks', {}).get('EarlyStoppingCallback', [])
     for s in stop if isinstance(stop, list) else [stop]:
-        if s.get('attributes', {}).get('early_stopping_patience_counter', 0) >= s.get('args', {}).get('early_stopping_patience', math.inf): return True
+        if s.get('attributes', {}).get('early_stopping_patience_counter', 0) >= s.get('args', {}).get('early_stopping_patience', math.inf):
+            return True
     return False
 
 @patch
@@ -557,7 +624,9 @@ def _take_up_end(self:FFTrainer, checkpoint):
 def _check_windows(self:FFTrainer, checkpoint):
     "A word where the steps of a checkpoint have another size than those that follow"
     was = json.loads((Path(checkpoint)/'checkpoint.json').read_text()).get('windows', self.whole)
-    if was != self.whole: warnings.warn(f'{checkpoint} was made in steps of {was} windows and this run takes {self.whole}: its place in the text is counted in steps, so it goes on elsewhere; keep batch, accumulation and processes as they were.', stacklevel=3)
+    if was != self.whole:
+        warnings.warn(f'{checkpoint} was made in steps of {was} windows and this run takes {self.whole}: its place in '
+            'the text is counted in steps, so it goes on elsewhere; keep batch, accumulation and processes as they were.', stacklevel=3)
 
 @patch
 def train(self:FFTrainer, resume_from_checkpoint=None, *args, **kwargs):
@@ -577,7 +646,8 @@ def _load_best_model(self:FFTrainer):
     "The best weights, and the method's state that belongs to them"
     best = self.state.best_model_checkpoint
     try: check_checkpoint(best)
-    except (ValueError, OSError) as e: raise ValueError(f'The best model cannot be loaded, and the last weights stay. {e}') from e
+    except (ValueError, OSError) as e:
+        raise ValueError(f'The best model cannot be loaded, and the last weights stay. {e}') from e
     Trainer._load_best_model(self)
     self.ff.set_matrices(load_nest(Path(best)/'extra.safetensors').get('unpulsed', {}))
     self.ff.load_state(best)
@@ -587,7 +657,9 @@ def _init_training_state(self:FFTrainer, *args, **kwargs):
     "As the Trainer; the best checkpoint is looked for in this run's folder, wherever that lies now"
     out = Trainer._init_training_state(self, *args, **kwargs)
     self._name_best(self.args.output_dir)
-    if self.state.best_global_step and self.state.best_model_checkpoint is None: warnings.warn(f'The best checkpoint, checkpoint-{self.state.best_global_step}, is not in {self.args.output_dir} any more: from here on the best is looked for among later ones.', stacklevel=2)
+    if self.state.best_global_step and self.state.best_model_checkpoint is None:
+        warnings.warn(f'The best checkpoint, checkpoint-{self.state.best_global_step}, is not in '
+            f'{self.args.output_dir} any more: from here on the best is looked for among later ones.', stacklevel=2)
     return out
 
 @patch

@@ -34,7 +34,9 @@ def _check_checks(checks):
     "`ValueError` for held-out batches that cannot be read"
     if not len(checks): raise ValueError('checks is empty: give held-out batches, on which the accuracy is measured.')
     for batch in checks:
-        if not hasattr(batch, 'keys') or not {'labels', 'index'} <= set(batch.keys()): raise ValueError("A batch of checks lacks 'labels' or 'index': make checks with the collator of the run, as in objective_for(model, tokenizer)(windows).")
+        if not hasattr(batch, 'keys') or not {'labels', 'index'} <= set(batch.keys()):
+            raise ValueError("A batch of checks lacks 'labels' or 'index': make checks with the collator of the run, "
+                "as in objective_for(model, tokenizer)(windows).")
 
 def noisy_hits(
     ff,          # From `attach`
@@ -130,8 +132,10 @@ class Watch(FFTrainer):
         checks = list(checks)
         check_number('every', every, 1, whole=True)
         if checks: _check_checks(checks)
-        if any(check_number('probe_at', x, 0, 1) < before for before, x in zip([0, *probe_at], probe_at)): raise ValueError(f'probe_at={list(probe_at)} must ascend: shares of the run, 0 to 1.')
-        if probe is not None and not callable(probe): raise TypeError(f'probe is a {type(probe).__name__}: give a function that is called as probe(trainer).')
+        if any(check_number('probe_at', x, 0, 1) < before for before, x in zip([0, *probe_at], probe_at)):
+            raise ValueError(f'probe_at={list(probe_at)} must ascend: shares of the run, 0 to 1.')
+        if probe is not None and not callable(probe):
+            raise TypeError(f'probe is a {type(probe).__name__}: give a function that is called as probe(trainer).')
         super().__init__(*args, **kwargs)
         self.checks, self.skip, self.every, self.cliff, self.probe, self.probe_at, self.tell = checks, skip, every, cliff, probe, list(probe_at), progress
         self.rows, self.probes, self.good, self.started = [], [], None, time.time()
@@ -180,7 +184,9 @@ def checkpoint_state(self:Watch)->dict:
 @patch
 def load_checkpoint_state(self:Watch, state):
     needed = {'rows', 'probes', 'probe_at', 'good', 'seconds', *(('points', 'hits', 'clean') if self.cliff is not None else ())}
-    if lacks := needed - set(state): raise ValueError(f'This checkpoint lacks {", ".join(sorted(lacks))}: it is of a run by another trainer, or without a search for the collapse; go on with the same trainer, or give this run a folder of its own.')
+    if lacks := needed - set(state):
+        raise ValueError(f'This checkpoint lacks {", ".join(sorted(lacks))}: it is of a run by another trainer, or '
+            'without a search for the collapse; go on with the same trainer, or give this run a folder of its own.')
     self.rows, self.probes, self.probe_at, self.good, self.started = state['rows'], state['probes'], state['probe_at'], state['good'], time.time() - state['seconds']
     if self.cliff is not None: self.cliff.points, self.cliff.hits, self.cliff.clean = [tuple(p) for p in state['points']], state['hits'], state['clean']
 

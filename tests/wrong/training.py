@@ -97,6 +97,7 @@ CASES = {
     'minutes that are none': (lambda: trainer(own=dict(save_minutes=float('nan'))), 'must be at least 0'),
     'misspelt auto': (lambda: trainer(own=dict(total_sentences='automatic')), "or 'auto'"),
     'total of half a sentence': (lambda: trainer(own=dict(total_sentences=10.5)), 'must be a whole number'),
+    'total of nan': (lambda: trainer(own=dict(total_sentences=float('nan'))), 'must be a whole number'),
     'total of nothing': (lambda: trainer(own=dict(total_sentences=0)), 'of at least 1'),
     'a step without a length': (lambda: attach(random_tiny('mt5'), FFConfig('auto')).step(sentences=1), "total_sentences is still 'auto'"),
     'a length after a step': (lambda: [(ff := attach(random_tiny('mt5'), FFConfig(10))).step(sentences=1), ff.set_total(20)], 'The run is under way'),
