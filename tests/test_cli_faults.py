@@ -72,16 +72,18 @@ def fill(folder):
     scale = dict(scale='quick', models=dict(mt5='tiny-mt5', rwkv='tiny-rwkv'), corpus='text.txt', seeds=[0],
         given=['base'], trained=['full_stack'], minutes=dict(text=1), memory={}, gpus={}, threads=1,
         retrofit=dict(dose=1.0), variants={'no_fzr~x': dict(dose=2.0)})
+    splits = ('train', 'valid', 'test')
     settings = dict(scale, runs=['base'], config='quick', notebooks=str(cli.notebooks_folder()))
     files = {'text.txt': text, 'rows.jsonl': '\n'.join(json.dumps(dict(text=l)) for l in text.split('\n')),
         'mine.yaml': json.dumps(scale), 'exp.ipynb': NB, 'prof/config.yaml': json.dumps(dict(cores=2,
             executor='local')),
         'm/config.json': '{"model_type": "mt5"}', 'm/model.safetensors': (2).to_bytes(8,
-            'little') + b'{}', 'm/tokenizer.json': '{}', 'c/corpus.json': json.dumps(dict(sentences=dict(train=1),
-                bytes=dict(train=3, valid=3, test=3))),
+            'little') + b'{}', 'm/tokenizer.json': '{"model": {}, "added_tokens": []}',
+        'c/corpus.json': json.dumps(dict(sentences=dict.fromkeys(splits, 1),
+            bytes=dict.fromkeys(splits, 3), sha256='')),
         'run/run.json': json.dumps(settings), 'run/base/evaluation.json': '{}',
         'run/report.json': '{"findings": ["x"]}',
-        **{f'c/{s}.txt': 'abc' for s in ('train', 'valid', 'test')},
+        **{f'c/{s}.txt': 'abc' for s in splits},
         **{f'nb/{n}.ipynb': NB for n in ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')}}
     for name, content in files.items():
         (folder/name).parent.mkdir(parents=True, exist_ok=True)

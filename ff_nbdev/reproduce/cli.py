@@ -31,7 +31,7 @@ from .bundle import add_arguments, bundle_command
 from .files import is_full, read_json, sweep, write_whole
 from .preflight import (check_cache, check_corpus_folder, check_model, check_parameters, check_place,
     check_scale_arms, check_scale_parts, check_seeds,
-    check_together, first_look, has_tokenizer, is_model_id, read_profile, read_yaml, shipped_models, split_model)
+    check_together, first_look, check_tokenizer, is_model_id, read_profile, read_yaml, shipped_models, split_model)
 from .progress import Progress, Screen, bar, clock, line, read_progress, share_done
 from .runner import (
     RunError, answer, check_writable, environment, follow_parent, guarded, locked, main as notebook_main, nearest,
@@ -545,8 +545,7 @@ def _check_text_words(a):
     if a.model not in shipped_models() and not own.exists() and not is_model_id(a.model):
         raise FileNotFoundError(f'There is no model {a.model!r} ({nearest(a.model, shipped_models()).rstrip(".")}); '
             f'else give a folder, or a hub id such as google/mt5-base.')
-    if own.is_dir() and a.model not in shipped_models() and not has_tokenizer(own):
-        raise FileNotFoundError(f'{a.model} holds no tokenizer: give a folder that tokenizer.save_pretrained wrote.')
+    if own.is_dir() and a.model not in shipped_models(): check_tokenizer(own)
     resolve_corpus(a.corpus)
     check_cache()
     if not a.out: return
@@ -565,7 +564,10 @@ def _make_text(a, p):
     p.update(1, 3, 'loading the tokenizer')
     from ff_nbdev.data.objectives import encode_corpus
     from ff_nbdev.data.tokenizers import load_tokenizer
-    tok = load_tokenizer(a.model)
+    try: tok = load_tokenizer(a.model)
+    except (ValueError, OSError): raise
+    except Exception as e:                               # what tokenizers make of a damaged file
+        raise ValueError(f'The tokenizer of {a.model} cannot be read ({type(e).__name__}): save it again.') from None
     p.update(2, 3, 'encoding')
     tokens = read_json(encode_corpus(folder, tok)/'tokens.json', 'record of tokens')
     return folder, {**read_json(folder/'corpus.json', 'record of a text'), **tokens}
@@ -582,7 +584,7 @@ def text_command(
     try: folder, info = _make_text(a, p)
     except Exception as e:
         with contextlib.suppress(OSError): p.update(0, 1, answer(e)[0], 'failed')      # the disk may be full
-        raise
+        raise RunError(answer(e)[0]) from e
     if out: write_whole(out, json.dumps(info, indent=1))
     else: print(json.dumps(dict(info, folder=str(folder)), indent=1))
     p.update(1, 1, f'{time.time() - start:.0f} s', 'done')

@@ -10,6 +10,7 @@ from ff_nbdev.reproduce.cli import notebooks_folder, workflow_folder
 NODES = ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')
 LINES = '\n'.join(f'Line number {i} says something nice to the others.' for i in range(300))
 DEEP = '['*100_000
+SPLITS, WHOLE = dict(train=3, valid=3, test=3), dict(train='abc', valid='abc', test='abc')
 BASE = dict(scale='quick', models=dict(mt5='tiny-mt5', rwkv='tiny-rwkv'), corpus='python_prose', seeds=[0],
     given=['base'],
             trained=['full_stack'], minutes={}, memory={}, gpus={}, threads=1)
@@ -63,7 +64,7 @@ def made_corpus(record, **texts):
     return words
 
 def record(train=3, valid=3, test=3):
-    return json.dumps(dict(sentences={}, bytes=dict(train=train, valid=valid, test=test)))
+    return json.dumps(dict(sentences=SPLITS, bytes=dict(train=train, valid=valid, test=test), sha256=''))
 
 def tensors(end=4, **more):
     head = json.dumps(dict(w=dict(dtype='F32', shape=[1], data_offsets=[0, end]), **more)).encode()
@@ -72,7 +73,8 @@ def tensors(end=4, **more):
 def model(word='m', missing=(), **texts):
     "A dry run from a folder of a model, with files missing or other than they should be"
     def words(files):
-        usual = {'config.json': '{"model_type": "mt5"}', 'model.safetensors': tensors(), 'tokenizer.json': '{}'}
+        usual = {'config.json': '{"model_type": "mt5"}', 'model.safetensors': tensors(),
+                 'tokenizer.json': '{"model": {}, "added_tokens": []}'}
         for name, text in {**usual, **{k.replace('__', '.'): v for k, v in texts.items()}}.items():
             if name not in missing: files(f'm/{name}', text)
         return run('--model', word)
@@ -242,6 +244,9 @@ MODELS = {
     'an index of weights that are not there': (model(**{'model__safetensors__index__json': '{"weight_map": {"w": '
         '"model-00002.safetensors"}}'}), 'model-00002.safetensors'),
     'a model without a tokenizer': (model(missing=['tokenizer.json']), 'holds no tokenizer'),
+    'an empty tokenizer': (model(tokenizer__json='{}'), 'tokenizer.json is no tokenizer'),
+    'a tokenizer cut short': (model(tokenizer__json='{"model"'), 'cut off'),
+    'damaged settings of a tokenizer': (model(tokenizer_config__json='[]'), 'a list where named entries belong'),
     'an RWKV folder for mt5': (model(config__json='{"model_type": "rwkv"}'), 'rwkv=MODEL'),
     'a link to no model': (lambda files: link('m', 'gone')(files) or run('--model', 'm'), 'leads nowhere'),
 }
@@ -269,9 +274,11 @@ TEXTS = {
     'a record of files that are not there': (made_corpus(record(), train='abc', valid='abc'), 'lacks test.txt'),
     'a record of other files': (made_corpus(record(valid=4), train='abc', valid='abc', test='abc'),
         'has 3 bytes and not the 4'),
-    'a record that leads out': (made_corpus('{"sentences": {}, "bytes": {"../x": 3}}'), 'cannot be a folder'),
-    'a record of one part': (made_corpus('{"sentences": {}, "bytes": {"train": 3}}', train='abc'),
-        'names no train, valid and test'),
+    'a record that leads out': (
+        made_corpus(json.dumps(dict(sentences=SPLITS, bytes=SPLITS | {'../x': 3}, sha256='')), **WHOLE),
+        'cannot be a folder'),
+    'a record of one part': (made_corpus('{"sentences": {"train": 3}, "bytes": {}, "sha256": ""}'), 'lack valid, test'),
+    'a record of parts in words': (made_corpus(record(train='3'), **WHOLE), 'its bytes lack train'),
     'text for text': (['text', 'none.txt'], 'No text at'),
     'text of no model': (lambda files: ['text', files('a.txt', LINES), '--model', 'tiny-mt6'],
         "did you mean 'tiny-mt5'"),
