@@ -223,6 +223,12 @@ def test_an_error_leaves_nothing(own, story, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt): make_bundle(tmp_path/'b', (), [story], wheels='own', own=own, say=silent)
     assert not list(tmp_path.iterdir())
 
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(own, story, tmp_path, monkeypatch):
+    def fail(*a, **kw): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(bundle, 'seal', fail)
+    with pytest.raises(OSError, match=r'/b could not be written, for the disk is full: [\d.,]+ MiB are needed and [\d.,]+ MiB are left in'): make_bundle(tmp_path/'b', (), [story], wheels='own', own=own, say=silent)
+    assert not list(tmp_path.iterdir())
+
 @pytest.mark.parametrize('kw, error, said', [
     (dict(python='3.9'), ValueError, '3.11 or newer'), (dict(python='2.7'), ValueError, 'no Python version'), (dict(python='3.12.1'), ValueError, 'major and minor'),
     (dict(platform='win_amd64'), ValueError, 'no platform that is known'), (dict(platform='linux_x86_64'), ValueError, 'manylinux_2_28_x86_64'),

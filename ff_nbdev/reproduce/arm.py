@@ -37,7 +37,7 @@ from .files import MODEL_FILES, beside, check_own, empty_own, read_json, read_te
 from .progress import Progress
 from .results import model_name, provenance, save_json
 from .runner import library_files
-from ..training.recipes import ARMS, changed, check_scale, length, make_optimizer, recipe, second, training_arguments
+from ..training.recipes import ARMS, changed, check_arm, check_scale, length, make_optimizer, recipe, second, training_arguments
 from ..training.watch import Cliff, Watch
 
 # %% ../../nbs/reproduce/arm.ipynb #8c229ef6
@@ -85,7 +85,7 @@ def dose_of(
 class Prepared:
     "Text, model and method of a plan, ready to train; `ValueError` if the model that the arm goes on from, or the alternatives that it needs, are not given"
     def __init__(self, plan:Plan):
-        a, s, k = ARMS[plan.arm], check_scale(plan.scale), second(plan.arm)
+        a, s, k = ARMS[check_arm(plan.arm)], check_scale(plan.scale), second(plan.arm)
         if a.start not in ('pretrained', 'random') and not plan.start: raise ValueError(f'{plan.arm} goes on from {a.start}: give start=, the folder of that model.')
         self.plan, self.arm, self.scale = plan, a, s
         self.net, self.tok = load_pretrained(plan.start or plan.model)
@@ -152,6 +152,7 @@ def check_out(
     plan:Plan, # Whose `out` is to be written
 ):
     "`ValueError` where writing the result would take the place of what this arm did not write. Nothing is changed"
+    check_arm(plan.arm)
     if not str(plan.out).strip(): raise ValueError(f'{plan.arm} has no folder for its result: give out=.')
     out, other = Path(plan.out), 'give another folder with out='
     if not out.exists(): return

@@ -131,6 +131,7 @@ CASES = {
     'publish: onto results with a letter': (lambda f: inside('old')(f) if f('old/run.json', json.dumps(BASE | dict(not_run=[]))) and f('old/base/letter.txt', 'dear') else None, 'holds base/letter.txt'),
     'publish: no arm': (lambda f: publish.publish(settings(f, runs=[]), 'out'), 'names no arm'),
     'ship: onto itself': (lambda f: publish.ship(results.example_runs(f.here/'quick', ['base', 'full_stack'])/'full_stack', f.here/'quick'/'full_stack'), 'which would be lost'),
+    'train: an arm upwards': (lambda: arm.check_out(arm.Plan('../full_stack', 'tiny-mt5', 'python_prose', 'out')), "did you mean 'full_stack'"),
     'train: no folder': (lambda: arm.check_out(plan('')), 'has no folder for its result'),
     'train: onto a file': (lambda f: arm.check_out(plan(f('mine'))), 'is a file'),
     'train: over a model of others': (lambda f: arm.check_out(plan(f('mine/model/model.safetensors', 'weights').parent.parent)), 'holds model without the record of an arm'),
