@@ -37,9 +37,10 @@ def is_full(
     return bool(re.search(r'No space left|os error 28|Disk quota exceeded', str(error)))
 
 # %% ../../nbs/reproduce/files.ipynb #f856859d
-_why = {errno.EACCES: 'it may not be written', errno.EPERM: 'it may not be written', errno.EROFS: 'its disk is read-only',
-        errno.ENAMETOOLONG: 'its name is too long', errno.ENOTDIR: 'a part of its path is a file', errno.EISDIR: 'it is a folder',
-        errno.EEXIST: 'a file of that name is there', errno.ENOENT: 'its folder is gone'}
+_why = {
+    errno.EACCES: 'it may not be written', errno.EPERM: 'it may not be written', errno.EROFS: 'its disk is read-only',
+    errno.ENAMETOOLONG: 'its name is too long', errno.ENOTDIR: 'a part of its path is a file',
+    errno.EISDIR: 'it is a folder', errno.EEXIST: 'a file of that name is there', errno.ENOENT: 'its folder is gone'}
 
 def disk_sentence(
     error:BaseException, # From a write
@@ -53,8 +54,9 @@ def disk_sentence(
         return f'{shown(path)} could not be written, for {why}: give another place.'
     left = shutil.disk_usage(_nearest(path)).free
     more = f'{need/2**20:,.1f} MiB are needed and ' if need else ''
-    return (f'{shown(path)} could not be written, for the disk is full: {more}{left/2**20:,.1f} MiB are left in {_nearest(path)}. '
-            'Free some space, or give a folder on another disk; what stood there before is unchanged.')
+    return (f'{shown(path)} could not be written, for the disk is full: {more}{left/2**20:,.1f} MiB are left '
+            f'in {_nearest(path)}. Free some space, or give a folder on another disk; '
+            'what stood there before is unchanged.')
 
 # %% ../../nbs/reproduce/files.ipynb #88b43c77
 @contextlib.contextmanager
@@ -103,7 +105,7 @@ def whole(
     path:str|Path, # File or folder; the folder above it is made
     need:int=0,    # Bytes that are to be written; 0: not known
 ): # The path to write to
-    "Write beside `path` and rename: a reader sees the old one or the new one, and a failed write leaves the old one as it was"
+    "Write beside `path` and rename: a reader sees the old or the new one, and a failed write leaves the old one"
     with beside(path, need) as part:
         yield part
         os.replace(part, path)
@@ -136,7 +138,8 @@ def alive(
     except (ValueError, OSError, OverflowError): return False
     return True
 
-_part = re.compile(r'\.?.+\.part-(?P<host>\w+)-(?P<pid>\d+)|\.?.+\.part(?P<old>\d+)|\..+\.(?:json|txt|html|svg|npz|md)\.(?P<older>\d+)')
+_part = re.compile(r'\.?.+\.part-(?P<host>\w+)-(?P<pid>\d+)|\.?.+\.part(?P<old>\d+)'
+                   r'|\..+\.(?:json|txt|html|svg|npz|md)\.(?P<older>\d+)')
 
 def is_leftover(
     path:Path, # Of a file or folder
@@ -144,7 +147,8 @@ def is_leftover(
 )->bool:
     "Is this what a writer that is dead left half written?"
     m = _part.fullmatch(path.name)
-    if not m or (m['old'] and path.name[0] != '.' and path.is_file()): return False      # wiki.part2 is somebody's archive
+    if not m: return False
+    if m['old'] and path.name[0] != '.' and path.is_file(): return False      # wiki.part2 is somebody's archive
     if not m['host'] or m['host'] == _here(): return not alive(m['pid'] or m['old'] or m['older'])
     try: return time.time() - path.lstat().st_mtime > day
     except OSError: return False
@@ -163,10 +167,12 @@ def sweep(
     return gone
 
 # %% ../../nbs/reproduce/files.ipynb #01e85918
-_kinds = {dict: 'named entries', list: 'a list', str: 'a text', int: 'a whole number', float: 'a number', bool: 'yes or no', type(None): 'nothing'}
+_kinds = {dict: 'named entries', list: 'a list', str: 'a text', int: 'a whole number', float: 'a number',
+          bool: 'yes or no', type(None): 'nothing'}
 
 def _kind_of(types):
-    return ' or '.join(dict.fromkeys(_kinds.get(t, t.__name__) for t in (types if isinstance(types, tuple) else (types,))))
+    types = types if isinstance(types, tuple) else (types,)
+    return ' or '.join(dict.fromkeys(_kinds.get(t, t.__name__) for t in types))
 
 def _fits(value, types):
     types = types if isinstance(types, tuple) else (types,)
@@ -177,7 +183,8 @@ def _loaded(path, data, wrong):
     try: return json.loads(data.decode('utf-8-sig'))
     except RecursionError: raise wrong('its brackets are nested too deeply') from None
     except UnicodeDecodeError: raise wrong('it is no text in UTF-8') from None
-    except ValueError as e: raise wrong(f'it was cut off or edited ({str(e)[:80]})' if data.strip() else 'it is empty') from None
+    except ValueError as e:
+        raise wrong(f'it was cut off or edited ({str(e)[:80]})' if data.strip() else 'it is empty') from None
 
 # %% ../../nbs/reproduce/files.ipynb #cd49f9ca
 def read_json(
@@ -187,17 +194,18 @@ def read_json(
     optional:dict|None=None, # name → type of what may be there
     mend:str='Make it again, or take it from a copy.', # What the sentence ends with
 )->dict: # What it holds
-    "Read a record in JSON; `FileNotFoundError` where there is none, `ValueError` where it is damaged or of another kind"
+    "Read a record; `FileNotFoundError` where there is none, `ValueError` where it is damaged or of another kind"
     path = Path(path)
     def wrong(why): return ValueError(f'{shown(path)} is no {what}: {why}. {mend}')
     try: data = path.read_bytes()
     except FileNotFoundError: raise FileNotFoundError(f'There is no {what} at {shown(path)}. {mend}') from None
     except OSError as e: raise type(e)(f'{shown(path)} cannot be read ({e.strerror}). {mend}') from None
     found = _loaded(path, data, wrong)
-    if not isinstance(found, dict): raise wrong(f'it holds {_kinds.get(type(found), "something else")} where named entries belong')
+    if not isinstance(found, dict): raise wrong(f'it holds {_kinds[type(found)]} where named entries belong')
     if lacks := [k for k in needs if k not in found]: raise wrong(f'it lacks {", ".join(lacks)}')
     for k, types in {**(needs if isinstance(needs, dict) else {}), **(optional or {})}.items():
-        if k in found and not _fits(found[k], types): raise wrong(f'its {k} is {_kinds.get(type(found[k]))}, and {_kind_of(types)} belongs there')
+        if k in found and not _fits(found[k], types):
+            raise wrong(f'its {k} is {_kinds[type(found[k])]}, and {_kind_of(types)} belongs there')
     return found
 
 # %% ../../nbs/reproduce/files.ipynb #94aa7deb
@@ -212,7 +220,8 @@ def read_arrays(
     try:
         with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in z.files}
     except Exception as e:
-        why = 'it holds pickled objects, which are not read, for they can run code' if 'allow_pickle' in str(e) else f'it was cut off or is of another kind ({type(e).__name__})'
+        why = f'it was cut off or is of another kind ({type(e).__name__})'
+        if 'allow_pickle' in str(e): why = 'it holds pickled objects, which are not read, for they can run code'
         raise ValueError(f'{shown(path)} cannot be read as arrays: {why}. {mend}') from None
 
 def read_tensors(
@@ -225,8 +234,11 @@ def read_tensors(
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'There is no file of tensors at {shown(path)}. {mend}')
     try: found = load_file(path)
-    except Exception as e: raise ValueError(f'{shown(path)} cannot be read as tensors: it was cut off or is of another kind ({type(e).__name__}). {mend}') from None
-    if lacks := [k for k in needs if k not in found]: raise ValueError(f'{shown(path)} lacks {", ".join(lacks)}: it is of another kind. {mend}')
+    except Exception as e:
+        why = f'it was cut off or is of another kind ({type(e).__name__})'
+        raise ValueError(f'{shown(path)} cannot be read as tensors: {why}. {mend}') from None
+    if lacks := [k for k in needs if k not in found]:
+        raise ValueError(f'{shown(path)} lacks {", ".join(lacks)}: it is of another kind. {mend}')
     return found
 
 # %% ../../nbs/reproduce/files.ipynb #6cb8b2d6
@@ -235,16 +247,21 @@ def check_name(
     what:str='name',  # Of what, for the sentence
 )->str: # The same
     "`ValueError` unless a name can become a folder of that name, here and on any machine"
-    if not isinstance(name, str): raise ValueError(f'The {what} {str(name)[:40]!r} is no text: give a name such as full_stack.')
-    if len(name.encode('utf-8', 'replace')) > 120: raise ValueError(f'The {what} {name[:40]!r}… is too long: at most 120 letters fit into the name of a folder.')
+    if not isinstance(name, str):
+        raise ValueError(f'The {what} {str(name)[:40]!r} is no text: give a name such as full_stack.')
+    if len(name.encode('utf-8', 'replace')) > 120:
+        raise ValueError(f'The {what} {name[:40]!r}… is too long: at most 120 letters fit into a folder\'s name.')
     if not re.fullmatch(r'[^\W~][\w.~+=-]*', name) or name.endswith('.'):
-        raise ValueError(f'The {what} {name!r} cannot be a folder: use letters, digits and _ . ~ + = -, and begin with a letter or digit.')
+        raise ValueError(f'The {what} {name!r} cannot be a folder: '
+                         'use letters, digits and _ . ~ + = -, and begin with a letter or digit.')
     return name
 
 # %% ../../nbs/reproduce/files.ipynb #6f26675e
-MODEL_FILES = ('config.json', 'generation_config.json', 'model*.safetensors', 'model.safetensors.index.json', 'tokenizer*.json', 'special_tokens_map.json', 'added_tokens.json',
-               'preprocessor_config.json', 'vocab.json', 'vocab.txt', 'merges.txt', 'spiece.model', 'sentencepiece*.model', 'tokenizer.model', 'chat_template.*', 'normalizer.json',
-               'ff_config.json', 'ff_state.safetensors', 'train.json', 'bands.npz', 'README.md')      # what is saved of a model, its tokenizer, its method and its record
+MODEL_FILES = ( # what is saved of a model, its tokenizer, its method and its record
+    'config.json', 'generation_config.json', 'model*.safetensors', 'model.safetensors.index.json',
+    'tokenizer*.json', 'special_tokens_map.json', 'added_tokens.json', 'preprocessor_config.json', 'normalizer.json',
+    'vocab.json', 'vocab.txt', 'merges.txt', 'spiece.model', 'sentencepiece*.model', 'tokenizer.model',
+    'chat_template.*', 'ff_config.json', 'ff_state.safetensors', 'train.json', 'bands.npz', 'README.md')
 
 def _matches(parts, pattern):
     pattern = pattern.split('/')
@@ -273,11 +290,13 @@ def check_own(
     what:str,        # Whose folder it should be, for the sentence: 'a trained arm'
     mend:str='give a new or an empty folder', # What to do
 )->Path: # The folder
-    "`ValueError` where a folder holds what this program did not write there, `NotADirectoryError` where it is a file. Nothing is changed"
+    "`ValueError` where a folder holds what this program did not write there; nothing is changed"
     folder = Path(folder)
     if not folder.exists(): return folder
     if not folder.is_dir(): raise NotADirectoryError(f'{shown(folder)} is a file: {mend}.')
-    if odd := foreign(folder, ours): raise ValueError(f'{shown(folder)} holds {shown(odd)}, which is no file of {what}: {mend}. Nothing was changed.')
+    if odd := foreign(folder, ours):
+        raise ValueError(f'{shown(folder)} holds {shown(odd)}, which is no file of {what}: {mend}. '
+                         'Nothing was changed.')
     return folder
 
 def empty_own(
@@ -299,7 +318,8 @@ def check_result(
     if out.exists() and not out.is_dir(): raise NotADirectoryError(f'{shown(out)} is a file: {mend}.')
     ours = any(p for pattern in records for p in out.glob(pattern))
     if not ours and (there := next((n for n in made if (out/n).exists()), None)):
-        raise ValueError(f'{shown(out)} holds {there} without the record of {what}, so it is somebody else\'s: {mend}. Nothing was changed.')
+        raise ValueError(f'{shown(out)} holds {there} without the record of {what}, so it is somebody else\'s: '
+                         f'{mend}. Nothing was changed.')
     if 'model' in made: check_own(out/'model', MODEL_FILES, what, mend)
     return out
 
@@ -309,5 +329,7 @@ def same_place(
 )->bool: # Also where one is reached by a link, by `..`, or in other letters on a disk that does not tell them apart
     "Is one of two folders the other, or does it lie within the other?"
     def above(x): return [p for p in (Path(x).resolve(), *Path(x).resolve().parents) if p.exists()]
-    def inside(x, y): return Path(y).exists() and any(p.samefile(y) for p in above(x)) or Path(x).resolve() == Path(y).resolve()
+    def inside(x, y):
+        if Path(x).resolve() == Path(y).resolve(): return True
+        return Path(y).exists() and any(p.samefile(y) for p in above(x))
     return inside(a, b) or inside(b, a)
