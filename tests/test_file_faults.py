@@ -355,7 +355,7 @@ def test_what_is_no_failure_of_a_disk_stays_what_it_is(tmp_path):
 def test_killed_writers_are_swept_and_living_ones_are_not(tmp_path, brief):
     "A writer that is killed in the middle, one that lives, and the next report"
     folder = a_run(tmp_path/'quick', ['base'])
-    code = 'import sys, time\nfrom ff_nbdev.reproduce.files import whole\nwith whole(sys.argv[1]) as part:\n    part.write_text("half"); print("ready", flush=True); time.sleep(60)'
+    code = 'import sys, time\nfrom ff_nbdev.core.files import whole\nwith whole(sys.argv[1]) as part:\n    part.write_text("half"); print("ready", flush=True); time.sleep(60)'
     writers = [subprocess.Popen([sys.executable, '-c', code, str(folder/'report.html')], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     try:
         for w in writers: assert w.stdout.readline() == 'ready\n'

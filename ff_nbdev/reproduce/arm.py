@@ -33,7 +33,7 @@ from ..mechanisms.method import attach
 from ..mechanisms.recall import usage_entropy
 from ..models.tiny import load_pretrained, random_like
 from ..models.wkv import fast_wkv
-from .files import MODEL_FILES, beside, check_own, empty_own, read_json, read_tensors, save_arrays, shown, sweep, write_whole
+from ..core.files import MODEL_FILES, beside, check_own, empty_own, read_json, read_tensors, save_arrays, shown, sweep, write_whole
 from .progress import Progress
 from .results import model_name, provenance, save_json
 from .runner import library_files

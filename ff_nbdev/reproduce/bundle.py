@@ -34,7 +34,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
 import ff_nbdev
-from .files import disk_sentence, is_full, read_json, shown, writing
+from ..core.files import disk_sentence, is_full, read_json, shown, writing
 from .runner import RunError, alive, nearest
 
 # %% ../../nbs/reproduce/bundle.ipynb #d0822a0c

@@ -16,7 +16,7 @@ import numpy as np
 from ..evaluation.overlap import Places, between, compare, more_alike, second_order, stability, two_letter_test
 from ..evaluation.robustness import paired_ratio, paired_threshold, say_threshold, scores_from
 from ..evaluation.signatures import bootstrap
-from .files import shown
+from ..core.files import shown
 from .results import Run, Runs, command_for, price, run_scale, signed
 
 # %% ../../nbs/reproduce/claims.ipynb #0e4a7a93

@@ -28,7 +28,7 @@ from fastcore.basics import patch
 
 import ff_nbdev
 from .bundle import add_arguments, bundle_command
-from .files import is_full, read_json, sweep, write_whole
+from ..core.files import is_full, read_json, sweep, write_whole
 from .preflight import (check_cache, check_corpus_folder, check_model, check_parameters, check_place,
     check_scale_arms, check_scale_parts, check_seeds,
     check_together, first_look, check_tokenizer, is_model_id, read_profile, read_yaml, shipped_models, split_model)
@@ -610,7 +610,7 @@ def shipped_command(
     a, # Parsed words
 )->int: # Exit status
     "Put a shipped arm where a run expects what it has trained; `ValueError` names the nearest where there is none, or the folder where it holds anything else"
-    from ff_nbdev.reproduce.files import MODEL_FILES, beside, check_own, empty_own, shown
+    from ff_nbdev.core.files import MODEL_FILES, beside, check_own, empty_own, shown
     ours, out, record = sorted(p.parent for p in (_package()/'pretrained').glob('*/train.json')), Path(a.out), ('train.json', 'bands.npz')
     if a.name not in [p.name for p in ours]: raise ValueError(f'There is no shipped arm {a.name!r}: {nearest(a.name, [p.name for p in ours])}')
     if not a.out.strip(): raise ValueError('--out is empty: give the folder that the arm is put into.')
@@ -629,7 +629,7 @@ def shipped_command(
 # %% ../../nbs/reproduce/cli.ipynb #3382f3ff
 def _no_links(out):
     "A received folder must not lead the report elsewhere"
-    from ff_nbdev.reproduce.files import shown
+    from ff_nbdev.core.files import shown
     if link := next((p for pattern in ('report*', '.report*') for p in sorted(out.glob(pattern)) if p.is_symlink()), None):
         raise ValueError(f'{shown(link)} is a link, and the report would be written to where it leads: remove it.')
 
@@ -637,7 +637,7 @@ def report_command(
     a, # Parsed words
 )->int: # Exit status
     "Make the report of a run again; `FileNotFoundError` without a run, `RunError` for a half-finished one. Only notebooks of this package are run, or those of `--notebooks`"
-    from ff_nbdev.reproduce.files import shown
+    from ff_nbdev.core.files import shown
     from ff_nbdev.reproduce.results import command_for, settings_of
     out, notebooks = Path(a.folder), Path(a.notebooks) if a.notebooks else notebooks_folder()
     s = settings_of(out, ['runs'])

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 import ff_nbdev
-from .files import check_name, read_json, shown
+from ..core.files import check_name, read_json, shown
 from .runner import MAX_SEED, check_given, check_writable, nearest, read_notebook, sentence
 from ..training.recipes import ARMS, SCALES, changed, recipe
 

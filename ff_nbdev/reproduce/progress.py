@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .files import write_whole
+from ..core.files import write_whole
 
 # %% ../../nbs/reproduce/progress.ipynb #bfbde673
 def read_progress(

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..models.tiny import load_pretrained
-from .files import MODEL_FILES, beside, check_own, read_json, same_place, save_arrays, shown, sweep, write_whole
+from ..core.files import MODEL_FILES, beside, check_own, read_json, same_place, save_arrays, shown, sweep, write_whole
 from .results import NODES, UNTRAINED, command_for, dose_words, hardware_name, kinds_of, late_kind, load_run, load_runs, per_million, price, reference, settings_of, top_noise
 from .runner import RunError
 

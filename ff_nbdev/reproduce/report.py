@@ -24,7 +24,7 @@ from ..evaluation.pathways import pathway_svg
 from ..evaluation.robustness import READINGS, paired_threshold, reading, say_threshold, scores_from
 from .claims import answer, is_arm, mean_of_layers, named_more, say, verdict, within
 from .figures import GROUPS, Plate, _list, _slices, above_null, all_figures, lisa_shares, main_arm, pct
-from .files import shown, sweep, write_whole
+from ..core.files import shown, sweep, write_whole
 from .results import Run, Runs, command_for, dose_words, kinds_of, late_kind, load_runs, paired_interval, per_million, price, reference, save_json, signed, top_noise
 
 # %% ../../nbs/reproduce/report.ipynb #dd6095b5

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .files import check_name, read_arrays, read_json, shown, write_whole
+from ..core.files import check_name, read_arrays, read_json, shown, write_whole
 from ..training.recipes import SCALES, second
 
 # %% ../../nbs/reproduce/results.ipynb #7b4dca96

@@ -26,7 +26,7 @@ import traceback
 from functools import lru_cache
 from pathlib import Path
 
-from .files import disk_sentence, is_full
+from ..core.files import disk_sentence, is_full
 from .progress import Progress, read_progress
 
 # %% ../../nbs/reproduce/runner.ipynb #b163b336
@@ -361,7 +361,7 @@ def sentence(
     return text if text.endswith(('.', '?', ')')) else f'{text}.'
 
 # %% ../../nbs/reproduce/runner.ipynb #a2c84415
-from .files import alive
+from ..core.files import alive
 
 # %% ../../nbs/reproduce/runner.ipynb #01374c96
 @contextlib.contextmanager
