@@ -24,7 +24,8 @@ from ff_nbdev.evaluation.spatial import weight_geography
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.models.sites import PATTERNS, FFNPattern, find_sites, guess_pattern, remember_pattern
-from ff_nbdev.models.tiny import ablate, decoder_inputs, load_pretrained, predicts_next
+from ff_nbdev.models.tiny import ablate, load_pretrained
+from ff_nbdev.models.wrappers import decoder_inputs, predicts_next
 
 VOCAB = 512
 PLAIN = dict(

@@ -20,7 +20,8 @@ from conftest import NOTEBOOKS, ROOT, page
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ff_nbdev.reproduce import arm, cli, files, publish, report, results
+from ff_nbdev.core import files
+from ff_nbdev.reproduce import arm, cli, publish, report, results
 from ff_nbdev.reproduce.results import command_for, example_runs, load_run, load_runs, save_json, settings_of
 
 ARMS = ['base', 'base_continued', 'full_stack']

@@ -11,7 +11,8 @@ from torch import nn
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
 from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, neighbour_mean, proximal_kernel, pulse_
 from ff_nbdev.mechanisms.forgiveness import forgiving_loss, prefix_classes, with_company
-from ff_nbdev.mechanisms.method import PATIENCE, attach, hf_model, unwrap_model
+from ff_nbdev.mechanisms.method import PATIENCE, attach
+from ff_nbdev.models.wrappers import hf_model, unwrap_model
 from ff_nbdev.mechanisms.recall import hub_width, keyed_uniform, usage_entropy
 from ff_nbdev.models.sites import FFNPattern
 from ff_nbdev.models.tiny import load_pretrained, random_tiny
@@ -102,12 +103,12 @@ def test_what_cannot_be_known_is_asked_for():
 def test_families_and_code_of_ones_own_are_known_by_their_names():
     class MyGPT(hf.GPT2LMHeadModel): pass
     class OurThingForCausalLM(hf.GPT2PreTrainedModel): pass
-    from ff_nbdev.mechanisms.method import _shifts
+    from ff_nbdev.models.wrappers import label_shift
     config = hf.GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=2)
-    assert _shifts(MyGPT(config)) is True and _shifts(OurThingForCausalLM(config)) is True
-    assert _shifts(hf.GPT2Model(config)) is None and _shifts(None) is None
+    assert label_shift(MyGPT(config)) is True and label_shift(OurThingForCausalLM(config)) is True
+    assert label_shift(hf.GPT2Model(config)) is None and label_shift(None) is None
     two = hf.EncoderDecoderConfig.from_encoder_decoder_configs(hf.BertConfig(**SIZES), hf.BertConfig(**SIZES))
-    assert _shifts(hf.EncoderDecoderModel(config=two)) is False
+    assert label_shift(hf.EncoderDecoderModel(config=two)) is False
 
 
 @pytest.mark.parametrize('shell', ['ddp', 'peft', 'own'])

@@ -22,7 +22,8 @@ from ff_nbdev.models.sites import FFNPattern
 from ff_nbdev.models.tiny import random_tiny
 from ff_nbdev.training import checkpoints as ck
 from ff_nbdev.training import trainer as training
-from ff_nbdev.training.trainer import FFTrainer, decoder_inputs, describe_end
+from ff_nbdev.models.wrappers import decoder_inputs
+from ff_nbdev.training.trainer import FFTrainer, describe_end
 
 TEXT = np.random.default_rng(0).integers(3, 500, (64, 16))
 
@@ -198,8 +199,8 @@ def test_an_encoder_decoder_without_a_method_of_its_own_is_fed_by_its_configurat
     own = decoder_inputs(model, labels)
     monkeypatch.delattr(BartForConditionalGeneration, 'prepare_decoder_input_ids_from_labels')
     assert torch.equal(decoder_inputs(model, labels), own) and own.tolist() == [[2, 5, 6], [2, 8, 1]]
-    model.config.decoder_start_token_id = None
-    with pytest.raises(ValueError, match='decoder_start_token_id or pad_token_id'): decoder_inputs(model, labels)
+    model.config.decoder_start_token_id = model.config.bos_token_id = None
+    with pytest.raises(ValueError, match='set config.decoder_start_token_id'): decoder_inputs(model, labels)
 
 def test_bart_trains_by_its_own_loss(tmp_path, monkeypatch):
     from transformers import BartForConditionalGeneration

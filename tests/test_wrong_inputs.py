@@ -6,7 +6,7 @@ import pytest
 import wrong
 
 TABLES = [importlib.import_module(f'wrong.{m.name}') for m in pkgutil.iter_modules(wrong.__path__)]
-COUNT_NEEDED = 100
+COUNT_NEEDED = 900
 
 
 def table(attribute):

@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['tokens_info', 'open_tokens', 'encode_corpus', 'Windows', 'random_parts', 'span_mask', 'corrupt', 'target_places',
-           'SpanCorruption', 'NextToken', 'MaskedTokens', 'infill', 'TextInfilling', 'bare_model', 'language_task',
-           'objective_for', 'Batches', 'Mixture']
+           'SpanCorruption', 'NextToken', 'MaskedTokens', 'infill', 'TextInfilling', 'language_task', 'objective_for',
+           'Batches', 'Mixture']
 
 # %% ../../nbs/data/objectives.ipynb #d8d7a700
 import hashlib
@@ -19,6 +19,7 @@ import numpy as np
 from .corpus import (SPLITS, check_disk, corpus_info, disk_errors, file_crc, language_shares, load_corpus, made_once,
     matches, read_sealed, read_sentences, sealed)
 from .tokenizers import end_id, frame_of, sentence_gap, sentinel_ids, special_ids, tokenizer_digest, word_marker
+from ..models.wrappers import unwrap_model
 
 # %% ../../nbs/data/objectives.ipynb #e2d391da
 _full_width = re.compile(r'[。！？][」』”’）]*$')
@@ -360,18 +361,6 @@ class TextInfilling:
         return _tensors(items, self.alternatives, places, input_ids=ids, attention_mask=seen, labels=y)
 
 # %% ../../nbs/data/objectives.ipynb #561ee46c
-def bare_model(
-    model, # A model, possibly inside DDP, DataParallel, torch.compile or PEFT
-): # The Hugging Face model
-    "The model itself, out of its wrappers"
-    while True:
-        inside = getattr(model, '_modules', {})
-        inner = model.get_base_model() if hasattr(type(model), 'get_base_model') else None                # PEFT
-        inner = inner or inside.get('_orig_mod') or inside.get('_fsdp_wrapped_module')         # compile, FSDP
-        if inner is None and set(inside) == {'module'}: inner = inside['module']
-        if inner is None: return model
-        model = inner
-
 _t5_types = {'t5', 'mt5', 'umt5', 'longt5', 'switch_transformers'}
 
 def _headless(model):
@@ -384,7 +373,7 @@ def language_task(
     """What a model is trained on text for, by its class; `ValueError` for one that has no language-model head or takes
     no text"""
     from transformers.models.auto import modeling_auto as auto
-    m = bare_model(model)
+    m = unwrap_model(model)
     names, config = {c.__name__ for c in type(m).__mro__}, getattr(m, 'config', None)
     known = any(c.__module__.startswith('transformers.models.') for c in type(m).__mro__)
     takes = getattr(m, 'main_input_name', 'input_ids')
@@ -423,7 +412,7 @@ def objective_for(
 ):
     """Span corruption for a T5, infilling for another encoder-decoder, masked tokens for a BERT, next token for a
     decoder; `ValueError` where none fits the model, or the tokenizer has no sentinels or mask token that it needs"""
-    m, task = bare_model(model), language_task(model)
+    m, task = unwrap_model(model), language_task(model)
     if odd := set(kw) - {'density', 'mean_span', 'seed', 'epoch', 'alternatives'}:
         raise TypeError(f'{min(odd)!r} is no setting of an objective: these are density, mean_span, seed, epoch and '
             'alternatives.')

@@ -29,7 +29,8 @@ from .robustness import BLEU_GRID, GRID, quieter, say_threshold, score_arrays, s
 from .signatures import Signature, hubs_of, mean_of, signature, signature_test
 from .spatial import correlogram, morans_i, weight_geography
 from ..models.sites import find_sites, remember_pattern
-from ..models.tiny import _first, ablate, ffn_means, load_pretrained, model_inputs, predicts_next
+from ..models.tiny import _first, ablate, ffn_means, load_pretrained, model_inputs
+from ..models.wrappers import predicts_next
 
 # %% ../../nbs/evaluation/evaluate.ipynb #b3181426
 def _heard(model, sites, batches, keep):

@@ -23,7 +23,8 @@ from .base_test import token_scores
 from ..mechanisms.forgetfulness import proximal_kernel
 from ..mechanisms.recall import hub_width, keyed_uniform, multiplier, noisy_hidden
 from ..models.sites import Sites, find_sites
-from ..models.tiny import _first, _replace, ablate, decoder_inputs
+from ..models.tiny import _first, _replace, ablate
+from ..models.wrappers import decoder_inputs
 
 # %% ../../nbs/evaluation/robustness.ipynb #9dea5f39
 def blurred(

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['TINY', 'SIZES', 'SHIPPED', 'new_model', 'random_like', 'random_tiny', 'new_blocks', 'shipped_models',
-           'load_pretrained', 'model_inputs', 'predicts_next', 'decoder_inputs', 'ffn_means', 'ablate']
+           'load_pretrained', 'model_inputs', 'ffn_means', 'ablate']
 
 # %% ../../nbs/models/tiny.ipynb #76ed7590
 import contextlib
@@ -146,34 +146,6 @@ def model_inputs(
 )->dict: # What a Hugging Face model takes of it
     "Leave out what describes the batch (`sentences`, `index`, `alternatives`)"
     return {k: v for k, v in batch.items() if k in ('input_ids', 'attention_mask', 'labels', 'decoder_input_ids', 'decoder_attention_mask')}
-
-# %% ../../nbs/models/tiny.ipynb #0a1b81e3
-def predicts_next(
-    model:nn.Module, # A Hugging Face model, in a wrapper or none
-)->bool: # False for encoder-decoders and masked models
-    "Does place t of the logits predict label t + 1?"
-    inside = [m for m in model.modules() if hasattr(m, 'base_model_prefix')] or [model]
-    two = getattr(getattr(inside[0], 'config', None), 'is_encoder_decoder', False)
-    return not two and 'MaskedLM' not in type(inside[0]).__name__
-
-def decoder_inputs(
-    model:nn.Module, # An encoder-decoder
-    labels:Tensor,   # (batch, time), -100 where padded
-)->Tensor: # (batch, time) ids
-    """What the decoder reads to predict the labels: they themselves, one place later.
-
-    Raises: `ValueError` where the model has no way of its own and its configuration no id to start with.
-    """
-    own = getattr(model, 'prepare_decoder_input_ids_from_labels', None)
-    if own is not None: return own(labels=labels)
-    told = (getattr(model.config, k, None) for k in ('decoder_start_token_id', 'bos_token_id'))
-    start = next((i for i in told if i is not None), None)
-    if start is None:
-        raise ValueError(
-            f'{type(model).__name__} does not say how its decoder starts: set config.decoder_start_token_id.')
-    pad = getattr(model.config, 'pad_token_id', None)
-    shifted = torch.cat([labels.new_full((len(labels), 1), start), labels[:, :-1]], 1)
-    return shifted.masked_fill(shifted == -100, start if pad is None else pad)
 
 # %% ../../nbs/models/tiny.ipynb #9541a7a8
 def _first(out): return out[0] if isinstance(out, tuple) else out

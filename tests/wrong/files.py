@@ -9,7 +9,7 @@ from ff_nbdev.baselines import noise_null, reordered, sae, smoothed, sparsity, t
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import random_tiny
 from ff_nbdev.reproduce import arm, bundle, claims, publish, report, results
-from ff_nbdev.reproduce import files as F
+from ff_nbdev.core import files as F
 
 NAN, MATRIX, ROWS = torch.full((6, 6), float('nan')), torch.randn(12, 12), torch.randn(300, 16)
 SITE = find_sites(random_tiny('mt5'))[0]
