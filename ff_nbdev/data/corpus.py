@@ -2,10 +2,10 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'SPLITS', 'prose_blocks', 'split_sentences', 'clean_sentence', 'docstring_sentences', 'prose_versions',
-           'sentence_hash', 'split_of', 'cache_dir', 'check_disk', 'disk_errors', 'is_alive', 'sweep_rests', 'Seen',
-           'files_digest', 'file_crc', 'sealed', 'read_sealed', 'matches', 'corpus_info', 'write_corpus', 'made_once',
-           'stay_with', 'python_prose', 'find_text', 'expect_fail', 'is_hub_id', 'is_dataset', 'check_source',
-           'source_name', 'text_documents', 'load_corpus', 'read_sentences', 'language_shares', 'mixed_sentences']
+           'sentence_hash', 'split_of', 'cache_dir', 'check_disk', 'disk_errors', 'sweep_rests', 'Seen', 'files_digest',
+           'file_crc', 'sealed', 'read_sealed', 'matches', 'corpus_info', 'write_corpus', 'made_once', 'stay_with',
+           'python_prose', 'find_text', 'expect_fail', 'is_hub_id', 'is_dataset', 'check_source', 'source_name',
+           'text_documents', 'load_corpus', 'read_sentences', 'language_shares', 'mixed_sentences']
 
 # %% ../../nbs/data/corpus.ipynb #29a94f68
 import ast
@@ -33,6 +33,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
+from ..core.files import alive, is_full
 from .files import KINDS, PACKED, check_file, file_rows, row_text, say_joined, text_kind, unwrap
 
 # %% ../../nbs/data/corpus.ipynb #e7bee6c2
@@ -183,7 +184,7 @@ def disk_errors(
     try: yield
     except OSError as e:
         short = e.errno is None and 'requested and' in str(e)           # NumPy's words for a write that was cut short
-        if not short and e.errno not in (errno.ENOSPC, errno.EDQUOT): raise
+        if not short and not is_full(e): raise
         here = next(p for p in (Path(path).absolute(), *Path(path).absolute().parents) if p.exists())
         full = OSError(f'The disk of {path} ran full ({shutil.disk_usage(here).free/2**20:.0f} MiB free): free some '
             'space, or point FF_NBDEV_CACHE or the run folder at another disk.')
@@ -191,15 +192,6 @@ def disk_errors(
         raise full from None
 
 # %% ../../nbs/data/corpus.ipynb #1d9610fa
-def is_alive(
-    pid:int, # Number of a process on this machine
-)->bool:
-    "Is there such a process?"
-    try: os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError): return False
-    except PermissionError: return True
-    return True
-
 _rest = re.compile(r'(?:(?P<name>.+)\.part|\.(?P<hidden>.+)\.)(?P<pid>\d+)')
 
 def _is_held(lock):
@@ -217,7 +209,7 @@ def sweep_rests(
     for p in sorted(Path(folder).iterdir()) if os.name == 'posix' and Path(folder).is_dir() else ():
         m = _rest.fullmatch(p.name)
         name = m and (m['name'] or m['hidden'])
-        if not m or not name.startswith(begins) or is_alive(int(m['pid'])) or _is_held(p.with_name(f'{name}.lock')):
+        if not m or not name.startswith(begins) or alive(int(m['pid'])) or _is_held(p.with_name(f'{name}.lock')):
             continue
         if p.is_dir() and not p.is_symlink(): shutil.rmtree(p, ignore_errors=True)
         else: p.unlink(missing_ok=True)
@@ -428,7 +420,7 @@ def stay_with(
     "End this process when its parent is gone: the first call of every worker, which would wait for work for ever"
     first = os.getppid()
     def watch():
-        while os.getppid() == first and is_alive(parent): time.sleep(.5)
+        while os.getppid() == first and alive(parent): time.sleep(.5)
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
