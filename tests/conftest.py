@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -127,11 +128,13 @@ def browser():
 
 
 PROMISES = ROOT/'results'/'promises.json'
+KEPT = Counter()
 
 @pytest.fixture
 def promise(record_property):
-    """Hold a figure of the page on failures to what a test has counted: `promise('flipped bits found', '20 of 20')`
+    """Hold a figure of the page on failures to what a test has counted: `promise('Dose given', '0.3')`
 
+    `promise.one_of(name, total)` counts the cases of a test that has several; the last one holds 'total of total'.
     With FF_NBDEV_WRITE_PROMISES=1 and one process (-n 0) the figures are written instead."""
     def hold(name, figure):
         known = json.loads(PROMISES.read_text()) if PROMISES.exists() else {}
@@ -139,7 +142,11 @@ def promise(record_property):
         if os.environ.get('FF_NBDEV_WRITE_PROMISES'):
             test = os.environ['PYTEST_CURRENT_TEST'].split(' ')[0].split('[')[0]
             known[name] = dict(figure=figure, test=test)
-            PROMISES.write_text(json.dumps(known, indent=1, ensure_ascii=False) + '\n')
+            PROMISES.write_text(json.dumps(dict(sorted(known.items())), indent=1, ensure_ascii=False) + '\n')
         assert name in known, f'{name!r} is not in {PROMISES.name}: write it with FF_NBDEV_WRITE_PROMISES=1'
         assert known[name]['figure'] == figure, f'{name}: {figure} was seen, and the page says {known[name]["figure"]}'
+    def one_of(name, total, here=1):
+        KEPT[name] += here
+        if KEPT[name] == total: hold(name, f'{total:,} of {total:,}')
+    hold.one_of = one_of
     return hold

@@ -311,7 +311,7 @@ def open_all(folder, tokens):
     for s in ('train', 'valid', 'test'): open_tokens(tokens, s)
 
 @pytest.mark.parametrize('name', FILES)
-def test_a_flipped_bit_is_found_wherever_it_is(name, made, tmp_path):
+def test_a_flipped_bit_is_found_wherever_it_is(name, made, tmp_path, promise):
     folder, tokens = copied(made, tmp_path/'c')
     path = tokens/name.split('/')[1] if '/' in name else folder/name
     whole, r, found = path.read_bytes(), random.Random(name), 0
@@ -325,6 +325,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(name, made, tmp_path):
         path.write_bytes(whole)
     assert found == 20
     open_all(folder, tokens)
+    promise.one_of('Flipped bits that are found in a corpus and its tokens, and the file named', 20*len(FILES), found)
 
 def test_a_flip_that_keeps_the_time_is_found_by_the_next_process(made, tmp_path):
     folder, tokens = copied(made, tmp_path/'c')
@@ -408,7 +409,7 @@ def neighbours(sentences, n=10, vocab=len(TOK)):
     x = np.concatenate(sentences)
     return (x[:, None] + np.arange(1, n + 1)) % vocab, -np.arange(n)*np.ones((len(x), 1)) - x[:, None]*1e-4
 
-def test_a_flipped_bit_of_alternatives_is_found_or_changes_nothing(made, tmp_path):
+def test_a_flipped_bit_of_alternatives_is_found_or_changes_nothing(made, tmp_path, promise):
     _, tokens = copied(made, tmp_path/'c')
     out = write_alternatives(neighbours, tokens, tmp_path/'a', TOK, 'valid', shard=10)
     whole = Alternatives(out, tokens)
@@ -422,6 +423,7 @@ def test_a_flipped_bit_of_alternatives_is_found_or_changes_nothing(made, tmp_pat
             else: found += path.suffix == '.json' and all((a == b).all() for a, b in zip(got, want))     # a digit beyond what a number holds
             path.write_bytes(data)
         assert found == 20, path.name
+        promise.one_of('Flipped bits of stored alternatives that are found, or change no number', 100, found)
     flip(out/'00001.bin', 33)
     write_alternatives(neighbours, tokens, out, TOK, 'valid', shard=10)                                   # and is mended where it is written again
     assert all((a == b).all() for a, b in zip(Alternatives(out, tokens)(np.arange(len(whole))), want))
@@ -437,7 +439,7 @@ def alive(pid):
     except OSError: return False
 
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='needs /proc')
-def test_workers_end_with_a_killed_build_and_its_rests_are_swept(cache):
+def test_workers_end_with_a_killed_build_and_its_rests_are_swept(cache, promise):
     code = 'from ff_nbdev.data.corpus import python_prose; python_prose(n_workers=2)'
     p = subprocess.Popen([sys.executable, '-c', code], env=dict(os.environ, OMP_NUM_THREADS='1'))
     try:
@@ -452,6 +454,7 @@ def test_workers_end_with_a_killed_build_and_its_rests_are_swept(cache):
     start = time.time()
     while any(map(alive, workers)) and time.time() - start < 10: time.sleep(.05)
     assert not any(map(alive, workers)), 'a worker outlived its parent'
+    promise('Seconds that the workers of a killed build may live on', 'under 10')
     rest = [f.name for f in (cache/'cache'/'corpora').glob(f'*.part{p.pid}')]
     assert rest
     load_corpus(lines(900))

@@ -44,6 +44,7 @@ class FFCallback(TrainerCallback):
     def on_epoch_begin(self, args, state, control, **kw):
         for x in (self.trainer.data_collator, self.trainer.train_dataset): _set_epoch(x, int((state.epoch or 0) + 1e-6))
     def on_train_begin(self, args, state, control, **kw):
+        self.trainer.began_at = state.global_step
         self.trainer._check_clock(state)
         self.steer(state)
     def steer(self, state):
@@ -270,7 +271,7 @@ def _check_batch(batch):
 @patch
 def _end_dry(self:FFTrainer):
     "An iterable data set gave nothing more"
-    if self.state.global_step == self._initial_global_step:
+    if self.state.global_step == self.began_at:
         raise ValueError(f'A step takes {self.whole} windows and the iterable data set gave fewer: give more text, or '
             'a smaller batch.')
     warnings.warn('The iterable data set gave nothing when it was read again, so the run ends after '
@@ -601,7 +602,7 @@ def _take_up_end(self:FFTrainer, checkpoint):
     "The end of a run that had nothing left to do"
     self._load_from_checkpoint(checkpoint)
     self.state = TrainerState.load_from_json(str(Path(checkpoint)/'trainer_state.json'))
-    self._initial_global_step = self.state.global_step
+    self.began_at = self.state.global_step
     self._name_best(self.args.output_dir)
     if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None: self._load_best_model()
     return TrainOutput(self.state.global_step, 0., {})
