@@ -201,6 +201,14 @@ def test_readme_is_of_the_index():
             if l.startswith('#'): assert l in readme, f'README.md is older than nbs/index.ipynb: run make docs ({l!r})'
     assert 'make run' in readme and 'make test' in readme
 
+def test_the_page_on_failures_shows_what_the_tests_count():
+    promises = json.loads((ROOT/'results'/'promises.json').read_text())
+    shown = (ROOT/'nbs'/'when_things_go_wrong.ipynb').read_text()
+    for name, p in promises.items():
+        file, test = p['test'].split('::')
+        assert f'def {test}(' in (ROOT/file).read_text(), f'{p["test"]} is no test'
+        assert name in shown and p['figure'] in shown, f'the page is older than results/promises.json: run it again ({name})'
+
 def python(code, *args): return subprocess.run([sys.executable, '-c', code, *args], capture_output=True, text=True, check=True).stdout
 
 @pytest.mark.parametrize('what, over, limit', [('import ff_nbdev', 'pass', .5), ('from ff_nbdev import attach', 'import torch', .5)])
