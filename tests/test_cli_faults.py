@@ -230,8 +230,8 @@ def test_what_the_system_says_is_put_into_words(code, says, fake, tmp_path, monk
     def write(path, text): raise OSError(code, os.strerror(code), str(path))
     monkeypatch.setattr(cli, 'write_whole', write)
     status, said, err = answer(['run', 'quick', '--corpus', fake/'text.txt', '--model', fake/'tokenizer',
-        '--notebooks', fake/'experiments', '--out', tmp_path/'run', '--plain'])
-    assert status == 2 and says in err and 'run.json' in err
+        '--notebooks', fake/'experiments', '--out', tmp_path/('a long name '*8)/'run', '--plain'])
+    assert status == 2 and says in err and 'run/run.json' in err               # the whole path, however long
     check_sentence(err.strip(), '')
 
 def test_a_folder_that_may_not_be_written(fake, tmp_path, monkeypatch):

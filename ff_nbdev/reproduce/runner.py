@@ -26,7 +26,7 @@ import traceback
 from functools import lru_cache
 from pathlib import Path
 
-from ..core.files import disk_sentence, is_full
+from ..core.files import disk_sentence, is_full, shown
 from .progress import Progress, read_progress
 
 # %% ../../nbs/reproduce/runner.ipynb #b163b336
@@ -594,9 +594,8 @@ def system_sentence(
 )->str: # One sentence
     "What the system says, with the path and what to do"
     if not (e.filename or where): return e.strerror
-    path = shortened(str(e.filename or where))[1:-1]
     if is_full(e): return disk_sentence(e, e.filename or where)
-    return _system.get(e.errno, f'{{}}: {e.strerror}.').format(path)
+    return _system.get(e.errno, f'{{}}: {e.strerror}.').format(shown(e.filename or where))
 
 # %% ../../nbs/reproduce/runner.ipynb #765b89cf
 def answer(
