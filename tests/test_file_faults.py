@@ -154,6 +154,31 @@ def test_a_shipped_arm_is_put_over_itself_and_over_nothing_else(tmp_path, mine):
     with pytest.raises(ValueError, match='did not put there'): ship(mine/'full_stack')      # an arm that was trained
     assert state(mine) == before
 
+def test_a_shipped_arm_takes_the_place_of_no_other_weights(tmp_path, monkeypatch, capsys):
+    "Weights trained by a user under our record stay; what an interrupted node or a run leaves is no hindrance"
+    out = tmp_path/'no_fzr'; out.mkdir()
+    (out/'model').mkdir(); (out/'evaluation.json').write_text('{}'); (out/'evaluate.progress.json').write_text('{}')
+    (out/'.train.json.part-here-1').write_text('{"half')
+    assert ship(out) == 0 and capsys.readouterr().out == f'{out} holds tiny-mt5-no_fzr: its model, train.json and bands.npz.\n'
+    (out/'model'/'.snakemake_timestamp').touch(); (out/'model'/'config.json').unlink(); (out/'bands.npz').unlink()
+    assert ship(out) == 0 and (out/'model'/'config.json').exists()
+    for name in ('model/model.safetensors', 'model/config.json', 'bands.npz'):
+        ship(out); whole = (out/name).read_bytes()
+        (out/name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1])); before = state(out)      # of the same size
+        with pytest.raises(ValueError, match='that this command did not put there') as e: ship(out)
+        one_sentence(e.value)
+        assert state(out) == before
+        (out/name).write_bytes(whole)
+
+@pytest.mark.parametrize('there', ['thesis.tex', 'chapters/one.txt', '.git/HEAD', 'notes/train.json'])
+def test_a_shipped_arm_is_put_into_no_folder_of_others(there, tmp_path, monkeypatch):
+    (tmp_path/'thesis'/there).parent.mkdir(parents=True); (tmp_path/'thesis'/there).write_text('hours of work')
+    monkeypatch.chdir(tmp_path/'thesis'); before = state(tmp_path)
+    for out in (tmp_path/'thesis', Path('.')):
+        with pytest.raises(ValueError, match='which is no file of a shipped arm') as e: ship(out)
+        one_sentence(e.value)
+    assert state(tmp_path) == before
+
 def test_a_full_disk_leaves_the_shipped_arm_as_it_was(tmp_path, monkeypatch):
     out = tmp_path/'no_fzr'; ship(out); before = contents(out)
     def fail(*a, **kw): raise OSError(errno.ENOSPC, 'No space left on device')

@@ -601,29 +601,42 @@ def publish_command(
     return 0
 
 # %% ../../nbs/reproduce/cli.ipynb #2d897739
+# What nodes of a run leave beside and in the model of an arm; names that begin with a dot are those of Snakemake
+_BESIDE = ('model/**', 'train.json', 'bands.npz', 'evaluat*', 'retrofit*', '*progress.json', 'collapse.json',
+    'checkpoints/**', 'README.md', '.*')
+_MARK = '.snakemake_timestamp'
+
 def _put_before(out, shipped):
-    "Is what lies in a folder what `ff-nbdev shipped` put there?"
-    record = out/'train.json'
-    return record.is_file() and record.read_bytes() in [(s/'train.json').read_bytes() for s in shipped]
+    "Is every file of a model in a folder, to the last byte, one that `ff-nbdev shipped` put there?"
+    def same(path): return any((s/path.name).is_file() and (s/path.name).read_bytes() == data for s in shipped)
+    for path in (out/'train.json', out/'bands.npz', *sorted((out/'model').glob('*'))):
+        if not path.exists() or path.name == _MARK: continue
+        data = path.read_bytes() if path.is_file() else None
+        if not same(path): return False
+    return True
 
 def shipped_command(
     a, # Parsed words
 )->int: # Exit status
     "Put a shipped arm where a run expects what it has trained; `ValueError` names the nearest where there is none, or the folder where it holds anything else"
-    from ff_nbdev.core.files import MODEL_FILES, beside, check_own, empty_own, shown
+    from ff_nbdev.core.files import MODEL_FILES, beside, check_own, empty_own, shown, whole
     ours, out, record = sorted(p.parent for p in (_package()/'pretrained').glob('*/train.json')), Path(a.out), ('train.json', 'bands.npz')
     if a.name not in [p.name for p in ours]: raise ValueError(f'There is no shipped arm {a.name!r}: {nearest(a.name, [p.name for p in ours])}')
     if not a.out.strip(): raise ValueError('--out is empty: give the folder that the arm is put into.')
     if out.exists() and not out.is_dir(): raise NotADirectoryError(f'{shown(out)} is a file: give a folder with --out.')
-    if any((out/n).exists() for n in ('model', *record)) and not _put_before(out, ours):
+    new, files = 'give a new or an empty folder with --out', (*MODEL_FILES, _MARK)
+    check_own(out/'model', files, 'a shipped arm', new)
+    if not _put_before(out, ours):
         raise ValueError(f'{shown(out)} holds a model or a record that this command did not put there: give a new or an empty folder with --out. Nothing was changed.')
-    check_own(out/'model', MODEL_FILES, 'a shipped arm', 'give a new or an empty folder with --out')
+    check_own(out, _BESIDE, 'a shipped arm', new)
     source = _package()/'pretrained'/a.name
     with beside(out/'model', sum(p.stat().st_size for p in source.iterdir())) as part:
         shutil.copytree(source, part, ignore=shutil.ignore_patterns(*record))
-        for f in record: shutil.copyfile(source/f, out/f)                      # before the model, for they tell whose it is
-        if (out/'model').exists(): empty_own(out/'model', MODEL_FILES, 'a shipped arm'); (out/'model').rmdir()
+        for f in record:                                                       # before the model, for they tell whose it is
+            with whole(out/f) as copy: shutil.copyfile(source/f, copy)
+        if (out/'model').exists(): empty_own(out/'model', files, 'a shipped arm'); (out/'model').rmdir()
         os.replace(part, out/'model')
+    print(f'{shown(out)} holds {a.name}: its model, train.json and bands.npz.')
     return 0
 
 # %% ../../nbs/reproduce/cli.ipynb #3382f3ff
