@@ -74,6 +74,30 @@ def no_warning():
         yield
 
 
+# Folders
+
+def test_hidden_files_of_a_folder_and_links_out_of_it_are_not_read(cache):
+    folder, other = cache/'.hidden'/'wiki', cache/'other'
+    for name in ('a.txt', 'b/c.txt', '.git/x.txt', '.ipynb_checkpoints/a-checkpoint.txt', '._a.txt', 'b/.d.jsonl'):
+        (folder/name).parent.mkdir(parents=True, exist_ok=True)
+        (folder/name).write_text('\n'.join(lines(300, len(name))))
+    other.mkdir()
+    (other/'secret.txt').write_text('A secret.')
+    def names(): return [p.relative_to(folder).as_posix() for p in find_text(folder)]
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        (folder/'again.txt').symlink_to(folder/'a.txt')
+        assert names() == ['a.txt', 'again.txt', 'b/c.txt']
+    (folder/'out.txt').symlink_to(other/'secret.txt')
+    with pytest.warns(UserWarning, match='out.txt is a link that leaves the folder') as said: names()
+    assert len(said) == 1
+    (folder/'z').symlink_to(other)
+    with pytest.warns(UserWarning, match='out.txt and 1 more are links that leave the folder') as said:
+        assert names() == ['a.txt', 'again.txt', 'b/c.txt']
+    assert len(said) == 1 and find_text(folder/'out*')[0].name == 'out.txt'        # asked for by a pattern
+    with pytest.warns(UserWarning): assert 'A secret.' not in ''.join(text_of(load_corpus(folder)))
+
+
 # Encodings and formats
 
 OLD = {'cp1252': 'The “old” house – with a café – stands here.', 'latin-1': 'La maison où il était né.', 'cp1251': 'Дом стоит у реки, а старик молчит.',

@@ -464,6 +464,20 @@ def _matching(name):
     try: return sorted(Path(p) for p in glob.glob(os.path.join(glob.escape(str(known)), *parts), recursive=True))
     except (OSError, re.error): return []
 
+def _of_folder(folder):
+    "The files of text in a folder and below; nothing hidden, and no link that leads out of it"
+    found, home = [], folder.resolve()
+    for p in sorted(folder.rglob('*')):
+        seen = not any(part.startswith('.') for part in p.relative_to(folder).parts)
+        if seen and (text_kind(p) in KINDS or p.is_symlink() and p.is_dir()): found.append(p)
+    out = [p for p in found if p.is_symlink() and p.exists() and not p.resolve().is_relative_to(home)]
+    if out:
+        more = f' and {len(out) - 1} more' if out[1:] else ''
+        warnings.warn(f'{out[0]}{more} are links that leave the folder, and are not read: give what they lead to, or '
+            'a pattern.' if out[1:] else f'{out[0]} is a link that leaves the folder, and is not read: give what it '
+            'leads to, or a pattern.')
+    return [p for p in found if p not in out and p.is_file()]
+
 def find_text(
     source:str|Path,   # A file, a folder, or a pattern such as `text/*.txt.xz`
     column:str='text', # The field that holds the text in rows
@@ -473,7 +487,7 @@ def find_text(
     name = _path(source)
     files = _matching(name)
     if len(files) == 1 and files[0].is_dir():
-        files = sorted(p for p in files[0].rglob('*') if text_kind(p) in KINDS and p.is_file())
+        files = _of_folder(files[0])
     if not files: raise FileNotFoundError(f'No text at {name[:200]!r}: {_give}.')
     bad = [p.name for p in files if p.is_dir() or text_kind(p) not in KINDS]
     if bad:
