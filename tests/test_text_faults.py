@@ -226,6 +226,36 @@ def test_a_broken_book_becomes_paragraphs_with_a_word(width, tmp_path):
     with pytest.warns(UserWarning) as told: whole = sentences(tmp_path/'rows.jsonl')
     assert len(told) == 1 and whole == sentences([('\n'.join(PROSE*4))]*3)
 
+def rows_of(texts, folder):
+    "The same rows in every form"
+    data = Dataset.from_dict(dict(text=texts))
+    (folder/'a.jsonl').write_text('\n'.join(json.dumps(dict(text=t)) for t in texts))
+    data.to_parquet(folder/'a.parquet')
+    return dict(data=data, list=texts, stream=data.to_iterable_dataset(), generator=(t for t in texts),
+        jsonl=folder/'a.jsonl', parquet=folder/'a.parquet')
+
+def test_rows_that_are_the_lines_of_a_broken_book_are_joined(cache):
+    broken = book(72, 60).splitlines()
+    (cache/'book.txt').write_text('\n'.join(broken))
+    with pytest.warns(UserWarning, match='at about'): want = sentences(cache/'book.txt')
+    assert any('remembered the winter.' in s and s.startswith('The sailor') for s in want)
+    for name, source in rows_of(broken, cache).items():
+        if name == 'generator': source = list(source)
+        with pytest.warns(UserWarning, match='is broken into lines at about') as told: found = sentences(source)
+        assert len(told) == 1 and found == want, name
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            assert len(sentences(source, join_lines=False)) > len(want), name
+    seen = []
+    long = (seen.append(i) or f'A whole text. {"It goes on and on. "*20}' for i in range(900))
+    assert next(text_documents(long)) and len(seen) < 20                       # rows that are texts are not held back
+
+def test_rows_that_are_no_broken_lines_are_left_alone(cache, no_warning):
+    titles = [l.rstrip('.') for l in lines(300)]
+    for kind in (lines(300), titles, [f'{l} {m}' for l, m in zip(lines(300), lines(300, 1))], VERSE*60):
+        for name, source in rows_of(kind, cache).items():
+            assert len(list(text_documents(source))) == len(kind), name
+
 def test_lines_that_were_meant_are_left_alone(tmp_path, no_warning):
     wiki = [' '.join(lines(1 + i % 5, i)) for i in range(60)]
     code = Path(json.__file__).read_text() + Path(json.encoder.__file__).read_text()

@@ -28,13 +28,15 @@ import warnings
 import zlib
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from ..core.files import alive, is_full
-from .files import KINDS, PACKED, check_file, file_rows, row_text, say_joined, text_kind, unwrap
+from ff_nbdev.data.files import (KINDS, PACKED, check_file, file_rows, row_text, say_joined, text_kind, unwrap, unwrapped,
+    wrap_width)
 
 # %% ../../nbs/data/corpus.ipynb #e7bee6c2
 _prose_sections = {'notes', 'note', 'description', 'overview', 'introduction', 'background', 'details', 'discussion', 'warnings', 'warning'}
@@ -595,9 +597,31 @@ def _say_once(note, where):
         if note['joined_lines'] == 1: say_joined(where, width)
     return say
 
+def _first_lines(rows, most=5000):
+    "The first rows while they may be lines of a broken text, and whether they may be"
+    sample, longer = [], 0
+    for row in rows:
+        sample.append(row)
+        longer += len(row) > 200 or '\n' in row.strip()
+        if longer > max(8, len(sample)//10): return sample, False            # rows that are whole texts
+        if len(sample) >= most: break
+    return sample, True
+
+def _joined_rows(rows, say):
+    "Rows, each unwrapped; and where each is a line of a broken text, as a data set of a book is, paragraphs"
+    rows = iter(rows)
+    sample, may_be = _first_lines(rows)
+    width = wrap_width([r.rstrip() for r in sample]) if may_be else None
+    rows = chain(sample, rows)
+    if width: say(width)
+    yield from unwrapped(rows, width) if width else (unwrap(r, say) for r in rows)
+
 def _source_rows(source, column, join_lines, note):
     if isinstance(source, (str, os.PathLike)) and not is_hub_id(source):
-        for p in find_text(source, column): yield from file_rows(p, column, join_lines, _say_once(note, p))
+        for p in find_text(source, column):
+            say, kind = _say_once(note, p), text_kind(p)
+            if kind == '.txt' or not join_lines: yield from file_rows(p, column, join_lines, say)
+            else: yield from _joined_rows(file_rows(p, column, False), say)
         return
     if isinstance(source, (str, os.PathLike)):
         from datasets import load_dataset
@@ -609,7 +633,7 @@ def _source_rows(source, column, join_lines, note):
         texts = _dataset_texts(data, column)
     else: texts = _dataset_texts(source, column) if is_dataset(source) else _given_texts(source)
     say = _say_once(note, f'A text of {source_name(source)}')
-    yield from (unwrap(t, say) for t in texts) if join_lines else texts
+    yield from _joined_rows(texts, say) if join_lines else texts
 
 def text_documents(
     source,               # As for `load_corpus`
@@ -651,6 +675,11 @@ def _folder_of(stamp):
     return cache_dir('corpora')/('text-' + hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:12])
 
 # %% ../../nbs/data/corpus.ipynb #4e33b6f7
+def _version(source, stamp):
+    "Of how a text is read: before 5, rows that are the lines of a broken text were not joined"
+    of_files = isinstance(source, (str, os.PathLike)) and not is_hub_id(source)
+    return 4 if of_files and all(text_kind(path) == '.txt' for path, *_ in stamp) else 5
+
 def _from_stream(write, settings):
     "A corpus of what can be read only once: it is written first, and then finds its name by what is in it"
     tmp = cache_dir('corpora')/f'stream-{uuid.uuid4().hex[:8]}.part{os.getpid()}'
@@ -685,7 +714,8 @@ def load_corpus(
         if str(made) == 'python_prose': return python_prose(progress=progress)
         corpus_info(made)
         return made
-    settings, (stamp, size) = [max_sentences, column, join_lines, 4], _stamp(source, column)
+    settings, (stamp, size) = [max_sentences, column, join_lines], _stamp(source, column)
+    settings.append(_version(source, stamp))
     if made and is_hub_id(source) and settings[1:3] == ['text', True]:
         settings = [max_sentences, 3]            # what was brought before is not fetched again
     def write(folder):
