@@ -311,6 +311,20 @@ def test_what_nobody_foresaw_is_one_sentence_too(monkeypatch):
     check_sentence(err.strip(), 'An unexpected KeyError')
 
 
+@pytest.mark.parametrize('dry', [True, False])
+def test_what_is_taken_for_an_id_of_the_hub_is_said(dry, fake, tmp_path, monkeypatch):
+    "A slip of the keyboard may look like one; what is there, or is shipped, is not spoken of"
+    monkeypatch.chdir(tmp_path); monkeypatch.setattr(cli, '_dry_run', lambda *a: print('the plan') or 0)
+    monkeypatch.setattr(cli, 'watch_run', lambda *a: (_ for _ in ()).throw(cli.RunError('It began.')))
+    words = ['run', 'quick', *(['--dry-run'] if dry else []), '--plain', '--out', 'run', '--corpus']
+    says = '{!r} is no path here and is taken for a {} of the Hugging Face Hub.'
+    lines = [says.format('data/wiki', 'data set'), says.format('modles/mine', 'model')]
+    said = answer([*words, 'data/wiki', '--model', 'modles/mine'])[1].splitlines()
+    assert said[:2] == lines and sum('Hugging Face Hub' in l for l in said) == 2
+    (tmp_path/'data').mkdir(); (tmp_path/'data'/'wiki').symlink_to(fake)
+    for text in (fake/'text.txt', 'python_prose'): assert 'Hub' not in answer([*words, text])[1]
+
+
 # A scale of one's own
 
 def test_a_scale_of_ones_own_is_a_file(fake, tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ __all__ = ['RULES', 'Parser', 'workflow_folder', 'notebooks_folder', 'scales', '
            'use_shipped', 'choose_arms', 'apply_settings', 'check_folder', 'check_notebooks', 'same_vocabulary',
            'check_words', 'choose_models', 'make_settings', 'find_profile', 'runs_here', 'snakemake_command', 'Watch',
            'progress_files', 'cancel_jobs', 'watch_run', 'findings', 'failure', 'unplanned', 'planned_nodes',
-           'say_cost', 'run_command', 'text_command', 'publish_command', 'shipped_command', 'report_command',
+           'say_cost', 'say_hub', 'run_command', 'text_command', 'publish_command', 'shipped_command', 'report_command',
            'docs_command', 'make_parser', 'main']
 
 # %% ../../nbs/reproduce/cli.ipynb #0eb69af7
@@ -499,6 +499,16 @@ def say_cost(
     return f'About {hours(total)} of work' + (f', {hours(max(total/at_once, longest))} with {at_once} nodes at a time' if at_once > 1 else '') + (f'; {gpu:.1f} GPU hours' + (f', {gpu*price:.0f} US dollars at {price:g} an hour' if price else '') if gpu else '') + ', as the scale estimates it.'
 
 # %% ../../nbs/reproduce/cli.ipynb #5c3ba2e3
+def say_hub(
+    settings:dict, # Of a run
+)->list[str]: # Lines
+    "What of a run is no path on this machine, and so is taken for an id of the hub: a slip of the keyboard may be one"
+    from ff_nbdev.data.corpus import is_hub_id
+    models = [m for m in dict.fromkeys(settings['models'].values()) if m not in shipped_models() and is_model_id(m)]
+    found = [(settings['corpus'], 'data set')] if is_hub_id(settings['corpus']) else []
+    found += [(m, 'model') for m in models]
+    return [f'{name!r} is no path here and is taken for a {what} of the Hugging Face Hub.' for name, what in found]
+
 def _dry_run(a, out, settings):
     with tempfile.TemporaryDirectory() as d:
         path = Path(d)/'run.json'; write_whole(path, json.dumps(settings))
@@ -524,6 +534,7 @@ def run_command(
     settings = make_settings(a)
     check_cache()
     known = check_folder(out, 2**29, settings['config'])
+    if said := say_hub(settings): print('\n'.join(said), flush=True)
     if a.dry_run: return _dry_run(a, out, settings)
     screen = Screen(sys.stdout, False if a.plain else None)
     with locked(out/'.lock', f'A run in {out}') as lock:
