@@ -541,9 +541,14 @@ def largest_wheels(
     return pd.DataFrame([(k, s) for s, k in found], columns=['wheel', 'MB']).round(1)
 
 # %% ../../nbs/reproduce/bundle.ipynb #5e49d50c
+_archives = ('.zip', '.gz', '.tgz', '.xz', '.txz', '.bz2', '.tbz', '.tbz2', '.zst', '.tzst', '.lz4', '.7z', '.rar')
+
 def _place(out):
     "The nearest folder above `out` that is there; `OSError` where a bundle cannot be written"
     if not out.name.isprintable() or out.name.startswith('-'): raise ValueError(f'{out.name!r} is no name for a bundle: begin with a letter or digit, and leave out line breaks.')
+    ending = out.suffix.lower()
+    if ending in _archives or ending == '.tar' != out.suffix:
+        raise ValueError(f'{shown(out)} ends in {out.suffix}, and a bundle is a folder or a .tar: give a name without an ending, or one that ends in .tar.')
     if out.exists(): raise FileExistsError(f'{out} is there already: give another name, or remove it.')
     stands = next(p for p in out.absolute().parents if p.exists())
     if not stands.is_dir(): raise NotADirectoryError(f'{stands} is a file: give another place.')
