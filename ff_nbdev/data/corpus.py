@@ -490,6 +490,9 @@ def find_text(
     files = _matching(name)
     if len(files) == 1 and files[0].is_dir():
         files = _of_folder(files[0])
+        if not files:
+            raise FileNotFoundError(f'No text at {name[:200]!r}: the folder is there, and holds no file whose ending is '
+                'read: .txt, .jsonl and .parquet, the first two also with .gz, .xz, .bz2 or .zst.')
     if not files: raise FileNotFoundError(f'No text at {name[:200]!r}: {_give}.')
     bad = [p.name for p in files if p.is_dir() or text_kind(p) not in KINDS]
     if bad:
