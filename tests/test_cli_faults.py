@@ -311,6 +311,20 @@ def test_what_nobody_foresaw_is_one_sentence_too(monkeypatch):
     check_sentence(err.strip(), 'An unexpected KeyError')
 
 
+@pytest.mark.parametrize('command', ['report', 'publish'])
+def test_the_command_for_an_unfinished_run_of_many_arms_is_whole(command, tmp_path, monkeypatch):
+    arms = [f'full_stack~dose_{i}_of_a_sweep' for i in range(71)]
+    (tmp_path/'runs'/'big').mkdir(parents=True); monkeypatch.chdir(tmp_path)
+    for n, asked in ((71, 'and 68 more arms behind --arms'), (2, '')):
+        settings = dict(scale='quick', config='quick', corpus='python_prose', models={}, seeds=[0], given=[], shipped={},
+            trained=[], variants={a: {} for a in arms[:n]}, runs=arms[:n])
+        (tmp_path/'runs'/'big'/'run.json').write_text(json.dumps(settings))
+        status, said, err = answer([command, 'runs/big'])
+        names = ' '.join(f"'{a}'" for a in arms[:min(n, 3)])
+        assert status == 1 and f'`ff-nbdev run quick --arms {names} --out runs/big`' in err and asked in err, err
+        assert '…' not in err and ('more arms' in err) == bool(asked)
+        check_sentence(err.strip(), '')
+
 @pytest.mark.parametrize('dry', [True, False])
 def test_what_is_taken_for_an_id_of_the_hub_is_said(dry, fake, tmp_path, monkeypatch):
     "A slip of the keyboard may look like one; what is there, or is shipped, is not spoken of"

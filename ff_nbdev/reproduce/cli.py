@@ -602,12 +602,23 @@ def text_command(
     return 0
 
 # %% ../../nbs/reproduce/cli.ipynb #5f9f968c
+def _fewer_arms(said):
+    "A sentence with a command of many arms, which would be cut off: three of them, and how many more there are"
+    def fewer(m):
+        arms = m[2].split()
+        if len(arms) < 5: return m[0]
+        return f'`{m[1]}{" ".join(arms[:3])}{m[3]}` and {len(arms) - 3} more arms behind --arms (run.json names all)'
+    if len(said) <= 590: return said                     # what `sentence` leaves whole
+    return re.sub(r'`(ff-nbdev run [^`]*?--arms )([^`]*?)((?: --[^`]*)?)`', fewer, said)
+
 def publish_command(
     a, # Parsed words
 )->int: # Exit status
     "Write the small files of a run"
     from ff_nbdev.reproduce.publish import publish
-    out = publish(a.folder, a.out or f'results/{Path(a.folder).absolute().name}', a.finished, a.add); files = [p for p in out.rglob('*') if p.is_file()]
+    try: out = publish(a.folder, a.out or f'results/{Path(a.folder).absolute().name}', a.finished, a.add)
+    except RunError as e: raise RunError(_fewer_arms(str(e))) from None
+    files = [p for p in out.rglob('*') if p.is_file()]
     print(f'{out}: {len(files)} files, {sum(p.stat().st_size for p in files)/1e6:.1f} MB. Make its report with: ff-nbdev report {out}')
     return 0
 
@@ -669,7 +680,7 @@ def report_command(
     if not s['runs']: raise ValueError(f'{shown(out/"run.json")} names no arm, so there is nothing to report.')
     check_notebooks(notebooks, ('report',)); _no_links(out)
     missing = [arm for arm in s['runs'] if not (out/arm/'evaluation.json').exists()]
-    if missing: raise RunError(f'{shown(out)} is half-finished ({", ".join(missing[:5])}{" and more" if missing[5:] else ""} not evaluated): `{command_for(out/missing[0])}`, with the words that began it, goes on with it.')
+    if missing: raise RunError(_fewer_arms(f'{shown(out)} is half-finished ({", ".join(missing[:5])}{" and more" if missing[5:] else ""} not evaluated): `{command_for(out/missing[0])}`, with the words that began it, goes on with it.'))
     if not a.notebooks and s.get('notebooks') and Path(s['notebooks']).resolve() != notebooks.resolve():
         print(f'{shown(out)} was run with other notebooks, which are not executed now: give --notebooks for that.')
     own, full = {k: v for k, v in (s.get('report') or {}).items() if k not in ('runs', 'out')}, str(out.resolve())
