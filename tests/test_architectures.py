@@ -866,3 +866,19 @@ def test_baselines_on_other_architectures(name):
         for s in find_sites(model):
             permute_hidden_(s, torch.randperm(s.d_ff, generator=torch.Generator().manual_seed(0)))
         assert torch.allclose(model(**x).logits, before, atol=1e-5)
+
+
+def two_berts():
+    "Two BERTs of one layer each, the second reading the first"
+    from transformers import BertConfig, BertLMHeadModel, BertModel, EncoderDecoderModel
+
+    shape = dict(PLAIN, num_hidden_layers=1, vocab_size=64)
+    reader = BertLMHeadModel(BertConfig(**shape, is_decoder=True, add_cross_attention=True))
+    return EncoderDecoderModel(encoder=BertModel(BertConfig(**shape)), decoder=reader)
+
+
+def test_the_outermost_name_says_the_stack():
+    "A decoder that holds an encoder is a decoder, wherever its name stands"
+    assert [(s.name.split('.')[0], s.stack) for s in find_sites(two_berts())] == [(s, s) for s in ('encoder', 'decoder')]
+    blip = nn.ModuleDict(dict(text_decoder=make('bert')))
+    assert {s.stack for s in find_sites(blip)} == {'decoder'}

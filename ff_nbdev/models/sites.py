@@ -472,8 +472,8 @@ def _none_found(model, own):
 
 # %% ../../nbs/models/sites.ipynb #f51addd7
 def _stack(model, path, config):
-    "'encoder' or 'decoder'; what sees both sides is an encoder"
-    if re.search(r'(?:^|\.)encoder\.', path): return 'encoder'
+    "'encoder' or 'decoder', as the outermost name in the path says; what sees both sides is an encoder"
+    if outer := re.search(r'(?:^|[._])(encoder|decoder)\.', path): return outer[1]
     two = getattr(config, 'is_encoder_decoder', False)
     sees = 'MaskedLM' in type(model).__name__ or hasattr(config, 'patch_size') and not hasattr(config, 'vocab_size')
     return 'encoder' if sees and not two else 'decoder'
