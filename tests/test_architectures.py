@@ -879,6 +879,7 @@ def two_berts():
 
 def test_the_outermost_name_says_the_stack():
     "A decoder that holds an encoder is a decoder, wherever its name stands"
-    assert [(s.name.split('.')[0], s.stack) for s in find_sites(two_berts())] == [(s, s) for s in ('encoder', 'decoder')]
+    stacks = [(s.name.split('.')[0], s.stack) for s in find_sites(two_berts())]
+    assert stacks == [(s, s) for s in ('encoder', 'decoder')]
     blip = nn.ModuleDict(dict(text_decoder=make('bert')))
     assert {s.stack for s in find_sites(blip)} == {'decoder'}

@@ -21,7 +21,7 @@ SIZES = dict(vocab_size=512, hidden_size=32, num_hidden_layers=1, num_attention_
 BERT = FFNPattern('BERT', r'layer\.\d+', 'output.dense', 'intermediate.dense')
 
 
-def bert(kind): return kind(hf.BertConfig(**SIZES))
+def bert(kind, **kw): return kind(hf.BertConfig(**SIZES, **kw))
 
 def gpt2():
     config = hf.GPT2Config(vocab_size=512, n_embd=32, n_layer=1, n_head=4, n_inner=128, n_positions=64)
@@ -30,7 +30,7 @@ def gpt2():
 MODELS = dict(
     mt5=(lambda: random_tiny('mt5'), False), rwkv=(lambda: random_tiny('rwkv'), True), gpt2=(gpt2, True),
     bert=(lambda: bert(hf.BertForMaskedLM), False), bert_pretraining=(lambda: bert(hf.BertForPreTraining), False),
-    bert_decoder=(lambda: bert(hf.BertLMHeadModel), True),
+    bert_decoder=(lambda: bert(hf.BertLMHeadModel, is_decoder=True), True),
     bert_tags=(lambda: bert(hf.BertForTokenClassification), False))
 
 def lora(model):
@@ -401,3 +401,13 @@ def test_settings_that_are_refused_leave_the_model_as_it_was():
         model = gpt2()
         with pytest.raises(ValueError): attach(model, config)
         assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+
+
+# Models that would be trained on the wrong thing, settings that do nothing, sentences that mislead
+
+def test_a_decoders_head_that_sees_both_sides_says_nothing_of_labels():
+    "It would learn to copy the next token, which it sees"
+    ff = attach(bert(hf.BertLMHeadModel), FFConfig())
+    batch = torch.zeros(2, 5, 9), torch.zeros(2, 5).long()
+    with pytest.raises(ValueError, match='give ff.loss shift=True or shift=False'): ff.loss(*batch)
+    assert ff.loss(*batch, shift=False).isfinite()
