@@ -1,8 +1,10 @@
 """What used to train the wrong thing without a word: shifted labels, empty batches, clocks, numbers that spread."""
 import copy
+import json
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import transformers as hf
@@ -411,3 +413,14 @@ def test_a_decoders_head_that_sees_both_sides_says_nothing_of_labels():
     batch = torch.zeros(2, 5, 9), torch.zeros(2, 5).long()
     with pytest.raises(ValueError, match='give ff.loss shift=True or shift=False'): ff.loss(*batch)
     assert ff.loss(*batch, shift=False).isfinite()
+
+
+def test_numbers_of_numpy_are_settings():
+    "And are kept as Python's own, so that the configuration can be written"
+    pulsed = ForgetfulnessConfig(dose=np.float32(.5), ramp=np.float64(.5), size=np.int16(5))
+    config = FFConfig(np.int64(50), pulsed, seed=np.uint8(3))
+    kept = config.total_sentences, config.seed, pulsed.size, pulsed.dose, pulsed.ramp
+    assert kept == (50, 3, 5, .5, .5) and [type(x) for x in kept] == [int]*3 + [float]*2
+    assert FFConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    for wrong in (np.bool_(True), np.float32('nan'), np.float64(2.)):
+        with pytest.raises(ValueError, match='total_sentences'): config.total_sentences = wrong

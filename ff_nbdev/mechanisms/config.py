@@ -7,6 +7,7 @@ __all__ = ['NOISE', 'FORMS', 'SEEDS', 'AUTO', 'PRESETS', 'ForgetfulnessConfig', 
 import dataclasses
 import difflib
 import math
+import numbers
 import sys
 from dataclasses import dataclass, field
 
@@ -65,10 +66,19 @@ def _shown(value):
     except ValueError: text = 'a number of thousands of digits'
     return text if len(text) <= 80 else text[:77] + '…'
 
+def _plain(value):
+    "A number of another library, such as numpy's, as Python's own; anything else as it is"
+    if isinstance(value, int) or type(value) is float: return value
+    try:
+        if isinstance(value, numbers.Integral): return int(value)
+        return float(value) if isinstance(value, numbers.Real) else value
+    except OverflowError: return value
+
 def _typed(cls, values, where):
     "Values checked against the dataclass: unknown names and wrong types are errors that say what is right"
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for k, v in values.items():
+        v = _plain(v)
         if k not in fields:
             near = difflib.get_close_matches(k, fields, 1)
             raise ValueError(f'Unknown setting {where}{k}' + (f'; did you mean {where}{near[0]}?' if near else f': the settings are {", ".join(fields)}.'))
@@ -86,7 +96,9 @@ def _typed(cls, values, where):
 class _Checked:
     "A part of the configuration that checks its values when they are set"
     _where = ''
-    def __setattr__(self, name, value): _typed(type(self), {name: value}, self._where); object.__setattr__(self, name, value)
+    def __setattr__(self, name, value):
+        _typed(type(self), {name: value}, self._where)
+        object.__setattr__(self, name, _plain(value))
 
 # %% ../../nbs/mechanisms/config.ipynb #f193b181
 @dataclass
@@ -164,7 +176,7 @@ class FFConfig:
     def __setattr__(self, name, value):
         if name == 'total_sentences' and isinstance(value, str) and value == 'auto': value = AUTO
         _typed(FFConfig, {name: value}, '')
-        object.__setattr__(self, name, value)
+        object.__setattr__(self, name, _plain(value))
     def __post_init__(self): self.check()
     def check(self):
         "`ValueError` for parts that do not fit together or to the length of the run; `attach` asks again"
