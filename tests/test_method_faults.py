@@ -424,3 +424,20 @@ def test_numbers_of_numpy_are_settings():
     assert FFConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     for wrong in (np.bool_(True), np.float32('nan'), np.float64(2.)):
         with pytest.raises(ValueError, match='total_sentences'): config.total_sentences = wrong
+
+
+@pytest.mark.parametrize('setting', ['forgetfulness.dose', 'forgetfulness.size', 'total_sentences', 'seed'])
+def test_a_setting_changed_after_attach_is_not_silently_ignored(setting, tmp_path):
+    "It changed no pulse, and was written down as if it had"
+    ff = attach(random_tiny('mt5'), FFConfig(100, ForgetfulnessConfig(dose=1.)))
+    ff.step(sentences=1)
+    part, _, name = setting.rpartition('.')
+    owner = getattr(ff.config, part) if part else ff.config
+    before = getattr(owner, name)
+    setattr(owner, name, 7)
+    with pytest.raises(ValueError, match=f'{setting} was {before} when the schedule'): ff.step(sentences=1)
+    with pytest.raises(ValueError, match='put it back'): ff.save_pretrained(tmp_path/'state')
+    assert ff.sentences == 1 and not (tmp_path/'state').exists()
+    setattr(owner, name, before)
+    assert attach(random_tiny('mt5'), FFConfig('auto')).set_total(50).step(sentences=1) == []
+    ff.save_pretrained(tmp_path/'state')
