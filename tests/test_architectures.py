@@ -887,7 +887,8 @@ def test_the_outermost_name_says_the_stack():
 
 def seeing_or_hearing(kind):
     "A reader of images or sound before a small writer of text"
-    from transformers import AutoModel, GPT2Config, GPT2LMHeadModel, SpeechEncoderDecoderModel, VisionEncoderDecoderModel
+    from transformers import AutoModel, GPT2Config, GPT2LMHeadModel
+    from transformers import SpeechEncoderDecoderModel, VisionEncoderDecoderModel
 
     writer = GPT2LMHeadModel(GPT2Config(vocab_size=64, **MODELS['gpt2'][1], add_cross_attention=True))
     if kind == 'image':
@@ -906,7 +907,7 @@ OWN = FFNPattern('sound', r'feed_forward', 'output_dense', 'intermediate_dense')
 def test_a_reader_of_images_or_sound_before_a_decoder_is_left_out(kind):
     "It is called an encoder there, as one that reads text is"
     rows = PATTERNS + [OWN]
-    with pytest.warns(UserWarning, match='2 feed-forward blocks of encoder are left out, for they read images or sound'):
+    with pytest.warns(UserWarning, match='2 feed-forward blocks of encoder are left out, for they read'):
         sites = find_sites(seeing_or_hearing(kind), rows)
     assert [s.name for s in sites] == [f'decoder.transformer.h.{i}.mlp' for i in range(2)]
     assert len(find_sites(seeing_or_hearing(kind).encoder, rows)) == 2

@@ -441,3 +441,12 @@ def test_a_setting_changed_after_attach_is_not_silently_ignored(setting, tmp_pat
     setattr(owner, name, before)
     assert attach(random_tiny('mt5'), FFConfig('auto')).set_total(50).step(sentences=1) == []
     ff.save_pretrained(tmp_path/'state')
+
+
+def test_a_copy_of_the_method_holds_a_copy_of_the_model():
+    "As the sentence says to whoever attaches to a copy"
+    ff = attach(random_tiny('mt5'), FFConfig())
+    twin = copy.deepcopy(ff)
+    with pytest.raises(ValueError, match='attached already'): attach(twin.model, FFConfig())
+    twin.remove()
+    assert attach(twin.model, FFConfig()).model is not ff.model

@@ -382,8 +382,10 @@ def _check_due(self:FF, due):
         far = _reach(weight)
         if far <= _ROOM[weight.dtype]: continue
         if math.isfinite(far):
+            wider = weight.dtype == torch.float16
+            how = 'load the model in float32 or bfloat16' if wider else 'go back to a checkpoint without such a cell'
             raise ValueError(f'{names[m]} reaches {far:.3g}, and pulsed it could overflow {weight.dtype}: no matrix '
-                'was changed, so load the model in float32 or bfloat16.')
+                f'was changed, so {how}.')
         raise ValueError(f'{names[m]} holds NaN or infinity, which a pulse would spread through the whole matrix: no '
             'matrix was changed, so go back to the last good checkpoint.')
 
@@ -525,6 +527,10 @@ def loss(self:FF,
     Raises: `ValueError` where shapes do not fit, where `shift` is not known and not given, and for a number of targets
     that cannot be."""
     self._lossless = None
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise ValueError(f'labels are {kind}, and ids are whole numbers: give labels.long(), −100 where there is no '
+            'target.')
     if logits.ndim != 3 or logits.shape[:2] != labels.shape:
         raise ValueError(f'logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit: they share batch '
             'and time.')
@@ -742,10 +748,15 @@ def attach(
     if not isinstance(config, FFConfig): raise ValueError(f"config is a {type(config).__name__}: give an FFConfig, for example FFConfig.preset('full_stack', total_sentences=20_000, dose=.6, top=2.).")
     if not isinstance(model, nn.Module):
         raise ValueError(f'model is a {type(model).__name__}: give the model itself, a torch.nn.Module.')
+    if tokenizer is not None and not hasattr(tokenizer, 'all_special_ids'):
+        raise ValueError(f'tokenizer is a {type(tokenizer).__name__}: give the tokenizer itself, for example '
+            'AutoTokenizer.from_pretrained(name).')
     config.check()
     for module in model.modules():
         if any(isinstance(h, _Hook) and h.ff is not None for h in module._forward_pre_hooks.values()):
-            raise ValueError('This model has the method attached already: call remove() on the first one, or use it.')
+            raise ValueError('This model has the method attached already: call remove() on the first one, or use it. '
+                'A copy of an attached model brings a copy of the method along: make the copy as '
+                'twin = copy.deepcopy(ff), which holds it as twin.model, or call remove() before copying.')
     _check_reach(unwrap_model(model), config, pattern)
     remember_pattern(model, pattern)
     return FF(model, config, tokenizer, pattern)
