@@ -866,3 +866,49 @@ def test_baselines_on_other_architectures(name):
         for s in find_sites(model):
             permute_hidden_(s, torch.randperm(s.d_ff, generator=torch.Generator().manual_seed(0)))
         assert torch.allclose(model(**x).logits, before, atol=1e-5)
+
+
+def two_berts():
+    "Two BERTs of one layer each, the second reading the first"
+    from transformers import BertConfig, BertLMHeadModel, BertModel, EncoderDecoderModel
+
+    shape = dict(PLAIN, num_hidden_layers=1, vocab_size=64)
+    reader = BertLMHeadModel(BertConfig(**shape, is_decoder=True, add_cross_attention=True))
+    return EncoderDecoderModel(encoder=BertModel(BertConfig(**shape)), decoder=reader)
+
+
+def test_the_outermost_name_says_the_stack():
+    "A decoder that holds an encoder is a decoder, wherever its name stands"
+    stacks = [(s.name.split('.')[0], s.stack) for s in find_sites(two_berts())]
+    assert stacks == [(s, s) for s in ('encoder', 'decoder')]
+    blip = nn.ModuleDict(dict(text_decoder=make('bert')))
+    assert {s.stack for s in find_sites(blip)} == {'decoder'}
+
+
+def seeing_or_hearing(kind):
+    "A reader of images or sound before a small writer of text"
+    from transformers import AutoModel, GPT2Config, GPT2LMHeadModel
+    from transformers import SpeechEncoderDecoderModel, VisionEncoderDecoderModel
+
+    writer = GPT2LMHeadModel(GPT2Config(vocab_size=64, **MODELS['gpt2'][1], add_cross_attention=True))
+    if kind == 'image':
+        reader = AutoModel.from_config(AutoConfig.for_model('vit', **MODELS['vit'][1]))
+        return VisionEncoderDecoderModel(encoder=reader, decoder=writer)
+    layers = dict(conv_dim=(8,), conv_stride=(2,), conv_kernel=(2,), num_conv_pos_embeddings=4)
+    shape = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, hidden_act='relu')
+    heard = AutoConfig.for_model('wav2vec2', **shape, **layers, num_conv_pos_embedding_groups=2)
+    return SpeechEncoderDecoderModel(encoder=AutoModel.from_config(heard), decoder=writer)
+
+
+OWN = FFNPattern('sound', r'feed_forward', 'output_dense', 'intermediate_dense')
+
+
+@pytest.mark.parametrize('kind', ['image', 'sound'])
+def test_a_reader_of_images_or_sound_before_a_decoder_is_left_out(kind):
+    "It is called an encoder there, as one that reads text is"
+    rows = PATTERNS + [OWN]
+    with pytest.warns(UserWarning, match='2 feed-forward blocks of encoder are left out, for they read'):
+        sites = find_sites(seeing_or_hearing(kind), rows)
+    assert [s.name for s in sites] == [f'decoder.transformer.h.{i}.mlp' for i in range(2)]
+    assert len(find_sites(seeing_or_hearing(kind).encoder, rows)) == 2
+    assert len(find_sites(make('whisper'))) == 2 and len(find_sites(two_berts())) == 2

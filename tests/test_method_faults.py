@@ -1,8 +1,10 @@
 """What used to train the wrong thing without a word: shifted labels, empty batches, clocks, numbers that spread."""
 import copy
+import json
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import transformers as hf
@@ -21,7 +23,7 @@ SIZES = dict(vocab_size=512, hidden_size=32, num_hidden_layers=1, num_attention_
 BERT = FFNPattern('BERT', r'layer\.\d+', 'output.dense', 'intermediate.dense')
 
 
-def bert(kind): return kind(hf.BertConfig(**SIZES))
+def bert(kind, **kw): return kind(hf.BertConfig(**SIZES, **kw))
 
 def gpt2():
     config = hf.GPT2Config(vocab_size=512, n_embd=32, n_layer=1, n_head=4, n_inner=128, n_positions=64)
@@ -30,7 +32,7 @@ def gpt2():
 MODELS = dict(
     mt5=(lambda: random_tiny('mt5'), False), rwkv=(lambda: random_tiny('rwkv'), True), gpt2=(gpt2, True),
     bert=(lambda: bert(hf.BertForMaskedLM), False), bert_pretraining=(lambda: bert(hf.BertForPreTraining), False),
-    bert_decoder=(lambda: bert(hf.BertLMHeadModel), True),
+    bert_decoder=(lambda: bert(hf.BertLMHeadModel, is_decoder=True), True),
     bert_tags=(lambda: bert(hf.BertForTokenClassification), False))
 
 def lora(model):
@@ -401,3 +403,50 @@ def test_settings_that_are_refused_leave_the_model_as_it_was():
         model = gpt2()
         with pytest.raises(ValueError): attach(model, config)
         assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+
+
+# Models that would be trained on the wrong thing, settings that do nothing, sentences that mislead
+
+def test_a_decoders_head_that_sees_both_sides_says_nothing_of_labels():
+    "It would learn to copy the next token, which it sees"
+    ff = attach(bert(hf.BertLMHeadModel), FFConfig())
+    batch = torch.zeros(2, 5, 9), torch.zeros(2, 5).long()
+    with pytest.raises(ValueError, match='give ff.loss shift=True or shift=False'): ff.loss(*batch)
+    assert ff.loss(*batch, shift=False).isfinite()
+
+
+def test_numbers_of_numpy_are_settings():
+    "And are kept as Python's own, so that the configuration can be written"
+    pulsed = ForgetfulnessConfig(dose=np.float32(.5), ramp=np.float64(.5), size=np.int16(5))
+    config = FFConfig(np.int64(50), pulsed, seed=np.uint8(3))
+    kept = config.total_sentences, config.seed, pulsed.size, pulsed.dose, pulsed.ramp
+    assert kept == (50, 3, 5, .5, .5) and [type(x) for x in kept] == [int]*3 + [float]*2
+    assert FFConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    for wrong in (np.bool_(True), np.float32('nan'), np.float64(2.)):
+        with pytest.raises(ValueError, match='total_sentences'): config.total_sentences = wrong
+
+
+@pytest.mark.parametrize('setting', ['forgetfulness.dose', 'forgetfulness.size', 'total_sentences', 'seed'])
+def test_a_setting_changed_after_attach_is_not_silently_ignored(setting, tmp_path):
+    "It changed no pulse, and was written down as if it had"
+    ff = attach(random_tiny('mt5'), FFConfig(100, ForgetfulnessConfig(dose=1.)))
+    ff.step(sentences=1)
+    part, _, name = setting.rpartition('.')
+    owner = getattr(ff.config, part) if part else ff.config
+    before = getattr(owner, name)
+    setattr(owner, name, 7)
+    with pytest.raises(ValueError, match=f'{setting} was {before} when the schedule'): ff.step(sentences=1)
+    with pytest.raises(ValueError, match='put it back'): ff.save_pretrained(tmp_path/'state')
+    assert ff.sentences == 1 and not (tmp_path/'state').exists()
+    setattr(owner, name, before)
+    assert attach(random_tiny('mt5'), FFConfig('auto')).set_total(50).step(sentences=1) == []
+    ff.save_pretrained(tmp_path/'state')
+
+
+def test_a_copy_of_the_method_holds_a_copy_of_the_model():
+    "As the sentence says to whoever attaches to a copy"
+    ff = attach(random_tiny('mt5'), FFConfig())
+    twin = copy.deepcopy(ff)
+    with pytest.raises(ValueError, match='attached already'): attach(twin.model, FFConfig())
+    twin.remove()
+    assert attach(twin.model, FFConfig()).model is not ff.model

@@ -7,6 +7,7 @@ __all__ = ['NOISE', 'FORMS', 'SEEDS', 'AUTO', 'PRESETS', 'ForgetfulnessConfig', 
 import dataclasses
 import difflib
 import math
+import numbers
 import sys
 from dataclasses import dataclass, field
 
@@ -20,12 +21,16 @@ SEEDS = 2**40                            # Seeds lie below: the seed shares 64 b
 def _between(low, high, words): return lambda v: low <= v <= high or words
 def _among(*names): return lambda v: v in names or ', '.join(names[:-1]).replace('None, ', '') + f' or {names[-1]}'
 
+def _length(v):
+    return 0 <= v <= 10**15 or 'between 0 and 10**15, for ' + (
+        'a length must not be negative' if v < 0 else 'no run sees more sentences')
+
 _kinds = 'none', 'two_letter', 'conceptual'
 _strength = _between(0, 1_000, 'at least 0 and at most 1000')
 
 _rules = {
     '': dict(
-        total_sentences=_between(0, 10**15, 'between 0 and 10**15, for a length must not be negative'),
+        total_sentences=_length,
         seed=lambda v: 0 <= v < SEEDS or 'at least 0 and under 2**40',
         version=lambda v: v >= 1 or 'at least 1'),
     'forgetfulness': dict(
@@ -51,7 +56,7 @@ _rules = {
         kind=_among(*_kinds),
         form=lambda v: v in FORMS or ', '.join(FORMS),
         amount=_between(0, 1, 'between 0 and 1'),
-        letters=lambda v: v >= 1 or 'at least 1',
+        letters=_between(1, 20, 'at least 1 and at most 20'),
         late_kind=lambda v: v is None or _among(*_kinds)(v),
         late_from=_between(0, 1, 'between 0 and 1')),
 }
@@ -65,10 +70,19 @@ def _shown(value):
     except ValueError: text = 'a number of thousands of digits'
     return text if len(text) <= 80 else text[:77] + '…'
 
+def _plain(value):
+    "A number of another library, such as numpy's, as Python's own; anything else as it is"
+    if isinstance(value, int) or type(value) is float: return value
+    try:
+        if isinstance(value, numbers.Integral): return int(value)
+        return float(value) if isinstance(value, numbers.Real) else value
+    except OverflowError: return value
+
 def _typed(cls, values, where):
     "Values checked against the dataclass: unknown names and wrong types are errors that say what is right"
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for k, v in values.items():
+        v = _plain(v)
         if k not in fields:
             near = difflib.get_close_matches(k, fields, 1)
             raise ValueError(f'Unknown setting {where}{k}' + (f'; did you mean {where}{near[0]}?' if near else f': the settings are {", ".join(fields)}.'))
@@ -86,7 +100,9 @@ def _typed(cls, values, where):
 class _Checked:
     "A part of the configuration that checks its values when they are set"
     _where = ''
-    def __setattr__(self, name, value): _typed(type(self), {name: value}, self._where); object.__setattr__(self, name, value)
+    def __setattr__(self, name, value):
+        _typed(type(self), {name: value}, self._where)
+        object.__setattr__(self, name, _plain(value))
 
 # %% ../../nbs/mechanisms/config.ipynb #f193b181
 @dataclass
@@ -164,7 +180,7 @@ class FFConfig:
     def __setattr__(self, name, value):
         if name == 'total_sentences' and isinstance(value, str) and value == 'auto': value = AUTO
         _typed(FFConfig, {name: value}, '')
-        object.__setattr__(self, name, value)
+        object.__setattr__(self, name, _plain(value))
     def __post_init__(self): self.check()
     def check(self):
         "`ValueError` for parts that do not fit together or to the length of the run; `attach` asks again"
@@ -235,6 +251,12 @@ PRESETS = {
 PRESETS |= {f'rwkv_{k}': v for k, v in PRESETS.items() if not k.startswith('rwkv_') and f'rwkv_{k}' not in PRESETS}
 
 # %% ../../nbs/mechanisms/config.ipynb #7e1cd1cb
+def _real(name, value):
+    "A float; `ValueError` with the name for what is none"
+    try: return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f'{name}={_shown(value)} must be a finite number.') from None
+
 @patch(cls_method=True)
 def preset(cls:FFConfig,
     name:str,              # A recipe: see `PRESETS`
@@ -250,8 +272,8 @@ def preset(cls:FFConfig,
         near = difflib.get_close_matches(name, PRESETS, 1)
         raise ValueError(f'Unknown recipe {name!r}' + (f'; did you mean {near[0]!r}?' if near else f': the recipes are {", ".join(k for k in PRESETS if not k.startswith("rwkv_"))}, and each with rwkv_ before it.'))
     d = {k: dict(v) for k, v in PRESETS[name].items()}
-    if dose is not None and 'forgetfulness' in d: d['forgetfulness']['dose'] = float(dose)
-    if top is not None and 'recall' in d: d['recall']['top'] = float(top)
+    if dose is not None and 'forgetfulness' in d: d['forgetfulness']['dose'] = _real('dose', dose)
+    if top is not None and 'recall' in d: d['recall']['top'] = _real('top', top)
     if forgiveness is not None and 'forgiveness' in d: d['forgiveness']['kind'] = forgiveness
     if alternatives is not None and 'forgiveness' in d: d['forgiveness']['alternatives'] = str(alternatives)
     return cls.from_dict(dict(d, total_sentences=total_sentences, seed=seed, recipe=name))

@@ -93,8 +93,10 @@ def pulse_(
     new = v.to(weight.dtype)
     if not new.isfinite().all():
         if weight.isfinite().all():
+            wider = weight.dtype == torch.float16
+            how = 'load the model in float32 or bfloat16' if wider else 'go back to a checkpoint without such a cell'
             raise ValueError(f'The weights reach {weight.abs().max().item():.3g}, and pulsed they would overflow '
-                f'{weight.dtype}: nothing was changed, so load the model in float32 or bfloat16.')
+                f'{weight.dtype}: nothing was changed, so {how}.')
         raise ValueError('The weight holds NaN or infinity, which a pulse would spread through the whole matrix: '
             'nothing was changed, so go back to a good checkpoint.')
     weight.copy_(new)

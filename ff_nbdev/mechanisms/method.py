@@ -69,7 +69,7 @@ def _read_config(self:FF):
     self.targets = list(first.values())
     many = len(self.targets)
     clock = config.total_sentences, pulsed.dose, many, pulsed.power, pulsed.ramp, pulsed.order, config.seed
-    self.schedule = PulseSchedule(*clock)
+    self.schedule, self._told = PulseSchedule(*clock), self._asked()
     self.kernel = proximal_kernel(pulsed.size, pulsed.decay, pulsed.normalized)
     self.sentences, self.steps = 0, 0
     self.doses, self.pulses = torch.zeros(many, dtype=torch.float64), torch.zeros(many, dtype=torch.int64)
@@ -78,6 +78,22 @@ def _read_config(self:FF):
     timed = pulsed.dose or recall.top or config.forgiveness.late_kind
     self._unstepped = (0, None, None) if timed else None  # the optimizer's updates before the first `step`
     self._lossless, self._long = 0, False                 # steps without `loss`; was it said that the run is too long?
+
+@patch
+def _asked(self:FF)->dict:
+    "The settings from which the schedule is made"
+    config, pulsed = self.config, self.config.forgetfulness
+    return dict(total_sentences=config.total_sentences, seed=config.seed) | {
+        f'forgetfulness.{name}': value for name, value in vars(pulsed).items()}
+
+@patch
+def _check_told(self:FF):
+    "`ValueError` for a setting that was changed after the schedule was made"
+    now = self._asked()
+    if not (odd := [name for name, value in self._told.items() if now[name] != value]): return
+    how = 'call ff.set_total before the first step' if odd[0] == 'total_sentences' else 'set it before attach'
+    raise ValueError(f'{odd[0]} was {self._told[odd[0]]!r} when the schedule of pulses was made and is '
+        f'{now[odd[0]]!r} now, which changes nothing: put it back, or {how}.')
 
 @patch
 def _names(self:FF): return [f'{self.sites[i].name}.{r}' for i, r in self.targets]
@@ -366,8 +382,10 @@ def _check_due(self:FF, due):
         far = _reach(weight)
         if far <= _ROOM[weight.dtype]: continue
         if math.isfinite(far):
+            wider = weight.dtype == torch.float16
+            how = 'load the model in float32 or bfloat16' if wider else 'go back to a checkpoint without such a cell'
             raise ValueError(f'{names[m]} reaches {far:.3g}, and pulsed it could overflow {weight.dtype}: no matrix '
-                'was changed, so load the model in float32 or bfloat16.')
+                f'was changed, so {how}.')
         raise ValueError(f'{names[m]} holds NaN or infinity, which a pulse would spread through the whole matrix: no '
             'matrix was changed, so go back to the last good checkpoint.')
 
@@ -416,12 +434,13 @@ def step(self:FF,
 )->list[tuple[int, float]]: # Pulses given: (matrix, power)
     """Call after `optimizer.step()`: give the pulses that are due and move the clock on
 
-    Raises: `ValueError`, with nothing changed, for a number of sentences that is none, for a matrix that is due
-    and holds NaN, infinity or numbers too large for its dtype, and for one that an adapter is merged into."""
+    Raises: `ValueError`, with nothing changed, for a number of sentences that is none, for a dose, length or seed
+    that was changed after `attach`, for a matrix that is due and holds NaN, infinity or numbers too large for its dtype, and for one that an adapter is merged into."""
     sentences = _counted(sentences)
     if self.config.total_sentences == 'auto':
         raise ValueError("total_sentences is still 'auto': FFTrainer finds it, and in a loop of your own "
             "ff.set_total(sentences) says it before the first step.")
+    self._check_told()
     end = math.inf if self._searches() else self.config.total_sentences
     due = self.schedule.due(min(self.sentences, end), min(self.sentences + sentences, end))
     self._follow()
@@ -454,6 +473,7 @@ def set_total(self:FF,
     if self.steps or self.sentences: raise ValueError(f'The run is under way ({self.sentences:,} sentences), so its length stays {self.config.total_sentences:,}: say it before the first step.')
     self.config.total_sentences = total_sentences
     self.config.check()
+    self._told['total_sentences'] = self.config.total_sentences
     if self.config.total_sentences == 'auto': return self
     pulsed = self.config.forgetfulness
     self.schedule = PulseSchedule(self.config.total_sentences, pulsed.dose, len(self.targets), pulsed.power, pulsed.ramp, pulsed.order, self.config.seed)
@@ -507,6 +527,10 @@ def loss(self:FF,
     Raises: `ValueError` where shapes do not fit, where `shift` is not known and not given, and for a number of targets
     that cannot be."""
     self._lossless = None
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+        kind = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+        raise ValueError(f'labels are {kind}, and ids are whole numbers: give labels.long(), −100 where there is no '
+            'target.')
     if logits.ndim != 3 or logits.shape[:2] != labels.shape:
         raise ValueError(f'logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit: they share batch '
             'and time.')
@@ -594,8 +618,11 @@ def matrices(self:FF)->dict: # Name → (out, in)
 def save_pretrained(self:FF,
     path:str|Path, # A folder
 ):
-    "Write `ff_config.json`, `ff_state.safetensors` and, for a model with adapters, `ff_matrices.safetensors`"
+    """Write `ff_config.json`, `ff_state.safetensors` and, for a model with adapters, `ff_matrices.safetensors`
+
+    Raises: `ValueError`, with nothing written, for a dose, length or seed that was changed after `attach`."""
     from safetensors.torch import save_file
+    self._check_told()
     path = Path(path); path.mkdir(parents=True, exist_ok=True)
     (path/'ff_config.json').write_text(json.dumps(self.config.to_dict() | dict(matrices=self._names()), indent=1))
     save_file(self.state(), path/'ff_state.safetensors')
@@ -721,10 +748,15 @@ def attach(
     if not isinstance(config, FFConfig): raise ValueError(f"config is a {type(config).__name__}: give an FFConfig, for example FFConfig.preset('full_stack', total_sentences=20_000, dose=.6, top=2.).")
     if not isinstance(model, nn.Module):
         raise ValueError(f'model is a {type(model).__name__}: give the model itself, a torch.nn.Module.')
+    if tokenizer is not None and not hasattr(tokenizer, 'all_special_ids'):
+        raise ValueError(f'tokenizer is a {type(tokenizer).__name__}: give the tokenizer itself, for example '
+            'AutoTokenizer.from_pretrained(name).')
     config.check()
     for module in model.modules():
         if any(isinstance(h, _Hook) and h.ff is not None for h in module._forward_pre_hooks.values()):
-            raise ValueError('This model has the method attached already: call remove() on the first one, or use it.')
+            raise ValueError('This model has the method attached already: call remove() on the first one, or use it. '
+                'A copy of an attached model brings a copy of the method along: make the copy as '
+                'twin = copy.deepcopy(ff), which holds it as twin.model, or call remove() before copying.')
     _check_reach(unwrap_model(model), config, pattern)
     remember_pattern(model, pattern)
     return FF(model, config, tokenizer, pattern)

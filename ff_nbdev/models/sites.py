@@ -352,9 +352,22 @@ def _check(site, config=None):
 # %% ../../nbs/models/sites.ipynb #62faad56
 SENSES = r'visual|vision|vision_\w+|image_\w+|audio|audio_\w+|speech_\w+'
 
-def _sense(path, pattern):
+def _readers(model):
+    "Paths of models inside `model` that have a configuration of their own, and take images or sound and no words"
+    found, top = [], type(getattr(model, 'config', None))
+    if not hasattr(top, 'to_dict'): return found
+    for path, m in model.named_modules():
+        config, taken = getattr(m, 'config', None), getattr(m, 'main_input_name', 'input_ids')
+        senses = re.search('pixel|input_(values|features)', str(taken))
+        if not path or type(config) is top or not senses: continue
+        words = [e.num_embeddings for e in m.modules() if isinstance(e, nn.Embedding)]
+        if hasattr(config, 'to_dict') and getattr(config, 'vocab_size', None) not in words: found.append(path)
+    return found
+
+def _sense(path, pattern, readers=()):
     "The part of a path that says the block reads images or sound; None where it does not, or the pattern names it"
-    part = next((p for p in path.split('.') if re.fullmatch(SENSES, p)), None)
+    inside = next((r.rpartition('.')[2] for r in readers if path.startswith(r + '.')), None)
+    part = next((p for p in path.split('.') if re.fullmatch(SENSES, p)), inside)
     return None if part is None or part in pattern.block else part
 
 def _lists(sites):
@@ -472,8 +485,8 @@ def _none_found(model, own):
 
 # %% ../../nbs/models/sites.ipynb #f51addd7
 def _stack(model, path, config):
-    "'encoder' or 'decoder'; what sees both sides is an encoder"
-    if re.search(r'(?:^|\.)encoder\.', path): return 'encoder'
+    "'encoder' or 'decoder', as the outermost name in the path says; what sees both sides is an encoder"
+    if outer := re.search(r'(?:^|[._])(encoder|decoder)\.', path): return outer[1]
     two = getattr(config, 'is_encoder_decoder', False)
     sees = 'MaskedLM' in type(model).__name__ or hasattr(config, 'patch_size') and not hasattr(config, 'vocab_size')
     return 'encoder' if sees and not two else 'decoder'
@@ -513,10 +526,11 @@ def find_sites(
         raise TypeError(f'model is a {type(model).__name__}: give a model (torch.nn.Module).')
     own = _rows(pattern) if pattern is not None else _remembered(model)
     sites, senses, parts, config = Sites(), [], set(), getattr(model, 'config', None)
+    readers = _readers(model)
     for path, block in model.named_modules():
         if not (hit := _match(path, block, own or PATTERNS)): continue
         found = _sites_of(model, path, block, *hit, config)
-        part = _sense(path, hit[0])
+        part = _sense(path, hit[0], readers)
         if part: parts.add(part)
         (senses if part else sites).extend(found)
     if not sites: sites, senses = Sites(senses), []

@@ -46,7 +46,7 @@ def hf_model(
 # %% ../../nbs/models/wrappers.ipynb #7f033853
 def label_shift(
     model:nn.Module|None, # A Hugging Face model
-)->bool|None: # True in decoders; False in encoder-decoders and masked models; None where the class does not say
+)->bool|None: # True in decoders; False in encoder-decoders and masked models; None where neither class nor config says
     "Does place t of the logits predict label t + 1?"
     from transformers.models.auto import modeling_auto as auto
     if model is None: return None
@@ -61,6 +61,7 @@ def label_shift(
     in_place = {*masked.values(), *per_token.values()} - {v for k, v in causal.items() if k not in masked}
     if family & in_place or any('MaskedLM' in name for name in family): return False
     if own in masked and any(name.endswith('ForPreTraining') for name in family): return False      # BertForPreTraining
+    if own in masked and getattr(inner, 'is_decoder', None) is False: return None    # it sees what it would predict
     if family & {*causal.values(), *seeing.values()}: return True
     return True if any('CausalLM' in name or 'LMHead' in name for name in family) else None
 

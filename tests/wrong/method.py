@@ -1,4 +1,5 @@
 """Wrong values of the mechanisms: settings, kernels, hubs, losses, clocks, states."""
+import copy
 import json
 
 import numpy as np
@@ -53,6 +54,18 @@ def broken_model():
     ff.sites[0].weight('down').data[0, 0] = NAN
     return ff.step(sentences=100)
 
+def large_model():
+    "A step whose matrix holds a cell near the end of float32"
+    ff = attached(total_sentences=100, forgetfulness=ForgetfulnessConfig(dose=1.))
+    ff.sites[0].weight('down').data[0, 0] = 3e38
+    return ff.step(sentences=100)
+
+def changed_dose():
+    "A dose that is set when the schedule is made already"
+    ff = attach(random_tiny('mt5'), pulsed())
+    ff.config.forgetfulness.dose = 3.
+    return ff.step(sentences=1)
+
 def half_model():
     model = random_tiny('mt5').half()
     ff = attach(model, pulsed())
@@ -100,7 +113,14 @@ CASES = {
     'version of nothing': (lambda: FFConfig(version=0), 'at least 1'),
     'unknown late kind': (lambda: ForgivenessConfig(late_kind='soft'), 'none, two_letter or conceptual'),
     'late beyond the end': (lambda: ForgivenessConfig(late_from=1.5), 'between 0 and 1'),
+    'length beyond all text': (lambda: FFConfig(10**30), 'for no run sees more sentences'),
+    'length below nothing': (lambda: FFConfig(-3), 'must not be negative'),
+    'dose in letters': (lambda: FFConfig.preset('full_stack', 10, dose='a'), "dose='a' must be a finite number"),
+    'noise as a list': (lambda: FFConfig.preset('full_stack', 10, top=[2]), 'top=[2] must be a finite number'),
+    'a billion letters': (lambda: ForgivenessConfig('two_letter', letters=10**9), 'at most 20'),
     # attaching
+    'tokenizer by name': (lambda: attach(random_tiny('mt5'), FFConfig(), 'gpt2'), 'give the tokenizer itself'),
+    'copy of an attached model': (lambda: attach(copy.deepcopy(attached().model), FFConfig()), 'twin = copy.deepcopy(ff)'),
     'no model': (lambda: attach('google/mt5-base', FFConfig()), 'give the model itself'),
     'kernel over the matrix': (lambda: attach(random_tiny('mt5'), pulsed(size=41)), 'A kernel of 41 cells is larger than'),
     'role that no site has': (lambda: attach(nn.Sequential(Gateless()), pulsed(roles=('gate',))), 'choose roles among down, value'),
@@ -109,6 +129,8 @@ CASES = {
     'letters of bytes': (lambda: attach(random_tiny('mt5'), FFConfig(forgiveness=ForgivenessConfig(kind='two_letter')), ByT5Tokenizer()), 'nothing to work on'),
     # the loop
     'matrix with a NaN': (broken_model, 'DenseReluDense.down holds NaN or infinity'),
+    'single precision near its end': (large_model, 'go back to a checkpoint without such a cell'),
+    'dose changed after attach': (changed_dose, 'put it back, or set it before attach'),
     'half precision near its end': (half_model, 'could overflow torch.float16'),
     'sentences in words': (lambda: attached().step(sentences='64'), 'must be a whole number'),
     'no sentences': (lambda: attached().step(sentences=None), 'must be a whole number'),
@@ -119,6 +141,8 @@ CASES = {
     'noise that is no number': (lambda: attached().noisy(NAN).__enter__(), 'cannot be laid'),
     # the loss
     'logits in rows': (lambda: attached().loss(torch.zeros(10, 9), torch.zeros(10).long()), 'share batch and time'),
+    'labels as fractions': (lambda: attached().loss(torch.zeros(2, 5, 9), torch.zeros(2, 5)), 'labels are torch.float32'),
+    'labels as a list': (lambda: attached().loss(torch.zeros(1, 2, 9), [[1, 2]]), 'labels are list'),
     'unknown shift': (lambda: attach(nn.Sequential(Gateless()), FFConfig()).loss(torch.zeros(2, 5, 9), torch.zeros(2, 5).long()), 'shift=True or shift=False'),
     'no targets in the step': (lambda: loss(targets=0), 'number of targets of the whole step'),
     'negative targets': (lambda: loss(targets=-3.), 'targets=-3.0 cannot be'),
