@@ -39,7 +39,8 @@ def lora(model, targets, **kw):
     return get_peft_model(model, LoraConfig(r=4, target_modules=targets, init_lora_weights=False, **kw))
 
 
-def strong(top=2., dose=1., total=100): return FFConfig(total, ForgetfulnessConfig(dose=dose), RecallConfig(top=top, start=0.))
+def strong(top=2., dose=1., total=100):
+    return FFConfig(total, ForgetfulnessConfig(dose=dose), RecallConfig(top=top, start=0.))
 
 
 def attached(arch, first, targets, config=None):
@@ -84,7 +85,8 @@ def test_either_order_gives_one_model(arch):
     for first in ('method', 'adapter'):
         wrapped, ff = attached(arch, first, FFN[arch])
         found.append(train(wrapped, ff, 0, 6) + (torch.stack(ff.usage), ff.doses))
-        assert ff._names() == [f'{s.name}.{r}' for s in ff.sites for r in s.names] and 'base_model' not in ff._names()[0]
+        assert ff._names() == [f'{s.name}.{r}' for s in ff.sites for r in s.names]
+        assert 'base_model' not in ff._names()[0]
     for a, b in zip(*found): assert torch.equal(a, b)
     assert found[0][-1].sum() > 0
 
@@ -146,8 +148,7 @@ def test_off_is_the_bare_adapted_model():
 
 
 @pytest.mark.parametrize('arch', FFN)
-@pytest.mark.parametrize('targets', [ATTENTION, FFN])
-@pytest.mark.parametrize('first', ['method', 'adapter'])
+@pytest.mark.parametrize('targets, first', [(ATTENTION, 'adapter'), (FFN, 'method')])
 def test_a_resumed_adapter_run_gives_the_same_weights(arch, targets, first, tmp_path):
     "Base model from the hub, adapter from its checkpoint, matrices from the method's folder"
     whole, ff = attached(arch, first, targets[arch])
@@ -200,7 +201,8 @@ def test_matrices_are_written_only_where_they_would_be_lost(tmp_path):
     wrapped = lora(model, ATTENTION['gpt2'])
     ff.save_pretrained(tmp_path)
     kept = load_file(tmp_path/'ff_matrices.safetensors')
-    assert set(kept) == set(ff._names()) and all(torch.equal(kept[f'{s.name}.{r}'], s.weight(r)) for s in ff.sites for r in s.names)
+    assert set(kept) == set(ff._names())
+    assert all(torch.equal(kept[f'{s.name}.{r}'], s.weight(r)) for s in ff.sites for r in s.names)
     for p in wrapped.merge_and_unload().parameters(): p.requires_grad_(True)
     ff.save_pretrained(tmp_path)
     assert not (tmp_path/'ff_matrices.safetensors').exists(), 'and what no longer belongs there is gone'
@@ -227,14 +229,16 @@ def test_matrices_of_another_model_are_refused_and_nothing_changes(tmp_path):
     file = tmp_path/'ff_matrices.safetensors'
     kept = load_file(file)
     name = next(iter(kept))
-    for wrong, says in ((kept | {name: torch.zeros(3, 4)}, 'is 3 × 4 in the file'), (kept | dict(other=torch.zeros(3, 4)), 'is no matrix of this model')):
-        save_file(wrong, file)
+    wrongs = ((name, 'is 3 × 4 in the file'), ('other', 'is no matrix of this model'))
+    for other, says in wrongs:
+        save_file(kept | {other: torch.zeros(3, 4)}, file)
         model = tiny('gpt2')
         with pytest.raises(ValueError, match=says): attach.from_pretrained(model, tmp_path)
         assert all(torch.equal(p, q) for p, q in zip(model.parameters(), tiny('gpt2').parameters()))
         assert not any(m._forward_pre_hooks for m in model.modules()), 'and nothing is left attached'
     file.write_bytes(b'12345678{}')
-    with pytest.raises(ValueError, match='ff_matrices.safetensors is damaged'): attach.from_pretrained(tiny('gpt2'), tmp_path)
+    with pytest.raises(ValueError, match='ff_matrices.safetensors is damaged'):
+        attach.from_pretrained(tiny('gpt2'), tmp_path)
 
 
 def test_lost_matrices_are_told(tmp_path):
@@ -254,7 +258,8 @@ def test_merging_for_good_keeps_method_and_model():
     before, below = wrapped(**batch()).logits, ff.sites[0].weight('down').clone()
     merged = wrapped.merge_and_unload()
     assert torch.allclose(merged(**batch()).logits, before, atol=1e-4)
-    assert not torch.equal(below, ff.sites[0].weight('down')) and ff.sites[0].down is merged.model.layers[0].mlp.down_proj
+    assert not torch.equal(below, ff.sites[0].weight('down'))
+    assert ff.sites[0].down is merged.model.layers[0].mlp.down_proj
     for p in merged.parameters(): p.requires_grad_(True)
     merged.train()(**batch(9))
     seen = []
@@ -274,7 +279,8 @@ def test_a_pulse_while_merged_is_refused():
     wrapped.merge_adapter()
     before = [p.clone() for p in wrapped.parameters()]
     with pytest.raises(ValueError, match='call unmerge_adapter'): ff.step(sentences=50)
-    assert all(torch.equal(p, q) for p, q in zip(before, wrapped.parameters())) and ff.sentences == 0 and ff.pulses.sum() == 0
+    assert all(torch.equal(p, q) for p, q in zip(before, wrapped.parameters()))
+    assert ff.sentences == 0 and ff.pulses.sum() == 0
     wrapped.unmerge_adapter()
     assert ff.step(sentences=50)
 
@@ -291,7 +297,8 @@ def test_matrices_that_peft_copies_whole(first):
     wrapped.train()
     wrapped(**batch()).loss.backward()
     trained = wrapped.base_model.model.transformer.h[0].mlp.modules_to_save['default'].c_proj
-    assert ff.sites[0].parameter('down') is trained.weight and trained.weight.requires_grad and trained.weight.grad is not None
+    assert ff.sites[0].parameter('down') is trained.weight
+    assert trained.weight.requires_grad and trained.weight.grad is not None
     assert [n for _, n in ff._counts.values()] == [48, 48]
     old = trained.weight.clone()
     ff.step(sentences=50)
@@ -318,7 +325,8 @@ def test_compiled_with_an_adapter_put_on_later():
     outs = []
     for compiled in (False, True):
         torch.manual_seed(0)
-        model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2, n_inner=64, n_positions=16, resid_pdrop=0., embd_pdrop=0., attn_pdrop=0.))
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2, n_inner=64, n_positions=16,
+            resid_pdrop=0., embd_pdrop=0., attn_pdrop=0.))
         ff = attach(model, strong(dose=0.))
         ff.sentences = 50
         wrapped = lora(model, FFN['gpt2']).train()
@@ -330,7 +338,9 @@ def test_compiled_with_an_adapter_put_on_later():
 def test_sites_are_read_through_every_shell():
     model = tiny('gpt2')
     plain = [s.name for s in find_sites(model)]
-    for shell in (nn.DataParallel, torch.compile, lambda m: lora(m, FFN['gpt2']), lambda m: nn.DataParallel(lora(m, ATTENTION['gpt2']))):
+    shells = (nn.DataParallel, torch.compile, lambda m: lora(m, FFN['gpt2']),
+        lambda m: nn.DataParallel(lora(m, ATTENTION['gpt2'])))
+    for shell in shells:
         wrapped = shell(tiny('gpt2'))
         ff = attach(wrapped, strong())
         assert [s.name for s in ff.sites] == plain and ff.model is wrapped and ff.bare is unwrap_model(wrapped)

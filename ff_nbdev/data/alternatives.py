@@ -64,7 +64,8 @@ def pack_rows(
     k, ids = len(ids), np.ascontiguousarray(ids)
     most = 2**31 if not packed else 2**(16 + _high_bits(vocab))
     if ids.size and not 0 <= ids.min() <= ids.max() < most:
-        raise ValueError(f'Alternatives hold ids from {ids.min()} to {ids.max()}, and a vocabulary of {vocab} has none beyond: the teacher belongs to another tokenizer.')
+        raise ValueError(f'Alternatives hold ids from {ids.min()} to {ids.max()}, and a vocabulary of {vocab} has '
+            'none beyond: the teacher belongs to another tokenizer.')
     if not packed: return np.concatenate([ids.astype('<u4').view(np.uint8).reshape(k, -1), levels], 1)
     bits = _high_bits(vocab)
     parts = [ids.astype('<u2').view(np.uint8).reshape(k, -1)]

@@ -15,7 +15,7 @@ from fastcore.basics import patch
 # %% ../../nbs/mechanisms/config.ipynb #95bdf8e5
 NOISE = ('uniform', 'gaussian', 'range') # Kinds of noise, explained under fuzzy recall
 FORMS = ('literal', 'soft')              # Forms of forgiveness, explained under forgiveness
-SEEDS = 2**40                            # Seeds lie below: pulses and noise are keyed by 64 bits, with other numbers beside the seed
+SEEDS = 2**40                            # Seeds lie below: the seed shares 64 bits with other keys
 
 def _between(low, high, words): return lambda v: low <= v <= high or words
 def _among(*names): return lambda v: v in names or ', '.join(names[:-1]).replace('None, ', '') + f' or {names[-1]}'
@@ -33,7 +33,7 @@ _rules = {
         power=lambda v: 0 < v <= 1 or 'above 0 and at most 1',
         ramp=_between(0, 1, 'between 0 and 1'),
         size=lambda v: (3 <= v <= 255 and v % 2 == 1) or 'odd and at least 3, at most 255',
-        decay=lambda v: v >= .05 or 'at least 0.05 cells, where the four nearest neighbours have all the weight (the paper uses 1)',
+        decay=lambda v: v >= .05 or 'at least 0.05 cells, where the nearest four have all weight (the paper uses 1)',
         order=_among('random', 'round_robin', 'all'),
         roles=lambda v: (len(v) > 0 and all(x in ('gate', 'value', 'down') for x in v)) or 'some of gate, value and down'),
     'recall': dict(
@@ -74,11 +74,12 @@ def _typed(cls, values, where):
             raise ValueError(f'Unknown setting {where}{k}' + (f'; did you mean {where}{near[0]}?' if near else f': the settings are {", ".join(fields)}.'))
         if k in _parts and not isinstance(v, _parts[k]): raise ValueError(f'{where}{k} must be a {_parts[k].__name__}, not {type(v).__name__}.')
         kind = str(fields[k].type if isinstance(fields[k].type, str) else getattr(fields[k].type, '__name__', fields[k].type))
-        ok = dict(int=isinstance(v, int) and not isinstance(v, bool), float=isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) <= sys.float_info.max, str=isinstance(v, str), bool=isinstance(v, bool), tuple=isinstance(v, (tuple, list)))
+        number = isinstance(v, (int, float)) and not isinstance(v, bool)
+        ok = dict(int=number and isinstance(v, int), float=number and abs(v) <= sys.float_info.max,
+            str=isinstance(v, str), bool=isinstance(v, bool), tuple=isinstance(v, (tuple, list)))
         if '|None' in kind.replace(' ', ''): kind = kind.split('|')[0].strip() if v is not None else ''
-        if kind in ok and not ok[kind]:
-            raise ValueError(f'{where}{k}={_shown(v)} must be '
-                f'{dict(int="a whole number", float="a finite number", str="text", bool="true or false", tuple="a list")[kind]}.')
+        words = dict(int='a whole number', float='a finite number', str='text', bool='true or false', tuple='a list')
+        if kind in ok and not ok[kind]: raise ValueError(f'{where}{k}={_shown(v)} must be {words[kind]}.')
         rule = _rules[where.rstrip('.')].get(k)
         if rule and (r := rule(v)) is not True: raise ValueError(f'{where}{k}={_shown(v)} must be {r}.')
 
@@ -166,14 +167,14 @@ class FFConfig:
         object.__setattr__(self, name, value)
     def __post_init__(self): self.check()
     def check(self):
-        "`ValueError` for parts that do not fit together or to the length of the run; `attach` asks again, for parts can be changed"
+        "`ValueError` for parts that do not fit together or to the length of the run; `attach` asks again"
         pulsed, recall = self.forgetfulness, self.recall
         if self.total_sentences == 0 and (pulsed.dose or recall.top):
             raise ValueError('Forgetfulness and recall follow ramps over the run, so give total_sentences: how many '
                 'sentences the whole run will see.')
         if pulsed.dose/(pulsed.power*(1 - pulsed.ramp/2)) > 100_000:
-            raise ValueError(f'A dose of {pulsed.dose} in pulses of power {pulsed.power} is more than 100,000 pulses for each matrix: '
-                "ask for a smaller dose (the paper's is 5.4) or a higher power.")
+            raise ValueError(f'A dose of {pulsed.dose} in pulses of power {pulsed.power} is more than 100,000 '
+                "pulses for each matrix: ask for a smaller dose (the paper's is 5.4) or a higher power.")
         if recall.share*recall.per_sign >= 1:
             raise ValueError(f'recall.share={recall.share} with per_sign={recall.per_sign} would put every unit in a '
                 'hub: share times per_sign must be under 1.')

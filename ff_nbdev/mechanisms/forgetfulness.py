@@ -23,10 +23,14 @@ def proximal_kernel(
 )->Tensor: # (size, size), float64, centre 0
     """κ(d) = exp(−d/τ) around an empty centre [§2.1]
 
-    Raises: `ValueError` for an even size or one beyond 255, and for τ under 0.05, where e^(−1/τ) is lost in rounding."""
+    Raises: `ValueError` for an even size or one beyond 255, and for τ under 0.05, where e^(−1/τ) is nothing."""
     if size < 3 or size % 2 == 0: raise ValueError(f'A kernel of {size} cells has no centre or no neighbours: give an odd size of 3 or more.')
-    if size > 255: raise ValueError(f'A kernel of {size} cells is wider than any neighbourhood: give a size of at most 255 (the paper uses 9).')
-    if not decay >= .05: raise ValueError(f'decay={decay} must be positive, 0.05 at least: it is τ, in cells, and nothing is left of e^(−1/τ) below that.')
+    if size > 255:
+        raise ValueError(f'A kernel of {size} cells is wider than any neighbourhood: give a size of at most 255 (the '
+            'paper uses 9).')
+    if not decay >= .05:
+        raise ValueError(f'decay={decay} must be positive, 0.05 at least: it is τ, in cells, and nothing is left of '
+            'e^(−1/τ) below that.')
     r = torch.arange(size, dtype=torch.float64) - size//2
     k = torch.exp(-torch.hypot(r[:, None], r)/decay)
     k[size//2, size//2] = 0
@@ -41,7 +45,8 @@ def _share(shape, k, dtype, device): return _sums(torch.ones(shape, dtype=dtype,
 
 def _check_kernel(kernel):
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or kernel.shape[0] % 2 == 0:
-        raise ValueError(f'A kernel is a square with an odd side, not {" × ".join(map(str, kernel.shape))}: make it with proximal_kernel.')
+        raise ValueError(f'A kernel is a square with an odd side, not {" × ".join(map(str, kernel.shape))}: make it '
+            'with proximal_kernel.')
     if not (kernel.isfinite().all() and (kernel >= 0).all() and kernel.sum() > 0):
         raise ValueError('A kernel holds finite weights of 0 or more, not all of them 0: make it with proximal_kernel.')
 
@@ -49,8 +54,10 @@ def neighbour_mean(
     weight:Tensor, # (out, in)
     kernel:Tensor, # (size, size)
 )->Tensor: # (out, in), the dtype of `weight`
-    "κ ∗ W, at the edges over the neighbours that exist; `ValueError` for anything but a floating-point matrix and an odd square kernel"
-    if weight.ndim != 2 or not weight.is_floating_point(): raise ValueError(f'A mean over neighbours needs a floating-point matrix, not {weight.dtype} of {weight.ndim} dimensions.')
+    "κ ∗ W, at the edges over the neighbours that exist; `ValueError` where matrix or kernel is none"
+    if weight.ndim != 2 or not weight.is_floating_point():
+        raise ValueError(f'A mean over neighbours needs a floating-point matrix, not {weight.dtype} of {weight.ndim} '
+            'dimensions.')
     _check_kernel(kernel)
     k = kernel.to(weight)
     with torch.autocast(weight.device.type, enabled=False): return _sums(weight, k)/_share(tuple(weight.shape), tuple(map(tuple, k.tolist())), weight.dtype, weight.device)
@@ -65,25 +72,31 @@ def pulse_(
 )->Tensor: # `weight`
     """One pulse of Proximal Forgetfulness, keeping mean and standard deviation exactly [§2.1]
 
-    Raises: `ValueError`, with the weight left as it was, for anything but a floating-point matrix, a power outside 0 to 1,
-    a kernel that is so strong that a weight would pass its neighbours, a weight that holds NaN or infinity
-    (a pulse would spread them through the whole matrix), and a result that the dtype cannot hold."""
+    Raises: `ValueError`, with the weight left as it was, for anything but a floating-point matrix,
+    a power outside 0 to 1, a kernel that is so strong that a weight would pass its neighbours,
+    a weight that holds NaN or infinity (a pulse would spread them through the whole matrix),
+    and a result that the dtype cannot hold."""
     if weight.ndim != 2: raise ValueError(f'A pulse needs a matrix; this weight has {weight.ndim} dimensions.')
     if not weight.is_floating_point(): raise ValueError(f'A pulse needs floating-point weights, not {weight.dtype}: quantised weights cannot be pulled a little.')
     if not 0 <= power <= 1: raise ValueError(f'power={power} must lie between 0 and 1: it is the share of the way to the neighbours (the paper uses at most 0.03).')
     if power == 0: return weight
     w = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
     if rest is not None: w = w + rest
-    pull = power*kernel.sum().item()                                                       # Σκ is 1 where the kernel is normalised
-    if pull > 1 + 1e-6: raise ValueError(f'A power of {power} with a kernel of sum {kernel.sum().item():.3g} would throw weights beyond their neighbours: their product must be at most 1, so lower the power or normalise the kernel.')
+    pull = power*kernel.sum().item()            # Σκ is 1 where the kernel is normalised
+    if pull > 1 + 1e-6:
+        raise ValueError(f'A power of {power} with a kernel of sum {kernel.sum().item():.3g} would throw weights '
+            'beyond their neighbours: their product must be at most 1, so lower the power or normalise the kernel.')
     v = w + pull*(neighbour_mean(w, kernel) - w)
     mean, std, spread = w.mean(), w.std(unbiased=False), v.std(unbiased=False)
     if std == 0 or spread == 0: return weight
     v = mean + (v - v.mean())*(std/spread)
     new = v.to(weight.dtype)
     if not new.isfinite().all():
-        if weight.isfinite().all(): raise ValueError(f'The weights reach {weight.abs().max().item():.3g}, and pulsed they would overflow {weight.dtype}: nothing was changed, so load the model in float32 or bfloat16.')
-        raise ValueError('The weight holds NaN or infinity, which a pulse would spread through the whole matrix: nothing was changed, so go back to a good checkpoint.')
+        if weight.isfinite().all():
+            raise ValueError(f'The weights reach {weight.abs().max().item():.3g}, and pulsed they would overflow '
+                f'{weight.dtype}: nothing was changed, so load the model in float32 or bfloat16.')
+        raise ValueError('The weight holds NaN or infinity, which a pulse would spread through the whole matrix: '
+            'nothing was changed, so go back to a good checkpoint.')
     weight.copy_(new)
     if rest is not None: rest.copy_(v - new)
     return weight
@@ -91,7 +104,7 @@ def pulse_(
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #df31548f
 @dataclass
 class PulseSchedule:
-    "When which matrix is pulsed, and how strongly, as a function of sentences alone; `ValueError` for a run that cannot be"
+    "When which matrix is pulsed, and how strongly, by sentences alone; `ValueError` for a run that cannot be"
     total:int            # Sentences in the whole run
     dose:float           # Σp that each matrix receives over the run
     matrices:int         # How many there are
@@ -101,12 +114,20 @@ class PulseSchedule:
     seed:int=0           # Of the random orders
 
     def __post_init__(self):
-        if not (self.total >= 0 and self.matrices >= 0): raise ValueError(f'A run of {self.total} sentences with {self.matrices} matrices cannot be: give numbers of 0 or more.')
-        if not (self.dose >= 0 and math.isfinite(self.dose)): raise ValueError(f'dose={self.dose} must be a number of 0 or more.')
-        if self.dose and not self.total: raise ValueError('A dose is spread over the run: give total, the number of sentences of the whole run.')
-        if not 0 < self.power <= 1: raise ValueError(f'power={self.power} must be above 0 and at most 1: it is the share of the way to the neighbours.')
-        if not 0 <= self.ramp <= 1: raise ValueError(f'ramp={self.ramp} must lie between 0 and 1: it is a share of the run.')
-        if self.order not in ('random', 'round_robin', 'all'): raise ValueError(f'Unknown order {self.order!r}: it is random, round_robin or all.')
+        if not (self.total >= 0 and self.matrices >= 0):
+            raise ValueError(f'A run of {self.total} sentences with {self.matrices} matrices cannot be: give numbers '
+                'of 0 or more.')
+        if not (self.dose >= 0 and math.isfinite(self.dose)):
+            raise ValueError(f'dose={self.dose} must be a number of 0 or more.')
+        if self.dose and not self.total:
+            raise ValueError('A dose is spread over the run: give total, the number of sentences of the whole run.')
+        if not 0 < self.power <= 1:
+            raise ValueError(f'power={self.power} must be above 0 and at most 1: it is the share of the way to the '
+                'neighbours.')
+        if not 0 <= self.ramp <= 1:
+            raise ValueError(f'ramp={self.ramp} must lie between 0 and 1: it is a share of the run.')
+        if self.order not in ('random', 'round_robin', 'all'):
+            raise ValueError(f'Unknown order {self.order!r}: it is random, round_robin or all.')
         if not 0 <= self.seed < SEEDS: raise ValueError(f'seed={self.seed} must be at least 0 and under 2**40.')
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #d49ee8cb
@@ -149,9 +170,11 @@ def due(self:PulseSchedule,
 def effective_rank(
     matrix:Tensor, # (rows, columns)
 )->float: # From 1 to min(rows, columns)
-    "exp of the entropy of the squared singular values' shares; `ValueError` for anything but a matrix of finite numbers"
+    "exp of the entropy of the squared singular values' shares; `ValueError` for what is no matrix of finite numbers"
     w = torch.as_tensor(matrix).detach().double()
-    if w.ndim != 2 or not w.isfinite().all(): raise ValueError(f'An effective rank needs a matrix of finite numbers; this one has {w.ndim} dimensions' + (', and NaN or infinity in it.' if w.ndim == 2 else '.'))
+    if w.ndim != 2: raise ValueError(f'An effective rank needs a matrix; this has {w.ndim} dimensions.')
+    if not w.isfinite().all():
+        raise ValueError('An effective rank needs finite numbers; there is NaN or infinity in it.')
     w = w if w.shape[0] <= w.shape[1] else w.T
     s = torch.linalg.eigvalsh(w @ w.T)
     p = s[s > 0]/s[s > 0].sum()

@@ -26,7 +26,9 @@ def prefix_classes(
     letters:int=2,# How many letters must agree (paper: 2)
 )->Tensor: # (vocabulary,) int32: class of each id, −1 for none
     "Ids whose text begins with the same letters share a class [§2.3]; `ValueError` for no letters"
-    if letters < 1: raise ValueError(f'letters={letters}: at least one letter must agree, or every token would be close to every other.')
+    if letters < 1:
+        raise ValueError(f'letters={letters}: at least one letter must agree, or every token would be close to every '
+            'other.')
     vocab, marker = tokenizer.get_vocab(), word_marker(tokenizer)
     skip, table, known = set(special_ids(tokenizer)), torch.full((max(len(tokenizer), max(vocab.values()) + 1),), -1, dtype=torch.int32), {}
     for piece, i in vocab.items():
@@ -98,17 +100,26 @@ def _check_loss(logits, labels, classes, amount, alternatives, scores, form, lab
     "What can be seen without looking at ids"
     if form not in FORMS: raise ValueError(f"Unknown form {form!r}: forgiveness is 'literal' or 'soft'.")
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise ValueError(f'logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit: give (rows, vocabulary) and (rows,).')
-    if not 0 <= amount <= 1: raise ValueError(f'amount={amount} must lie between 0 and 1: it is the share of the loss that is forgiven (the paper forgives half).')
+        raise ValueError(f'logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit: give (rows, '
+            'vocabulary) and (rows,).')
+    if not 0 <= amount <= 1:
+        raise ValueError(f'amount={amount} must lie between 0 and 1: it is the share of the loss that is forgiven '
+            '(the paper forgives half).')
     if not 0 <= label_smoothing <= 1: raise ValueError(f'label_smoothing={label_smoothing} must lie between 0 and 1.')
     if chunk < 1: raise ValueError(f'chunk={chunk} must be at least 1: it is a number of rows.')
-    if weight is not None and weight.shape != labels.shape: raise ValueError(f'weight {tuple(weight.shape)} and labels {tuple(labels.shape)} do not fit: give one weight for each target.')
+    if weight is not None and weight.shape != labels.shape:
+        raise ValueError(f'weight {tuple(weight.shape)} and labels {tuple(labels.shape)} do not fit: give one weight '
+            'for each target.')
     if classes is not None and alternatives is not None: raise ValueError('Give either prefix classes or alternatives: a token is forgiven by one criterion at a time.')
     if classes is not None and len(classes) > logits.shape[-1]: raise ValueError(f'The class table has {len(classes)} ids but the model predicts {logits.shape[-1]}: table and model belong to different tokenizers.')
     if alternatives is None: return
-    if scores is None or scores.shape != alternatives.shape: raise ValueError('Alternatives come with scores=…: one share for each alternative, in the same shape.')
-    if alternatives.ndim != 2 or len(alternatives) != len(labels): raise ValueError(f'alternatives {tuple(alternatives.shape)} do not fit {len(labels)} rows: give (rows, n) ids.')
-    if alternatives.is_floating_point(): raise ValueError(f'alternatives are ids, whole numbers, not {alternatives.dtype}: give (ids, shares) in this order.')
+    if scores is None or scores.shape != alternatives.shape:
+        raise ValueError('Alternatives come with scores=…: one share for each alternative, in the same shape.')
+    if alternatives.ndim != 2 or len(alternatives) != len(labels):
+        raise ValueError(f'alternatives {tuple(alternatives.shape)} do not fit {len(labels)} rows: give (rows, n) ids.')
+    if alternatives.is_floating_point():
+        raise ValueError(f'alternatives are ids, whole numbers, not {alternatives.dtype}: give (ids, shares) in this '
+            'order.')
 
 def _check_ids(y, vocabulary, alternatives, scores, weight):
     "One look at the numbers of a batch; padding of alternatives is id 0 with share 0"
@@ -118,8 +129,12 @@ def _check_ids(y, vocabulary, alternatives, scores, weight):
     bad.append(bad[0] if weight is None else ~((weight >= 0) & weight.isfinite()).all())
     if not (bad := torch.stack([b.to(y.device) for b in bad])).any(): return
     labels, ids, shares, weights = bad.tolist()
-    if labels: raise ValueError(f'labels hold ids from {int(y.min())} to {int(y.max())}, but the model predicts {vocabulary}: labels and model belong to different tokenizers.')
-    if ids: raise ValueError(f'alternatives hold ids from {int(alternatives.min())} to {int(alternatives.max())}, but the model predicts {vocabulary}: they were made with another tokenizer.')
+    if labels:
+        raise ValueError(f'labels hold ids from {int(y.min())} to {int(y.max())}, but the model predicts '
+            f'{vocabulary}: labels and model belong to different tokenizers.')
+    if ids:
+        raise ValueError(f'alternatives hold ids from {int(alternatives.min())} to {int(alternatives.max())}, but the '
+            f'model predicts {vocabulary}: they were made with another tokenizer.')
     if shares: raise ValueError('scores must lie between 0 and 1: each is the share of the loss that is forgiven.')
     raise ValueError('weight must hold finite numbers of 0 or more.')
 
@@ -140,7 +155,8 @@ def forgiving_loss(
     """CE·(1 − f) with the closeness f of the top prediction, or of all predictions by their probability [§2.3]
 
     Without a single target the loss is 0, and so is its gradient.
-    Raises: `ValueError` where shapes or criteria do not fit together, for ids beyond the vocabulary, and for shares outside 0 to 1."""
+    Raises: `ValueError` where shapes or criteria do not fit together, for ids beyond the vocabulary, and for shares
+    outside 0 to 1."""
     _check_loss(logits, labels, classes, amount, alternatives, scores, form, label_smoothing, weight, chunk)
     rows = labels != -100
     y = labels[rows]
@@ -156,7 +172,8 @@ def forgiving_loss(
     if exempt is not None: f = torch.where(torch.isin(y, exempt.to(y.device)), 0., f)
     w = torch.ones_like(ce) if weight is None else weight[rows].to(ce)
     whole = w.sum()
-    return (ce*(1 - f)*w).sum()/torch.where(whole == 0, 1., whole), dict(ce=ce.detach(), f=f.detach(), predicted=predicted, rows=rows)
+    loss = (ce*(1 - f)*w).sum()/torch.where(whole == 0, 1., whole)
+    return loss, dict(ce=ce.detach(), f=f.detach(), predicted=predicted, rows=rows)
 
 # %% ../../nbs/mechanisms/forgiveness.ipynb #9a19a62c
 class Tally:

@@ -27,9 +27,9 @@ from ..models.sites import bare, find_sites, remember_pattern
 def _one_inside(model):
     "What stands in the outermost shell; None where there is none"
     children = model._modules
-    if hasattr(type(model), 'get_base_model'): return model.get_base_model()                        # PeftModel
-    shell = next((name for name in ('_orig_mod', '_fsdp_wrapped_module') if name in children), None) # torch.compile, FSDP
-    if shell is None and set(children) == {'module'}: shell = 'module'                              # DDP, DataParallel, DeepSpeed
+    if hasattr(type(model), 'get_base_model'): return model.get_base_model()    # PeftModel
+    shell = next((name for name in ('_orig_mod', '_fsdp_wrapped_module') if name in children), None)
+    if shell is None and set(children) == {'module'}: shell = 'module'          # DDP, DataParallel, DeepSpeed
     if shell is None and set(children) == {'model'} and hasattr(type(model), 'inject_adapter'): shell = 'model'
     return children.get(shell)
 
@@ -65,8 +65,8 @@ PATIENCE = 20                     # Steps after which a loop that leaves out a c
 class FF:
     """The method attached to a model: see `attach`
 
-    Raises: `ValueError` for two-letter forgiveness without a tokenizer or with one that has nothing to compare, for a kernel or hubs
-    that do not fit the matrices, and for an RWKV whose weights are rescaled."""
+    Raises: `ValueError` for two-letter forgiveness without a tokenizer or with one that has nothing to compare,
+    for a kernel or hubs that do not fit the matrices, and for an RWKV whose weights are rescaled."""
     shift:bool|None = None        # Does place t of the logits predict label t + 1? None: as the class of the model says
 
     def __init__(self, model:nn.Module, config:FFConfig, tokenizer=None, pattern=None):
@@ -76,7 +76,9 @@ class FF:
         self._check_fit()
         self.classes, self.exempt = None, None
         if tokenizer is not None: self._read_tokenizer(tokenizer)
-        elif self._compares_letters(): raise ValueError('Two-letter forgiveness compares the text of tokens, so attach needs the tokenizer: attach(model, config, tokenizer).')
+        elif self._compares_letters():
+            raise ValueError('Two-letter forgiveness compares the text of tokens, so attach needs the tokenizer: '
+                'attach(model, config, tokenizer).')
         own = getattr(self.hf, 'config', None)
         self._two, self._rescale = bool(getattr(own, 'is_encoder_decoder', False)), getattr(own, 'rescale_every', 0)
         if self._rescale:                             # RWKV-4 in Hugging Face halves weights in place in evaluation
@@ -101,14 +103,15 @@ def _read_config(self:FF):
             if role in pulsed.roles: first.setdefault(site.key(role), (site.index, role))
     self.targets = list(first.values())
     many = len(self.targets)
-    self.schedule = PulseSchedule(config.total_sentences, pulsed.dose, many, pulsed.power, pulsed.ramp, pulsed.order, config.seed)
+    clock = config.total_sentences, pulsed.dose, many, pulsed.power, pulsed.ramp, pulsed.order, config.seed
+    self.schedule = PulseSchedule(*clock)
     self.kernel = proximal_kernel(pulsed.size, pulsed.decay, pulsed.normalized)
     self.sentences, self.steps = 0, 0
     self.doses, self.pulses = torch.zeros(many, dtype=torch.float64), torch.zeros(many, dtype=torch.int64)
     self.rests = {}                               # what rounding took from half-precision weights
     self.usage = [torch.full((site.d_ff,), recall.share*recall.per_sign) for site in self.sites]
     timed = pulsed.dose or recall.top or config.forgiveness.late_kind
-    self._unstepped = (0, None, None) if timed else None        # updates of the optimizer since attaching, until the first `step`
+    self._unstepped = (0, None, None) if timed else None  # the optimizer's updates before the first `step`
     self._lossless, self._long = 0, False                 # steps without `loss`; was it said that the run is too long?
 
 @patch
@@ -124,17 +127,22 @@ def _check_fit(self:FF):
     if pulsed.dose:
         if not self.targets:
             there = sorted({role for site in self.sites for role in site.names})
-            raise ValueError(f'A dose is asked for {", ".join(pulsed.roles)}, but no site of this model has such a matrix: choose roles among {", ".join(there)}.')
+            raise ValueError(f'A dose is asked for {", ".join(pulsed.roles)}, but no site of this model has such a '
+                f'matrix: choose roles among {", ".join(there)}.')
         for name, (i, role) in zip(self._names(), self.targets):
             shape = tuple(self.sites[i].weight(role).shape)
-            if pulsed.size > min(shape): raise ValueError(f'A kernel of {pulsed.size} cells is larger than {name} of {shape[0]} × {shape[1]}: give a smaller forgetfulness.size.')
+            if pulsed.size > min(shape):
+                raise ValueError(f'A kernel of {pulsed.size} cells is larger than {name} of {shape[0]} × {shape[1]}: '
+                    'give a smaller forgetfulness.size.')
         if pulsed.power*self.kernel.sum() > 1 + 1e-6:
-            raise ValueError(f'forgetfulness.power={pulsed.power} with a kernel of sum {self.kernel.sum():.3g} would throw weights beyond their neighbours: '
-                'their product must be at most 1, so lower the power or leave normalized=True.')
+            raise ValueError(f'forgetfulness.power={pulsed.power} with a kernel of sum {self.kernel.sum():.3g} '
+                'would throw weights beyond their neighbours: their product must be at most 1, so lower the power '
+                'or leave normalized=True.')
     if not recall.top: return
     for site in (site for site in self.sites if site.reachable):
         if (units := hub_width(site.d_ff, recall.share)*recall.per_sign) > site.d_ff:
-            raise ValueError(f'{recall.per_sign} hubs of {recall.share:.0%} need {units} units, and {site.name} has {site.d_ff}: give a smaller recall.per_sign or share.')
+            raise ValueError(f'{recall.per_sign} hubs of {recall.share:.0%} need {units} units, and {site.name} has '
+                f'{site.d_ff}: give a smaller recall.per_sign or share.')
 
 # %% ../../nbs/mechanisms/method.ipynb #0367b7e6
 @patch
@@ -145,10 +153,12 @@ def _read_tokenizer(self:FF, tokenizer):
     self.classes = prefix_classes(tokenizer, self.config.forgiveness.letters)
     company, many = with_company(self.classes), len(self.classes)
     if company == 0:
-        raise ValueError('Two-letter forgiveness has nothing to work on: no two tokens of this tokenizer begin with the same letters, '
-            "as in a vocabulary of bytes or single letters. Choose forgiveness kind 'conceptual' or 'none', or a model with longer tokens.")
+        raise ValueError('Two-letter forgiveness has nothing to work on: no two tokens of this tokenizer begin with '
+            'the same letters, as in a vocabulary of bytes or single letters. '
+            "Choose forgiveness kind 'conceptual' or 'none', or a model with longer tokens.")
     if company < many/100:
-        warnings.warn(f'Two-letter forgiveness has little to work on: only {company} of {many} tokens begin with the same letters as another one.', stacklevel=4)
+        warnings.warn(f'Two-letter forgiveness has little to work on: only {company} of {many} tokens begin with the '
+            'same letters as another one.', stacklevel=4)
 
 # %% ../../nbs/mechanisms/method.ipynb #e40eec2e
 @patch(as_prop=True)
@@ -218,8 +228,10 @@ class _ModelHook(_Hook):
         n, device = (len(x), x.device) if x is not None else (1, 'cpu')
         rank, world = _world()
         labels, own = given.get('labels', ff.labels), given.get('decoder_attention_mask')
-        ff._now = dict(examples=ff._passed + rank*n + torch.arange(n, device=device), seen=set(),
-            encoder=given.get('attention_mask'), decoder=(own if own is not None else labels != -100 if labels is not None else None) if ff._two else given.get('attention_mask'))
+        mask = real = given.get('attention_mask')
+        if ff._two: real = own if own is not None else labels != -100 if labels is not None else None
+        examples = ff._passed + rank*n + torch.arange(n, device=device)
+        ff._now = dict(examples=examples, seen=set(), encoder=mask, decoder=real)
         ff._passed += world*n
 
 class _EndHook(_Hook):
@@ -231,7 +243,8 @@ class _EndHook(_Hook):
 def _unhook(module, ff):
     "Take off the hooks of a method, and those that a copy of a part brought along"
     before, after = module._forward_pre_hooks, module._forward_hooks
-    flags = module._forward_pre_hooks_with_kwargs, module._forward_hooks_with_kwargs, module._forward_hooks_always_called
+    flags = (module._forward_pre_hooks_with_kwargs, module._forward_hooks_with_kwargs,
+        module._forward_hooks_always_called)
     for hooks in (before, after):
         for key in [k for k, h in hooks.items() if isinstance(h, _Hook) and (h.ff is None or h.ff is ff)]:
             for each in (hooks, *flags): each.pop(key, None)
@@ -272,8 +285,8 @@ def _watch(self:FF):
     self._unstepped = (updates + (last is not None and version != last), version, trained)
     if self._unstepped[0] < PATIENCE: return
     self._unstepped = None
-    warnings.warn(f'The optimizer has made {PATIENCE} steps and ff.step was never called, so no pulse is given and no ramp rises: '
-        'call ff.step(sentences=…) after each optimizer.step().', stacklevel=2)
+    warnings.warn(f'The optimizer has made {PATIENCE} steps and ff.step was never called, so no pulse is given '
+        'and no ramp rises: call ff.step(sentences=…) after each optimizer.step().', stacklevel=2)
 
 # %% ../../nbs/mechanisms/method.ipynb #2f21a122
 @patch
@@ -318,8 +331,11 @@ def _count(self:FF, i, mask, real):
 def noisy(self:FF,
     x:float|None=None, # Strength; that of the run now by default
 ):
-    "Within this context forward passes get the noise, in evaluation too; usage stays as it is. `ValueError` for a strength that is negative or no number"
-    if x is not None and not 0 <= x < math.inf: raise ValueError(f'A noise of {x} cannot be laid: give a finite strength of 0 or more.')
+    """Within this context forward passes get the noise, in evaluation too; usage stays as it is
+
+    Raises: `ValueError` for a strength that is negative or no number."""
+    if x is not None and not 0 <= x < math.inf:
+        raise ValueError(f'A noise of {x} cannot be laid: give a finite strength of 0 or more.')
     self._follow()
     kept = self._passed, self._now
     self._passed, self._trial = 0, self.noise_x if x is None else float(x)
@@ -354,7 +370,8 @@ def _whole(weight):
     weight.to_local().copy_(distribute_tensor(full, weight.device_mesh, weight.placements).to_local())
 
 # %% ../../nbs/mechanisms/method.ipynb #3d1e0d02
-_ROOM = {torch.float16: 2.**13, torch.bfloat16: 1e15, torch.float32: 1e15, torch.float64: 1e150}    # where a pulse is safe from overflow
+# Magnitudes up to which a pulse is safe from overflow
+_ROOM = {torch.float16: 2.**13, torch.bfloat16: 1e15, torch.float32: 1e15, torch.float64: 1e150}
 
 def _reach(weight):
     "The largest magnitude; NaN or infinity where there is one"
@@ -376,14 +393,18 @@ def _check_due(self:FF, due):
     names = self._names() if due else []
     for m in dict(due):
         i, role = self.targets[m]
-        weight, outer = self.sites[i].parameter(role).detach(), self.sites[i].module(role) if self.sites[i].expert is None else None
+        weight = self.sites[i].parameter(role).detach()
+        outer = self.sites[i].module(role) if self.sites[i].expert is None else None
         if getattr(outer, 'merged', False):
-            raise ValueError(f'An adapter is merged into {names[m]}, and a pulse would mix the two for good: call unmerge_adapter() before training goes on.')
+            raise ValueError(f'An adapter is merged into {names[m]}, and a pulse would mix the two for good: call '
+                'unmerge_adapter() before training goes on.')
         far = _reach(weight)
         if far <= _ROOM[weight.dtype]: continue
         if math.isfinite(far):
-            raise ValueError(f'{names[m]} reaches {far:.3g}, and pulsed it could overflow {weight.dtype}: no matrix was changed, so load the model in float32 or bfloat16.')
-        raise ValueError(f'{names[m]} holds NaN or infinity, which a pulse would spread through the whole matrix: no matrix was changed, so go back to the last good checkpoint.')
+            raise ValueError(f'{names[m]} reaches {far:.3g}, and pulsed it could overflow {weight.dtype}: no matrix '
+                'was changed, so load the model in float32 or bfloat16.')
+        raise ValueError(f'{names[m]} holds NaN or infinity, which a pulse would spread through the whole matrix: no '
+            'matrix was changed, so go back to the last good checkpoint.')
 
 # %% ../../nbs/mechanisms/method.ipynb #3d1e0d04
 def _counted(sentences):
@@ -391,9 +412,13 @@ def _counted(sentences):
     try: count, whole = int(sentences), bool(int(sentences) == sentences)
     except (TypeError, ValueError, OverflowError, RuntimeError): count, whole = 0, False
     given = ' '.join(str(sentences).split())[:60]
-    if not whole: raise ValueError(f'sentences={given} must be a whole number: it is the number of sentences of this step.')
-    if count < 0: raise ValueError(f'sentences={given} must not be negative: it is the number of sentences of this step.')
-    if count > 10**12: raise ValueError(f'sentences={given} is more than a step can hold: it is the number of sentences of this step alone.')
+    if not whole:
+        raise ValueError(f'sentences={given} must be a whole number: it is the number of sentences of this step.')
+    if count < 0:
+        raise ValueError(f'sentences={given} must not be negative: it is the number of sentences of this step.')
+    if count > 10**12:
+        raise ValueError(f'sentences={given} is more than a step can hold: it is the number of sentences of this step '
+            'alone.')
     return count
 
 @patch
@@ -408,8 +433,10 @@ def _check_loop(self:FF):
     total, asked = self.config.total_sentences, self.config.forgetfulness.dose or self.config.recall.top
     if asked and not (self._long or self._searches()) and self.sentences >= 1.02*total:
         self._long = True
-        warnings.warn(f'This run has seen {self.sentences:,} sentences and total_sentences={total:,}: the dose is given and noise stays as it is. '
-            'For a longer run attach with the total_sentences of the whole run, by which its ramps are set.', stacklevel=3)
+        warnings.warn(f'This run has seen {self.sentences:,} sentences and total_sentences={total:,}: '
+            'the dose is given and noise stays as it is. '
+            'For a longer run attach with the total_sentences of the whole run, by which its ramps are set.',
+            stacklevel=3)
     if self._lossless is None or self.kind == 'none': return
     self._lossless += 1
     if self._lossless < PATIENCE: return
@@ -424,10 +451,12 @@ def step(self:FF,
 )->list[tuple[int, float]]: # Pulses given: (matrix, power)
     """Call after `optimizer.step()`: give the pulses that are due and move the clock on
 
-    Raises: `ValueError`, with nothing changed, for a number of sentences that is none, for a matrix that is due and holds NaN, infinity
-    or numbers too large for its dtype, and for one that an adapter is merged into."""
+    Raises: `ValueError`, with nothing changed, for a number of sentences that is none, for a matrix that is due
+    and holds NaN, infinity or numbers too large for its dtype, and for one that an adapter is merged into."""
     sentences = _counted(sentences)
-    if self.config.total_sentences == 'auto': raise ValueError("total_sentences is still 'auto': FFTrainer finds it, and in a loop of your own ff.set_total(sentences) says it before the first step.")
+    if self.config.total_sentences == 'auto':
+        raise ValueError("total_sentences is still 'auto': FFTrainer finds it, and in a loop of your own "
+            "ff.set_total(sentences) says it before the first step.")
     end = math.inf if self._searches() else self.config.total_sentences
     due = self.schedule.due(min(self.sentences, end), min(self.sentences + sentences, end))
     self._follow()
@@ -475,21 +504,25 @@ def _shifts(model):
     if getattr(config, 'is_encoder_decoder', False) or getattr(inner, 'is_encoder_decoder', False): return False
     family = {c.__name__ for c in type(model).__mro__}
     masked, causal = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    seeing, per_token = auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
+    seeing = auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    per_token = auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES
     own = getattr(config, 'model_type', None)
     in_place = {*masked.values(), *per_token.values()} - {v for k, v in causal.items() if k not in masked}
     if family & in_place or any('MaskedLM' in name for name in family): return False
     if own in masked and any(name.endswith('ForPreTraining') for name in family): return False      # BertForPreTraining
-    if family & {*causal.values(), *seeing.values()} or any('CausalLM' in name or 'LMHead' in name for name in family): return True
-    return None
+    if family & {*causal.values(), *seeing.values()}: return True
+    return True if any('CausalLM' in name or 'LMHead' in name for name in family) else None
 
 @patch(as_prop=True)
 def shifts(self:FF)->bool:
-    "Does place t of the logits predict label t + 1? So it is in decoders, and not in encoder-decoders and masked models; `ValueError` where the model does not say"
+    """Does place t of the logits predict label t + 1? It does in decoders, not in encoder-decoders and masked models
+
+    Raises: `ValueError` where the model does not say."""
     if self.shift is None: self.shift = _shifts(self.hf)
     if self.shift is None:
-        raise ValueError(f'It cannot be known whether place t of the logits of {type(self.bare).__name__} predicts label t + 1 (a decoder) or label t '
-            '(an encoder-decoder or a masked model): give ff.loss shift=True or shift=False, or set ff.shift once.')
+        raise ValueError(f'It cannot be known whether place t of the logits of {type(self.bare).__name__} predicts '
+            'label t + 1 (a decoder) or label t (an encoder-decoder or a masked model): '
+            'give ff.loss shift=True or shift=False, or set ff.shift once.')
     return self.shift
 
 @patch
@@ -506,8 +539,10 @@ def _part(here, targets):
     "The targets of this micro-batch over those of the step; 0 where it has none"
     if not isinstance(targets, Tensor) or targets.device.type == 'cpu':
         if not (0 <= targets < math.inf and (targets > 0 or here == 0)):
-            raise ValueError(f'targets={float(targets)} cannot be: it is the number of targets of the whole step, and this micro-batch alone has {here.item():g}.')
-    return torch.where(here == 0, 0., here/targets) if isinstance(targets, Tensor) or targets > 0 else torch.zeros_like(here)
+            raise ValueError(f'targets={float(targets)} cannot be: it is the number of targets of the whole step, and '
+                f'this micro-batch alone has {here.item():g}.')
+    if not isinstance(targets, Tensor) and targets == 0: return torch.zeros_like(here)
+    return torch.where(here == 0, 0., here/targets)
 
 @patch
 def loss(self:FF,
@@ -522,12 +557,18 @@ def loss(self:FF,
     """Cross-entropy with forgiveness, as the run's stage asks; diagnostics in `ff.last`
 
     A micro-batch without a target gives 0, with a gradient of 0.
-    Raises: `ValueError` where shapes do not fit, where `shift` is not known and not given, and for a number of targets that cannot be."""
+    Raises: `ValueError` where shapes do not fit, where `shift` is not known and not given, and for a number of targets
+    that cannot be."""
     self._lossless = None
-    if logits.ndim != 3 or logits.shape[:2] != labels.shape: raise ValueError(f'logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit: they share batch and time.')
+    if logits.ndim != 3 or logits.shape[:2] != labels.shape:
+        raise ValueError(f'logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit: they share batch '
+            'and time.')
     if alternatives is not None and any(x.ndim != 3 or x.shape[:2] != labels.shape for x in alternatives):
-        raise ValueError(f'alternatives do not fit labels {tuple(labels.shape)}: give (ids, shares), each of (batch, time, n).')
-    if weight is not None and weight.shape != labels.shape: raise ValueError(f'weight {tuple(weight.shape)} does not fit labels {tuple(labels.shape)}: give one weight for each.')
+        raise ValueError(f'alternatives do not fit labels {tuple(labels.shape)}: give (ids, shares), each of (batch, '
+            'time, n).')
+    if weight is not None and weight.shape != labels.shape:
+        raise ValueError(f'weight {tuple(weight.shape)} does not fit labels {tuple(labels.shape)}: give one weight '
+            'for each.')
     if shift is None: shift = self.shifts
     later = (lambda x: x[:, 1:]) if shift else (lambda x: x)
     if shift: logits, labels = logits[:, :-1], labels[:, 1:]
@@ -586,12 +627,13 @@ def _adapted(self:FF, target):
 @patch
 def adapted(self:FF)->bool:
     "Does PEFT save less of this model than the method changes?"
-    if any(m is not bare(m) for m in self.bare.modules()) or unwrap_model(self.model) is not self.model and hasattr(self.model, 'peft_config'): return True
+    if any(m is not bare(m) for m in self.bare.modules()): return True
+    if self.bare is not self.model and hasattr(self.model, 'peft_config'): return True
     return any(not self.sites[i].parameter(role).requires_grad for i, role in self.targets)
 
 @patch
 def matrices(self:FF)->dict: # Name → (out, in)
-    "Matrices that were pulsed and that a checkpoint of adapters alone leaves out; copies, empty where the whole model is saved"
+    "Pulsed matrices that a checkpoint of adapters alone leaves out; copies, none where the whole model is saved"
     if not self.adapted(): return {}
     kept = {}
     for name, (i, role), pulses in zip(self._names(), self.targets, self.pulses.tolist()):
@@ -632,10 +674,12 @@ def set_matrices(self:FF,
     "Put pulsed matrices back; `ValueError`, with nothing changed, for names or shapes that are not those of this model"
     targets = dict(zip(self._names(), self.targets))
     for name, matrix in d.items():
-        if name not in targets: raise ValueError(f'{name} is no matrix of this model: these are {", ".join(list(targets)[:6])} and so on.')
+        if name not in targets:
+            raise ValueError(f'{name} is no matrix of this model: these are {", ".join(list(targets)[:6])} and so on.')
         i, role = targets[name]
         if (shape := tuple(self.sites[i].weight(role).shape)) != tuple(matrix.shape):
-            raise ValueError(f'{name} is {" × ".join(map(str, matrix.shape))} in the file and {" × ".join(map(str, shape))} in this model: take the model that the file was written for.')
+            raise ValueError(f'{name} is {" × ".join(map(str, matrix.shape))} in the file and '
+                f'{" × ".join(map(str, shape))} in this model: take the model that the file was written for.')
     for name, matrix in d.items():
         i, role = targets[name]
         with _whole(self.sites[i].parameter(role).data) as whole: self.sites[i].part(role, whole).copy_(matrix)
@@ -646,27 +690,37 @@ def _read_tensors(file):
     from safetensors import SafetensorError, safe_open
     if not file.exists(): raise FileNotFoundError(f'{file} is not there: give a folder written by ff.save_pretrained.')
     try:
-        with safe_open(file, 'pt') as opened: return {k: opened.get_tensor(k) for k in opened.keys()}, opened.metadata() or {}
-    except SafetensorError as e: raise ValueError(f'{file} is damaged ({" ".join(str(e).split())}): take another checkpoint.') from None
+        with safe_open(file, 'pt') as opened:
+            return {k: opened.get_tensor(k) for k in opened.keys()}, opened.metadata() or {}
+    except SafetensorError as e:
+        raise ValueError(f'{file} is damaged ({" ".join(str(e).split())}): take another checkpoint.') from None
 
 def _read_config_file(file):
     "The dictionary of `ff_config.json`; `ValueError` names the file where it holds none"
     try: told = json.loads(file.read_text(encoding='utf-8'))
-    except (ValueError, RecursionError) as e: raise ValueError(f'{file} is damaged ({" ".join(str(e).split())}): take another checkpoint.') from None
-    if not isinstance(told, dict): raise ValueError(f'{file} holds a {type(told).__name__} where settings should stand: give a folder written by ff.save_pretrained.')
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f'{file} is damaged ({" ".join(str(e).split())}): take another checkpoint.') from None
+    if not isinstance(told, dict):
+        raise ValueError(f'{file} holds a {type(told).__name__} where settings should stand: give a folder written by '
+            'ff.save_pretrained.')
     return told
 
 @patch
 def _check_state(self:FF, d, told, path):
     "`ValueError` for the state of another model, or none at all"
-    if not {'doses', 'counters'} <= set(d): raise ValueError(f'{path}/ff_state.safetensors lacks doses or counters: it was not written by ff.save_pretrained.')
-    other = told not in (None, self._names()) or d['doses'].shape != self.doses.shape or sum(k.startswith('usage.') for k in d) != len(self.usage)
+    if not {'doses', 'counters'} <= set(d):
+        raise ValueError(f'{path}/ff_state.safetensors lacks doses or counters: it was not written by '
+            'ff.save_pretrained.')
+    other = told not in (None, self._names()) or d['doses'].shape != self.doses.shape
+    other = other or sum(k.startswith('usage.') for k in d) != len(self.usage)
     if other or any(f'usage.{i}' not in d or d[f'usage.{i}'].shape != u.shape for i, u in enumerate(self.usage)):
         raise ValueError(f'The state in {path} belongs to a model with other feed-forward sites.')
     rests = {k[5:]: r for k, r in d.items() if k.startswith('rest.')}
     shapes = {str(m): self.sites[i].weight(role).shape for m, (i, role) in enumerate(self.targets)}
-    if any(shapes.get(m) != r.shape for m, r in rests.items()): raise ValueError(f'The state in {path} has rounding rests of other matrices than those of this model.')
-    if not all(t.isfinite().all() for t in d.values()): raise ValueError(f'The state in {path} holds NaN or infinity: take another checkpoint.')
+    if any(shapes.get(m) != r.shape for m, r in rests.items()):
+        raise ValueError(f'The state in {path} has rounding rests of other matrices than those of this model.')
+    if not all(t.isfinite().all() for t in d.values()):
+        raise ValueError(f'The state in {path} holds NaN or infinity: take another checkpoint.')
 
 @patch
 def load_state(self:FF,
@@ -674,18 +728,25 @@ def load_state(self:FF,
 )->FF:
     """Take counters, doses and usage from a folder, and the matrices that were pulsed below adapters
 
-    Raises: `FileNotFoundError` or `ValueError`, with nothing changed, where they are not there, damaged, or not those of this model."""
+    Raises: `FileNotFoundError` or `ValueError`, with nothing changed, where they are not there, damaged, or not those
+    of this model."""
     path = Path(path)
     d, _ = _read_tensors(path/'ff_state.safetensors')
-    self._check_state(d, _read_config_file(path/'ff_config.json').get('matrices') if (path/'ff_config.json').exists() else None, path)
-    kept, notes = _read_tensors(path/'ff_matrices.safetensors') if (path/'ff_matrices.safetensors').exists() else ({}, {})
+    settings, below = path/'ff_config.json', path/'ff_matrices.safetensors'
+    self._check_state(d, _read_config_file(settings).get('matrices') if settings.exists() else None, path)
+    kept, notes = _read_tensors(below) if below.exists() else ({}, {})
     self.set_matrices(kept)
     self.set_state(d)
-    gone = [n for n, t in zip(self._names(), self.targets) if n in json.loads(notes.get('below', '[]')) and not self._adapted(t)]
-    if gone: warnings.warn(f'{len(gone)} matrices, such as {gone[0]}, were saved below an adapter and this model has none there: put the adapter on. '
-        'Where it was merged into the model, the merged matrix is overwritten now: call ff.save_pretrained after merging instead.', stacklevel=2)
-    if not kept and self.pulses.sum() and self.adapted(): warnings.warn(f'The state in {path} tells of a dose of {self.doses.mean():.3f} and the folder holds no '
-        'ff_matrices.safetensors: if only the adapter was saved beside it, the pulsed matrices are lost and the dose is not in this model.', stacklevel=2)
+    adapted = json.loads(notes.get('below', '[]'))
+    gone = [name for name, target in zip(self._names(), self.targets) if name in adapted and not self._adapted(target)]
+    if gone:
+        warnings.warn(f'{len(gone)} matrices, such as {gone[0]}, were saved below an adapter and this model has none '
+            'there: put the adapter on. Where it was merged into the model, the merged matrix is overwritten now: '
+            'call ff.save_pretrained after merging instead.', stacklevel=2)
+    if not kept and self.pulses.sum() and self.adapted():
+        warnings.warn(f'The state in {path} tells of a dose of {self.doses.mean():.3f} and the folder holds no '
+            'ff_matrices.safetensors: if only the adapter was saved beside it, the pulsed matrices are lost '
+            'and the dose is not in this model.', stacklevel=2)
     return self
 
 # %% ../../nbs/mechanisms/method.ipynb #8a523a8f
@@ -708,9 +769,11 @@ def attach(
 )->FF:
     """Attach the method to `model` in place, before or after it is wrapped (DDP, `torch.compile`, PEFT)
 
-    Raises: `ValueError` where it is attached already, where the configuration does not fit the model, or where its sites are not found."""
+    Raises: `ValueError` where it is attached already, where the configuration does not fit the model, or where its
+    sites are not found."""
     if not isinstance(config, FFConfig): raise ValueError(f"config is a {type(config).__name__}: give an FFConfig, for example FFConfig.preset('full_stack', total_sentences=20_000, dose=.6, top=2.).")
-    if not isinstance(model, nn.Module): raise ValueError(f'model is a {type(model).__name__}: give the model itself, a torch.nn.Module.')
+    if not isinstance(model, nn.Module):
+        raise ValueError(f'model is a {type(model).__name__}: give the model itself, a torch.nn.Module.')
     config.check()
     for module in model.modules():
         if any(isinstance(h, _Hook) and h.ff is not None for h in module._forward_pre_hooks.values()):
@@ -726,7 +789,9 @@ def _attach_pretrained(
     tokenizer=None,   # As for `attach`
     pattern=None,     # As for `attach`
 )->FF:
-    "Attach as it was saved: configuration, counters, doses, usage, and the matrices below adapters; where that fails the model is as before"
+    """Attach as it was saved: configuration, counters, doses, usage, and the matrices below adapters
+
+    Raises: `FileNotFoundError` or `ValueError`, with the model as it was, where that cannot be."""
     if not (Path(path)/'ff_config.json').exists(): raise FileNotFoundError(f'{path} holds no ff_config.json: give a folder written by ff.save_pretrained.')
     ff = attach(model, FFConfig.from_dict(_read_config_file(Path(path)/'ff_config.json')), tokenizer, pattern)
     try: return ff.load_state(path)

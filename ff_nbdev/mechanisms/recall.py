@@ -17,7 +17,9 @@ def hub_width(
     d_ff:int,         # Hidden units
     share:float=.03,  # Of the units in one hub (paper: 3 %)
 )->int: # Units, odd, at least 3
-    "Width of a hub window: `share` of the hidden, to the nearest odd number [§2.2]; `ValueError` for a share of 0 or less, or of a half or more, and for fewer than 3 units"
+    """Width of a hub window: `share` of the hidden, to the nearest odd number [§2.2]
+
+    Raises: `ValueError` for a share of 0 or less, or of a half or more, and for fewer than 3 units."""
     if d_ff < 3: raise ValueError(f'A hidden of {d_ff} units has no room for a hub, which is 3 units wide at least.')
     if not 0 < share < .5: raise ValueError(f'share={share} must lie between 0 and 0.5: it is the part of the units in one hub (the paper uses 0.03).')
     n = round(share*d_ff)
@@ -92,8 +94,11 @@ def keyed_uniform(
     time:int,        # Tokens an example
     d_ff:int,        # Units
 )->Tensor: # (batch, time, d_ff) float32 in [0, 1), on the device of `examples`
-    "Uniform numbers that are a function of their keys alone: the same on any device and in any batch; `ValueError` for keys beyond 64 bits"
-    if not all(-2**63 <= part < 2**63 for part in (seed, step, site)): raise ValueError(f'seed={seed}, step={step} and site={site} are keys of 64 bits: each must lie within them.')
+    """Uniform numbers that are a function of their keys alone: the same on any device and in any batch
+
+    Raises: `ValueError` for keys beyond 64 bits."""
+    if not all(-2**63 <= part < 2**63 for part in (seed, step, site)):
+        raise ValueError(f'seed={seed}, step={step} and site={site} are keys of 64 bits: each must lie within them.')
     key = torch.zeros(1, dtype=torch.int64, device=examples.device)
     for part in (seed, step, site): key = _mix64(key ^ part)
     key = _mix64(key ^ examples.long())
@@ -114,7 +119,9 @@ def multiplier(
     x:float|Tensor,        # Strength, a number or one for each unit
     kind:str='uniform',    # 'uniform' U(1−x, 1+x), 'gaussian' 1 + x·N(0, 1), 'range' U(max(0, 2−x), x) for x ≥ 1
 )->Tensor: # The multiplier m, the shape of `u`
-    "Turn uniform numbers into multiplicative noise of strength x [§2.2]; `ValueError` for an unknown kind, or a strength that is negative or no number"
+    """Turn uniform numbers into multiplicative noise of strength x [§2.2]
+
+    Raises: `ValueError` for an unknown kind, or a strength that is negative or no number."""
     if not isinstance(x, Tensor): _check_strength(x)
     if kind == 'uniform': return 1 + x*(2*u - 1)
     if kind == 'gaussian': return 1 + x*math.sqrt(2)*torch.erfinv((2*u - 1).clamp(-1 + 2**-24, 1 - 2**-24))
@@ -128,7 +135,9 @@ def noise_moments(
     x:float,            # Strength
     kind:str='uniform', # As for `multiplier`
 )->tuple[float, float]: # E[m], SD[m]
-    "Mean and standard deviation of the multiplier, in closed form; `ValueError` for an unknown kind, or a strength that is negative or no number"
+    """Mean and standard deviation of the multiplier, in closed form
+
+    Raises: `ValueError` for an unknown kind, or a strength that is negative or no number."""
     _check_strength(x)
     if kind == 'uniform': return 1., x/math.sqrt(3)
     if kind == 'gaussian': return 1., float(x)
@@ -149,7 +158,9 @@ def noisy_hidden(
     sign_specific:bool=False, # Protect only units of the hub's own sign
 )->tuple[Tensor, Tensor]: # The noisy hidden, and the (batch, time, d_ff) mask of hubs
     "Fuzzy Recall at one site [§2.2]; `ValueError` where shapes differ or the strength is negative or no number"
-    if u.shape != hidden.shape: raise ValueError(f'The uniform numbers have the shape {tuple(u.shape)} and the hidden {tuple(hidden.shape)}: one number is needed for each unit.')
+    if u.shape != hidden.shape:
+        raise ValueError(f'The uniform numbers have the shape {tuple(u.shape)} and the hidden {tuple(hidden.shape)}: '
+            'one number is needed for each unit.')
     _check_strength(x)
     hubs = find_hubs(hidden.detach(), width, per_sign, signed)
     mask = hub_mask(hubs, hidden.shape[-1], width)
@@ -173,7 +184,8 @@ def update_usage(
 )->Tensor: # (d_ff,)
     "The exponential mean after these tokens; `ValueError` for negative numbers and a half-life of 0"
     if not halflife > 0: raise ValueError(f'halflife={halflife} must be above 0: it is a number of sentences.')
-    if not (tokens >= 0 and sentences >= 0): raise ValueError(f'{tokens} tokens of {sentences} sentences cannot be: give numbers of 0 or more.')
+    if not (tokens >= 0 and sentences >= 0):
+        raise ValueError(f'{tokens} tokens of {sentences} sentences cannot be: give numbers of 0 or more.')
     if tokens == 0: return usage
     keep = .5**(sentences/halflife)
     return keep*usage + (1 - keep)*counts/tokens

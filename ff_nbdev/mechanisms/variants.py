@@ -12,7 +12,9 @@ def position_distance(
     rows:int, # Of the matrix
     cols:int, # Of the matrix
 )->Tensor: # (rows, cols) float32
-    "Distance between the position of a row and that of a column, both axes spread over the longer one [App. C]; `ValueError` for a side of 0"
+    """Distance between the position of a row and that of a column, both axes spread over the longer one [App. C]
+
+    Raises: `ValueError` for a side of 0."""
     if rows < 1 or cols < 1: raise ValueError(f'A matrix of {rows} × {cols} has no positions.')
     n = max(rows, cols)
     place = lambda k: torch.linspace(0, n - 1, k) if k > 1 else torch.zeros(1)
@@ -27,7 +29,8 @@ def spatial_penalty(
 )->Tensor: # Scalar
     "The distance penalty of App. C, eq. 2; not Proximal Forgetfulness as section 2 describes it; `ValueError` for anything but a matrix, a decay of 0 or an exponent outside 1 to 2"
     if weight.ndim != 2: raise ValueError(f'spatial_penalty needs a matrix; this weight has {weight.ndim} dimensions.')
-    if not decay >= 1e-6: raise ValueError(f'decay={decay} must be above 0: it is a length in cells (the paper uses 1).')
+    if not decay >= 1e-6:
+        raise ValueError(f'decay={decay} must be above 0: it is a length in cells (the paper uses 1).')
     if not 1 <= exponent <= 2: raise ValueError(f'exponent={exponent} must lie between 1 and 2 [App. C].')
     d = position_distance(*weight.shape).to(weight.device)
     return strength*((1 - torch.exp(-d/decay))*weight.abs()**exponent).sum()
@@ -45,7 +48,8 @@ def prototype_margin_loss(
     if not margin >= 0: raise ValueError(f'margin={margin} must not be negative: it is a radius.')
     if prototypes is None: prototypes = class_means(latents.detach(), classes)
     if len(classes) and not (0 <= classes.min() and classes.max() < len(prototypes)):
-        raise ValueError(f'Classes from {int(classes.min())} to {int(classes.max())} do not fit {len(prototypes)} prototypes: they are numbered from 0.')
+        raise ValueError(f'Classes from {int(classes.min())} to {int(classes.max())} do not fit {len(prototypes)} '
+            'prototypes: they are numbered from 0.')
     far = (latents - prototypes[classes]).pow(2).sum(-1).clamp(min=1e-24).sqrt()
     return strength*(far - margin).clamp(min=0).pow(2).sum()
 
@@ -54,7 +58,8 @@ def class_means(
     classes:Tensor, # (n,) 0 to k − 1
 )->Tensor: # (k, d)
     "Mean latent of each class; zeros where a class has none. `ValueError` for negative classes, or none at all"
-    if not len(classes) or classes.min() < 0: raise ValueError('Classes are numbered from 0, and there must be at least one.')
+    if not len(classes) or classes.min() < 0:
+        raise ValueError('Classes are numbered from 0, and there must be at least one.')
     k = int(classes.max()) + 1
     total = latents.new_zeros(k, latents.shape[1]).index_add(0, classes, latents)
     return total/torch.bincount(classes, minlength=k).clamp(min=1)[:, None]
