@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # make run CORPUS=text/*.txt.xz OUT=runs/mine JOBS=4 ARGS='--seed 1'
 RUN := $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(OUT),--out '$(OUT)') $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
-.PHONY: help setup run test docs lab clean
+.PHONY: help setup run test docs lab audit lowest clean
 help:            ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
@@ -31,6 +31,12 @@ docs: $(READY)   ## build README.md and the site in _docs
 
 lab: $(READY)    ## open JupyterLab on the notebooks
 	@$(BIN)/jupyter lab nbs
+
+audit: $(READY)  ## known vulnerabilities of the versions in requirements.lock (asks PyPI, and fails where it cannot)
+	@$(BIN)/python -m pip_audit --strict --disable-pip --no-deps -r requirements.lock
+
+lowest:          ## the tests of the library on the oldest versions that settings.ini admits
+	@PYTHON=$(PYTHON) .ci/lowest
 
 clean:           ## take away what can be built again (not runs/, not .venv)
 	rm -rf _proc _docs build dist .pytest_cache .hypothesis .ruff_cache

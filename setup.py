@@ -12,7 +12,7 @@ readme = here/'README.md'
 carried = {'workflow': 'workflow', 'experiments': 'nbs/experiments', 'results': 'results'}
 
 setup(
-    name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], license='Apache-2.0',
+    name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], license='Apache-2.0', license_files=['LICENSE'],
     author=cfg['author'], author_email=cfg['author_email'], keywords=cfg['keywords'].split(),
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else cfg['description'],
     long_description_content_type='text/markdown',

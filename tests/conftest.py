@@ -1,7 +1,9 @@
 """Shared by the tests: where things are, and a tiny run graph whose notebooks compute nothing."""
+import json
 import os
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,8 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_terminal_summary(terminalreporter):
     "Say how many wrong inputs were tried"
     tried = [r for r in terminalreporter.stats.get('passed', []) if 'test_wrong_inputs.py::test_c' in r.nodeid]
+    promises = sorted({v for r in terminalreporter.stats.get('passed', []) for k, v in r.user_properties if k == 'promise'})
+    for said in promises: terminalreporter.write_line(f'promise kept: {said}')
     if tried: terminalreporter.write_line(f'{len(tried)} wrong inputs were each answered by one sentence, with nothing written.')
 
 
@@ -69,6 +73,7 @@ def fake(tmp_path_factory):
     "A folder with experiment notebooks that write the right files with nothing in them, a text, a tokenizer, a cache"
     from ff_nbdev.data.tokenizers import make_tokenizer
     from ff_nbdev.reproduce.cli import read_scale
+    from safetensors.numpy import save_file
     d = tmp_path_factory.mktemp('fake'); nbs = d/'experiments'; nbs.mkdir()
     sets = {n: {k: v for s in ('night', 'quick') for k, v in (read_scale(s).get(n) or {}).items()} for n in ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')}     # what the scales set
     sets['retrofit'] |= dict(change='', dose=1.); more = {n: '\n'.join(f'{k} = {v!r}' for k, v in d.items()) for n, d in sets.items()}
@@ -89,6 +94,8 @@ def fake(tmp_path_factory):
     lines = [' '.join(words[(i*k + j) % 12] for j, k in enumerate([1, 2, 3, 5, 7])) + '.' for i in range(400)]
     (d/'text.txt').write_text('\n'.join(f'Line {chr(97 + i % 26)}{chr(97 + i//26)} says {l}' for i, l in enumerate(lines)))
     make_tokenizer([('<pad>', 0.), ('</s>', 0.), ('<unk>', 0.), *((f'<0x{i:02X}>', -9.) for i in range(256)), ('▁', -2.)], 4).save_pretrained(d/'tokenizer')
+    (d/'tokenizer'/'config.json').write_text('{"model_type": "mt5"}')          # a model for what is checked before a run
+    save_file({}, d/'tokenizer'/'model.safetensors')
     return d
 
 
@@ -118,3 +125,28 @@ def browser():
         b = pw.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield b
         b.close()
+
+
+PROMISES = ROOT/'results'/'promises.json'
+KEPT = Counter()
+
+@pytest.fixture
+def promise(record_property):
+    """Hold a figure of the page on failures to what a test has counted: `promise('Dose given', '0.3')`
+
+    `promise.one_of(name, total)` counts the cases of a test that has several; the last one holds 'total of total'.
+    With FF_NBDEV_WRITE_PROMISES=1 and one process (-n 0) the figures are written instead."""
+    def hold(name, figure):
+        known = json.loads(PROMISES.read_text()) if PROMISES.exists() else {}
+        record_property('promise', f'{name}: {figure}')
+        if os.environ.get('FF_NBDEV_WRITE_PROMISES'):
+            test = os.environ['PYTEST_CURRENT_TEST'].split(' ')[0].split('[')[0]
+            known[name] = dict(figure=figure, test=test)
+            PROMISES.write_text(json.dumps(dict(sorted(known.items())), indent=1, ensure_ascii=False) + '\n')
+        assert name in known, f'{name!r} is not in {PROMISES.name}: write it with FF_NBDEV_WRITE_PROMISES=1'
+        assert known[name]['figure'] == figure, f'{name}: {figure} was seen, and the page says {known[name]["figure"]}'
+    def one_of(name, total, here=1):
+        KEPT[name] += here
+        if KEPT[name] == total: hold(name, f'{total:,} of {total:,}')
+    hold.one_of = one_of
+    return hold

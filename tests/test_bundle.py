@@ -223,6 +223,12 @@ def test_an_error_leaves_nothing(own, story, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt): make_bundle(tmp_path/'b', (), [story], wheels='own', own=own, say=silent)
     assert not list(tmp_path.iterdir())
 
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(own, story, tmp_path, monkeypatch):
+    def fail(*a, **kw): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(bundle, 'seal', fail)
+    with pytest.raises(OSError, match=r'/b could not be written, for the disk is full: [\d.,]+ MiB are needed and [\d.,]+ MiB are left in'): make_bundle(tmp_path/'b', (), [story], wheels='own', own=own, say=silent)
+    assert not list(tmp_path.iterdir())
+
 @pytest.mark.parametrize('kw, error, said', [
     (dict(python='3.9'), ValueError, '3.11 or newer'), (dict(python='2.7'), ValueError, 'no Python version'), (dict(python='3.12.1'), ValueError, 'major and minor'),
     (dict(platform='win_amd64'), ValueError, 'no platform that is known'), (dict(platform='linux_x86_64'), ValueError, 'manylinux_2_28_x86_64'),
@@ -237,7 +243,7 @@ def test_mistakes_are_answered_before_anything_starts(kw, error, said, own, stor
 
 def test_models_that_are_not_there(tmp_path, monkeypatch):
     from transformers import AutoConfig
-    def fail(name): raise OSError('a page of text\nabout connections')
+    def fail(name, **kw): raise OSError('a page of text\nabout connections')
     monkeypatch.setattr(AutoConfig, 'from_pretrained', fail)
     with pytest.raises(FileNotFoundError, match='not in the cache of the hub'): find_model('me/none')
 
@@ -254,6 +260,59 @@ def test_place_lock_and_repository(own, small, story, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match='holds no bundle'): size_report(tmp_path)
     (tmp_path/'bad.lock').write_text('a==1\nb>=2\n')
     with pytest.raises(ValueError, match=r"line 2: 'b>=2'"): read_lock(tmp_path/'bad.lock')
+
+
+# Names that a shell would act on
+
+HOSTILE = ['x; touch pwned', '$(touch pwned)', '`touch pwned`', "a' 'b", 'two words', '-rf', 'a&b|c>d']
+
+def shell_words(line, tmp_path):
+    "What pip is given by a line of the installer"
+    code = 'pip() { for w in "$@"; do printf "%s\\n" "$w"; done; }; die() { :; }; here=/bundle; ' + line
+    r = subprocess.run(['sh', '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert not r.returncode and not r.stderr, r.stderr
+    return r.stdout.splitlines()
+
+@pytest.mark.parametrize('asked', ['six; platform_version != "$(touch pwned)"', 'six; platform_version != "`touch pwned`"', 'six; python_version < "4"', 'six>=1,<9', "six; platform_version != 'a b'"])
+def test_added_packages_reach_pip_as_they_are(asked, tmp_path):
+    word = str(Requirement(asked))
+    b = dict(version='1.0', python='3.12', platform='manylinux_2_28_x86_64', glibc=28, wheels='all', lacking=[], extra_requirements=[word])
+    line = next(l for l in install_script(b, 1, 1).splitlines() if l.startswith('pip install'))
+    assert shell_words(line, tmp_path)[-2:] == ['ff_nbdev==1.0', word]
+    assert not list(tmp_path.iterdir()), 'a package name was run by the shell'
+
+@pytest.mark.parametrize('name', HOSTILE)
+def test_names_of_models_and_texts_mean_nothing_to_a_shell(name, story, tmp_path):
+    mine = tmp_path/name; shutil.copytree(SHIPPED, mine, ignore=shutil.ignore_patterns('*.safetensors', 'train.json'))
+    m = find_model(str(mine)); text = bundle.text_name(tmp_path/f'{name}.txt', Path('text-1'))
+    for n in (m['name'], text): assert n and not set(n) - set('abcdefghijklmnopqrstuvwxyz-_.0123456789') and n[0] not in '-.', n
+    (tmp_path/'empty').mkdir()
+    r = subprocess.run(['sh', '-c', f'printf "%s" {m["use"]}'], cwd=tmp_path/'empty', env=dict(FF_NBDEV_MODELS='/models'), capture_output=True, text=True)
+    assert r.stdout == f'/models/{m["name"]}' and not list((tmp_path/'empty').iterdir())
+
+def test_a_bundle_of_hostile_names_installs_nothing_else(own, story, tmp_path):
+    "The whole way: names of a folder, a text and the bundle itself; the script is read by a shell, and nothing is run by it"
+    mine, text = tmp_path/'in'/'x; touch pwned', tmp_path/'in'/'$(touch pwned).txt'
+    shutil.copytree(SHIPPED, mine); shutil.copy(story, text)
+    out = make_bundle(tmp_path/'b; touch pwned', [mine], [text], wheels='own', own=own, say=silent)
+    assert not subprocess.run(['sh', '-n', str(out/'install.sh')]).returncode
+    said = refused(out, tmp_path/'to', tmp_path/'no python')
+    assert 'this bundle is for Python' in said and not list(tmp_path.rglob('pwned'))
+    command = next(l for l in (out/'README.txt').read_text().splitlines() if 'ff-nbdev run' in l)
+    assert command.split()[4:] == ['"$FF_NBDEV_MODELS/x-touch-pwned"', '--corpus', '"$FF_NBDEV_CACHE/corpora/touch-pwned"'], command
+
+def test_a_name_with_a_line_break_is_refused(tmp_path):
+    mine = tmp_path/'mine'; shutil.copytree(SHIPPED, mine, ignore=shutil.ignore_patterns('*.safetensors')); (mine/'two\nlines.json').write_text('{}')
+    with pytest.raises(ValueError, match='without line breaks'): find_model(str(mine))
+
+def test_a_wheel_that_is_none_of_ours(story, tmp_path):
+    folder = tmp_path/'w'
+    for name, text in dict(cut=b'PK', other=None, odd=None).items():
+        p = folder/name/'ff_nbdev-1.0-py3-none-any.whl'; p.parent.mkdir(parents=True)
+        if text is not None: p.write_bytes(text)
+        else: wheel(p.parent, 'other' if name == 'other' else 'ff_nbdev', '1.0' if name == 'other' else "1.0'; touch pwned; '").rename(p)
+        with pytest.raises(ValueError, match='wheel'): make_bundle(tmp_path/'b', (), [story], wheels='own', own=p, say=silent)
+    assert [p.name for p in tmp_path.iterdir()] == ['w']
 
 
 # Wheels for another node, from a folder in place of an index

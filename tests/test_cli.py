@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -49,8 +50,9 @@ def test_help_teaches():
     for words in [[], ['--help'], ['run', '--help']]:
         r = ff(*words)
         assert r.returncode == 0 and 'examples:' in r.stdout and 'ff-nbdev run quick' in r.stdout
-    t = time.time(); ff('--help')
-    assert time.time() - t < 2
+    def spent(): return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])      # by processors: others may be at work
+    before = spent(); ff('--help')
+    assert spent() - before < 1.5
 
 def test_a_run_and_what_it_keeps(ff_nbdev_run, tmp_path):
     words, env, out = ff_nbdev_run
@@ -67,7 +69,8 @@ def test_a_run_and_what_it_keeps(ff_nbdev_run, tmp_path):
     assert 'Would run: 1 x evaluate, 1 x report.' in go(words, env, '--dry-run')
     go(words, env); assert trained(out) == first
     assert 'Would run: 1 x teacher, 1 x alternatives, 1 x retrofit, 2 x evaluate, 1 x report.' in go(words, env, '--dry-run', '--seed', '1')     # other parameters: all again
-    r = ff('report', out); assert r.returncode == 0 and '2 arms were evaluated' in r.stdout
+    r = ff('report', out, '--notebooks', words[words.index('--notebooks') + 1])
+    assert r.returncode == 0 and '2 arms were evaluated' in r.stdout, r.stderr
     (out/'base'/'evaluation.json').unlink()
     r = ff('report', out); assert r.returncode == 1 and 'half-finished (base not evaluated)' in r.stderr
 

@@ -162,7 +162,7 @@ def planted_model(vocab, d=256, d_ff=768, width=23, noise=.1):
     "A GPT-2 whose one feed-forward block answers each token with a high and a low hump at places of its own, beside what attention brings of other tokens"
     from transformers import GPT2Config, GPT2LMHeadModel
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_embd=d, n_layer=1, n_head=2, n_inner=d_ff, n_positions=256, attn_pdrop=0, embd_pdrop=0, resid_pdrop=0)).eval()
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_embd=d, n_layer=1, n_head=2, n_inner=d_ff, n_positions=256, attn_pdrop=0., embd_pdrop=0., resid_pdrop=0.)).eval()
     block, e = model.transformer.h[0], torch.randn(vocab, d)
     at = lambda place: torch.exp(-.5*((torch.arange(d_ff) - place[:, None] - width/2)/(width/4))**2)*4
     humps = at(torch.rand(vocab)*(d_ff - width)) - at(torch.rand(vocab)*(d_ff - width))

@@ -11,7 +11,8 @@ from torch import nn
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
 from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, neighbour_mean, proximal_kernel, pulse_
 from ff_nbdev.mechanisms.forgiveness import forgiving_loss, prefix_classes, with_company
-from ff_nbdev.mechanisms.method import PATIENCE, attach, hf_model, unwrap_model
+from ff_nbdev.mechanisms.method import PATIENCE, attach
+from ff_nbdev.models.wrappers import hf_model, unwrap_model
 from ff_nbdev.mechanisms.recall import hub_width, keyed_uniform, usage_entropy
 from ff_nbdev.models.sites import FFNPattern
 from ff_nbdev.models.tiny import load_pretrained, random_tiny
@@ -62,13 +63,14 @@ SHELLS = dict(none=lambda m: m, data_parallel=nn.DataParallel, ddp=DDP, compiled
 
 @pytest.mark.parametrize('shell', SHELLS)
 @pytest.mark.parametrize('name', MODELS)
-def test_labels_are_shifted_as_the_model_inside_does(name, shell):
+def test_labels_are_shifted_as_the_model_inside_does(name, shell, promise):
     make, shifts = MODELS[name]
     inner = make()
     wrapped = SHELLS[shell](inner)
     ff = attach(wrapped, FFConfig(), pattern=BERT if 'bert' in name else None)
     assert ff.shifts is shifts and hf_model(wrapped) is inner
     assert unwrap_model(wrapped) is (wrapped if shell == 'own' else inner)
+    promise.one_of('Models in wrappers whose labels stand where the model inside expects them', len(MODELS)*len(SHELLS))
 
 
 @pytest.mark.parametrize('shell', ['ddp', 'data_parallel', 'compiled', 'peft', 'own'])
@@ -102,12 +104,12 @@ def test_what_cannot_be_known_is_asked_for():
 def test_families_and_code_of_ones_own_are_known_by_their_names():
     class MyGPT(hf.GPT2LMHeadModel): pass
     class OurThingForCausalLM(hf.GPT2PreTrainedModel): pass
-    from ff_nbdev.mechanisms.method import _shifts
+    from ff_nbdev.models.wrappers import label_shift
     config = hf.GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=2)
-    assert _shifts(MyGPT(config)) is True and _shifts(OurThingForCausalLM(config)) is True
-    assert _shifts(hf.GPT2Model(config)) is None and _shifts(None) is None
+    assert label_shift(MyGPT(config)) is True and label_shift(OurThingForCausalLM(config)) is True
+    assert label_shift(hf.GPT2Model(config)) is None and label_shift(None) is None
     two = hf.EncoderDecoderConfig.from_encoder_decoder_configs(hf.BertConfig(**SIZES), hf.BertConfig(**SIZES))
-    assert _shifts(hf.EncoderDecoderModel(config=two)) is False
+    assert label_shift(hf.EncoderDecoderModel(config=two)) is False
 
 
 @pytest.mark.parametrize('shell', ['ddp', 'peft', 'own'])
@@ -203,7 +205,7 @@ def told(call):
         call()
     return [str(w.message) for w in seen if 'deprecated' not in str(w.message)]
 
-def test_the_dose_asked_is_the_dose_given():
+def test_the_dose_asked_is_the_dose_given(promise):
     for order in ('random', 'round_robin', 'all'):
         ff = attach(random_tiny('mt5'), FFConfig(1000, ForgetfulnessConfig(dose=.3, order=order), RecallConfig(top=2.)))
         for _ in range(63): ff.step(sentences=16)
@@ -214,6 +216,7 @@ def test_the_dose_asked_is_the_dose_given():
         assert torch.equal(ff.doses, dose) and ff.power == power and ff.noise_x == 2.
         assert all(torch.equal(w, s.weight('down')) for w, s in zip(weights, ff.sites))
         assert len(seen) == 1 and 'total_sentences=1,000' in seen[0] and 'of the whole run' in seen[0]
+    promise('Dose of a run that goes on for four times its length, of 0.3 asked', f'{dose.mean():.2f}')
 
 
 def test_a_search_for_the_collapse_goes_on_with_its_pulses():

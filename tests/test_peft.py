@@ -9,7 +9,8 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig
-from ff_nbdev.mechanisms.method import attach, unwrap_model
+from ff_nbdev.mechanisms.method import attach
+from ff_nbdev.models.wrappers import unwrap_model
 from ff_nbdev.models.sites import bare, find_sites
 from ff_nbdev.models.tiny import random_tiny
 

@@ -58,6 +58,57 @@ def test_installed_is_what_the_lock_says():
         except PackageNotFoundError: return None
     assert not {k: (v, of(k)) for k, v in lock().items() if of(k) not in (None, v)}
 
+def imported(code):
+    "Top-level names of the modules that some code imports from outside the standard library, lazily or not"
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import): found |= {a.name.split('.')[0] for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level: found.add(node.module.split('.')[0])
+    return found - set(sys.stdlib_module_names) - {'ff_nbdev', 'conftest', 'wrong'}
+
+def undeclared(modules, declared):
+    "Modules that come from no distribution of a list of requirements"
+    from importlib.metadata import packages_distributions
+    normal = lambda name: re.sub(r'[-_.]+', '-', name).lower()
+    names = {normal(Requirement(r).name) for r in declared.split()}
+    owners = packages_distributions()
+    return sorted(m for m in modules if not names & {normal(d) for d in owners.get(m, [m])})
+
+DOCS_ONLY = {'site.py'}        # the site is built in the repository, with the dev extra
+
+def test_the_library_declares_what_it_imports():
+    wanted = {f: imported(f.read_text()) for f in (ROOT/'ff_nbdev').rglob('*.py') if f.name not in DOCS_ONLY}
+    lazily_for_docs = {'nbdev'}                  # `ff-nbdev docs` says what to install where it is missing
+    missing = undeclared(set().union(*wanted.values()) - lazily_for_docs, INI['requirements'])
+    assert not missing, f'imported, and not in requirements of settings.ini: {missing}'
+
+def test_pages_and_tests_declare_what_they_import():
+    code = [p.read_text() for p in (ROOT/'tests').rglob('*.py')] + [(ROOT/'ff_nbdev/reproduce/site.py').read_text()]
+    for c in (c for nb in NOTEBOOKS for c in cells(nb)):
+        text = re.sub(r'^[%!].*$', 'pass', source(c), flags=re.M)
+        try: ast.parse(text)
+        except SyntaxError: continue
+        code.append(text)
+    helpers = {p.stem for p in (ROOT/'tests').glob('*.py')}
+    missing = undeclared(set().union(*map(imported, code)) - helpers, INI['requirements'] + ' ' + INI['dev_requirements'])
+    assert not missing, f'imported, and not in settings.ini: {missing}'
+
+def test_every_requirement_has_a_lowest_version():
+    "Which `.ci/lowest` installs"
+    assert not [r for r in INI['requirements'].split() if '>=' not in r]
+
+def test_workflows_call_the_one_script():
+    import yaml
+    jobs = yaml.safe_load((ROOT/'.github/workflows/ci.yml').read_text())['jobs']
+    said = {name: [s['run'] for s in job['steps'] if 'run' in s][-1] for name, job in jobs.items()}
+    assert said == {'test': 'bash .ci/run', 'lowest': 'bash .ci/lowest', 'audit': 'make audit'}
+    assert jobs['test']['strategy']['matrix']['python'][0] == INI['min_python']
+
+def test_licence_is_the_one_that_is_named():
+    text = (ROOT/'LICENSE').read_text()
+    assert 'Apache License' in text and 'Version 2.0, January 2004' in text and len(text.splitlines()) > 200
+    assert metadata('ff_nbdev')['License'] == 'Apache-2.0' and INI['license'] == 'apache2'
+
 
 # Notebooks
 
@@ -122,7 +173,7 @@ def test_library_is_what_the_notebooks_export(tmp_path):
 
 def test_arrows_point_upwards():
     "A room imports only from rooms before it"
-    rooms = ['models', 'data', 'mechanisms', 'evaluation', 'training', 'baselines', 'reproduce']
+    rooms = ['core', 'models', 'data', 'mechanisms', 'evaluation', 'training', 'baselines', 'reproduce']
     allowed = {r: set(rooms[:i + 1]) for i, r in enumerate(rooms)}
     allowed['models'] |= {'data'}; allowed['data'] |= {'models'}                    # a model has a tokenizer
     for p in (ROOT/'ff_nbdev').rglob('*.py'):
@@ -149,6 +200,14 @@ def test_readme_is_of_the_index():
         for l in source(c).splitlines():
             if l.startswith('#'): assert l in readme, f'README.md is older than nbs/index.ipynb: run make docs ({l!r})'
     assert 'make run' in readme and 'make test' in readme
+
+def test_the_page_on_failures_shows_what_the_tests_count():
+    promises = json.loads((ROOT/'results'/'promises.json').read_text())
+    shown = (ROOT/'nbs'/'when_things_go_wrong.ipynb').read_text()
+    for name, p in promises.items():
+        file, test = p['test'].split('::')
+        assert f'def {test}(' in (ROOT/file).read_text(), f'{p["test"]} is no test'
+        assert name in shown and p['figure'] in shown, f'the page is older than results/promises.json: run it again ({name})'
 
 def python(code, *args): return subprocess.run([sys.executable, '-c', code, *args], capture_output=True, text=True, check=True).stdout
 
@@ -182,6 +241,7 @@ def test_wheel_carries_everything(wheel):
     for f in ('Snakefile', 'config/quick.yaml', 'profiles/local/config.yaml', 'profiles/slurm/config.yaml'): assert f'ff_nbdev/workflow/{f}' in names
     for p in (ROOT/'nbs'/'experiments').glob('*.ipynb'): assert f'ff_nbdev/experiments/{p.name}' in names
     assert 'ff_nbdev/results/claims.yaml' in names
+    assert [n for n in names if n.endswith('.dist-info/licenses/LICENSE')]
     assert not [n for n in names if n.startswith(('tests/', 'nbs/', 'runs/'))]
 
 def test_shipped_models_are_small():

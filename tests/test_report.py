@@ -102,13 +102,13 @@ def test_verdicts_follow_the_planted_effects(tmp_path):
 @pytest.mark.parametrize('arm,name', [('full_stack', 'evaluation.json'), ('full_stack', 'train.json'), ('base', 'evaluation.json')])
 def test_half_finished_run_names_file_and_command(tmp_path, arm, name):
     folder = example_runs(tmp_path/'quick'); (folder/arm/name).unlink()
-    with pytest.raises(FileNotFoundError, match=rf'{arm} is half finished: {name} is missing. Make it with: ff-nbdev run quick$'): R.write_report(folder)
+    with pytest.raises(FileNotFoundError, match=rf'{arm} is half finished: {name} is missing. Make it with `ff-nbdev run quick`.$'): R.write_report(folder)
     assert not (folder/'report.html').exists()
 
 @pytest.mark.parametrize('text', ['', '{"clean": {"ce": 3.', 'null', '[]', '{}'])
 def test_damaged_json(tmp_path, text):
     folder = example_runs(tmp_path/'quick', ['base']); (folder/'base'/'evaluation.json').write_text(text)
-    with pytest.raises(ValueError, match='make it again with: ff-nbdev run quick'): load_run(folder/'base')
+    with pytest.raises(ValueError, match='make it again with `ff-nbdev run quick`'): load_run(folder/'base')
 
 def test_cut_off_arrays(tmp_path):
     folder = example_runs(tmp_path/'quick', ['base']); p = folder/'base'/'evaluation.npz'; p.write_bytes(p.read_bytes()[:100])
@@ -116,7 +116,7 @@ def test_cut_off_arrays(tmp_path):
 
 def test_planned_arm_that_was_never_started(tmp_path):
     folder = example_runs(tmp_path/'mine', ['base']); (folder/'run.json').write_text(json.dumps(dict(scale='quick', corpus='python_prose', seed=0, given=['base'], trained=['tlf'])))
-    with pytest.raises(FileNotFoundError, match='no run folder .*tlf. Make it with: ff-nbdev run quick --arms base tlf --out runs/mine'): load_runs(folder)
+    with pytest.raises(FileNotFoundError, match='no run folder .*tlf. Make it with `ff-nbdev run quick --arms base tlf --out runs/mine`'): load_runs(folder)
 
 @pytest.mark.parametrize('bad', [float('nan'), float('inf'), np.float32('nan')])
 def test_nan_is_refused_and_the_old_file_stays(tmp_path, bad):

@@ -65,7 +65,7 @@ def calm(tmp_path_factory):
     return out
 
 @pytest.mark.parametrize('kill, left', [('step 5', 4), ('in checkpoint 4', 2), ('before seal 4', 2), ('after seal 6', 6)])
-def test_killed_there_it_ends_with_the_same_bits(calm, tmp_path, kill, left):
+def test_killed_there_it_ends_with_the_same_bits(calm, tmp_path, promise, kill, left):
     r = go(tmp_path, '--dropout', '.1', '--kill', kill)
     assert r.returncode == -signal.SIGKILL, r.said
     for c in checkpoints(tmp_path): check_checkpoint(c)                          # what can be seen is whole
@@ -73,6 +73,7 @@ def test_killed_there_it_ends_with_the_same_bits(calm, tmp_path, kill, left):
     r = until_done(tmp_path, '--dropout', '.1')
     assert told(tmp_path)['began'] == left and end(tmp_path) == end(calm)
     assert len(checkpoints(tmp_path)) == 2 and not list(tmp_path.glob('.part-*'))      # as many as were asked for, and no rest
+    promise.one_of('Runs killed with SIGKILL, at four moments of a step, that end with the same bits', 4)
 
 def test_killed_at_random_moments(calm, tmp_path):
     rng, ends = random.Random(0), []

@@ -81,7 +81,7 @@ def train(words):
     trainer.remove_callback(PrinterCallback); trainer.train(resume_from_checkpoint=True)
     torch.save({k: v.clone() for k, v in model.state_dict().items()}, Path(a.out)/f'end{args.process_index}.pt')
     ff.save_pretrained(Path(a.out)/f'end{args.process_index}')
-    (Path(a.out)/f'end{args.process_index}.json').write_text(json.dumps(dict(began=trainer._initial_global_step, sentences=ff.sentences, pulses=ff.pulses.tolist())))
+    (Path(a.out)/f'end{args.process_index}.json').write_text(json.dumps(dict(began=trainer.began_at, sentences=ff.sentences, pulses=ff.pulses.tolist())))
     if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
 
 def train_arm(words):

@@ -16,13 +16,21 @@ from ..mechanisms.forgetfulness import effective_rank, proximal_kernel, pulse_
 from ..models.sites import find_sites
 
 # %% ../../nbs/baselines/noise_null.ipynb #f4c62ce7
+def _two(shape):
+    "Rows and columns; `ValueError` where a shape is none of a matrix"
+    shape = tuple(shape)
+    if len(shape) != 2 or not all(isinstance(k, int) and k > 0 for k in shape): raise ValueError(f'A shape of {shape} is none of a matrix: give rows and columns, each 1 or more.')
+    return shape
+
 def pulse_gain(
     shape:tuple[int, int], # Rows, columns
     kernel:Tensor,         # From `proximal_kernel`
     power:float,           # p of each pulse
     pulses:int,            # How many
 )->Tensor: # (rows, columns), float64: gain at each frequency of `torch.fft.fft2`, 0 at frequency 0
-    "What a number of pulses does to each frequency on a torus, before rescaling"
+    "What a number of pulses does to each frequency on a torus, before rescaling; `ValueError` for a shape, power or number that is none"
+    _two(shape)
+    if not 0 <= power <= 1 or pulses < 0: raise ValueError(f'power={power!r} and pulses={pulses!r}: a power lies between 0 and 1, and a number of pulses is 0 or more.')
     k, c = torch.zeros(shape, dtype=torch.float64), kernel.shape[-1]//2
     rows, cols = [(torch.arange(-c, c + 1) % n) for n in shape]
     k.index_put_((rows[:, None].expand(2*c + 1, -1), cols.expand(2*c + 1, -1)), kernel.double(), accumulate=True)
@@ -36,7 +44,7 @@ def pulses_for(
     power:float=.03, # Largest p of a pulse
 )->tuple[int, float]: # Number of pulses, and the p of each
     "Equal pulses that add up to a dose; `ValueError` if the dose is negative or the power lies outside (0, 1]"
-    if not dose >= 0: raise ValueError(f'dose={dose} must be 0 or more: it is the sum of the powers of all pulses.')
+    if not 0 <= dose < math.inf: raise ValueError(f'dose={dose} must be 0 or more, and finite: it is the sum of the powers of all pulses.')
     if not 0 < power <= 1: raise ValueError(f'power={power} must lie in (0, 1]: it is the share of the way to the neighbours.')
     n = math.ceil(dose/power - 1e-9)
     return n, (dose/n if n else 0.)
@@ -44,6 +52,7 @@ def pulses_for(
 # %% ../../nbs/baselines/noise_null.ipynb #4f658197
 def _pulsed(w, dose, power, method, kernel):
     "A matrix in float64 after a dose, mean 0 and standard deviation 1"
+    if w.ndim != 2 or not w.isfinite().all() or w.numel() < 2 or w.std() == 0: raise ValueError(f'A weight of shape {tuple(w.shape)} cannot be pulsed: give a matrix of finite numbers that are not all the same.')
     if method not in ('spectral', 'simulate'): raise ValueError(f"method={method!r}: it is 'spectral' or 'simulate'.")
     (n, p), kernel = pulses_for(dose, power), proximal_kernel() if kernel is None else kernel
     if method == 'spectral': w = torch.fft.ifft2(torch.fft.fft2(w)*pulse_gain(tuple(w.shape), kernel, p, n)).real
@@ -62,8 +71,8 @@ def noise_field(
     method:str='spectral', # 'spectral', or 'simulate': pulse by pulse
     kernel:Tensor|None=None, # From `proximal_kernel`; None: the paper's
 )->Tensor: # (rows, columns), float64, mean 0, standard deviation 1
-    "White noise after a dose"
-    return _pulsed(torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dose, power, method, kernel)
+    "White noise after a dose; `ValueError` for a shape or a dose that is none"
+    return _pulsed(torch.randn(_two(shape), generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dose, power, method, kernel)
 
 # %% ../../nbs/baselines/noise_null.ipynb #0af01df9
 @lru_cache(maxsize=512)
@@ -93,7 +102,7 @@ def null_moran(
     "What a dose does to white noise of this shape: the matched-dose null; `ValueError` for an unknown contiguity or no repeats"
     if contiguity not in ('queen', 'rook'): raise ValueError(f"contiguity={contiguity!r}: it is 'queen' or 'rook'.")
     if repeats < 1: raise ValueError(f'repeats={repeats} must be at least 1.')
-    shape = tuple(sorted(map(int, shape)))                                # rows and columns may be exchanged
+    shape = tuple(sorted(map(int, _two(shape))))                                # rows and columns may be exchanged
     if method == 'auto': method = _how(shape, dose, power)
     kernel = proximal_kernel() if kernel is None else kernel
     out = _null(shape, float(dose), float(power), repeats, seed, method, rank, tuple(map(tuple, kernel.tolist())))
@@ -109,6 +118,8 @@ def permuted_moran(
     kernel:Tensor|None=None, # From `proximal_kernel`; None: the paper's
 )->dict: # mean, sd, repeats
     "Moran's I (queen) that a dose gives a matrix whose rows and columns were put in random order"
+    if repeats < 1: raise ValueError(f'repeats={repeats} must be at least 1.')
+    if weight.ndim != 2: raise ValueError(f'A weight of shape {tuple(weight.shape)} has no rows and columns: give a matrix.')
     w, found = weight.detach().cpu().double(), []
     for i in range(repeats):
         g = torch.Generator().manual_seed(seed + i); rows, cols = (torch.randperm(n, generator=g) for n in w.shape)
@@ -121,6 +132,7 @@ def permuted_moran(
 def _lend(model, change):
     "Every feed-forward matrix changed in place, and restored"
     weights = [w for s in find_sites(model) for w in s.roles.values()]
+    if not all(w.isfinite().all() for w in weights): raise ValueError('The model has feed-forward weights that are NaN or infinite: load it anew before it is compared with anything.')
     kept = [w.detach().clone() for w in weights]
     try:
         with torch.no_grad():

@@ -22,6 +22,8 @@ def hidden_permutation(
     from scipy.linalg import eigh
     x = np.asarray(torch.as_tensor(activations).detach().cpu().double())
     if x.ndim != 2 or len(x) < 2: raise ValueError(f'Seriation needs activations of shape (positions, d_ff) with at least two positions, not {tuple(x.shape)}.')
+    if x.shape[1] < 3: raise ValueError(f'Seriation needs at least 3 units, and there are {x.shape[1]}.')
+    if not 0 < sharpness < float('inf'): raise ValueError(f'sharpness={sharpness!r} must be above 0, and finite: it is the power of the correlations.')
     if not np.isfinite(x).all(): raise ValueError('The activations hold NaN or infinity: look at the model before you sort its units.')
     x = x - x.mean(0); x /= np.maximum(np.linalg.norm(x, axis=0), 1e-12)
     s = np.maximum(x.T@x, 0)**sharpness + 1e-6                            # the floor joins units that never fire to the rest
@@ -78,6 +80,7 @@ def reorder_(
     "Make `base_reordered`: hidden units of every site in an order learned from training text; `ValueError` for fewer than 4 batches, or, with all undone, if a logit changed"
     batches, sites = list(batches), find_sites(model)
     if len(batches) < 4: raise ValueError(f'reorder_ needs at least 4 batches, and got {len(batches)}: three quarters to learn the order, one quarter to measure it.')
+    if positions < 2: raise ValueError(f'positions={positions!r} must be 2 or more: the order is learned from them.')
     with evaluating(model):
         seen = [_hidden(model, b, sites)[0] for b in batches]; _, before = _hidden(model, batches[0], sites)
         cut, rows = len(batches) - max(1, len(batches)//4), []

@@ -34,6 +34,7 @@ def log2_choose(
     k:int, # Chosen, in no order
 )->float: # Bits
     "log₂ of the number of subsets; `ValueError` unless 0 ≤ k ≤ n"
+    if not isinstance(n, int) or not isinstance(k, int): raise ValueError(f'{k!r} of {n!r}: give whole numbers.')
     if not 0 <= k <= n: raise ValueError(f'{k} of {n} cannot be chosen: ask for 0 to {n}.')
     return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1))/math.log(2)
 
@@ -42,7 +43,8 @@ def sae_bits(
     k:int,            # Active
     value_bits:int=8, # For each value
 )->float: # Bits a token
-    "Which latents, and their values"
+    "Which latents, and their values; `ValueError` unless 0 ≤ k ≤ latents"
+    if value_bits < 0: raise ValueError(f'value_bits={value_bits!r} must be 0 or more.')
     return log2_choose(latents, k) + k*value_bits
 
 def hub_bits(
@@ -52,7 +54,8 @@ def hub_bits(
     most:int,         # Boxes of one sign, at most: the length of the count field
     value_bits:int=8, # For each power
 )->float: # Bits a token, for one sign
-    "How many boxes, where, and their powers"
+    "How many boxes, where, and their powers; `ValueError` where they do not fit"
+    if width < 1 or not 0 <= count <= most or value_bits < 0: raise ValueError(f'{count!r} boxes of {width!r} units, at most {most!r}, {value_bits!r} bits a power: a box has a unit or more, there are at most as many as may be, and bits are 0 or more.')
     return math.log2(most + 1) + log2_choose(d_ff - count*(width - 1), count) + count*value_bits
 
 # %% ../../nbs/baselines/sae.ipynb #17a82bf5
@@ -62,12 +65,17 @@ def equal_bits(
     value_bits:int=8, # For each value
 )->int: # k
     "The most latents whose bits do not exceed the budget; `ValueError` if the budget does not pay for one"
-    if sae_bits(latents, 1, value_bits) > budget: raise ValueError(f'{budget:.1f} bits do not pay for one of {latents} latents ({sae_bits(latents, 1, value_bits):.1f} bits): compare at more hubs, or with a smaller dictionary.')
+    if not sae_bits(latents, 1, value_bits) <= budget: raise ValueError(f'{budget:.1f} bits do not pay for one of {latents} latents ({sae_bits(latents, 1, value_bits):.1f} bits): compare at more hubs, or with a smaller dictionary.')
     k = 1
     while k < latents//2 and sae_bits(latents, k + 1, value_bits) <= budget: k += 1
     return k
 
 # %% ../../nbs/baselines/sae.ipynb #50359ceb
+def _grid(top, bits, octaves):
+    "`ValueError` where a grid has no steps"
+    if not (torch.as_tensor(top) > 0).all() or not torch.as_tensor(top).isfinite().all(): raise ValueError('The largest magnitude of a code must be above 0 and finite: measure it on activations that vary.')
+    if not 3 <= bits <= 16 or octaves <= 0: raise ValueError(f'bits={bits!r} and octaves={octaves!r}: a value takes 3 to 16 bits, and octaves are above 0.')
+
 def to_codes(
     x:Tensor,          # Values
     top,               # Largest magnitude, a number or a tensor that broadcasts
@@ -75,7 +83,8 @@ def to_codes(
     signed:bool=False, # One of the bits is the sign
     octaves:int=12,    # Between the smallest magnitude and `top`
 )->Tensor: # Integers, 0 to 2^bits − 1
-    "Round to a logarithmic grid"
+    "Round to a logarithmic grid; `ValueError` for a grid without steps"
+    _grid(top, bits, octaves)
     n = 2**(bits - signed) - 1
     step = ((x.abs()/top).clamp(min=1e-30).log2()/octaves + 1)*(n - 1)
     code = torch.where((step < -.5) | ((x < 0) & (not signed)), 0, step.round().clamp(0, n - 1).long() + 1)
@@ -88,7 +97,8 @@ def from_codes(
     signed:bool=False, # As there
     octaves:int=12,    # As there
 )->Tensor: # float32
-    "The values that codes stand for"
+    "The values that codes stand for; `ValueError` for a grid without steps"
+    _grid(top, bits, octaves)
     n = 2**(bits - signed) - 1
     negative, code = code > n, torch.where(code > n, code - n - 1, code)
     value = torch.where(code > 0, top*torch.exp2(octaves*((code - 1)/(n - 1) - 1)), 0.)
@@ -144,16 +154,19 @@ def fvu(
     mean:Tensor, # (d_ff,) of the training activations
     chunk:int=2048, # Rows at once
 )->float: # 0 exact, 1 no better than the mean
-    "Fraction of variance unexplained"
+    "Fraction of variance unexplained; `ValueError` for activations that do not vary, or that their reconstruction does not fit"
+    if x.ndim != 2 or not len(x) or x.shape[1] != len(mean): raise ValueError(f'Activations of shape {tuple(x.shape)} and a mean of {tuple(mean.shape)}: give (n, d_ff) with n of 1 or more, and (d_ff,).')
     err = tot = 0.
     for r in x.split(chunk): r = r.float(); err += (r - back(r)).double().pow(2).sum().item(); tot += (r - mean).double().pow(2).sum().item()
+    if not 0 < tot < math.inf: raise ValueError('The activations do not vary, or are not finite, so no share of their variance can be explained.')
     return err/tot
 
 # %% ../../nbs/baselines/sae.ipynb #1bd54552
 def mean_of_rows(
     x:Tensor, # (n, d) of any float type
 )->Tensor: # (d,) float32
-    "Mean in double precision, a piece at a time"
+    "Mean in double precision, a piece at a time; `ValueError` where there is none"
+    if x.ndim != 2 or not len(x): raise ValueError(f'Activations of shape {tuple(x.shape)} have no mean: give (n, d) with n of 1 or more.')
     return (sum(r.double().sum(0) for r in x.split(4096))/len(x)).float()
 
 # %% ../../nbs/baselines/sae.ipynb #fa0f70cc
@@ -173,6 +186,9 @@ def train_sae(
     seed:int=0,         # Of atoms and batches
 )->TopKSAE: # With `record`: seconds, steps, positions, dead, fvu
     "A top-k sparse autoencoder of some activations; `ValueError` for fewer activations than one batch"
+    if acts.ndim != 2 or not acts.isfinite().all(): raise ValueError(f'Activations of shape {tuple(acts.shape)} cannot be fitted: give (n, d_ff) of finite numbers.')
+    if min(steps, batch, every) < 1 or not 0 < lr < math.inf: raise ValueError(f'steps={steps!r}, batch={batch!r}, every={every!r} and lr={lr!r}: each must be above 0.')
+    if start is not None and start.centre.shape != acts.shape[1:]: raise ValueError(f'The autoencoder to go on from has {len(start.centre)} units and the activations {acts.shape[1]}: read the same site.')
     if len(acts) < batch: raise ValueError(f'{len(acts)} activations are fewer than one batch of {batch}: collect more, or take a smaller batch.')
     begin, g, before = time.time(), torch.Generator().manual_seed(seed), {} if start is None else start.record
     if start is None:
@@ -301,7 +317,8 @@ def principal_axes(
     acts:Tensor, # (n, d_ff) training activations
     mean:Tensor, # (d_ff,)
 )->Tensor: # (d_ff, d_ff), largest variance first
-    "Eigenvectors of the covariance"
+    "Eigenvectors of the covariance; `ValueError` for no activations, or a mean of another width"
+    if acts.ndim != 2 or not len(acts) or acts.shape[1] != len(mean): raise ValueError(f'Activations of shape {tuple(acts.shape)} and a mean of {tuple(mean.shape)}: give (n, d_ff) with n of 1 or more, and (d_ff,).')
     return torch.linalg.eigh(sum((a.float() - mean).T @ (a.float() - mean) for a in acts.split(4096)))[1].flip(1)
 
 def principal_code(acts, mean, axes, signed=True, n=4):
@@ -394,6 +411,7 @@ def loss_recovered(
     least:float=.05,    # Least cost of the ablation, nats
 )->dict: # value, ci, measurable; value None where it is not measurable
     "Share of the loss that comes back, with a 95 % interval (windows are resampled)"
+    if clean.ndim != 2 or not clean.shape == ablated.shape == code.shape or not clean.size: raise ValueError(f'Scores of shapes {clean.shape}, {ablated.shape} and {code.shape}: score the same windows three times, at least one.')
     pick = np.random.default_rng(seed).integers(clean.shape[1], size=(draws, clean.shape[1]))
     ce = lambda s, p=None: s[2].sum()/s[1].sum() if p is None else s[2][p].sum(1)/s[1][p].sum(1)
     if abs(ce(ablated) - ce(clean)) < least: return dict(value=None, ci=None, measurable=False)
@@ -412,6 +430,7 @@ def held_batches(
     size:int=16,       # Windows a batch
 )->list: # Batches on the device of the model
     "Batches of the training objective from random held-out windows: the first ones may all come from one document"
+    if windows < 1 or size < 1: raise ValueError(f'windows={windows!r} and size={size!r}: each must be 1 or more.')
     w, make = Windows(tokens, split, length), objective_for(model, tokenizer, seed=seed)
     pick = np.random.default_rng([seed, 4]).permutation(len(w))[:windows]
     return [{k: v.to(model.device) for k, v in make([w[int(i)] for i in pick[s:s+size]]).items()} for s in range(0, len(pick), size)]
@@ -427,6 +446,7 @@ def name_tokens(
     seed:int=0,       # Of the draws
 )->dict: # accuracy, ci
     "How often the nearest known token is the right one; tokens and redraws are resampled"
+    if min(n, m, redraws) < 1: raise ValueError(f'n={n!r}, m={m!r} and redraws={redraws!r}: each must be 1 or more.')
     credit = []
     for r in range(redraws):
         rng = np.random.default_rng([seed, r])

@@ -37,6 +37,7 @@ def keep_largest_(
     _share('share', share)
     if weight.ndim != 2 or dim not in (0, 1): raise ValueError(f'A weight of {weight.ndim} dimensions with dim={dim!r}: give a matrix, and 0 (rows) or 1 (columns) for where the units lie.')
     if not isinstance(least, int) or least < 0: raise ValueError(f'least={least!r} must be a whole number, 0 or more.')
+    if not weight.isfinite().all(): raise ValueError('The weight holds NaN or infinity, so the largest of it mean nothing: load the model anew.')
     k, a = round(share*weight.numel()), weight.abs()
     if k == weight.numel(): return weight
     few = min(least, k//weight.shape[dim], weight.shape[1 - dim])
@@ -51,6 +52,8 @@ def share_at(
 )->float: # 1 to `keep`
     "The share that is kept, linear from 1 to `keep`; `ValueError` for progress outside 0 to 1"
     if not 0 <= progress <= 1: raise ValueError(f'progress={progress!r} must lie between 0 and 1: give steps done over steps in all.')
+    _share('keep', keep)
+    if not 0 <= anneal <= 1: raise ValueError(f'anneal={anneal!r} must lie between 0 and 1: it is a part of the run.')
     return 1 - (1 - keep)*min(1., progress/anneal) if anneal else keep
 
 # %% ../../nbs/baselines/sparsity.ipynb #a4bcf20f
@@ -59,7 +62,8 @@ def abs_top_k(
     share:float,   # Of the units that stay, for each token
 )->Tensor: # The shape of `hidden`
     "Zero all but the units of largest magnitude of each token; gradients flow through those that stay"
-    k = round(share*hidden.shape[-1])
+    _share('share', share)
+    k = max(1, round(share*hidden.shape[-1]))
     if k >= hidden.shape[-1]: return hidden
     at = hidden.detach().abs().topk(k, -1, sorted=False).indices
     return hidden*torch.zeros_like(hidden).scatter_(-1, at, 1.)
@@ -164,6 +168,7 @@ def paired_cost(
     seed:int=0,       # Of the draws
 )->dict: # ce, cost, cost_ci, resampled
     "Cross-entropy of `other`, and how much it is above that of `base`, with a 95 % interval over windows; `ValueError` if the two were scored on different windows or tokens"
+    if base.ndim != 2 or not base.size: raise ValueError(f'Scores of shape {base.shape} have no windows: score at least one.')
     if base.shape != other.shape or (base[1] != other[1]).any(): raise ValueError('The two scores are of different windows or tokens: score both models on the same batches.')
     pick = np.random.default_rng(seed).integers(base.shape[1], size=(draws, base.shape[1])); n = base[1].sum()
     of = (other[2] - base[2])[pick].sum(1)/base[1][pick].sum(1)
@@ -187,6 +192,7 @@ def pruning_curve(
     "Cross-entropy against the share of feed-forward weights that is kept, without training"
     batches = list(batches); matrices = [(s.weight(r), int(r == 'down')) for s in find_sites(model) for r in roles if r in s.names]
     for s in shares: _share('share', s)
+    if not batches or not matrices: raise ValueError('There is nothing to prune or to score: give at least one batch, and roles that the model has.')
     kept, clean, rows = [w.clone() for w, _ in matrices], _scores(model, batches, skip), []
     with ablate(model, 'zero'): floor = paired_cost(clean, _scores(model, batches, skip), draws, seed)
     try:

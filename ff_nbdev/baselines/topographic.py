@@ -151,6 +151,7 @@ def _check(self:TopographicLoss):
     if not self.roles or set(self.roles) - {'gate', 'value', 'down'}: raise ValueError(f"roles={self.roles!r}: name some of 'gate', 'value' and 'down'.")
     _positive('reach', self.reach)
     for s in self.sites:
+        if not all(w.isfinite().all() for w in s.roles.values()): raise ValueError(f'{s.name} has weights that are NaN or infinite: load the model anew.')
         if self.kind == 'topolm': window_starts(s.d_ff, self.neighbourhoods, self.radius); continue
         _whole('factor', self.factor, 2)
         if s.d_ff < self.factor: raise ValueError(f'{s.name} has {s.d_ff} hidden units, and a factor of {self.factor} needs at least as many: take a smaller factor.')

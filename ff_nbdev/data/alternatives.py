@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .corpus import check_disk, disk_errors, file_crc, files_digest, sweep_rests
-from .objectives import tokens_info
+from .objectives import open_tokens, tokens_info
 
 # %% ../../nbs/data/alternatives.ipynb #1b1831bb
 LEVELS = 255                      # 1 to 255; 0 means that there is no alternative
@@ -136,21 +136,27 @@ def _shard_rows(rank, sentences, header, knots, special, batch):
     return np.concatenate(out)
 
 # %% ../../nbs/data/alternatives.ipynb #e60d4d70
-_needed = dict(version=int, n=int, vocab=int, packed=bool, floor=(float, int, type(None)), teacher=str, shard=int, sentences=int, tokens=int, knots=list, corpus=str, tokenizer=str, split=str, ids=str)
+_needed = dict(version=int, n=int, vocab=int, packed=bool, floor=(float, int, type(None)), teacher=str, shard=int,
+    sentences=int, tokens=int, knots=list, corpus=str, tokenizer=str, split=str, ids=str)
 
 def _read_json(path, again):
     try: return json.loads(path.read_text())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError): raise ValueError(f'{path} is damaged: {again}') from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        raise ValueError(f'{path} is damaged: {again}') from None
 
 def _read_header(folder):
     path, again = folder/'alternatives.json', 'Write the alternatives again, into a new folder.'
-    if not path.exists(): raise FileNotFoundError(f'{folder} holds no alternatives.json: give a folder written by write_alternatives.')
+    if not path.exists():
+        raise FileNotFoundError(f'{folder} holds no alternatives.json: give a folder written by write_alternatives.')
     header = _read_json(path, 'write the alternatives again, into a new folder.')
     if not isinstance(header, dict): raise ValueError(f'{path} is damaged: it holds no dictionary of entries. {again}')
-    if isinstance(header.get('version'), int) and header['version'] > 1: raise ValueError(f'{folder} has version {header["version"]} of the format, newer than this package reads (1): update ff_nbdev.')
+    if isinstance(header.get('version'), int) and header['version'] > 1:
+        raise ValueError(f'{folder} has version {header["version"]} of the format, newer than this package reads (1): '
+            'update ff_nbdev.')
     lacks = [k for k, kind in _needed.items() if k not in header or not isinstance(header[k], kind)]
     if lacks: raise ValueError(f'{path} is damaged: it lacks {", ".join(sorted(lacks))}. {again}')
-    if min(header['n'], header['vocab'], header['shard']) < 1 or min(header['sentences'], header['tokens']) < 0: raise ValueError(f'{path} is damaged: it tells impossible numbers. {again}')
+    if min(header['n'], header['vocab'], header['shard']) < 1 or min(header['sentences'], header['tokens']) < 0:
+        raise ValueError(f'{path} is damaged: it tells impossible numbers. {again}')
     return header
 
 def _mark(header): return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:12]
@@ -159,7 +165,8 @@ def _is_whole(data, k, mark):
     "Is this shard there, of this header and in this place, and as it was written?"
     try:
         info = json.loads(data.with_suffix('.json').read_text())
-        return info['shard'] == k and info['of'] == mark and data.stat().st_size == info['bytes'] and file_crc(data) == info['crc32']
+        same = info['shard'] == k and info['of'] == mark and data.stat().st_size == info['bytes']
+        return same and file_crc(data) == info['crc32']
     except (OSError, ValueError, KeyError, TypeError): return False
 
 # %% ../../nbs/data/alternatives.ipynb #5369e116
@@ -191,7 +198,7 @@ def _open_text(rank, tokens, tokenizer, split):
     from ff_nbdev.data.tokenizers import tokenizer_digest
     bound = binding(tokens, split)
     if bound['tokenizer'] != tokenizer_digest(tokenizer): raise ValueError(f'The tokens in {tokens} were made by another tokenizer: give the one they were made with, or encode the corpus again.')
-    ids, starts = (np.load(Path(tokens)/f'{split}.{k}.npy', mmap_mode='r') for k in ('ids', 'starts'))
+    ids, starts = open_tokens(tokens, split)
     judge = getattr(rank, '__self__', None)
     if hasattr(judge, 'check'): judge.check(ids[:200_000])
     return ids, starts, bound

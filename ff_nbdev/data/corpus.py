@@ -2,10 +2,10 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'SPLITS', 'prose_blocks', 'split_sentences', 'clean_sentence', 'docstring_sentences', 'prose_versions',
-           'sentence_hash', 'split_of', 'cache_dir', 'check_disk', 'disk_errors', 'is_alive', 'sweep_rests', 'Seen',
-           'files_digest', 'file_crc', 'sealed', 'read_sealed', 'matches', 'corpus_info', 'write_corpus', 'made_once',
-           'stay_with', 'python_prose', 'find_text', 'expect_fail', 'is_hub_id', 'is_dataset', 'check_source',
-           'source_name', 'text_documents', 'load_corpus', 'read_sentences', 'language_shares', 'mixed_sentences']
+           'sentence_hash', 'split_of', 'cache_dir', 'check_disk', 'disk_errors', 'sweep_rests', 'Seen', 'files_digest',
+           'file_crc', 'sealed', 'read_sealed', 'matches', 'corpus_info', 'write_corpus', 'made_once', 'stay_with',
+           'python_prose', 'find_text', 'expect_fail', 'is_hub_id', 'is_dataset', 'check_source', 'source_name',
+           'text_documents', 'load_corpus', 'read_sentences', 'language_shares', 'mixed_sentences']
 
 # %% ../../nbs/data/corpus.ipynb #29a94f68
 import ast
@@ -33,6 +33,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
+from ..core.files import alive, is_full
 from .files import KINDS, PACKED, check_file, file_rows, row_text, say_joined, text_kind, unwrap
 
 # %% ../../nbs/data/corpus.ipynb #e7bee6c2
@@ -183,22 +184,14 @@ def disk_errors(
     try: yield
     except OSError as e:
         short = e.errno is None and 'requested and' in str(e)           # NumPy's words for a write that was cut short
-        if not short and e.errno not in (errno.ENOSPC, errno.EDQUOT): raise
+        if not short and not is_full(e): raise
         here = next(p for p in (Path(path).absolute(), *Path(path).absolute().parents) if p.exists())
-        full = OSError(f'The disk of {path} ran full ({shutil.disk_usage(here).free/2**20:.0f} MiB free): free some space, or point FF_NBDEV_CACHE or the run folder at another disk.')
+        full = OSError(f'The disk of {path} ran full ({shutil.disk_usage(here).free/2**20:.0f} MiB free): free some '
+            'space, or point FF_NBDEV_CACHE or the run folder at another disk.')
         full.errno = errno.ENOSPC
         raise full from None
 
 # %% ../../nbs/data/corpus.ipynb #1d9610fa
-def is_alive(
-    pid:int, # Number of a process on this machine
-)->bool:
-    "Is there such a process?"
-    try: os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError): return False
-    except PermissionError: return True
-    return True
-
 _rest = re.compile(r'(?:(?P<name>.+)\.part|\.(?P<hidden>.+)\.)(?P<pid>\d+)')
 
 def _is_held(lock):
@@ -216,7 +209,8 @@ def sweep_rests(
     for p in sorted(Path(folder).iterdir()) if os.name == 'posix' and Path(folder).is_dir() else ():
         m = _rest.fullmatch(p.name)
         name = m and (m['name'] or m['hidden'])
-        if not m or not name.startswith(begins) or is_alive(int(m['pid'])) or _is_held(p.with_name(f'{name}.lock')): continue
+        if not m or not name.startswith(begins) or alive(int(m['pid'])) or _is_held(p.with_name(f'{name}.lock')):
+            continue
         if p.is_dir() and not p.is_symlink(): shutil.rmtree(p, ignore_errors=True)
         else: p.unlink(missing_ok=True)
         gone.append(p.name)
@@ -281,12 +275,15 @@ def read_sealed(
     "Read such a file; one sentence that names it where it is no JSON, lacks an entry or was changed (`ValueError`)"
     try: text = Path(path).read_text('utf-8'); info = json.loads(text)
     except FileNotFoundError: raise FileNotFoundError(f'{path} is missing. {again}') from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError): raise ValueError(f'{path} is damaged: it is no JSON. {again}') from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        raise ValueError(f'{path} is damaged: it is no JSON. {again}') from None
     if not isinstance(info, dict): raise ValueError(f'{path} is damaged: it holds no dictionary of entries. {again}')
     seal = info.get('check')
     if 'format' in info or 'check' in info:
-        if seal != _seal_of({k: v for k, v in info.items() if k != 'check'}) or text != json.dumps(info, indent=1): raise ValueError(f'{path} is damaged: it does not match its own digest. {again}')
-    if lacks := [k for k, kind in needed.items() if not isinstance(info.get(k), kind)]: raise ValueError(f'{path} is damaged or of another kind: it lacks {", ".join(lacks)}. {again}')
+        if seal != _seal_of({k: v for k, v in info.items() if k != 'check'}) or text != json.dumps(info, indent=1):
+            raise ValueError(f'{path} is damaged: it does not match its own digest. {again}')
+    if lacks := [k for k, kind in needed.items() if not isinstance(info.get(k), kind)]:
+        raise ValueError(f'{path} is damaged or of another kind: it lacks {", ".join(lacks)}. {again}')
     return info
 
 # %% ../../nbs/data/corpus.ipynb #bd1d0871
@@ -313,15 +310,18 @@ _again = 'Load the text again from its source, or copy the folder anew.'
 def corpus_info(
     folder:str|Path, # A corpus folder
 )->dict: # What `corpus.json` tells
-    "Compare a corpus with its `corpus.json`; `ValueError` in one sentence that names the file that is damaged, missing or was edited"
+    """Compare a corpus with its `corpus.json`; `ValueError` in one sentence that names the file that is damaged,
+    missing or was edited"""
     path = Path(folder)/'corpus.json'
     info = read_sealed(path, dict(sentences=dict, bytes=dict, sha256=str), _again)
     files = {s: path.with_name(f'{s}.txt') for s in SPLITS}
-    if lacks := [s for s in SPLITS if not all(isinstance(info[k].get(s), int) for k in ('sentences', 'bytes', *(['crc32'] if 'crc32' in info else ())))]:
+    tables = [info[k] for k in ('sentences', 'bytes', 'crc32') if k in info]
+    if lacks := [s for s in SPLITS if not all(isinstance(t.get(s), int) for t in tables)]:
         raise ValueError(f'{path} is damaged: it says nothing of {", ".join(lacks)}. {_again}')
     old = None if 'crc32' in info else _old_sums(files, info)
     for s, f in files.items():
-        if wrong := matches(f, info['bytes'][s], old[s] if old else info['crc32'][s]): raise ValueError(f'{wrong}, so it is damaged or was edited. {_again}')
+        if wrong := matches(f, info['bytes'][s], old[s] if old else info['crc32'][s]):
+            raise ValueError(f'{wrong}, so it is damaged or was edited. {_again}')
     return info
 
 def _old_sums(files, info):
@@ -330,8 +330,11 @@ def _old_sums(files, info):
     stats = [(f.stat().st_size, f.stat().st_mtime_ns) if f.exists() else None for f in files.values()]
     known = _matched.get(key)
     if known and known[0] == (stats, info['sha256']): return known[1]
-    if all(stats) and files_digest(files.values()) != info['sha256'] and [s[0] for s in stats] == [info['bytes'][s] for s in SPLITS]:
-        raise ValueError(f'{files["train"].parent}: its text does not match the digest in corpus.json, so it is damaged or was edited. {_again}')
+    whole = all(stats) and [s[0] for s in stats] == [info['bytes'][s] for s in SPLITS]
+    if whole and files_digest(files.values()) != info['sha256']:
+        where = files['train'].parent
+        raise ValueError(f'{where}: its text does not match the digest in corpus.json, so it is damaged or was edited. '
+            f'{_again}')
     sums = {s: file_crc(f) if f.exists() else 0 for s, f in files.items()}
     _matched[key] = (stats, info['sha256']), sums
     return sums
@@ -358,16 +361,20 @@ def write_corpus(
     folder:Path,    # Made whole or not at all
     source:dict,    # What to record in `corpus.json`
 )->Path: # `folder`
-    "Write sentences to `train.txt`, `valid.txt` and `test.txt` in `folder`; repeated sentences are written once; `ValueError` for too few different sentences to be split"
+    """Write sentences to `train.txt`, `valid.txt` and `test.txt` in `folder`; repeated sentences are written once;
+    `ValueError` for too few different sentences to be split"""
     tmp = folder.with_name(f'{folder.name}.part{os.getpid()}')
     shutil.rmtree(tmp, ignore_errors=True)
     try:
         with disk_errors(folder):
             tmp.mkdir(parents=True)
             n = _write_splits(documents, tmp)
-            if not all(n.values()): raise ValueError(f"The text of {source['source']!r} holds {sum(n.values())} different sentences, too few to be split into train, valid and test: give a larger text.")
+            if not all(n.values()):
+                raise ValueError(f"The text of {source['source']!r} holds {sum(n.values())} different sentences, too "
+                    "few to be split into train, valid and test: give a larger text.")
             files = {s: tmp/f'{s}.txt' for s in SPLITS}
-            info = dict(source, sentences=n, bytes={s: f.stat().st_size for s, f in files.items()}, crc32={s: file_crc(f) for s, f in files.items()}, sha256=files_digest(files.values()))
+            sizes, sums = ({s: of(f) for s, f in files.items()} for of in (os.path.getsize, file_crc))
+            info = dict(source, sentences=n, bytes=sizes, crc32=sums, sha256=files_digest(files.values()))
             (tmp/'corpus.json').write_text(sealed(info), 'utf-8')
     except BaseException:
         shutil.rmtree(tmp, ignore_errors=True)
@@ -413,7 +420,7 @@ def stay_with(
     "End this process when its parent is gone: the first call of every worker, which would wait for work for ever"
     first = os.getppid()
     def watch():
-        while os.getppid() == first and is_alive(parent): time.sleep(.5)
+        while os.getppid() == first and alive(parent): time.sleep(.5)
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
@@ -436,13 +443,17 @@ def python_prose(
     return made_once(folder, 'corpus.json', make, force, corpus_info)
 
 # %% ../../nbs/data/corpus.ipynb #49ca3730
-_give = 'give an existing .txt, .jsonl or .parquet file (also .gz, .xz, .bz2, .zst), a folder or a pattern of them, a hub id such as wikimedia/wikipedia:20231101.en, or python_prose'
+_give = ('give an existing .txt, .jsonl or .parquet file (also .gz, .xz, .bz2, .zst), a folder or a pattern of them, '
+    'a hub id such as wikimedia/wikipedia:20231101.en, or python_prose')
 
 def _path(source):
     "The name of a text; `TypeError` for what is no name, `ValueError` for an empty one or for a text itself"
-    if not isinstance(source, (str, os.PathLike)) or isinstance(name := os.fspath(source), bytes): raise TypeError(f'A {type(source).__name__} is no name of a text: {_give}; load_corpus also takes a data set or a list of texts.')
+    if not isinstance(source, (str, os.PathLike)) or isinstance(name := os.fspath(source), bytes):
+        raise TypeError(f'A {type(source).__name__} is no name of a text: {_give}; load_corpus also takes a data set '
+            'or a list of texts.')
     if not name.strip(): raise ValueError(f'The name of the text is empty: {_give}.')
-    if '\n' in name or '\0' in name or len(name) > 4000: raise ValueError('This looks like a text, not like the name of one: put it into a list, load_corpus([text]).')
+    if '\n' in name or '\0' in name or len(name) > 4000:
+        raise ValueError('This looks like a text, not like the name of one: put it into a list, load_corpus([text]).')
     return os.path.expanduser(name)
 
 def _matching(name):
@@ -457,14 +468,19 @@ def find_text(
     source:str|Path,   # A file, a folder, or a pattern such as `text/*.txt.xz`
     column:str='text', # The field that holds the text in rows
 )->list[Path]: # Readable files, sorted
-    "The files that `source` names; a clear error where there are none, or one is not read or begins with what is no text (`FileNotFoundError`, `ValueError`, `TypeError`)"
+    """The files that `source` names; a clear error where there are none, or one is not read or begins with what is no
+    text (`FileNotFoundError`, `ValueError`, `TypeError`)"""
     name = _path(source)
     files = _matching(name)
-    if len(files) == 1 and files[0].is_dir(): files = sorted(p for p in files[0].rglob('*') if text_kind(p) in KINDS and p.is_file())
+    if len(files) == 1 and files[0].is_dir():
+        files = sorted(p for p in files[0].rglob('*') if text_kind(p) in KINDS and p.is_file())
     if not files: raise FileNotFoundError(f'No text at {name[:200]!r}: {_give}.')
     bad = [p.name for p in files if p.is_dir() or text_kind(p) not in KINDS]
-    if bad: raise ValueError(f'Cannot read {bad[0]!r} as text: the endings that are read are .txt, .jsonl and .parquet, and the first two also with .gz, .xz, .bz2 or .zst.')
-    if all(p.stat().st_size == 0 for p in files): raise ValueError(f'The text at {name!r} is empty: every file has 0 bytes.')
+    if bad:
+        raise ValueError(f'Cannot read {bad[0]!r} as text: the endings that are read are .txt, .jsonl and .parquet, '
+            'and the first two also with .gz, .xz, .bz2 or .zst.')
+    if all(p.stat().st_size == 0 for p in files):
+        raise ValueError(f'The text at {name!r} is empty: every file has 0 bytes.')
     for p in files: check_file(p, column)
     return files
 
@@ -492,29 +508,37 @@ def is_dataset(
     source, # What a user gave as text
 )->bool:
     "Is it a `Dataset`, an `IterableDataset` or a dictionary of them?"
-    return any(c.__module__.partition('.')[0] == 'datasets' for c in type(source).__mro__)
+    kinds = ('Dataset', 'IterableDataset', 'DatasetDict', 'IterableDatasetDict')
+    return any(c.__name__ in kinds and c.__module__.partition('.')[0] == 'datasets' for c in type(source).__mro__)
 
 def _train_split(data):
     if not isinstance(data, dict): return data
     if not data: raise ValueError('This DatasetDict has no splits: give a Dataset.')
-    if 'train' not in data and len(data) > 1: raise ValueError(f'This DatasetDict has no split train, only {", ".join(data)}: give one of them, data[{next(iter(data))!r}].')
+    if 'train' not in data and len(data) > 1:
+        raise ValueError(f'This DatasetDict has no split train, only {", ".join(data)}: give one of them, '
+            f'data[{next(iter(data))!r}].')
     return data['train' if 'train' in data else next(iter(data))]
 
 def _dataset_texts(data, column):
     "The texts of a data set, whatever it is formatted as"
     from ff_nbdev.data.files import no_text
     data, names = _train_split(data), getattr(_train_split(data), 'column_names', None)
-    if names is not None and column not in names: raise no_text('The data set', column, 'there is no such column', names)
+    if names is not None and column not in names:
+        raise no_text('The data set', column, 'there is no such column', names)
     own = (getattr(data, 'format', None) or {}).get('type') == 'custom'
     kind = getattr((data.features or {}).get(column), 'dtype', None) if data.features and not own else 'string'
-    if kind not in ('string', 'large_string', 'string_view'): raise no_text('The data set', column, f'the column holds {kind or "a list or structure"}', names or ())
+    if kind not in ('string', 'large_string', 'string_view'):
+        raise no_text('The data set', column, f'the column holds {kind or "a list or structure"}', names or ())
     if names is not None and not own: data = data.with_format(None).select_columns([column])
-    for n, row in enumerate(data, 1): yield row_text(row if names is None else {**dict.fromkeys(names), **row}, column, f'The data set, row {n}')
+    for n, row in enumerate(data, 1):
+        yield row_text(row if names is None else {**dict.fromkeys(names), **row}, column, f'The data set, row {n}')
 
 # %% ../../nbs/data/corpus.ipynb #4151fae2
 def _given_texts(texts):
     for n, text in enumerate(texts, 1):
-        if not isinstance(text, str): raise TypeError(f'Text {n} of those given is {type(text).__name__}, not str: give texts, or the name of one file, folder or pattern.')
+        if not isinstance(text, str):
+            raise TypeError(f'Text {n} of those given is {type(text).__name__}, not str: give texts, or the name of '
+                'one file, folder or pattern.')
         yield text
 
 def check_source(
@@ -523,20 +547,28 @@ def check_source(
     "Refuse what cannot be a text; `TypeError`, or `ValueError` for a list that is empty or names files"
     if isinstance(source, (str, os.PathLike)): return _path(source)
     if is_dataset(source): return _train_split(source)
-    if isinstance(source, dict): raise TypeError('A dictionary is no text: give one source; train_tokenizer and mixed_sentences take a dictionary of languages.')
-    if isinstance(source, (bytes, bytearray, set, frozenset)) or hasattr(source, 'iterrows') or not hasattr(source, '__iter__'):
-        raise TypeError(f'{type(source).__name__} is no text: give a path, a hub id, a data set, a list of texts, or python_prose.')
+    if isinstance(source, dict):
+        raise TypeError('A dictionary is no text: give one source; train_tokenizer and mixed_sentences take a '
+            'dictionary of languages.')
+    no_order = isinstance(source, (bytes, bytearray, set, frozenset))
+    if no_order or hasattr(source, 'iterrows') or not hasattr(source, '__iter__'):
+        raise TypeError(f'{type(source).__name__} is no text: give a path, a hub id, a data set, a list of texts, or '
+            'python_prose.')
     if hasattr(source, '__len__'):
         if not len(source): raise ValueError('The list of texts is empty: give some.')
         first = next(iter(source))
-        if isinstance(first, str) and len(first) < 4000 and '\n' not in first and text_kind(first) in KINDS and os.path.exists(first): raise ValueError(f'The list begins with the name of a file, {first[:200]!r}, where texts were expected: give one file, a folder or a pattern.')
+        could_be = isinstance(first, str) and len(first) < 4000 and '\n' not in first
+        if could_be and text_kind(first) in KINDS and os.path.exists(first):
+            raise ValueError(f'The list begins with the name of a file, {first[:200]!r}, where texts were expected: '
+                'give one file, a folder or a pattern.')
         if isinstance(source, (list, tuple)): all(True for _ in _given_texts(source))
 
 def source_name(
     source, # What a user gave as text
 )->str:
     "What to call a text in a record"
-    if isinstance(source, (str, os.PathLike)): return str(source) if is_hub_id(source) or not Path(source).expanduser().exists() else Path(source).name
+    if isinstance(source, (str, os.PathLike)):
+        return str(source) if is_hub_id(source) or not Path(source).expanduser().exists() else Path(source).name
     if not is_dataset(source): return 'texts in memory'
     return getattr(getattr(_train_split(source), 'info', None), 'dataset_name', None) or 'a data set'
 
@@ -556,7 +588,11 @@ def _source_rows(source, column, join_lines, note):
     if isinstance(source, (str, os.PathLike)):
         from datasets import load_dataset
         name, _, config = str(source).partition(':')
-        texts = _dataset_texts(load_dataset(name, config or None, split='train', streaming=True), column)
+        try: data = load_dataset(name, config or None, split='train', streaming=True)
+        except Exception as e:
+            raise FileNotFoundError(f'No train split of the data set {str(source)!r} could be opened on the hub '
+                f'({type(e).__name__}): check name, configuration (behind the colon) and connection.') from None
+        texts = _dataset_texts(data, column)
     else: texts = _dataset_texts(source, column) if is_dataset(source) else _given_texts(source)
     say = _say_once(note, f'A text of {source_name(source)}')
     yield from (unwrap(t, say) for t in texts) if join_lines else texts
@@ -586,15 +622,19 @@ def _stamp(source, column):
     if isinstance(source, (str, os.PathLike)):
         if is_hub_id(source): return [str(source)], 2**30
         files = find_text(source, column)
-        return [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for p in files], 8*sum(p.stat().st_size for p in files)
+        stats = [p.stat() for p in files]
+        stamp = [[str(p.resolve()), s.st_size, s.st_mtime_ns] for p, s in zip(files, stats)]
+        return stamp, 8*sum(s.st_size for s in stats)
     data = _train_split(source) if is_dataset(source) else None
-    if data is not None: return ['data set', getattr(data, '_fingerprint', None)] if hasattr(data, '__len__') else None, 2**26
+    if data is not None:
+        return ['data set', getattr(data, '_fingerprint', None)] if hasattr(data, '__len__') else None, 2**26
     if not isinstance(source, (list, tuple)): return None, 2**26
     h = hashlib.sha256()
     for t in source: h.update(f'{len(t)} '.encode() + t.encode('utf-8', 'surrogatepass'))
     return ['texts', h.hexdigest()], 8*sum(map(len, source))
 
-def _folder_of(stamp): return cache_dir('corpora')/('text-' + hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:12])
+def _folder_of(stamp):
+    return cache_dir('corpora')/('text-' + hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:12])
 
 # %% ../../nbs/data/corpus.ipynb #4e33b6f7
 def _from_stream(write, settings):
@@ -610,23 +650,30 @@ def _from_stream(write, settings):
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
 def load_corpus(
-    source='python_prose',       # `python_prose`, a path, a pattern, a hub id, a data set, a list of texts, or a corpus folder made before
+    source='python_prose',       # Or a path, pattern, hub id, data set, list of texts, or a corpus made before
     max_sentences:int|None=None, # Stop after so many
     progress:bool=False,         # Show a bar
     column:str='text',           # The field that holds the text in rows
     join_lines:bool=True,        # Join the lines of a text that was broken at a fixed width (said with a warning)
 )->Path: # A folder with `train.txt`, `valid.txt`, `test.txt` and `corpus.json`
-    "Bring any text into the one form, in the cache; the same text is brought only once. `ValueError`, `TypeError` or `FileNotFoundError` for what is no text; a folder made before is compared with its checksums"
+    """Bring any text into the one form, in the cache; the same text is brought only once. `ValueError`, `TypeError` or
+    `FileNotFoundError` for what is no text; a folder made before is compared with its checksums"""
     check_source(source)
-    if max_sentences is not None and (isinstance(max_sentences, bool) or not isinstance(max_sentences, (int, np.integer)) or max_sentences < 1): raise ValueError(f'max_sentences={max_sentences!r} must be a whole number above 0, or None for the whole text.')
+    counts = isinstance(max_sentences, (int, np.integer)) and not isinstance(max_sentences, bool) and max_sentences > 0
+    if max_sentences is not None and not counts:
+        raise ValueError(f'max_sentences={max_sentences!r} must be a whole number above 0, or None for the whole text.')
     if not isinstance(column, str) or not column: raise ValueError(f'column={column!r} must be the name of a field.')
     made = Path(_path(source)) if isinstance(source, (str, os.PathLike)) else None
     if str(made) == 'python_prose' or made and (made/'corpus.json').exists():
-        if max_sentences is not None: raise ValueError(f'max_sentences={max_sentences} has no effect on {source_name(source)!r}, which is a corpus already: give its text, or leave max_sentences out.')
+        if max_sentences is not None:
+            raise ValueError(f'max_sentences={max_sentences} has no effect on {source_name(source)!r}, which is a '
+                'corpus already: give its text, or leave max_sentences out.')
         if str(made) == 'python_prose': return python_prose(progress=progress)
         corpus_info(made)
         return made
     settings, (stamp, size) = [max_sentences, column, join_lines, 4], _stamp(source, column)
+    if made and is_hub_id(source) and settings[1:3] == ['text', True]:
+        settings = [max_sentences, 3]            # what was brought before is not fetched again
     def write(folder):
         check_disk(folder.parent, size)
         told = dict(source=source_name(source))
@@ -641,7 +688,8 @@ def read_sentences(
     folder:Path,        # A corpus folder
     split:str='train',  # 'train', 'valid' or 'test'
 ):
-    "The sentences of a split in order, one after the other, and None where a document ends; `ValueError` for an unknown split, or a text that is not as it was written"
+    """The sentences of a split in order, one after the other, and None where a document ends; `ValueError` for an
+    unknown split, or a text that is not as it was written"""
     if split not in SPLITS: raise ValueError(f'Unknown split {split!r}: it is one of {", ".join(SPLITS)}.')
     if (Path(folder)/'corpus.json').exists(): corpus_info(folder)
     return _lines(Path(folder)/f'{split}.txt')

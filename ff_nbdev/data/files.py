@@ -14,7 +14,7 @@ import re
 import unicodedata
 import warnings
 import zlib
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 # %% ../../nbs/data/files.ipynb #9fd3ca73
@@ -41,11 +41,14 @@ def open_packed(
     return PACKED.get(Path(path).suffix.lower(), open)(path, 'rb')
 
 # %% ../../nbs/data/files.ipynb #3b85a85c
-_magic = [(rb'\x1f\x8b', 'gzip data', '.gz'), (rb'\xfd7zXZ\x00', 'xz data', '.xz'), (rb'BZh[1-9]1AY&SY', 'bzip2 data', '.bz2'),
+_magic = [(rb'\x1f\x8b', 'gzip data', '.gz'), (rb'\xfd7zXZ\x00', 'xz data', '.xz'),
+    (rb'BZh[1-9]1AY&SY', 'bzip2 data', '.bz2'),
     (rb'\x28\xb5\x2f\xfd', 'Zstandard data', '.zst'), (rb'PAR1', 'a Parquet table', '.parquet'),
-    (rb'PK\x03\x04', 'a zip archive (or .docx, .epub, .xlsx)', ''), (rb'%PDF-', 'a PDF', ''), (rb'\{\\rtf', 'an RTF document', ''),
-    (rb'\x89PNG|\xff\xd8\xff|GIF8', 'a picture', ''), (rb'7z\xbc\xaf|Rar!', 'an archive', ''), (rb'\x93NUMPY', 'a NumPy array', ''),
-    (rb'SQLite format 3\x00', 'a database', ''), (rb'\x7fELF', 'a program', ''), (rb'ARROW1', 'an Arrow table', '')]
+    (rb'PK\x03\x04', 'a zip archive (or .docx, .epub, .xlsx)', ''), (rb'%PDF-', 'a PDF', ''),
+    (rb'\{\\rtf', 'an RTF document', ''), (rb'\x89PNG|\xff\xd8\xff|GIF8', 'a picture', ''),
+    (rb'7z\xbc\xaf|Rar!', 'an archive', ''), (rb'\x93NUMPY', 'a NumPy array', ''),
+    (rb'SQLite format 3\x00', 'a database', ''), (rb'\x7fELF', 'a program', ''),
+    (rb'ARROW1', 'an Arrow table', '')]
 
 def _content(head):
     "What these first bytes are, and the ending of that; None for what may be text"
@@ -55,7 +58,8 @@ def _head(path, size=2**16):
     with open(path, 'rb') as f: return f.read(size)
 
 # %% ../../nbs/data/files.ipynb #6f68fee5
-_marks = [(b'\xef\xbb\xbf', 'utf-8-sig'), (b'\xff\xfe\x00\x00', 'utf-32'), (b'\x00\x00\xfe\xff', 'utf-32'), (b'\xff\xfe', 'utf-16'), (b'\xfe\xff', 'utf-16')]
+_marks = [(b'\xef\xbb\xbf', 'utf-8-sig'), (b'\xff\xfe\x00\x00', 'utf-32'), (b'\x00\x00\xfe\xff', 'utf-32'),
+    (b'\xff\xfe', 'utf-16'), (b'\xfe\xff', 'utf-16')]
 
 def _is_utf8(data):
     try: data.decode('utf-8')
@@ -65,8 +69,9 @@ def _is_utf8(data):
 def _strange(data, encoding):
     "The share of characters that no text has, read in this encoding"
     text = data[:len(data)//4*4].decode(encoding, 'replace')
-    odd = sum(unicodedata.category(c) in ('Cc', 'Cn', 'Co', 'Cs') and c not in '\t\n\r\x0c' or c == '\ufffd' for c in text)
-    return odd/max(len(text), 1)
+    kinds = ('Cc', 'Cn', 'Co', 'Cs')
+    odd = [c for c in text if c == '\ufffd' or unicodedata.category(c) in kinds and c not in '\t\n\r\x0c']
+    return len(odd)/max(len(text), 1)
 
 def _wide(head):
     "UTF-16 or UTF-32 without a mark, by name; None for other bytes"
@@ -76,9 +81,12 @@ def _wide(head):
     best = min(share, key=share.get)
     return best if share[best] < .02 else None
 
-# %% ../../nbs/data/files.ipynb #33f4985d
-_scripts = [('shift_jis', r'[\u3041-\u30ff]', .2), ('euc_jp', r'[\u3041-\u30ff]', .2), ('euc_kr', r'[\uac00-\ud7a3]', .9), ('cp1251', r'[а-яё]', .6), ('koi8_r', r'[а-яё]', .6),
-    ('cp1253', r'[ά-ώ]', .6), ('cp1255', r'[א-ת]', .6), ('cp1256', r'[ء-ي]', .6), ('gb18030', r'[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]', .9), ('big5', r'[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]', .9)]
+# %% ../../nbs/data/files.ipynb #257fbfaa
+_scripts = [('shift_jis', r'[\u3041-\u30ff]', .2), ('euc-jp', r'[\u3041-\u30ff]', .2),
+    ('euc-kr', r'[\uac00-\ud7a3]', .9)]
+_alphabets = {'cp1251': 'оеаинтсрвл', 'koi8-r': 'оеаинтсрвл', 'cp1253': 'αοιετσνηυρ', 'cp1255': 'יוהלאמרתבש',
+    'cp1256': 'اليمونتربة'}                                       # their commonest letters
+_ideographs = r'[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]'
 
 def _high_share(data, encoding, letters):
     "Of the characters beyond ASCII, how many are of these letters? 0 where the bytes are no such text"
@@ -97,8 +105,13 @@ def guess_encoding(
     broken = len(re.findall('\ufffd+', data.decode('utf-8', 'replace')))
     if sum(c > '\x7f' for c in data.decode('utf-8', 'ignore')) > 3*broken: return 'utf-8'
     high = sum(b > 0x7f for b in data)/max(sum(b > 0x40 for b in data), 1)
-    if high < .3: return 'cp1252' if re.search(rb'[\x80-\x9f]', data) else 'latin-1'
-    return next((e for e, letters, least in _scripts if _high_share(data, e, letters) >= least), '')
+    if high < .45: return 'cp1252' if re.search(rb'[\x80-\x9f]', data) else 'latin1'
+    if found := next((e for e, letters, least in _scripts if _high_share(data, e, letters) >= least), None):
+        return found
+    common = {e: _high_share(data, e, f'[{letters}]') for e, letters in _alphabets.items()}
+    best = max(common, key=common.get)
+    if common[best] >= .5: return best
+    return next((e for e in ('gb18030', 'big5') if _high_share(data, e, _ideographs) >= .9), '')
 
 # %% ../../nbs/data/files.ipynb #6bc44e1e
 def text_encoding(
@@ -109,52 +122,71 @@ def text_encoding(
     held = _content(head)
     if ending in PACKED and head:
         if held is None or held[1] != ending:
-            raise ValueError(f'{path} is damaged, or no {ending} file at all{f" (it holds {held[0]})" if held else ""}: fetch it again, or give it the ending of what it holds.')
+            other = f' (it holds {held[0]})' if held else ''
+            raise ValueError(f'{path} is damaged, or no {ending} file at all{other}: fetch it again, or give it the '
+                'ending of what it holds.')
         with open_packed(path) as f: head = f.read(2**16)
         held = _content(head)
-    if held and ending in PACKED: raise ValueError(f'{path} holds {held[0]} inside its compression, no plain text: unpack it first.')
-    if held and held[1]: raise ValueError(f'{path} holds {held[0]} under the name of plain text: rename it to {Path(path).name}{held[1]}.' if held[1] in PACKED else f'{path} holds {held[0]} under the name of plain text: rename it to {Path(path).stem}{held[1]}.')
+    if held and ending in PACKED:
+        raise ValueError(f'{path} holds {held[0]} inside its compression, no plain text: unpack it first.')
+    if held and held[1]:
+        name = Path(path).name if held[1] in PACKED else Path(path).stem
+        raise ValueError(f'{path} holds {held[0]} under the name of plain text: rename it to {name}{held[1]}.')
     if held: raise ValueError(f'{path} is {held[0]}, no plain text: save the text in it as UTF-8 first.')
     mark = next((encoding for start, encoding in _marks if head.startswith(start)), None)
     if mark is None and (wide := _wide(head)):
-        raise ValueError(f'{path}, line 1 (byte 1): the text looks like {wide} without a byte order mark, which is not read: convert it first (iconv -f {wide} -t UTF-8).')
+        raise ValueError(f'{path}, line 1 (byte 1): the text looks like {wide} without a byte order mark, which is '
+            f'not read: convert it first (iconv -f {wide} -t UTF-8).')
     return mark or 'utf-8'
 
-# %% ../../nbs/data/files.ipynb #1275a8ad
+# %% ../../nbs/data/files.ipynb #1fad1c47
 def _fault(path, encoding):
     "Where a file stops being text, and what to do, in one sentence"
-    if not encoding.startswith('utf-8'): return f'{path} has the byte order mark of {encoding} and is no such text all through: it is damaged, so fetch it again.'
-    at = 0
+    if not encoding.startswith('utf-8'):
+        return (f'{path} has the byte order mark of {encoding} and is no such text all through: it is damaged, so '
+            'fetch it again.')
+    at, before = 0, b''
     with open_packed(path) as f:
         for n, line in enumerate(f, 1):
             try: line.decode('utf-8')
-            except UnicodeDecodeError as e: return _say_fault(f'{path}, line {n} (byte {at + e.start + 1:,})', e, line + f.read(2**16))
+            except UnicodeDecodeError as e:
+                return _say_fault(f'{path}, line {n} (byte {at + e.start + 1:,})', e, before, line + f.read(2**16))
             at += len(line)
+            before = (before + line)[-2**13:]
     return f'{path} changed while it was read: read it again.'
 
-def _say_fault(where, error, near):
-    if 'unexpected end' in error.reason and error.end >= len(near) and len(near) == len(error.object): return f'{where}: the last character is cut off, so the file is not whole: fetch it again.'
-    likely = guess_encoding(near[max(0, error.start - 2**15):error.start + 2**15])
-    if likely == 'utf-8': return f'{where} is not UTF-8, though the text around it is: mend these bytes, or drop them all (iconv -c -f UTF-8 -t UTF-8).'
+def _say_fault(where, error, before, near):
+    if 'unexpected end' in error.reason and error.end >= len(near) and len(near) == len(error.object):
+        return f'{where}: the last character is cut off, so the file is not whole: fetch it again.'
+    at = len(before) + error.start
+    likely = guess_encoding((before + near)[max(0, at - 2**13):at + 2**13])
+    if likely == 'utf-8':
+        return (f'{where} is not UTF-8, though the text around it is: mend these bytes, or drop them all (iconv -c -f '
+            'UTF-8 -t UTF-8).')
     if not likely: return f'{where} is not UTF-8, and no encoding that we know fits: convert the file to UTF-8 first.'
     return f'{where} is not UTF-8; it looks like {likely}: convert the file first (iconv -f {likely} -t UTF-8).'
 
 def text_lines(
     path:str|Path, # A file of lines, compressed or not
 ):
-    "The lines of a file, one after the other; `ValueError` names the line, the byte and the likely encoding where it is no text, or says that it is cut short"
+    """The lines of a file, one after the other; `ValueError` names the line, the byte and the likely encoding where it
+    is no text, or says that it is cut short"""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'There is no file {str(path)[:300]!r}: give the path of an existing one.')
     try:
         encoding = text_encoding(path)
         with open_packed(path) as raw, io.TextIOWrapper(raw, encoding) as f: yield from f
     except UnicodeDecodeError: raise ValueError(_fault(path, encoding)) from None
     except UnicodeError as e: raise ValueError(f'{path} is damaged ({e}): fetch it again.') from None
-    except (EOFError, lzma.LZMAError, zlib.error) as e: raise ValueError(f'{path} is cut short or damaged ({str(e).rstrip(".")}): fetch it again.') from None
+    except (EOFError, lzma.LZMAError, zlib.error) as e:
+        raise ValueError(f'{path} is cut short or damaged ({str(e).rstrip(".")}): fetch it again.') from None
     except OSError as e:
         if e.errno is not None or Path(path).suffix.lower() not in PACKED: raise
         raise ValueError(f'{path} is cut short or damaged ({str(e).rstrip(".")}): fetch it again.') from None
 
 # %% ../../nbs/data/files.ipynb #6598ba78
-_types = {type(None): 'null', bool: 'true or false', int: 'a number', float: 'a number', list: 'a list', dict: 'a structure', bytes: 'bytes'}
+_types = {type(None): 'null', bool: 'true or false', int: 'a number', float: 'a number', list: 'a list',
+    dict: 'a structure', bytes: 'bytes'}
 
 def _type(value): return _types.get(type(value), type(value).__name__)
 
@@ -169,7 +201,8 @@ def no_text(
     names=(),     # The fields that there are
 )->ValueError: # To be raised
     "The one sentence for a row without text"
-    return ValueError(f'{where}: not a row with a {column!r} field of text ({what}). Its fields are {_listed(names)}: choose one with load_corpus(…, column=…), or mend the row.')
+    return ValueError(f'{where}: not a row with a {column!r} field of text ({what}). Its fields are {_listed(names)}: '
+        'choose one with load_corpus(…, column=…), or mend the row.')
 
 def row_text(
     row,        # A dictionary, as JSON or a data set gives it
@@ -187,7 +220,8 @@ def _json_rows(path, column):
     for n, line in enumerate(text_lines(path), 1):
         if not line.strip(): continue
         try: row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError): raise no_text(f'{path}, line {n}', column, 'it is no JSON object') from None
+        except (json.JSONDecodeError, RecursionError):
+            raise no_text(f'{path}, line {n}', column, 'it is no JSON object') from None
         yield row_text(row, column, f'{path}, line {n}')
 
 # %% ../../nbs/data/files.ipynb #705e5861
@@ -203,7 +237,8 @@ def _parquet(path, column):
     if column not in names: raise no_text(path, column, 'there is no such column', names)
     kind = file.schema_arrow.field(column).type
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)): raise no_text(path, column, f'the column holds {str(kind)[:40]}', names)
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+        raise no_text(path, column, f'the column holds {str(kind)[:40]}', names)
     return file
 
 def _parquet_rows(path, column):
@@ -215,7 +250,9 @@ def _parquet_rows(path, column):
                 n += 1
                 if text is None: raise no_text(f'{path}, row {n}', column, 'it holds null', file.schema_arrow.names)
                 yield text
-    except UnicodeDecodeError: raise ValueError(f'{path}, rows from {n + 1}: the {column!r} column holds bytes that are not UTF-8: write the file again.') from None
+    except UnicodeDecodeError:
+        raise ValueError(f'{path}, rows from {n + 1}: the {column!r} column holds bytes that are not UTF-8: write the '
+            'file again.') from None
     except (pa.ArrowException, OSError) as e:
         if isinstance(e, OSError) and e.errno is not None: raise
         raise ValueError(f'{path} is damaged from row {n + 1} on: fetch it again.') from None
@@ -234,7 +271,8 @@ def _may_join(line, after):
     "Could these two lines be of one paragraph?"
     if not line.strip() or not after.strip() or _item.match(after): return False
     indents = [len(s) - len(s.lstrip()) for s in (line, after)]
-    return indents[1] <= indents[0] and _is_prose(line) and _is_prose(after)
+    hangs = 4 if _item.match(line) else 0                                # the rest of an item stands below its text
+    return indents[1] <= indents[0] + hangs and _is_prose(line) and _is_prose(after)
 
 def _is_forced(line, after, width):
     "Had the next line's first word no room here?"
@@ -288,7 +326,9 @@ def say_joined(
     width:int, # From `wrap_width`
 ):
     "Warn that the lines of a text are joined"
-    warnings.warn(f'{where} is broken into lines at about {width} columns: they are joined into paragraphs, and lines that end early (verse, lists) are kept. load_corpus(…, join_lines=False) takes every line for a paragraph.', stacklevel=2)
+    warnings.warn(f'{where} is broken into lines at about {width} columns: they are joined into paragraphs, and lines '
+        'that end early (verse, lists) are kept. load_corpus(…, join_lines=False) takes every line for a '
+            f'paragraph.', stacklevel=2)
 
 def unwrap(
     text:str, # A document
@@ -326,6 +366,16 @@ def file_rows(
     yield from unwrapped(lines, width) if width else lines
 
 # %% ../../nbs/data/files.ipynb #b2b633bb
+def _check_text(path):
+    "Tables and pages have other endings; what begins like one is none"
+    first = [l for l in islice(text_lines(path), 50) if l.strip()][:3]
+    if first and re.match(r'\s*<(!doctype|html|\?xml)', first[0], re.I):
+        raise ValueError(f'{path} holds HTML or XML, no plain text: take the text out of its mark-up first.')
+    try: rows = [json.loads(l) for l in first if l.lstrip().startswith('{')]
+    except (json.JSONDecodeError, RecursionError): return
+    if rows and len(rows) == len(first):
+        raise ValueError(f'{path} holds JSON lines under the name of plain text: name it .jsonl in place of .txt.')
+
 def check_file(
     path:str|Path,     # A file that is to be read
     column:str='text', # The field that holds the text
@@ -334,4 +384,4 @@ def check_file(
     if not Path(path).stat().st_size: return
     if text_kind(path) == '.parquet': _parquet(path, column)
     elif text_kind(path) == '.jsonl': next(_json_rows(path, column), None)
-    else: next(text_lines(path), None)
+    else: _check_text(path)

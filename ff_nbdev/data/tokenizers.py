@@ -59,7 +59,8 @@ def train_tokenizer(
 ):
     "Train on the sentences of `train.txt`, and return a Hugging Face tokenizer of exactly `vocab_size` ids; `ValueError` for fewer ids than bytes, special pieces and sentinels need"
     if vocab_size < 256 + 3 + extra_ids + 100: raise ValueError(f'vocab_size={vocab_size} is too small: 256 bytes, 3 special pieces, {extra_ids} sentinels and at least 100 pieces must fit, so give {256+3+extra_ids+100} or more.')
-    sentences = mixed_sentences(corpus, alpha) if isinstance(corpus, dict) and not is_dataset(corpus) else (s for s in read_sentences(load_corpus(corpus)) if s)
+    several = isinstance(corpus, dict) and not is_dataset(corpus)
+    sentences = mixed_sentences(corpus, alpha) if several else (s for s in read_sentences(load_corpus(corpus)) if s)
     pieces = train_pieces(sentences, vocab_size - extra_ids)
     return make_tokenizer(pieces, extra_ids)
 
@@ -119,7 +120,8 @@ def end_id(
 )->int: # Its end token, or the separator of a WordPiece vocabulary
     "The id that parts documents; `ValueError` where there is none"
     found = next((i for i in (tokenizer.eos_token_id, getattr(tokenizer, 'sep_token_id', None)) if i is not None), None)
-    if found is None: raise ValueError('This tokenizer has no end token, which parts documents: set tokenizer.eos_token first.')
+    if found is None:
+        raise ValueError('This tokenizer has no end token, which parts documents: set tokenizer.eos_token first.')
     return found
 
 def frame_of(
@@ -132,20 +134,27 @@ def frame_of(
 
 # %% ../../nbs/data/tokenizers.ipynb #94baae68
 def _tokenizer_path(source):
-    "A shipped model's folder, or a path; `FileNotFoundError` or `ValueError` for a name that can be neither, nor a hub id"
+    """A shipped model's folder, or a path; `FileNotFoundError` or `ValueError` for a name that can be neither, nor a
+    hub id"""
     from ff_nbdev.models.tiny import SHIPPED, shipped_models
     name = str(source)
-    if not name.strip(): raise ValueError(f'The name of the tokenizer is empty: give one of {", ".join(shipped_models())}, a folder, a tokenizer.json, or a hub id such as google/mt5-base.')
+    if not name.strip():
+        raise ValueError(f'The name of the tokenizer is empty: give one of {", ".join(shipped_models())}, a folder, a '
+            'tokenizer.json, or a hub id such as google/mt5-base.')
     path = SHIPPED/name if (SHIPPED/name/'tokenizer.json').exists() else Path(source).expanduser()
     if not path.exists() and ('/' not in name or name.startswith(('.', '/', '~'))):
-        raise FileNotFoundError(f'No tokenizer {name[:200]!r}: the shipped ones are {", ".join(shipped_models())}; else give an existing folder, a tokenizer.json, or a hub id such as google/mt5-base.')
-    if path.is_dir() and not any(any(path.glob(f)) for f in ('tokenizer*', '*.model', 'vocab*', 'config.json')): raise FileNotFoundError(f'{path} holds no tokenizer: give a folder written by save_pretrained.')
+        raise FileNotFoundError(f'No tokenizer {name[:200]!r}: the shipped ones are {", ".join(shipped_models())}; '
+            'else give an existing folder, a tokenizer.json, or a hub id such as google/mt5-base.')
+    if path.is_dir() and not any(any(path.glob(f)) for f in ('tokenizer*', '*.model', 'vocab*', 'config.json')):
+        raise FileNotFoundError(f'{path} holds no tokenizer: give a folder written by save_pretrained.')
     return path
 
 def load_tokenizer(
     source:str|Path, # A shipped model, a folder, a `tokenizer.json` file, or a hub id such as `google/mt5-base`
 ):
-    "Load any Hugging Face tokenizer, running no code that comes with it; a bare `tokenizer.json` gets padding from its end token where it has none of its own. `FileNotFoundError` or `ValueError` where there is none, or it is damaged"
+    """Load any Hugging Face tokenizer, running no code that comes with it; a bare `tokenizer.json` gets padding from
+    its end token where it has none of its own. `FileNotFoundError` or `ValueError` where there is none, or it is
+    damaged"""
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
     p = _tokenizer_path(source)
     if p.is_file():
@@ -157,4 +166,6 @@ def load_tokenizer(
     try: return AutoTokenizer.from_pretrained(str(p) if p.exists() else str(source), trust_remote_code=False)
     except Exception as e:
         if not p.exists(): raise
-        raise ValueError(f'The tokenizer in {p} cannot be loaded ({str(e).strip().splitlines()[0][:200].rstrip(".") if str(e).strip() else type(e).__name__}): fetch it again.') from None
+        raise ValueError(f'The tokenizer in {p} cannot be loaded '
+            f'({str(e).strip().splitlines()[0][:200].rstrip(".") if str(e).strip() else type(e).__name__}): fetch it '
+                'again.') from None

@@ -17,7 +17,7 @@ from ..data.objectives import Windows, corrupt, infill, language_task
 from ..data.tokenizers import end_id, frame_of, sentinel_ids, special_ids
 from .spatial import lcps, morans_i, rci
 from ..models.sites import Sites, find_sites
-from ..models.tiny import decoder_inputs, predicts_next
+from ..models.wrappers import decoder_inputs, predicts_next
 from ..models.wkv import fast_wkv
 
 # %% ../../nbs/evaluation/activations.ipynb #ecc88d5b
@@ -168,7 +168,8 @@ def _hidden_word(ids, mask, position, tokenizer, marks, whole):
     "Source and target of a window with one word hidden, and the place in the target where the token at `position` is predicted"
     if not whole: return *corrupt(ids, mask, marks, tokenizer.eos_token_id), 1 + int(mask[:position].sum())
     before, behind = marks
-    framed = [np.r_[before, part, behind or [end_id(tokenizer)]].astype(np.int64) for part in (infill(ids, mask, tokenizer.mask_token_id), ids)]
+    parts = infill(ids, mask, tokenizer.mask_token_id), ids
+    framed = [np.r_[before, part, behind or [end_id(tokenizer)]].astype(np.int64) for part in parts]
     return *framed, len(before) + int(position)
 
 def _masked(model, tokenizer, windows, places, batch, starts, whole_word):
@@ -195,7 +196,8 @@ def _forward(model, inputs):
     labels = inputs.pop('labels', None)
     if labels is not None:
         h = model.get_encoder()(**inputs)[0]
-        return model.get_decoder()(input_ids=decoder_inputs(model, labels), encoder_hidden_states=h, encoder_attention_mask=inputs['attention_mask'], use_cache=False)
+        read = dict(encoder_hidden_states=h, encoder_attention_mask=inputs['attention_mask'], use_cache=False)
+        return model.get_decoder()(input_ids=decoder_inputs(model, labels), **read)
     if model.config.is_encoder_decoder: return model.get_encoder()(**inputs)
     return model.base_model(**inputs, **({'use_cache': False} if predicts_next(model) else {}))
 

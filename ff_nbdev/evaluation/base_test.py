@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..data.objectives import Windows, objective_for
 from ..data.tokenizers import special_ids
-from ..models.tiny import ablate, ffn_means, model_inputs, predicts_next
+from ..models.tiny import ablate, ffn_means, model_inputs
+from ..models.wrappers import predicts_next
 from ..models.wkv import fast_wkv
 
 # %% ../../nbs/evaluation/base_test.ipynb #2a866997

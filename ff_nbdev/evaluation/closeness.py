@@ -6,7 +6,6 @@ __all__ = ['show_alternatives', 'word_ids', 'whole_words', 'read_categories', 'c
 
 # %% ../../nbs/evaluation/closeness.ipynb #bfeea8d2
 import html
-import lzma
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -14,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ..data.alternatives import sentence_ids
+from ..data.files import text_lines
+from ..data.objectives import open_tokens
 from ..data.tokenizers import special_ids, word_marker
 
 # %% ../../nbs/evaluation/closeness.ipynb #2bc75332
@@ -26,7 +27,7 @@ def show_alternatives(
     top:int=4,       # Alternatives shown
 )->str: # HTML
     "Sentences with their alternatives, coloured by the share forgiven"
-    ids, starts = (np.load(Path(tokens)/f'{split}.{k}.npy', mmap_mode='r') for k in ('ids', 'starts'))
+    ids, starts = open_tokens(tokens, split)
     word = lambda i: html.escape(re.sub('^[▁Ġ]', '', tokenizer.convert_ids_to_tokens(int(i))) or '␣')
     out = []
     for s in sentences:
@@ -63,15 +64,19 @@ def whole_words(
 
 # %% ../../nbs/evaluation/closeness.ipynb #8c2812bf
 def read_categories(
-    path:str|Path, # Rows of word, part of speech, category, and more columns, tab separated; `.xz` too
+    path:str|Path, # Rows of word, part of speech, category, and more columns, tab separated; compressed or not
 )->dict[str, set]: # word in lower case → its categories
-    "Categories of nouns and verbs; `ValueError` names a line with fewer than three columns"
+    "Categories of nouns and verbs; `ValueError` names a line with fewer than three columns or of another encoding"
     out = defaultdict(set)
-    with (lzma.open if str(path).endswith('.xz') else open)(path, 'rt', encoding='utf-8') as f:
-        for n, line in enumerate(f, 1):
-            row = line.rstrip('\n').split('\t')
-            if len(row) < 3: raise ValueError(f'{path}, line {n}: {len(row)} columns; word, part of speech and category are needed, with tabs between them.')
-            if row[2].startswith(('noun.', 'verb.')): out[row[0].lower()].add(row[2])
+    for n, line in enumerate(text_lines(path), 1):
+        row = line.rstrip('\n').split('\t')
+        if len(row) < 3:
+            raise ValueError(f'{path}, line {n}: {len(row)} columns; word, part of speech and category are needed, '
+                'with tabs between them.')
+        if row[2].startswith(('noun.', 'verb.')): out[row[0].lower()].add(row[2])
+    if not out:
+        raise ValueError(f'{path} holds no category of a noun or verb: a row is word, part of speech and a category '
+            'such as noun.animal, with tabs between them.')
     return dict(out)
 
 # %% ../../nbs/evaluation/closeness.ipynb #6c35a0fe
@@ -93,7 +98,7 @@ def category_agreement(
     limit:int=20_000_000, # Tokens looked at, from the start of the split
 )->dict: # agreement, matched, difference with its 95 % interval, places, words, upper and lower: agreement of the most and least forgiven third
     "How often an alternative shares a category with its word, beside a frequency-matched draw; `ValueError` for fewer than 100 words with a category"
-    rng, ids = np.random.default_rng(seed), np.load(Path(tokens)/f'{split}.ids.npy', mmap_mode='r')
+    rng, ids = np.random.default_rng(seed), open_tokens(tokens, split)[0]
     end = min(len(ids), limit, len(alternatives) if hasattr(alternatives, '__len__') else len(ids))
     spelt = {i: w for i, w in word_ids(tokenizer).items() if w in categories}
     text = np.asarray(ids[:end]); places = np.flatnonzero(whole_words(text, tokenizer) & np.isin(text, list(spelt)))
@@ -169,7 +174,7 @@ def pair_scores(
     import torch
     from ff_nbdev.training.teacher import _by_length, _padded
     tok, rng, rows = teacher.tokenizer, np.random.default_rng(seed), {}
-    ids, starts = (np.load(Path(tokens)/f'{split}.{k}.npy', mmap_mode='r') for k in ('ids', 'starts'))
+    ids, starts = open_tokens(tokens, split)
     vocab, text, mark = tok.get_vocab(), np.asarray(ids[:limit]), word_marker(tok).replace('##', '')
     counts = np.bincount(text, minlength=len(tok))
     pairs = [(p[0], p[1]) for p in pairs]; wanted = {w: vocab[mark + w] for p in pairs for w in p if mark + w in vocab}
@@ -208,7 +213,7 @@ def synonym_auc(
     from scipy.stats import mannwhitneyu
     tok, rng = teacher.tokenizer, np.random.default_rng(seed); vocab, mark = tok.get_vocab(), word_marker(tok).replace('##', '')
     real = sorted({tuple(sorted((p[0].lower(), p[1].lower()))) for p in synonyms}); real = [p for p in real if all(mark + w in vocab for w in p) and p[0] != p[1] and p[0][:4] != p[1][:4]]
-    counts = np.bincount(np.load(Path(tokens)/f"{kw.get('split', 'train')}.ids.npy", mmap_mode='r'), minlength=len(tok))
+    counts = np.bincount(open_tokens(tokens, kw.get('split', 'train'))[0], minlength=len(tok))
     words = word_ids(tok); which, members = _frequency_bins(counts, [vocab[mark + w] for w in set(words.values()) if mark + w in vocab]); close = set(real)
     def like(w): return words[int(rng.choice(members[which[vocab[mark + w]]]))]
     made = [tuple(sorted((like(a), like(b)))) for a, b in real for _ in range(2)]; made = [p for p in made if p not in close and p[0][:4] != p[1][:4]]

@@ -19,7 +19,7 @@ from fastcore.meta import delegates
 from scipy.optimize import brentq
 from torch import nn
 
-from ..data.corpus import load_corpus
+from ..data.corpus import load_corpus, source_name
 from ..data.objectives import Windows, encode_corpus, objective_for
 from ..data.tokenizers import special_ids
 from .activations import Instances, Keep, Map, Mean, activation_geography, evaluating, find_places, frequent_tokens, line_measures, random_places, read_once, token_counts
@@ -29,7 +29,8 @@ from .robustness import BLEU_GRID, GRID, quieter, say_threshold, score_arrays, s
 from .signatures import Signature, hubs_of, mean_of, signature, signature_test
 from .spatial import correlogram, morans_i, weight_geography
 from ..models.sites import find_sites, remember_pattern
-from ..models.tiny import _first, ablate, ffn_means, load_pretrained, model_inputs, predicts_next
+from ..models.tiny import _first, ablate, ffn_means, load_pretrained, model_inputs
+from ..models.wrappers import predicts_next
 
 # %% ../../nbs/evaluation/evaluate.ipynb #b3181426
 def _heard(model, sites, batches, keep):
@@ -287,10 +288,18 @@ def _can_read(model, pattern):
     "`ValueError` for a model whose hidden activations cannot be read with text"
     sites, name = find_sites(remember_pattern(model, pattern)), type(model).__name__
     takes = getattr(model, 'main_input_name', 'input_ids')
-    if takes != 'input_ids': raise ValueError(f'evaluate reads text, and {name} takes {takes}: weight_geography(model) measures its weights.')
+    if takes != 'input_ids':
+        raise ValueError(
+            f'evaluate reads text, and {name} takes {takes}: weight_geography(model) measures its weights.')
     if lost := [s for s in sites if not s.reachable]:
-        raise ValueError(f'evaluate reads hidden activations, and those inside {type(lost[0].block).__name__} of {name} cannot be reached, for it keeps all experts in one parameter: weight_geography(model) measures their weights.')
-    if getattr(model, 'get_output_embeddings', lambda: True)() is None: raise ValueError(f'evaluate scores predicted tokens, and {name} predicts none: load the model with its language-model head.')
+        raise ValueError(
+            f'evaluate reads hidden activations, and those inside {type(lost[0].block).__name__} of {name} cannot '
+            'be reached, for it keeps all experts in one parameter: weight_geography(model) measures their '
+            'weights.')
+    if getattr(model, 'get_output_embeddings', lambda: True)() is None:
+        raise ValueError(
+            f'evaluate scores predicted tokens, and {name} predicts none: load the model with its language-model '
+            'head.')
 
 def _ready(model, text, tokenizer, length, split, device, pattern=None):
     "Model, tokenizer, tokens and windows, or one clear error"
@@ -424,10 +433,10 @@ _PLAN = dict(scores=4, space=5, reading=22, activations=2, signatures=12, ablate
 @delegates(Sizes, keep=True)
 def evaluate(
     model,                   # A model, a shipped name, a folder or a hub id
-    text:str|Path='python_prose', # A source of `load_corpus`: its test split is scored, its train split gives baselines
+    text='python_prose',     # A source of `load_corpus`: its test split is scored, its train split gives baselines
     tokenizer=None,          # The model's; found by itself where the model is given by name
     *,
-    pattern=None,            # `FFNPattern` for an architecture that is not known; by default the one that `attach` was given
+    pattern=None,            # `FFNPattern` for an architecture that is not known; by default the one given to `attach`
     arm:str='model',         # Name in tables
     name:str|None=None,      # Of the pretrained model; found from its configuration by default
     dose:float=0.,           # Σp that each matrix has received, in the mean: for the nulls
@@ -455,7 +464,7 @@ def evaluate(
 def _about(job, text, arm, name, split):
     name = name or Path(getattr(job.model.config, '_name_or_path', '')).name or type(job.model).__name__
     sizes = asdict(job.size) | dict(windows=min(job.size.windows, len(job.held)), robust_windows=min(job.size.robust_windows, job.size.windows, len(job.held)), split=split)
-    return dict(arm=arm, model=name, corpus=str(text) if not Path(str(text)).exists() else Path(str(text)).name, seed=job.seed, sentences=0, dose=job.dose, parameters=sum(p.numel() for p in job.model.parameters()), settings=sizes)
+    return dict(arm=arm, model=name, corpus=source_name(text), seed=job.seed, sentences=0, dose=job.dose, parameters=sum(p.numel() for p in job.model.parameters()), settings=sizes)
 
 # %% ../../nbs/evaluation/evaluate.ipynb #a7d47ecd
 @patch

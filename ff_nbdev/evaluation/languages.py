@@ -17,6 +17,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
 from ..data.objectives import Windows
+from ..data.files import text_lines
 from ..data.tokenizers import special_ids
 from .activations import Mean, Reader, find_places, random_places, read_once, token_counts
 from .overlap import overlap, top_units
@@ -72,9 +73,11 @@ def concepts(
 def read_pairs(
     path:str|Path, # UTF-8 text: word, tab, word, and at will tab, class
 )->list[tuple[str, str, str]]: # (word, word, class or '')
-    "Pairs of a file; lines that are empty or begin with # are passed over; `ValueError` for any other line"
+    """Pairs of a file; lines that are empty or begin with # are passed over; `ValueError` for any other line, or
+    another encoding"""
     out = []
-    for n, line in enumerate(Path(path).read_text('utf-8').splitlines(), 1):
+    for n, line in enumerate(text_lines(path), 1):
+        line = line.rstrip('\n')
         if not line.strip() or line.startswith('#'): continue
         r = [c.strip() for c in line.split('\t')]
         if len(r) not in (2, 3) or not all(r[:2]): raise ValueError(f'{path}, line {n}: {line[:40]!r} is not word, tab, word (and at will tab, class): write one pair of words a line.')

@@ -3,10 +3,13 @@
 # %% auto #0
 __all__ = ['KINDS', 'GRID', 'READINGS', 'BLEU_GRID', 'blurred', 'perturbed', 'window_scores', 'strength_scores', 'threshold',
            'summarise', 'score_arrays', 'scores_from', 'paired_threshold', 'paired_ratio', 'reading', 'say_threshold',
-           'plot_robustness', 'robustness', 'quieter', 'greedy_fills', 'spans_of', 'put_back', 'span_bleu']
+           'plot_robustness', 'robustness', 'quieter', 'greedy_fills', 'spans_of', 'put_back', 'bleu_tokenizer',
+           'span_bleu']
 
 # %% ../../nbs/evaluation/robustness.ipynb #b1cbc279
 import contextlib
+import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +23,8 @@ from .base_test import token_scores
 from ..mechanisms.forgetfulness import proximal_kernel
 from ..mechanisms.recall import hub_width, keyed_uniform, multiplier, noisy_hidden
 from ..models.sites import Sites, find_sites
-from ..models.tiny import _first, _replace, ablate, decoder_inputs
+from ..models.tiny import _first, _replace, ablate
+from ..models.wrappers import decoder_inputs
 
 # %% ../../nbs/evaluation/robustness.ipynb #9dea5f39
 def blurred(
@@ -389,6 +393,25 @@ def put_back(
     for i in map(int, ids): out += spans[number[i]] if i in number else [i]
     return [i for i in out if i not in skip and i not in number]
 
+# %% ../../nbs/evaluation/robustness.ipynb #4234bf58
+_no_spaces = re.compile(r'[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf'
+    r'\u4e00-\u9fff\uaa60-\uaa7f\uf900-\ufaff\U00020000-\U0003ffff]')
+
+def bleu_tokenizer(
+    texts:list[str], # The references
+)->str: # 'char' or '13a', names of `sacrebleu`
+    "How the words of BLEU are cut, by the script of the text; neither needs a download"
+    letters = [c for t in texts for c in t if unicodedata.category(c)[0] in 'LM']
+    return 'char' if 3*sum(bool(_no_spaces.match(c)) for c in letters) > len(letters) else '13a'
+
+# %% ../../nbs/evaluation/robustness.ipynb #2e33fe92
+def _window_writer(tokenizer):
+    "Makes a window's text of its masked ids and what was written; without sentinels (BART) the whole window is written"
+    skip = set(special_ids(tokenizer))
+    try: sentinels = sentinel_ids(tokenizer)
+    except ValueError: return lambda x, y: tokenizer.decode([int(i) for i in y if i >= 0 and int(i) not in skip])
+    return lambda x, y: tokenizer.decode(put_back(x, spans_of(y, sentinels), sentinels, skip))
+
 # %% ../../nbs/evaluation/robustness.ipynb #4b5a7a58
 BLEU_GRID = dict(noise=(1., 2., 4.), nonhub=(2., 8., 24.), blur=(.4, .8, 1.))
 
@@ -402,28 +425,29 @@ def span_bleu(
     seed:int=0,      # Of noise and draws
     tick=lambda: None, # Called after every pass: for progress
 )->dict: # clean, floor_zero, floor_mean: {bleu, ci}; noise, nonhub, blur: rows of strength, bleu, lo, hi; threshold; windows; None where no spans are written
-    "BLEU of greedy fills put back into the window, under each disturbance [Figure 4]"
-    from sacrebleu.metrics import BLEU
+    "BLEU of greedy fills put back into the window, under each disturbance [Figure 4]; `tokenize` and `signature` tell how"
     if not model.config.is_encoder_decoder or fills_in(model, tokenizer): return None
-    sentinels, skip, metric, texts = sentinel_ids(tokenizer), set(special_ids(tokenizer)), BLEU(), {}
+    whole, texts = _window_writer(tokenizer), {}
     def write(key, b, room):
-        for x, y in zip(b['input_ids'].tolist(), greedy_fills(model, b, room)): texts.setdefault(key, []).append(tokenizer.decode(put_back(x, spans_of(y, sentinels), sentinels, skip)))
+        texts.setdefault(key, []).extend(map(whole, b['input_ids'].tolist(), greedy_fills(model, b, room)))
         tick()
     with evaluating(model):
         for b in batches:
             room, d = b['labels'].shape[1] + 4, {}
-            texts.setdefault('truth', []).extend(tokenizer.decode(put_back(x, spans_of(y, sentinels), sentinels, skip)) for x, y in zip(b['input_ids'].tolist(), b['labels'].tolist()))
+            texts.setdefault('truth', []).extend(map(whole, b['input_ids'].tolist(), b['labels'].tolist()))
             write('clean', b, room)
             with ablate(model, 'zero'): write('zero', b, room)
             if means is not None:
                 with ablate(model, 'mean', means): write('mean', b, room)
             for kind, x in ((k, x) for k, xs in grid.items() for x in xs):
                 with perturbed(model, kind, x, b['index'], seed=seed, draws=d): write((kind, x), b, room)
-    return _bleu_table(texts, metric, draws, seed)
+    return _bleu_table(texts, draws, seed)
 
 # %% ../../nbs/evaluation/robustness.ipynb #59782103
-def _bleu_table(texts, metric, draws, seed):
+def _bleu_table(texts, draws, seed):
     "Scores, their intervals over windows, and the thresholds half way to the better floor"
+    from sacrebleu.metrics import BLEU
+    metric = BLEU(tokenize=bleu_tokenizer(texts['truth']))
     truth, n = texts.pop('truth'), len(texts['clean']); pick = np.random.default_rng(seed).integers(n, size=(draws, n))
     stats = {k: np.array([metric.corpus_score([h], [[r]]).counts + metric.corpus_score([h], [[r]]).totals for h, r in zip(v, truth)]) for k, v in texts.items()}
     lengths = {k: np.array([[s.sys_len, s.ref_len] for s in (metric.corpus_score([h], [[r]]) for h, r in zip(v, truth))]) for k, v in texts.items()}
@@ -432,6 +456,7 @@ def _bleu_table(texts, metric, draws, seed):
         return metric.compute_bleu(c[:4].tolist(), c[4:].tolist(), int(l[0]), int(l[1]), smooth_method=metric.smooth_method).score
     one = lambda k: dict(bleu=score(k), ci=_interval([score(k, w) for w in pick]))
     out = dict(clean=one('clean'), floor_zero=one('zero'), floor_mean=one('mean') if 'mean' in texts else None, windows=n, resampled='windows', threshold={})
+    out |= dict(tokenize=metric.get_signature().info['tok'], signature=metric.get_signature().format())
     floor = max(f['bleu'] for f in (out['floor_zero'], out['floor_mean']) if f); out['measurable'] = bool(out['clean']['bleu'] - floor >= 10)      # ten points, as for accuracy
     for kind in dict.fromkeys(k[0] for k in texts if isinstance(k, tuple)):
         xs = [k[1] for k in texts if isinstance(k, tuple) and k[0] == kind]; rows = [one((kind, x)) for x in xs]

@@ -29,7 +29,7 @@ class FFNPattern:
     value:str              # Child whose output becomes the hidden activation
     gate:str|None=None     # Child that gates, where there is one
     signed:bool|None=None  # Can the hidden be negative? None: decided by the gate, or by the activation's name
-    whole:bool|None=None   # Does the block hold more than the feed-forward layer (attention, a residual)? None: decided by its matrices
+    whole:bool|None=None   # Is more in the block than the feed-forward layer (attention, a residual)? None: seen from its matrices
     def __post_init__(self): _check_pattern(self)
 
 # %% ../../nbs/models/sites.ipynb #d54b5bce
@@ -51,7 +51,8 @@ def _check_pattern(p):
         good = half and re.fullmatch(r'\d+/\d+', half[1]) and int(half[1].split('/')[0]) < int(half[1].split('/')[1])
         if '[' in child and not good:
             raise ValueError(f'FFNPattern: {what}={child!r} must be a child, or a part of one as in child[0/2].')
-        if what == 'down' and half: raise ValueError(f'FFNPattern: down={child!r} must be a whole child: what enters it is the hidden.')
+        if what == 'down' and half:
+            raise ValueError(f'FFNPattern: down={child!r} must be a whole child: what enters it is the hidden.')
 
 # %% ../../nbs/models/sites.ipynb #fa186822
 PATTERNS = [
@@ -135,7 +136,8 @@ def module(self:FFNSite,
     role:str, # 'gate', 'value' or 'down'
 )->nn.Module: # The projection, with its adapters where it has some
     "The projection that plays a role; `KeyError` with the roles there are, `ValueError` for experts, which have none"
-    if role not in self.names: raise KeyError(f'{self.name} has no {role!r} matrix; its roles are {", ".join(self.names)}.')
+    if role not in self.names:
+        raise KeyError(f'{self.name} has no {role!r} matrix; its roles are {", ".join(self.names)}.')
     found = _find(self.block, self.names[role])
     if isinstance(found, nn.Module): return found
     raise ValueError(
@@ -150,12 +152,20 @@ def reachable(self:FFNSite)->bool:
 # %% ../../nbs/models/sites.ipynb #2dd31860
 def _is_conv1d(m): return type(m).__name__ == 'Conv1D'
 
+def _is_turned(owner, names):
+    "Are experts stored as (in, out)? Where their module does not say so, their sizes do: both hold d_model"
+    if (told := getattr(owner, 'is_transposed', None)) is not None: return told
+    value, down = (_find(owner, names[r]) if r in names else None for r in ('value', 'down'))
+    if not all(isinstance(w, Tensor) and w.ndim == 3 for w in (value, down)): return False
+    return value.shape[2] != down.shape[1] and value.shape[1] == down.shape[2]
+
 @patch
 def parameter(self:FFNSite,
     role:str, # 'gate', 'value' or 'down'
 )->nn.Parameter: # As the model stores it: it may hold both halves, or all experts
     "The parameter that holds the matrix of a role; `KeyError` with the roles there are"
-    if role not in self.names: raise KeyError(f'{self.name} has no {role!r} matrix; its roles are {", ".join(self.names)}.')
+    if role not in self.names:
+        raise KeyError(f'{self.name} has no {role!r} matrix; its roles are {", ".join(self.names)}.')
     found = _find(self.block, self.names[role])
     return bare(found).weight if isinstance(found, nn.Module) else found
 
@@ -168,7 +178,7 @@ def part(self:FFNSite,
     found, (_, half) = _find(self.block, self.names[role]), _split(self.names[role])
     w = stored if self.expert is None else stored[self.expert]
     single, owner = isinstance(found, nn.Module), bare(self.block)
-    if _is_conv1d(bare(found)) if single else getattr(owner, 'is_transposed', False): w = w.T
+    if _is_conv1d(bare(found)) if single else _is_turned(owner, self.names): w = w.T
     if half is None: return w
     i, n = half
     if not single and not getattr(owner, 'is_concatenated', True): return w[i::n]    # gate and value take turns
@@ -217,7 +227,7 @@ def down(self:FFNSite)->nn.Module:
 
 @patch(as_prop=True)
 def out(self:FFNSite)->nn.Module:
-    "The module whose output is what the block adds to the residual stream; `ValueError` for one expert, which adds with the others"
+    "The module whose output is what the block adds to the residual stream; `ValueError` for one expert of several"
     return self.down if self.whole or self.expert is not None else self.block
 
 @patch(as_prop=True)
@@ -289,34 +299,55 @@ def _check_matrix(site, role):
     if isinstance(found, nn.Module):
         found = bare(found)
         if not isinstance(found._parameters.get('weight'), nn.Parameter):
-            raise ValueError(f'{where} is a {type(found).__name__} without a weight of its own (quantised, packed, wrapped or computed from others): load the model in float32 or bfloat16, and attach before wrapping it.')
+            raise ValueError(
+                f'{where} is a {type(found).__name__} without a weight of its own (quantised, packed, wrapped or '
+                'computed from others): load the model in float32 or bfloat16, and attach before wrapping it.')
     stored = site.parameter(role)
     if nn.parameter.is_lazy(stored): raise ValueError(f'{where} has no shape yet: run the model once on a batch first.')
     if not _is_plain(stored):
-        raise ValueError(f'{where} is a {type(stored).__name__}: a quantised or packed weight cannot be pulsed, so load the model in float32 or bfloat16, without quantisation.')
-    if stored.device.type == 'meta': raise ValueError(f'{where} is on the meta device and holds no numbers: load the weights first.')
+        raise ValueError(
+            f'{where} is a {type(stored).__name__}: a quantised or packed weight cannot be pulsed, so load the '
+            'model in float32 or bfloat16, without quantisation.')
+    if stored.device.type == 'meta':
+        raise ValueError(f'{where} is on the meta device and holds no numbers: load the weights first.')
     ndim = 2 if site.expert is None else 3
-    if stored.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64) or stored.ndim != ndim: raise ValueError(f'{where} is {stored.dtype} of {stored.ndim} dimensions: a quantised or packed weight has no geography, so load the model in float32 or bfloat16.')
+    if stored.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64) or stored.ndim != ndim:
+        raise ValueError(
+            f'{where} is {stored.dtype} of {stored.ndim} dimensions: a quantised or packed weight has no geography, '
+            'so load the model in float32 or bfloat16.')
     half = _split(site.names[role])[1]
-    if half and (units := len(site.part(role, stored))*half[1]) != (whole := len(replace(site, names={role: _split(site.names[role])[0]}).weight(role))):
-        raise ValueError(f'{where}: {whole} units cannot be parted in {half[1]} (that would be {units}); name the right children in an FFNPattern.')
+    if half is None: return
+    units = len(site.part(role, stored))*half[1]
+    whole = len(replace(site, names=site.names | {role: _split(site.names[role])[0]}).weight(role))
+    if units != whole:
+        raise ValueError(
+            f'{where}: {whole} units cannot be parted in {half[1]} (that would be {units}); name the right children '
+            'in an FFNPattern.')
 
 def _width(config):
     "Width of the residual stream, where the configuration says it"
-    return next((w for k in ('hidden_size', 'd_model', 'n_embd', 'dim') if isinstance(w := getattr(config, k, None), int)), None)
+    told = (getattr(config, k, None) for k in ('hidden_size', 'd_model', 'n_embd', 'dim'))
+    return next((w for w in told if isinstance(w, int)), None)
 
 def _check(site, config=None):
     "Refuse a site that cannot be used"
     for role in site.names: _check_matrix(site, role)
-    if len(set(site.names.values())) < len(site.names) or len({site.key(r) for r in site.names}) < len(site.names): raise ValueError(f'{site.name}: one matrix plays two roles ({site.names}); give each role its own child.')
+    if len(set(site.names.values())) < len(site.names) or len({site.key(r) for r in site.names}) < len(site.names):
+        raise ValueError(f'{site.name}: one matrix plays two roles ({site.names}); give each role its own child.')
     for role in site.names:
         units, fits = site.weight(role).shape[0], (site.d_ff,) if role == 'value' else (site.d_ff, site.d_model)      # RWKV's gate acts on the output
         if role == 'value' and units == 2*site.d_ff:
             child = site.names[role]
-            raise ValueError(f'{site.name}: {child} gives {units} units and down takes {site.d_ff}, so it holds gate and value in one matrix (fused), whose rows are no neighbours across the seam: name its halves, gate={child + "[0/2]"!r} and value={child + "[1/2]"!r}, the one that passes the activation as the gate.')
+            raise ValueError(
+                f'{site.name}: {child} gives {units} units and down takes {site.d_ff}, so it holds gate and value '
+                'in one matrix (fused), whose rows are no neighbours across the seam: name its halves, '
+                f'gate={child + "[0/2]"!r} and value={child + "[1/2]"!r}, the one that passes the activation as the '
+                'gate.')
         if units not in fits: raise ValueError(f'{site.name}: {role} gives {units} units but down takes {site.d_ff}; name the right children in an FFNPattern.')
     if site.d_ff == (width := _width(config)) and site.d_model != width:
-        raise ValueError(f'{site.name}: {site.names["down"]} takes the {width} units of the model and gives {site.d_model}, so value and down have changed places: name the child that gives {width} units as down.')
+        raise ValueError(
+            f'{site.name}: {site.names["down"]} takes the {width} units of the model and gives {site.d_model}, so '
+            f'value and down have changed places: name the child that gives {width} units as down.')
 
 # %% ../../nbs/models/sites.ipynb #62faad56
 SENSES = r'visual|vision|vision_\w+|image_\w+|audio|audio_\w+|speech_\w+'
@@ -342,10 +373,14 @@ def _uncovered(model, sites):
         kinds = {type(layers[n]) for n in have}
         lack = [n for n, m in layers.items() if n not in have and type(m) in kinds]
         if not lack: continue
-        inside = {type(m).__name__ for n in lack for m in layers[n].modules() if re.search(r'experts?$|moe|mlp|ffn|feedforward', type(m).__name__, re.I)}
+        inside = {type(m).__name__ for n in lack for m in layers[n].modules()}
+        inside = {kind for kind in inside if re.search(r'experts?$|moe|mlp|ffn|feedforward', kind, re.I)}
         what = f' and their {", ".join(sorted(inside)[:3])}' if inside else ''
         few = ', '.join(lack[:8]) + (', …' if len(lack) > 8 else '')
-        out.append(f'{type(model).__name__}: feed-forward sites in {len(have)} of {len(have) + len(lack)} layers of {path or "the model"}; layers {few}{what} are not covered: name their blocks in an FFNPattern, beside the others, to have them.')
+        out.append(
+            f'{type(model).__name__}: feed-forward sites in {len(have)} of {len(have) + len(lack)} layers of '
+            f'{path or "the model"}; layers {few}{what} are not covered: name their blocks in an FFNPattern, beside '
+            'the others, to have them.')
     return out
 
 # %% ../../nbs/models/sites.ipynb #be9cc85d
@@ -387,7 +422,7 @@ def _linear_below(block, path):
 def _pair(shapes, d_model):
     "Names of gate, value and down, as a pattern has them; None where no two fit"
     for value, (units, width) in shapes.items():
-        if d_model is not None and width != d_model or d_model is None and units <= width: continue
+        if units == width or d_model is not None and width != d_model or d_model is None and units <= width: continue
         down = next((n for n, s in shapes.items() if s == (width, units)), None)
         fused = next((n for n, s in shapes.items() if s == (width, units//2) and n != value), None)
         if down is None and (fused is None or units % 2): continue
@@ -425,8 +460,14 @@ def _none_found(model, own):
     name, mixers = type(model).__name__, any(n.endswith('A_log') for n, _ in model.named_parameters())
     asked = f' that fit {_line(own[0])}' if own else ''
     guess = guess_pattern(model)
-    if guess is None and mixers: return f'{name} has no feed-forward layer: its blocks are state-space mixers, and the method has nothing to work on.'
-    if guess is None: return f'No feed-forward blocks found in {name}{asked}, and no two linear layers look like one: name them with FFNPattern(name, block, down, value, gate).'
+    if guess is None and mixers:
+        return (
+            f'{name} has no feed-forward layer: its blocks are state-space mixers, and the method has nothing to '
+            'work on.')
+    if guess is None:
+        return (
+            f'No feed-forward blocks found in {name}{asked}, and no two linear layers look like one: name them with '
+            'FFNPattern(name, block, down, value, gate).')
     return f'No feed-forward blocks found in {name}{asked}: if it is these, paste pattern={_line(guess)}.'
 
 # %% ../../nbs/models/sites.ipynb #f51addd7
@@ -439,12 +480,15 @@ def _stack(model, path, config):
 
 def _sites_of(model, path, block, row, names, config):
     "The site of a block, or those of its experts"
-    first = FFNSite(0, path, _stack(model, path, config), 0, block, names, _is_signed(row, block, config), whole=_is_whole(row, block, names))
+    signed, whole = _is_signed(row, block, config), _is_whole(row, block, names)
+    first = FFNSite(0, path, _stack(model, path, config), 0, block, names, signed, whole=whole)
     stored = [_find(block, n) for n in names.values()]
     if not any(isinstance(w, Tensor) and w.ndim == 3 for w in stored): return [first]
     many = {role: len(w) if isinstance(w, Tensor) and w.ndim == 3 else 0 for role, w in zip(names, stored)}
     if other := next((r for r in many if many[r] != many['down']), None):
-        raise ValueError(f'{path}: {names[other]} holds {many[other]} experts and down {many["down"]}: name children that stand beside each other, expert for expert.')
+        raise ValueError(
+            f'{path}: {names[other]} holds {many[other]} experts and down {many["down"]}: name children that stand '
+            'beside each other, expert for expert.')
     return [replace(first, name=f'{path}[{e}]', expert=e) for e in range(many['down'])]
 
 def _number(sites):
@@ -457,7 +501,7 @@ def _number(sites):
 # %% ../../nbs/models/sites.ipynb #3444eb07
 def find_sites(
     model:nn.Module, # Any model; it is only looked at
-    pattern:FFNPattern|list[FFNPattern]|None=None, # Your own rows instead of the known ones; by default those that `attach` was given
+    pattern:FFNPattern|list[FFNPattern]|None=None, # Your own rows in place of the known ones; by default those given to `attach`
 )->Sites: # Encoder first, then decoder
     """Find the feed-forward sites of `model` by name.
 
@@ -465,7 +509,8 @@ def find_sites(
 
     Raises: `ValueError` where there are no sites, or one cannot be used; `TypeError` for what is no model or no pattern.
     """
-    if not isinstance(model, nn.Module): raise TypeError(f'model is a {type(model).__name__}: give a model (torch.nn.Module).')
+    if not isinstance(model, nn.Module):
+        raise TypeError(f'model is a {type(model).__name__}: give a model (torch.nn.Module).')
     own = _rows(pattern) if pattern is not None else _remembered(model)
     sites, senses, parts, config = Sites(), [], set(), getattr(model, 'config', None)
     for path, block in model.named_modules():

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['TINY', 'SIZES', 'SHIPPED', 'new_model', 'random_like', 'random_tiny', 'new_blocks', 'shipped_models',
-           'load_pretrained', 'model_inputs', 'predicts_next', 'decoder_inputs', 'ffn_means', 'ablate']
+           'load_pretrained', 'model_inputs', 'ffn_means', 'ablate']
 
 # %% ../../nbs/models/tiny.ipynb #76ed7590
 import contextlib
@@ -82,7 +82,8 @@ def new_blocks(
     key = next((k for k in ('d_ff', 'intermediate_size', 'n_inner') if hasattr(model.config, k)), None)
     if d_ff and not key: raise ValueError(f'The configuration of {type(model).__name__} has neither d_ff nor intermediate_size nor n_inner: make a model of another width yourself.')
     new, old = random_like(model, seed, **({key: d_ff} if d_ff else {})), dict(model.named_parameters())
-    own = {id(p) for s in find_sites(new) for r in s.names for p in (s.parameter(r), *(s.module(r).parameters() if s.reachable else ()))}
+    sites = find_sites(new)
+    own = {id(s.parameter(r)) for s in sites for r in s.names} | {id(p) for s in sites if s.reachable for r in s.names for p in s.module(r).parameters()}
     with torch.no_grad(): [p.copy_(old[n]) for n, p in new.named_parameters() if id(p) not in own]
     return new
 
@@ -108,14 +109,17 @@ def _quiet():
 def _class_for(config, name):
     "The class that predicts tokens: an encoder-decoder, a masked model, or a decoder; `ValueError` for one that reads no text"
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
-    two, masked, causal = (type(config) in kind._model_mapping for kind in (AutoModelForSeq2SeqLM, AutoModelForMaskedLM, AutoModelForCausalLM))
+    kinds = AutoModelForSeq2SeqLM, AutoModelForMaskedLM, AutoModelForCausalLM
+    two, masked, causal = (type(config) in kind._model_mapping for kind in kinds)
     if config.is_encoder_decoder:
         if two: return AutoModelForSeq2SeqLM
         masked = causal = False                       # its decoder alone would be another model
     told = any('MaskedLM' in a for a in config.architectures or [])
     if masked and (told or not causal): return AutoModelForMaskedLM
     if causal: return AutoModelForCausalLM
-    raise ValueError(f'{name} is a {config.model_type}, which predicts no tokens of text: load it with its own class, and attach the method to it.')
+    raise ValueError(
+        f'{name} is a {config.model_type}, which predicts no tokens of text: load it with its own class, and attach '
+        'the method to it.')
 
 # %% ../../nbs/models/tiny.ipynb #d0ad8f91
 def load_pretrained(
@@ -129,11 +133,12 @@ def load_pretrained(
     elif path.exists():
         if not (path/'config.json').exists(): raise FileNotFoundError(f'{path} holds no config.json: give a folder written by save_pretrained, a hub id, or one of {", ".join(shipped_models())}.')
     elif '/' not in where or where.startswith(('.', '/', '~')): raise FileNotFoundError(f'No model {where!r}: the shipped ones are {", ".join(shipped_models())}; else give an existing folder or a hub id such as google/mt5-base.')
-    config = AutoConfig.from_pretrained(where)
+    config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    if hasattr(config, 'auto_map'): del config.auto_map                  # code that comes with a model is never run
     if config.model_type == 'rwkv': config.rescale_every = 0
     kind = _class_for(config, name)
     with _quiet(): model = kind.from_pretrained(where, config=config, dtype=dtype).eval()
-    return model, AutoTokenizer.from_pretrained(where)
+    return model, AutoTokenizer.from_pretrained(where, trust_remote_code=False)
 
 # %% ../../nbs/models/tiny.ipynb #9f7517fa
 def model_inputs(
@@ -141,31 +146,6 @@ def model_inputs(
 )->dict: # What a Hugging Face model takes of it
     "Leave out what describes the batch (`sentences`, `index`, `alternatives`)"
     return {k: v for k, v in batch.items() if k in ('input_ids', 'attention_mask', 'labels', 'decoder_input_ids', 'decoder_attention_mask')}
-
-# %% ../../nbs/models/tiny.ipynb #0a1b81e3
-def predicts_next(
-    model:nn.Module, # A Hugging Face model, in a wrapper or none
-)->bool: # False for encoder-decoders and masked models
-    "Does place t of the logits predict label t + 1?"
-    inside = [m for m in model.modules() if hasattr(m, 'base_model_prefix')] or [model]
-    two = getattr(getattr(inside[0], 'config', None), 'is_encoder_decoder', False)
-    return not two and 'MaskedLM' not in type(inside[0]).__name__
-
-def decoder_inputs(
-    model:nn.Module, # An encoder-decoder
-    labels:Tensor,   # (batch, time), -100 where padded
-)->Tensor: # (batch, time) ids
-    """What the decoder reads to predict the labels: they themselves, one place later.
-
-    Raises: `ValueError` where the model has no way of its own and its configuration no id to start with.
-    """
-    own = getattr(model, 'prepare_decoder_input_ids_from_labels', None)
-    if own is not None: return own(labels=labels)
-    start = next((v for k in ('decoder_start_token_id', 'bos_token_id') if (v := getattr(model.config, k, None)) is not None), None)
-    if start is None: raise ValueError(f'{type(model).__name__} does not say how its decoder starts: set config.decoder_start_token_id.')
-    pad = getattr(model.config, 'pad_token_id', None)
-    shifted = torch.cat([labels.new_full((len(labels), 1), start), labels[:, :-1]], 1)
-    return shifted.masked_fill(shifted == -100, start if pad is None else pad)
 
 # %% ../../nbs/models/tiny.ipynb #9541a7a8
 def _first(out): return out[0] if isinstance(out, tuple) else out

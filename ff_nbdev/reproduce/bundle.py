@@ -3,16 +3,18 @@
 # %% auto #0
 __all__ = ['machine_tag', 'accepted_tags', 'Target', 'markers', 'needs', 'read_lock', 'check_sources', 'build_wheel',
            'wheel_metadata', 'wheels_in', 'build_pure', 'download', 'fetch_wheels', 'lacking', 'torch_build',
-           'least_glibc', 'text_name', 'pack_text', 'find_model', 'pack_model', 'install_script', 'readme',
-           'bundle_files', 'size_report', 'largest_wheels', 'plan_bundle', 'seal', 'make_bundle', 'add_arguments',
-           'bundle_command']
+           'least_glibc', 'plain_name', 'text_name', 'pack_text', 'find_model', 'pack_model', 'install_script',
+           'readme', 'bundle_files', 'size_report', 'largest_wheels', 'plan_bundle', 'seal', 'make_bundle',
+           'add_arguments', 'bundle_command']
 
 # %% ../../nbs/reproduce/bundle.ipynb #7976b03e
+import contextlib
 import hashlib
 import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -29,8 +31,10 @@ from platform import libc_ver, machine, python_version
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
 
 import ff_nbdev
+from ..core.files import disk_sentence, is_full, read_json, shown, writing
 from .runner import RunError, alive, nearest
 
 # %% ../../nbs/reproduce/bundle.ipynb #d0822a0c
@@ -103,12 +107,14 @@ def read_lock(
 )->dict[str, str]: # name → version
     "The versions that a lock file names; `FileNotFoundError` or `ValueError` where it cannot be used"
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f'There is no lock file {path}: give one with --lock, for example the output of `pip freeze`.')
+    if not path.is_file(): raise FileNotFoundError(f'There is no lock file {shown(path)}: give one with --lock, for example the output of `pip freeze`.')
     pins = {}
-    for i, line in enumerate(path.read_text('utf-8').splitlines(), 1):
+    try: lines = path.read_text('utf-8').splitlines()
+    except UnicodeDecodeError: raise ValueError(f'{shown(path)} is no lock file, for it holds no text: give lines of the form name==version.') from None
+    for i, line in enumerate(lines, 1):
         line = line.split('#')[0].strip()
         if not line: continue
-        m = re.fullmatch(r'([\w.-]+) *== *([\w.!+]+)', line)
+        m = re.fullmatch(r'(\w[\w.-]*) *== *([\w.!+]+)', line)
         if not m: raise ValueError(f'{path}, line {i}: {line!r} is not of the form name==version.')
         pins[canonicalize_name(m[1])] = m[2]
     return pins
@@ -126,6 +132,11 @@ def _git(*words):
 def _pip(*words, **env):
     "Run pip; nothing is asked"
     return subprocess.run([sys.executable, '-m', 'pip', '--disable-pip-version-check', '--no-input', *map(str, words)], capture_output=True, text=True, stdin=subprocess.DEVNULL, env={**os.environ, **env})
+
+def _pip_failed(result, folder, sentence):
+    "`RunError` with pip's own words; `OSError` where the disk was full"
+    if is_full(RuntimeError(result.stderr)): raise OSError(disk_sentence(RuntimeError(result.stderr), folder))
+    raise RunError(f'{sentence}: {_pip_said(result)}')
 
 def _pip_said(result): return ([l for l in result.stderr.splitlines() if l.startswith('ERROR')] or result.stderr.strip().splitlines() or ['nothing'])[-1].removeprefix('ERROR: ')
 
@@ -148,7 +159,7 @@ def build_wheel(
         ready = importlib.util.find_spec('setuptools') and int(version('setuptools').split('.')[0]) >= 77
         r = _pip('wheel', '--no-deps', *(['--no-build-isolation'] if ready else []), '--wheel-dir', t, Path(t)/'src', SOURCE_DATE_EPOCH=_git('log', '-1', '--format=%ct') or '1700000000')
         made = next(Path(t).glob('*.whl'), None)
-        if r.returncode or not made: raise RunError(f'Our own wheel could not be built: {_pip_said(r)}')
+        if r.returncode or not made: _pip_failed(r, t, 'Our own wheel could not be built')
         Path(folder).mkdir(parents=True, exist_ok=True)
         return Path(shutil.move(made, Path(folder)/made.name))
 
@@ -156,9 +167,15 @@ def build_wheel(
 def wheel_metadata(
     path:str|Path, # A wheel
 ): # An `email.message.Message`: Name, Version, Requires-Dist, …
-    "Read the metadata inside a wheel"
-    with zipfile.ZipFile(path) as z:
-        return message_from_bytes(z.read(next(n for n in z.namelist() if re.fullmatch(r'[^/]+\.dist-info/METADATA', n))))
+    "Read the metadata inside a wheel; `ValueError` where it is none, or its name and version are none"
+    def wrong(why): return ValueError(f'{shown(path)} is no wheel: {why}. Build it again, or take it from a copy.')
+    try:
+        with zipfile.ZipFile(path) as z:
+            found = [z.read(n) for n in z.namelist() if re.fullmatch(r'[^/]+\.dist-info/METADATA', n)]
+        Version((told := message_from_bytes(found[0] if found else b''))['Version'] or '')
+    except InvalidVersion: raise wrong('it does not say its version') from None
+    except (zipfile.BadZipFile, OSError, ValueError) as e: raise wrong(f'it was cut off or is of another kind ({type(e).__name__})') from None
+    return told
 
 def _requires(path): return wheel_metadata(path).get_all('Requires-Dist') or []
 
@@ -179,7 +196,7 @@ def build_pure(
         r = _pip('wheel', '--no-deps', '--wheel-dir', t, word)
         made = next(Path(t).glob('*.whl'), None)
         where = f'{word} has no wheel for Python {target.python} on {target.platform}'
-        if r.returncode or not made: raise RunError(f'{where}, and pip could not make one: {_pip_said(r)}')
+        if r.returncode or not made: _pip_failed(r, t, f'{where}, and pip could not make one')
         if not made.name.endswith('-none-any.whl'):
             raise RunError(f'{where} and is not pure Python: build its wheel on a machine like the node, and name the folder of that wheel in PIP_FIND_LINKS.')
         shutil.move(made, folder/made.name)
@@ -198,7 +215,7 @@ def download(
         if re.search('NewConnectionError|NameResolutionError|ConnectTimeout|Max retries', r.stderr): raise RunError('pip could not reach its index: a bundle is made on a machine that has a network.')
         m = re.search(r'No matching distribution found for ([\w.-]+)', r.stderr)
         odd = m and next((w for w in words if canonicalize_name(Requirement(w).name) == canonicalize_name(m[1])), None)
-        if not odd: raise RunError(f'pip could not fetch {words[0]} and {len(words) - 1} more: {_pip_said(r)}')
+        if not odd: _pip_failed(r, folder, f'pip could not fetch {words[0]} and {len(words) - 1} more')
         words.remove(odd); build_pure(odd, folder, target)
 
 # %% ../../nbs/reproduce/bundle.ipynb #1164d237
@@ -273,6 +290,12 @@ def least_glibc(
     return max((min(_glibc(t)[0] if t.startswith('many') else 0 for t in ts) for ts in tags), default=0)
 
 # %% ../../nbs/reproduce/bundle.ipynb #ff7423de
+def plain_name(
+    name:str, # Of a file or folder of the user's
+)->str: # '' where nothing is left
+    "A name that means nothing to a shell: letters, digits, _ . and - within"
+    return re.sub(r'[^\w.]+', '-', name).strip('-.')
+
 def text_name(
     source:str,   # As given to `load_corpus`
     corpus:Path,  # What it made
@@ -280,7 +303,7 @@ def text_name(
     "The name of a text in the bundle"
     from ff_nbdev.data.corpus import is_hub_id
     if str(source) == 'python_prose' or is_hub_id(source): return corpus.name
-    return re.sub(r'(\.(txt|jsonl|parquet|xz|gz|bz2))+$', '', re.sub(r'[^\w.]+', '-', Path(str(source)).name).strip('-.')) or corpus.name
+    return re.sub(r'(\.(txt|jsonl|parquet|xz|gz|bz2))+$', '', plain_name(Path(str(source)).name)).strip('-.') or corpus.name
 
 # %% ../../nbs/reproduce/bundle.ipynb #ad73790b
 def pack_text(
@@ -301,13 +324,18 @@ def pack_text(
         for d in {encode_corpus(corpus, t) for t in tokenizers}: shutil.copytree(d, folder/name/d.name)
         (folder/name).mkdir(parents=True, exist_ok=True)
         for f in ('corpus.json', 'train.txt', 'valid.txt', 'test.txt'): shutil.copy(corpus/f, folder/name/f)
-        info = json.loads((corpus/'corpus.json').read_text())
-        use = str(source) if is_hub_id(source) else f'"$FF_NBDEV_CACHE/corpora/{name}"'
+        info = read_json(corpus/'corpus.json', 'record of a text', ['source', 'sentences', 'sha256'])
+        use = shlex.quote(str(source)) if is_hub_id(source) else f'"$FF_NBDEV_CACHE/corpora/{name}"'
         out.append(dict(name=name, source=info['source'], sentences=info['sentences'], sha256=info['sha256'], use=use))
     return out
 
 # %% ../../nbs/reproduce/bundle.ipynb #316318a0
 _kept = ('.json', '.safetensors', '.model', '.txt', '.md', '.jinja')
+
+def _check_files(folder):
+    "`ValueError` where a file of a model has a name that a list of checksums cannot hold"
+    odd = next((f.name for f in sorted(folder.iterdir()) if f.suffix in _kept and ('\\' in f.name or not f.name.isprintable())), None)
+    if odd: raise ValueError(f'{shown(folder)} holds a file called {odd!r}: give it a name without line breaks and backslashes.')
 
 def find_model(
     name:str, # A shipped name, a folder, or a hub id
@@ -319,11 +347,12 @@ def find_model(
     if path.exists():
         if not (path/'config.json').exists() or not any((path/f).exists() for f in ('tokenizer.json', 'tokenizer_config.json')):
             raise FileNotFoundError(f'{path} holds no config.json with a tokenizer beside it: give a folder that model and tokenizer were saved into.')
-        name = path.resolve().name
+        _check_files(path)
+        name = plain_name(path.resolve().name) or 'model'; name = 'hub-model' if name == 'hub' else name
         return dict(name=name, kind='folder', path=str(path), bytes=sum(f.stat().st_size for f in path.iterdir()), revision='', use=f'"$FF_NBDEV_MODELS/{name}"')
-    if not re.fullmatch(r'[\w-][\w.-]*/[\w.-]+', str(name)): raise FileNotFoundError(f'No model {str(name)!r}: the shipped ones are {", ".join(known)}; else give an existing folder or a hub id such as google/mt5-base.')
+    if not re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', str(name)): raise FileNotFoundError(f'No model {str(name)!r}: the shipped ones are {", ".join(known)}; else give an existing folder or a hub id such as google/mt5-base.')
     from transformers import AutoConfig
-    try: config = AutoConfig.from_pretrained(name)
+    try: config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError): raise FileNotFoundError(f'No model {name!r}: it is not in the cache of the hub, and the hub cannot be reached or has none of that name.') from None
     return dict(name=name, kind='hub', bytes=2**31, revision=getattr(config, '_commit_hash', None) or hashlib.sha1(name.encode()).hexdigest(), use=name)
 
@@ -356,7 +385,8 @@ pyversion() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 [ $# -gt 0 ] || die 'give a folder that is not there yet, for example: sh install.sh ~/ff_nbdev'
 case $1 in /*) to=$1 ;; *) to=$PWD/$1 ;; esac
-case $to in *\'*) die "the path $to holds a quote: give another folder." ;; esac
+case $to in *\'*|*:*|*'
+'*) die 'the path of the folder holds a quote, a colon or a line break: give another folder.' ;; esac
 [ ! -e "$to" ] || die "$to is there already: give a folder that is not there yet."
 python=${2:-}
 if [ -z "$python" ]; then for p in python@python@ python3 python; do if [ "$(pyversion "$p")" = @python@ ]; then python=$p; break; fi; done; fi
@@ -422,7 +452,7 @@ def install_script(
     "The text of `install.sh`"
     text = _checks + _install.replace('@wheels@', _all_wheels if b['wheels'] == 'all' else _some_wheels)
     words = dict(version=b['version'], python=b['python'], arch=_glibc(b['platform'])[1], glibc=b['glibc'],
-        files=files, need=need//1024, need_mb=round(need/1e6), lacking=' '.join(f"'{r}'" for r in b['lacking']), roots=' '.join(f'"{r}"' for r in [f'ff_nbdev=={b["version"]}', *b['extra_requirements']]))
+        files=files, need=need//1024, need_mb=round(need/1e6), lacking=shlex.join(b['lacking']), roots=shlex.join([f'ff_nbdev=={b["version"]}', *b['extra_requirements']]))
     for k, v in words.items(): text = text.replace(f'@{k}@', str(v))
     return text
 
@@ -462,7 +492,7 @@ def readme(
     model, text = next(iter(b['models']), None), next(iter(b['text']), None)
     run = 'ff-nbdev run quick' + (f' --model {model["use"]}' if model and model['use'] != 'tiny-mt5' else '') + (f' --corpus {text["use"]}' if text else '')
     parts = '\n'.join(f'  {r.part:20}{r.files:6} file{"s" if r.files > 1 else " "}{r.MB:10.1f} MB' for r in sizes.itertuples())
-    listed = ''.join(f'\nModel {m["name"]}: --model {m["use"]}' for m in b['models']) + ''.join(f'\nText {t["name"]} ({sum(t["sentences"].values()):,} sentences of {t["source"]}): --corpus {t["use"]}' for t in b['text'])
+    listed = ''.join(f'\nModel {m["name"]}: --model {m["use"]}' for m in b['models']) + ''.join(f'\nText {t["name"]} ({sum(t["sentences"].values()):,} sentences of {shown(t["source"])}): --corpus {t["use"]}' for t in b['text'])
     left = '' if b['wheels'] == 'all' else f'\nLeft out, and taken from the Python that install.sh is given: {", ".join(b["lacking"])}.'
     return _readme.format(**{k: b[k] for k in ('version', 'python', 'commit', 'time')}, glibc=f', glibc 2.{b["glibc"]} or newer' if b['glibc'] else '', arch=_glibc(b['platform'])[1], need_mb=round(need/1e6), run=run, parts=parts, torch=_about_torch(b) + left, listed=listed + '\n')
 
@@ -474,7 +504,9 @@ def bundle_files(
     path = Path(path)
     if path.is_dir(): found = {p.relative_to(path).as_posix(): p.stat().st_size for p in sorted(path.rglob('*')) if p.is_file()}
     elif path.is_file() and tarfile.is_tarfile(path):
-        with tarfile.open(path) as t: found = {m.name.split('/', 1)[-1]: m.size for m in t.getmembers() if m.isfile()}
+        try:
+            with tarfile.open(path) as t: found = {m.name.split('/', 1)[-1]: m.size for m in t.getmembers() if m.isfile()}
+        except (tarfile.TarError, OSError): raise ValueError(f'{shown(path)} was cut off: copy the bundle again.') from None
     else: found = {}
     if not any(n.startswith('wheels/') for n in found): raise FileNotFoundError(f'{path} holds no bundle: give a folder or a .tar that `ff-nbdev bundle` made.')
     return found
@@ -511,6 +543,7 @@ def largest_wheels(
 # %% ../../nbs/reproduce/bundle.ipynb #5e49d50c
 def _place(out):
     "The nearest folder above `out` that is there; `OSError` where a bundle cannot be written"
+    if not out.name.isprintable() or out.name.startswith('-'): raise ValueError(f'{out.name!r} is no name for a bundle: begin with a letter or digit, and leave out line breaks.')
     if out.exists(): raise FileExistsError(f'{out} is there already: give another name, or remove it.')
     stands = next(p for p in out.absolute().parents if p.exists())
     if not stands.is_dir(): raise NotADirectoryError(f'{stands} is a file: give another place.')
@@ -520,10 +553,18 @@ def _place(out):
 def _requirements(words):
     "Parsed; `ValueError` where one is none"
     for r in words:
-        try: yield Requirement(r)
-        except InvalidRequirement: raise ValueError(f'{r!r} is no requirement: give a name with or without versions, for example jupyterlab>=4.') from None
+        try: found = Requirement(r)
+        except (InvalidRequirement, TypeError): raise ValueError(f'{r!r} is no requirement: give a name with or without versions, for example jupyterlab>=4.') from None
+        if found.url: raise ValueError(f'{r!r} names an address, and a bundle is made of what the index holds: give the name with or without versions, for example jupyterlab>=4.')
+        yield found
 
 # %% ../../nbs/reproduce/bundle.ipynb #b6d16d97
+def _check_own_wheel(path):
+    "`ValueError` where a wheel that is called ours is none"
+    try: parse_wheel_filename(path.name)
+    except ValueError: raise ValueError(f'{shown(path)} is not named as wheels are: give it the name that it was built with.') from None
+    if (name := wheel_metadata(path)['Name'] or '?') and canonicalize_name(name) != 'ff-nbdev': raise ValueError(f'{shown(path)} is a wheel of {shown(name)} and not of ff_nbdev.')
+
 def plan_bundle(
     out:Path,          # Where it will lie
     models, corpora,   # As for `make_bundle`
@@ -534,10 +575,11 @@ def plan_bundle(
     from ff_nbdev.reproduce.cli import resolve_corpus
     stands = _place(out)
     if wheels not in ('all', 'own'): raise ValueError(f'wheels={wheels!r} is neither all nor own.')
-    if isinstance(models, str) or isinstance(corpora, str): raise TypeError('models and corpora are lists of names: give [name] for one.')
+    if any(isinstance(x, str) for x in (models, corpora, requirements, leave_out)): raise TypeError('models, corpora, extra_requirements and leave_out are lists of names: give [name] for one.')
     roots = list(_requirements(requirements))
     if own is None: check_sources()
-    elif not Path(own).is_file() or not Path(own).name.startswith('ff_nbdev-') or not str(own).endswith('.whl'): raise FileNotFoundError(f'{own} is no wheel of ff_nbdev.')
+    elif not Path(own).is_file() or not Path(own).name.startswith('ff_nbdev-') or not str(own).endswith('.whl'): raise FileNotFoundError(f'{shown(own)} is no wheel of ff_nbdev.')
+    else: _check_own_wheel(Path(own))
     if (own is None or wheels == 'all') and not importlib.util.find_spec('pip'): raise FileNotFoundError('pip is not in this environment, and it fetches the wheels: python -m ensurepip puts it there.')
     pins = read_lock(lock or _repository()/'requirements.lock') if wheels == 'all' else {}
     if odd := [n for n in leave_out if pins and canonicalize_name(n) not in pins]: raise ValueError(f'{odd[0]!r} cannot be left out, for the lock does not name it: {nearest(canonicalize_name(odd[0]), pins)}')
@@ -576,6 +618,7 @@ def seal(
 )->Path: # `folder`
     "Write `install.sh`, `bundle.json`, `README.txt`, and a checksum of every file"
     inside = [p for p in sorted(folder.rglob('*')) if p.is_file()]
+    if odd := next((p.name for p in inside if '\\' in p.name or not p.name.isprintable()), None): raise RunError(f'A file of the bundle is called {odd!r}, which a list of checksums cannot hold: give it another name.')
     need = round(1.35*sum(map(_unpacked, inside))) + 2**26                  # Python is compiled beside its source, and pip comes too
     (folder/'install.sh').write_text(install_script(b, len(inside) + 3, need)); (folder/'install.sh').chmod(0o755)
     b = dict(b, files={p.relative_to(folder).as_posix(): dict(bytes=p.stat().st_size, sha256=_digest(p)) for p in inside})
@@ -612,6 +655,11 @@ def _pack(folder, plan, target, corpora, wheels, leave_out, own, lock, check, sa
         models=[{k: m[k] for k in ('name', 'kind', 'revision', 'use')} for m in plan['models']])
 
 # %% ../../nbs/reproduce/bundle.ipynb #8dd5a34d
+@contextlib.contextmanager
+def _removed(folder):
+    try: yield
+    finally: shutil.rmtree(folder, ignore_errors=True)
+
 def make_bundle(
     out:str|Path,           # A folder that is not there yet, or a name that ends in .tar
     models=('tiny-mt5',),   # Shipped names, folders or hub ids
@@ -632,14 +680,13 @@ def make_bundle(
     _room(plan['stands'], plan['bytes']*(2 if out.suffix == '.tar' else 1))
     out.absolute().parent.mkdir(parents=True, exist_ok=True); _clear(out)
     part = out.with_name(f'{out.name}.part{os.getpid()}'); folder = part/out.name.removesuffix('.tar'); part.mkdir()
-    try:
+    with writing(out, plan['bytes']), _removed(part):
         b = _pack(folder, plan, target, corpora, wheels, leave_out, own, lock, check, say)
         seal(folder, dict(name='ff_nbdev', python=target.python, platform=target.platform, commit=_commit() if own is None else 'unknown, for the wheel was given', time=time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime()), **b))
         made = folder
         if out.suffix == '.tar': say('writing the .tar'); made = part/out.name; _tar(folder, made)
         if out.exists(): raise RunError(f'{out} was made by another process meanwhile.')
         made.rename(out)
-    finally: shutil.rmtree(part, ignore_errors=True)
     return out
 
 # %% ../../nbs/reproduce/bundle.ipynb #fda81439
@@ -670,5 +717,5 @@ def bundle_command(
     start = time.time()
     out = make_bundle(a.out, a.model or ('tiny-mt5',), a.corpus or ('python_prose',), a.python, a.platform, a.lock, a.add, a.wheels, a.leave_out, a.own_wheel, not a.no_deps_check, lambda s: print(s, flush=True))
     print(f'\n{size_report(out).to_string(index=False)}\n\n{largest_wheels(out).to_string(index=False)}\n')
-    print(f'{out}: done in {time.time() - start:.0f} s. On the node: {f"tar xf {out.name}; " if out.suffix == ".tar" else ""}sh {out.name.removesuffix(".tar")}/install.sh FOLDER')
+    print(f'{out}: done in {time.time() - start:.0f} s. On the node: {f"tar xf {shlex.quote(out.name)}; " if out.suffix == ".tar" else ""}sh {shlex.quote(out.name.removesuffix(".tar"))}/install.sh FOLDER')
     return 0

@@ -16,25 +16,40 @@ import numpy as np
 from ..evaluation.overlap import Places, between, compare, more_alike, second_order, stability, two_letter_test
 from ..evaluation.robustness import paired_ratio, paired_threshold, say_threshold, scores_from
 from ..evaluation.signatures import bootstrap
+from ..core.files import shown
 from .results import Run, Runs, command_for, price, run_scale, signed
 
 # %% ../../nbs/reproduce/claims.ipynb #0e4a7a93
 def claims_file()->Path: # results/claims.yaml, of the repository or of the installed package
     "Where the claims stand; `FileNotFoundError` in a broken installation"
-    package = Path(__file__).parent.parent if '__file__' in globals() else Path.cwd().parent.parent/'ff_nbdev'
+    import ff_nbdev
+    package = Path(ff_nbdev.__file__).resolve().parent
     for p in (package.parent/'results'/'claims.yaml', package/'results'/'claims.yaml'):
         if p.exists(): return p
     raise FileNotFoundError('results/claims.yaml is neither in the repository nor in the installed package: install ff_nbdev anew.')
 
+def _parsed(path):
+    "What a file of claims holds; `ValueError` unless it is entries under names"
+    import yaml
+    mend = 'Take it from the repository again, with git checkout results/claims.yaml'
+    try: found = yaml.safe_load(path.read_text('utf-8'))
+    except FileNotFoundError: raise FileNotFoundError(f'There is no file of claims at {shown(path)}: the project\'s own is results/claims.yaml.') from None
+    except OSError as e: raise type(e)(f'{shown(path)} cannot be read ({e.strerror}): give a file of claims.') from None
+    except RecursionError: raise ValueError(f'{shown(path)} is no file of claims: it is nested too deeply. {mend}.') from None
+    except (yaml.YAMLError, ValueError) as e: raise ValueError(f'{shown(path)} is no file of claims: it cannot be read as YAML ({" ".join(str(e).split())[:120]}). {mend}.') from None
+    if not isinstance(found, dict) or not found: raise ValueError(f'{shown(path)} is no file of claims: it holds no entries such as C1. {mend}.')
+    if odd := next((c for c, d in found.items() if not isinstance(d, dict)), None): raise ValueError(f'{shown(path)} is no file of claims: {str(odd)[:40]!r} holds no entries of its own. {mend}.')
+    return found
+
 def read_claims(
     path:str|Path='', # By default the project's own
 )->dict[str, dict]: # 'C1' → claim, paper, statistic, rule, control, arms
-    "Read claims; `ValueError` names what is missing"
-    import yaml
-    path = Path(path) if path else claims_file(); found = yaml.safe_load(path.read_text('utf-8'))
+    "Read claims; `ValueError` names what is missing, or that the file is damaged"
+    path = Path(path) if path else claims_file(); found = _parsed(path)
     for c, d in found.items():
         lacks = [k for k in ('claim', 'paper', 'statistic', 'rule', 'control', 'arms') if not d.get(k)]
         if lacks: raise ValueError(f'{path.name}: {c} has no {", ".join(lacks)}: every claim needs its statistic, rule and control before it is run.')
+        if not isinstance(d['arms'], list) or not all(isinstance(a, str) for a in d['arms']): raise ValueError(f'{path.name}: the arms of {c} are no list of names.')
     return found
 
 # %% ../../nbs/reproduce/claims.ipynb #9df0b0e5
@@ -441,7 +456,9 @@ def answer(
     "What these runs say to each claim; what raises `NotRun` is listed with its reason"
     every = {**getattr(others, 'every', others or {}), **getattr(runs, 'every', runs)}; out = []
     seeds = sorted({n.split('.s')[1] if '.s' in n else '' for n in every})
-    for c, d in (claims or read_claims()).items():
+    claims = claims or read_claims()
+    if odd := [c for c in claims if c not in RULES]: raise ValueError(f'There is no rule for the claim {odd[0]!r}: the claims with rules are {", ".join(RULES)}.')
+    for c, d in claims.items():
         f, rule = RULES[c]; found, why, weak = [], '', 0
         for s in seeds:
             def get(arm):

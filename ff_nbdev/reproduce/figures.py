@@ -10,6 +10,7 @@ __all__ = ['COLOURS', 'MARKS', 'DIVERGING', 'INK', 'GRID', 'MAIN', 'MOST', 'GROU
 
 # %% ../../nbs/reproduce/figures.ipynb #45bc427d
 import contextlib
+import html
 import io
 import re
 from dataclasses import dataclass, field
@@ -69,9 +70,15 @@ class Plate:
         return small.getvalue()
     def _ipython_display_(self):
         from IPython.display import Markdown, display
-        display({'image/png': self.png(), 'text/plain': self.title}, raw=True); display(Markdown(f'*{self.caption}*'))
+        display({'image/png': self.png(), 'text/plain': self.title}, raw=True); display(Markdown(f'*{html.escape(self.caption, quote=False)}*'))
 
 # %% ../../nbs/reproduce/figures.ipynb #21c90cf1
+def _as_it_stands(fig):
+    "A dollar in the name of a token or a run is a dollar, and begins no formula"
+    from matplotlib.text import Text
+    for t in fig.findobj(Text):
+        if re.search(r'(?<!\\)\$', t.get_text().replace('W$_o$', '')): t.set_parse_math(False)
+
 @contextlib.contextmanager
 def _draw(rows=1, columns=1, size=(6.4, 2.6), **kw):
     import matplotlib
@@ -79,6 +86,7 @@ def _draw(rows=1, columns=1, size=(6.4, 2.6), **kw):
     with matplotlib.rc_context(plot_style()):
         fig = Figure(figsize=size, layout='constrained'); fig.set_dpi(100)
         yield fig, fig.subplots(rows, columns, **kw)
+        _as_it_stands(fig)
         fig.draw_without_rendering(); fig.set_layout_engine('none')           # laid out once, so that every picture of it is the same
 
 # %% ../../nbs/reproduce/figures.ipynb #dc69ef6e
@@ -90,7 +98,7 @@ def svg(self:Plate)->str:
     with matplotlib.rc_context(plot_style() | {'svg.hashsalt': self.name, 'svg.fonttype': 'none'}): self.figure.savefig(b, format='svg', transparent=True, metadata={'Date': None, 'Creator': None})
     s = re.sub(r'(?s)<metadata>.*?</metadata>', '', b.getvalue()[b.getvalue().index('<svg'):]).replace(INK, 'currentColor').replace(GRID, 'var(--grid, #d9dadc)')
     for i in ('figure_', 'axes_', 'patch_', 'line2d_', 'text_', 'xtick_', 'ytick_', 'matplotlib.axis_', 'legend_', 'LineCollection_', 'PathCollection_', 'FillBetweenPolyCollection_'): s = s.replace(f'id="{i}', f'id="{self.name}-{i}')
-    return s.replace('<svg ', f'<svg role="img" aria-label="{self.title.replace(chr(34), "")}" ', 1)
+    return s.replace('<svg ', f'<svg role="img" aria-label="{html.escape(self.title)}" ', 1)
 
 # %% ../../nbs/reproduce/figures.ipynb #5e4d0a10
 def _list(xs):

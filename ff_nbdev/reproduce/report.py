@@ -24,7 +24,8 @@ from ..evaluation.pathways import pathway_svg
 from ..evaluation.robustness import READINGS, paired_threshold, reading, say_threshold, scores_from
 from .claims import answer, is_arm, mean_of_layers, named_more, say, verdict, within
 from .figures import GROUPS, Plate, _list, _slices, above_null, all_figures, lisa_shares, main_arm, pct
-from .results import Run, Runs, dose_words, kinds_of, late_kind, load_runs, paired_interval, per_million, price, reference, save_json, signed, top_noise
+from ..core.files import shown, sweep, write_whole
+from .results import Run, Runs, command_for, dose_words, kinds_of, late_kind, load_runs, paired_interval, per_million, price, reference, save_json, signed, top_noise
 
 # %% ../../nbs/reproduce/report.ipynb #dd6095b5
 SMALL = ('quick', 'smoke', 'synthetic')
@@ -782,7 +783,14 @@ def write_report(
     out:str|Path='',    # A file ending in .html, or a folder; by default the runs' folder
     progress=None,      # Anything with `update(done, total, note)`
 )->Path: # report.html; report.json lies beside it
-    "Write the self-contained page and the findings; `FileNotFoundError` for a half-finished folder, `ValueError` for more than 4 MB"
+    "Write the self-contained page and the findings; `FileNotFoundError` for a half-finished folder, `ValueError` for more than 4 MB, or for records of another kind"
+    try: return _written(runs, out, progress)
+    except (KeyError, TypeError, AttributeError, IndexError) as e:
+        if isinstance(runs, Runs): raise
+        why = ' '.join(f'{type(e).__name__}: {e}'.split())[:120]
+        raise ValueError(f'The records in {shown(runs)} are not those of this version ({why}): make them again with `{command_for(Path(runs)/"arm")}`.') from e
+
+def _written(runs, out, progress):
     tell = progress.update if progress else lambda *a: None
     more, also = [], None
     if not isinstance(runs, Runs):
@@ -797,7 +805,7 @@ def write_report(
     text = page(runs, plates, missing, answers)
     if more: text = text.replace('<h2', '<p>' + ' '.join(f'The arms of {k.upper()} have <a href="{p.name}">a report of their own</a>.' for p, k in more) + '</p>\n<h2', 1)
     if len(text) > 4_000_000: raise ValueError(f'The report would have {len(text)/1e6:.1f} MB, over 4 MB: report fewer arms or smaller slices.')
-    out.parent.mkdir(parents=True, exist_ok=True); part = out.with_name(f'.{out.name}.part'); part.write_text(text, encoding='utf-8'); part.replace(out)
+    sweep(out.parent, of=out.name); write_whole(out, text)
     arm = main_arm(runs); _interactive(runs[arm or next(iter(runs))], out.with_name(f'{out.stem}_pathways.svg')); first = next(iter(runs.values())).evaluation
     save_json(dict(findings=findings(runs), scale=first.get('scale'), corpus=first.get('corpus'), claims=answers, verdicts={f"{r['id']} {r['claim']}": r['verdict'] for r in answers if r['verdict'] not in ('not run', 'not measurable')}, main_arm=arm, base_test=base_numbers(next(iter(runs.values())).evaluation), price=price(runs[arm], runs['base_continued']) if arm and 'base_continued' in runs else None,
                    spatial=spatial_numbers(runs[arm]) if arm else None, signatures={a: {k: r.evaluation['signatures'][k]['accuracy'] for k in tasks(r)} for a, r in runs.items()}, thresholds={a: {k: v['relative'] for k, v in r.evaluation['robustness']['threshold'].items()} for a, r in runs.items()},
@@ -811,5 +819,6 @@ def _interactive(run, path):
     if 'hubs_tokens' not in run.arrays: return
     signs = saved_signatures(run.arrays); words = [s for s in signs if s.token.lstrip('▁Ġ').isalpha()] or signs
     for n in (60, 40, 24, 12):
-        try: return pathway_svg(words[:n], path)
-        except ValueError: pass
+        try: svg = pathway_svg(words[:n])
+        except ValueError: continue
+        return write_whole(path, svg)

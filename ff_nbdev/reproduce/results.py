@@ -2,9 +2,10 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'ROLES', 'UNTRAINED', 'QUICK', 'NODES', 'NEEDED', 'commit', 'provenance', 'hardware_name', 'plain',
-           'save_json', 'example_runs', 'settings_of', 'run_scale', 'command_for', 'Run', 'load_run', 'paired_interval',
-           'signed', 'price', 'signed_price', 'Runs', 'late_kind', 'model_name', 'top_noise', 'dose_words',
-           'per_million', 'rate_of', 'as_long', 'reference', 'kinds_of', 'load_runs']
+           'save_json', 'example_runs', 'check_settings', 'settings_of', 'run_scale', 'command_for', 'Run', 'load_run',
+           'results_folder', 'smoke_folder', 'paired_interval', 'signed', 'price', 'signed_price', 'Runs', 'late_kind',
+           'model_name', 'top_noise', 'dose_words', 'per_million', 'rate_of', 'as_long', 'reference', 'kinds_of',
+           'load_runs']
 
 # %% ../../nbs/reproduce/results.ipynb #d89f8466
 import json
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
+from ..core.files import check_name, read_arrays, read_json, shown, write_whole
 from ..training.recipes import SCALES, second
 
 # %% ../../nbs/reproduce/results.ipynb #7b4dca96
@@ -93,10 +95,7 @@ def save_json(
 )->Path: # The same path
     "Write a result: plain types, sorted out for reading, whole or not at all"
     path = Path(path); text = json.dumps(plain(data), indent=1, ensure_ascii=False, allow_nan=False) + '\n'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f'.{path.name}.part{os.getpid()}')
-    try: tmp.write_text(text, encoding='utf-8'); os.replace(tmp, path)
-    finally: tmp.unlink(missing_ok=True)
+    write_whole(path, text)
     return path
 
 # %% ../../nbs/reproduce/results.ipynb #fe0d916a
@@ -207,14 +206,43 @@ def example_runs(
         save_json(dict(common, forgiveness='conceptual', **result), out/'train.json'); np.savez_compressed(out/'bands.npz', **bands)
     return folder
 
-# %% ../../nbs/reproduce/results.ipynb #af2521b0
+# %% ../../nbs/reproduce/results.ipynb #76d3d80a
+_name_lists = ('runs', 'given', 'trained', 'not_run')
+_settings = dict(scale=str, corpus=str, models=dict, seeds=list, runs=list, given=list, trained=list, not_run=list, config=str, text=str,
+                 shipped=dict, variants=dict, notebooks=str, minutes=dict, memory=dict, gpus=dict, threads=int, own=dict)
+
+def _wrong_settings(s):
+    "What is wrong with the settings of a run; None where nothing is"
+    if odd := next((k for k in s if k.startswith(('retrofit', 'evaluate', 'pretrain', 'teacher', 'alternatives', 'report')) and not isinstance(s[k], dict)), None):
+        return f'its {odd} holds no parameters'
+    if any(not isinstance(m, str) for m in s.get('models', {}).values()): return 'a model of it is no text'
+    if any(isinstance(n, bool) or not isinstance(n, int) for n in s.get('seeds', [])): return 'a seed of it is no whole number'
+    if any(not isinstance(p, dict) for p in s.get('variants', {}).values()): return 'a variant of it holds no parameters'
+    for name in [*(r for k in _name_lists for r in s.get(k, [])), *s.get('shipped', {}), *s.get('shipped', {}).values(), *s.get('variants', {})]:
+        try: check_name(name, 'run')
+        except ValueError as e: return str(e)[0].lower() + str(e)[1:].rstrip('.')
+
+def check_settings(
+    settings:dict,   # What a run.json holds
+    path:str|Path='run.json', # For the sentence
+)->dict: # The same
+    "`ValueError` where a name could lead out of the run's folder, or an entry is of another type"
+    s = {k: v for k, v in settings.items() if v is not None and v != {}}
+    wrong = next((f'its {k} is of another type' for k, t in _settings.items() if k in s and (not isinstance(s[k], t) or isinstance(s[k], bool))), None) or _wrong_settings(s)
+    if wrong: raise ValueError(f'{shown(path)} is no settings of a run: {wrong}. Take it from a copy, or start the run anew with `ff-nbdev run`.')
+    return settings
+
 def settings_of(
     folder:str|Path, # A folder of arms
+    needs=(),        # Names that must be there
 )->dict: # {} where there is no run.json
-    "What the folder's runs were started with (run.json of `ff-nbdev run`)"
-    try: return json.loads((Path(folder)/'run.json').read_text(encoding='utf-8'))
-    except (OSError, ValueError): return {}
+    "What the folder's runs were started with (run.json of `ff-nbdev run`); `ValueError` where it is damaged, or where its names lead elsewhere"
+    path = Path(folder)/'run.json'
+    if not path.exists(): return {}
+    found = check_settings(read_json(path, 'settings of a run', needs, mend='Take it from a copy, or start the run anew with `ff-nbdev run`.'), path)
+    return {k: v for k, v in found.items() if v is not None}
 
+# %% ../../nbs/reproduce/results.ipynb #af2521b0
 def run_scale(
     folder:str|Path, # A folder of arms
 )->str: # For `ff-nbdev run`, such as 'quick'; '' where there is no run.json
@@ -231,43 +259,52 @@ def _usual(scale):
 # %% ../../nbs/reproduce/results.ipynb #2d77e3d0
 NODES = ('pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate', 'report')
 
+def _readable_settings(folder):
+    "{} also where run.json is damaged: what reads it says so, and a message about another file need not"
+    try: return settings_of(folder)
+    except (ValueError, OSError): return {}
+
+def _word(text):
+    "For a shell; what cannot be printed is left out"
+    return shlex.quote(''.join(c if c.isprintable() else '?' for c in text))
+
 def command_for(
     folder:str|Path, # A run folder such as runs/quick/full_stack
     nodes=NODES,     # Whose parameters count
     arms:list=(),    # That are to be run; by default those of the run
 )->str: # The line to type
     "The command that makes what a run folder holds, and reuses what is done"
-    top = Path(folder).absolute().parent; s = settings_of(top); scale = run_scale(top) or top.name
-    words, usual = [f'ff-nbdev run {scale}'], _usual(scale) if s else {}
+    top = Path(folder).absolute().parent; s = _readable_settings(top); scale = s.get('config') or s.get('scale') or top.name
+    words, usual = [f'ff-nbdev run {_word(scale)}'], _usual(scale) if s else {}
     name = lambda v: Path(v).name if Path(v).is_absolute() else v
-    if s.get('corpus', 'python_prose') != usual.get('corpus', 'python_prose'): words.append(f'--corpus {name(str(s["corpus"]))}')
+    if s.get('corpus', 'python_prose') != usual.get('corpus', 'python_prose'): words.append(f'--corpus {_word(name(str(s["corpus"])))}')
     needed = {'rwkv' if a.startswith('rwkv_') else 'mt5' for a in arms or s.get('runs') or ['', 'rwkv_']}
-    words += [f'--model {f"{k}=" if k != "mt5" else ""}{name(str(m))}' for k, m in s.get('models', {}).items() if k in needed and name(str(m)) != usual.get('models', {}).get(k, m)]
+    words += ['--model ' + _word(f'{f"{k}=" if k != "mt5" else ""}{name(str(m))}') for k, m in s.get('models', {}).items() if k in needed and name(str(m)) != usual.get('models', {}).get(k, m)]
     if (seeds := s.get('seeds', [0])) != usual.get('seeds', [0]): words.append('--seed' + 's'*(len(seeds) > 1) + ' ' + ' '.join(map(str, seeds)))
     of = lambda d: [a for k in ('given', 'shipped', 'trained', 'variants') for a in d.get(k) or []]
-    if arms or usual and of(s) and of(s) not in (of(usual), of(usual.get('own') or {})): words.append('--arms ' + ' '.join(arms or of(s)))
-    for node in nodes: words += [f"--set {shlex.quote(f'{node}.{k}={v}')}" for k, v in (s.get(node) or {}).items() if usual and (usual.get(node) or {}).get(k) != v]
-    if top.name != scale: words.append(f'--out runs/{top.name}')
+    if arms or usual and of(s) and of(s) not in (of(usual), of(usual.get('own') or {})): words.append('--arms ' + ' '.join(map(_word, arms or of(s))))
+    for node in nodes: words += [f"--set {_word(f'{node}.{k}={v}')}" for k, v in (s.get(node) or {}).items() if usual and (usual.get(node) or {}).get(k) != v]
+    if top.name != scale: words.append('--out ' + _word(f'runs/{top.name}'))
     return ' '.join(words)
 
 # %% ../../nbs/reproduce/results.ipynb #e5d207b5
-NEEDED = {'evaluation.json': ['clean', 'floors', 'unigram_ce', 'spatial', 'signatures', 'robustness', 'dose', 'sentences'],
-          'train.json': ['log', 'valid', 'dose', 'sentences', 'tokens', 'seconds']}
+_number = (int, float, type(None))
+NEEDED = {'evaluation.json': dict(clean=dict, floors=dict, unigram_ce=_number, spatial=list, signatures=dict, robustness=dict, dose=_number, sentences=_number),
+          'train.json': dict(log=list, valid=list, dose=_number, sentences=_number, tokens=_number, seconds=_number)}
+_within = {'evaluation.json': ('clean.ce', 'clean.ce_ci', 'clean.accuracy', 'floors.zero', 'floors.mean', 'robustness.measurable', 'robustness.threshold'), 'train.json': ()}
 
 def _read(path, kind):
-    if not path.exists(): raise FileNotFoundError(f'{path.parent} is half finished: {path.name} is missing. Make it with: {command_for(path.parent)}')
-    try: data = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as e: raise ValueError(f'{path} is no JSON ({e}): it was cut off or edited. Delete it and make it again with: {command_for(path.parent)}') from None
-    lack = [k for k in NEEDED[kind] if k not in data] if isinstance(data, dict) else NEEDED[kind]
-    if lack: raise ValueError(f'{path} lacks {", ".join(lack)}: another version wrote it. Delete it and make it again with: {command_for(path.parent)}')
+    if not path.exists(): raise FileNotFoundError(f'{path.parent} is half finished: {path.name} is missing. Make it with `{command_for(path.parent)}`.')
+    mend = f'Delete it and make it again with `{command_for(path.parent)}`.'
+    data = read_json(path, 'record of this version', NEEDED[kind], mend=mend)
+    lacks = [k for k in _within[kind] if not isinstance(data[k.split('.')[0]], dict) or k.split('.')[1] not in data[k.split('.')[0]]]
+    if lacks: raise ValueError(f'{path} is no record of this version: it lacks {", ".join(lacks)}. {mend}')
     return data
 
 # %% ../../nbs/reproduce/results.ipynb #b609649d
 def _arrays(path):
     if not path.exists(): return {}
-    try:
-        with np.load(path, allow_pickle=False) as z: return {k: z[k] for k in z.files}
-    except Exception as e: raise ValueError(f'{path} cannot be read ({type(e).__name__}): it was cut off. Delete it and make it again with: {command_for(path.parent)}') from None
+    return read_arrays(path, f'Delete it and make it again with `{command_for(path.parent)}`.')
 
 # %% ../../nbs/reproduce/results.ipynb #d06f6a22
 @dataclass
@@ -291,11 +328,33 @@ def load_run(
 )->Run:
     "Read one arm; `FileNotFoundError` for a half-finished one, `ValueError` for a damaged one"
     folder = Path(folder)
-    if not folder.is_dir(): raise FileNotFoundError(f'There is no run folder {folder}. Make it with: {command_for(folder)}')
+    if not folder.is_dir(): raise FileNotFoundError(f'There is no run folder {folder}. Make it with `{command_for(folder)}`.')
     name = folder.absolute().name
     train = None if name in UNTRAINED and not (folder/'train.json').exists() else _read(folder/'train.json', 'train.json')
     e = _read(folder/'evaluation.json', 'evaluation.json')
     return Run(name, folder, e, train, _arrays(folder/'evaluation.npz'), _arrays(folder/'bands.npz'))
+
+# %% ../../nbs/reproduce/results.ipynb #fa330142
+def _repository():
+    "The repository that this package is imported from; None for an installed one"
+    import ff_nbdev
+    top = Path(ff_nbdev.__file__).resolve().parent.parent
+    return top if (top/'settings.ini').exists() else None
+
+def results_folder(
+    name:str='', # Of a file or folder in it, such as 'night'
+)->Path: # Seen from anywhere
+    "The records of the study; `FileNotFoundError` outside a checkout, for they do not come with the package"
+    top = _repository()
+    if top is None: raise FileNotFoundError('The records of the study are in the repository and not in the installed package: git clone it, pip install -e ., and run this page there.')
+    if not (top/'results'/name).exists(): raise FileNotFoundError(f'The study has no record results/{name}: update the checkout with git pull.')
+    return top/'results'/name
+
+def smoke_folder(
+    name:str, # Such as 'full_stack'
+)->Path: # In the repository's runs/, else in ./runs
+    "Where an experiment writes that was given no folder"
+    return (_repository() or Path.cwd())/'runs'/'smoke'/name
 
 # %% ../../nbs/reproduce/results.ipynb #b6883d10
 def paired_interval(
@@ -451,7 +510,7 @@ def as_long(
 @patch
 def prices(self:Runs, reference='base_continued'):
     "Cross-entropy over that of the reference, for the untrained and for every arm that went from the same model through as many sentences"
-    if reference not in self: raise KeyError(f'{reference} is not among the runs ({", ".join(self)}): the price needs it. Make it with: {command_for(next(iter(self.values())).folder)}')
+    if reference not in self: raise KeyError(f'{reference} is not among the runs ({", ".join(self)}): the price needs it. Make it with `{command_for(next(iter(self.values())).folder)}`.')
     return self._table(lambda run: [price(run, self[reference])] if run.arm != reference and as_long(run, self[reference]) else [])
 
 # %% ../../nbs/reproduce/results.ipynb #e5dfa068
@@ -479,13 +538,14 @@ def load_runs(
 )->Runs:
     "Read all arms of a folder; a half-finished arm is an error that says how to finish it (`FileNotFoundError`, as for a folder without a run)"
     folder = Path(folder)
-    if not folder.is_dir(): raise FileNotFoundError(f'There is no folder {folder}. Make it with: {command_for(folder/"arm")}')
+    if not folder.is_dir(): raise FileNotFoundError(f'There is no folder {folder}. Make it with `{command_for(folder/"arm")}`.')
     planned = settings_of(folder); planned = planned.get('runs') or planned.get('given', []) + planned.get('trained', [])
     marks = ['evaluation.json', 'evaluation.npz', 'train.json', 'bands.npz', 'model', 'retrofit.ipynb', 'evaluate.ipynb']
+    for a in arms or []: check_name(a, 'arm')
     found = arms or planned or [p.name for p in sorted(folder.iterdir()) if p.is_dir() and not p.name.startswith(('teacher', 'alternatives', 'pretrain')) and any((p/m).exists() for m in marks)]
-    if not found: raise FileNotFoundError(f'{folder} holds no run. Make some with: {command_for(folder/"arm")}')
+    if not found: raise FileNotFoundError(f'{folder} holds no run. Make some with `{command_for(folder/"arm")}`.')
     if kind: found = [a for a in found if a.startswith('rwkv_') == (kind == 'rwkv')]
-    if not found: raise FileNotFoundError(f'{folder} holds no arm of {kind}. Make some with: {command_for(folder/"arm")}')
+    if not found: raise FileNotFoundError(f'{folder} holds no arm of {kind}. Make some with `{command_for(folder/"arm")}`.')
     short = lambda a: a.removeprefix('rwkv_') if kind else a
     order = {a: i for i, a in enumerate(QUICK)}
     every = {short(a): load_run(folder/a) for a in sorted(found, key=lambda a: (order.get(short(a).split('.s')[0], len(order)), a))}
@@ -493,5 +553,5 @@ def load_runs(
     role = {a: 'variant' if '~' in a else 'seed' if re.search(r'\.s\d+$', a) else 'arm' for a in every}; take = lambda what: Runs({a: r for a, r in every.items() if role[a] == what})
     runs = take('arm'); runs.variants, runs.seeds = take('variant'), take('seed')
     teacher = next((t for t in [folder/f'teacher{"_rwkv" if kind == "rwkv" else ""}'/'teacher.json', folder/'teacher'/'teacher.json'] if t.exists()), None)
-    if teacher: runs.teacher = json.loads(teacher.read_text('utf-8'))
+    if teacher: runs.teacher = read_json(teacher, 'record of a teacher')
     return runs

@@ -185,13 +185,18 @@ def _processed(cfg, **kw):
         raise RunError(f'nbdev could not prepare the pages ({last[0]} {last[-1]}): imports must stand in cells of their own, for these are run when the site is built.') from None
 
 # %% ../../nbs/reproduce/site.ipynb #bbc52bda
+def _check_pages(out):
+    "`RunError` where the folder that the site is built in holds something else, for it is replaced"
+    if out.is_dir() and any(out.iterdir()) and not (out/'index.html').exists(): raise RunError(f'{out} holds files and no site, and building one would replace them: move them, or give another doc_path in settings.ini.')
+
 def build_site(
     quarto:bool|None=None, # Render with Quarto; by default where it is installed
     n_workers:int=2,       # Processes that prepare the pages
     say=print,             # Called with a line where something is amiss
 )->Path: # Its first page
-    "Build the site in `_docs`"
-    cfg = _checkout(); cache, out = _processed(cfg, n_workers=n_workers), cfg.doc_path
+    "Build the site in `_docs`; `RunError` where that folder holds anything but a site"
+    cfg = _checkout(); _check_pages(cfg.doc_path)
+    cache, out = _processed(cfg, n_workers=n_workers), cfg.doc_path
     use = shutil.which('quarto') is not None if quarto is None else quarto
     prune_navigation(cache, use)
     with tempfile.TemporaryDirectory() as t:

@@ -7,7 +7,6 @@ __all__ = ['SEAL', 'FullDisk', 'free_bytes', 'check_room', 'naming_full_disk', '
 
 # %% ../../nbs/training/checkpoints.ipynb #8cd8c216
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -22,6 +21,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..core.files import alive, is_full
 
 # %% ../../nbs/training/checkpoints.ipynb #c0a1d5e4
 class FullDisk(OSError):
@@ -46,11 +47,6 @@ def check_room(
             'some, or give a folder on another disk.')
 
 # %% ../../nbs/training/checkpoints.ipynb #c0a1d5e5
-def _is_full(error):
-    "Was it the disk, or what this user may fill of it?"
-    said = str(error)
-    return getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT) or 'No space left' in said or 'os error 28' in said
-
 @contextlib.contextmanager
 def naming_full_disk(
     path:str|Path, # What is being written
@@ -59,7 +55,7 @@ def naming_full_disk(
     try: yield
     except FullDisk: raise
     except Exception as e:
-        if not _is_full(e): raise
+        if not is_full(e): raise
         raise FullDisk(f'The disk is full: {path} could not be written, {free_bytes(path)/1e6:,.0f} MB are left there; '
             'free some, or give a folder on another disk.') from e
 
@@ -274,13 +270,6 @@ def prune(
 _hidden = re.compile(r'\.(?:part|gone)-.+?(?:\.(?P<host>[\w-]+)\.(?P<pid>\d+))?')
 _written = re.compile(r'\..+\.(?:json|jsonl|safetensors|npz|npy|txt)\.(?:part)?(?P<pid>\d+)|tokens-[0-9a-f]+\.part(?P<pid2>\d+)')
 
-def _lives(pid):
-    "Is there such a process on this machine?"
-    try: os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError): return False
-    except PermissionError: return True
-    return True
-
 def _is_rest(path, own):
     "Was it left behind by a process that is gone?"
     age = time.time() - path.lstat().st_mtime
@@ -290,7 +279,7 @@ def _is_rest(path, own):
         pid = int(m['pid'])
     elif m := _written.fullmatch(path.name): pid = int(m['pid'] or m['pid2'])
     else: return False
-    return own if pid == os.getpid() else pid > 0 and not _lives(pid)
+    return own if pid == os.getpid() else pid > 0 and not alive(pid)
 
 def sweep(
     folder:str|Path, # Of a run

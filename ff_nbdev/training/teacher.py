@@ -303,7 +303,7 @@ def _loaded(cls, path, what):
     folder = Path(path)
     if folder.exists() and not (folder/'config.json').is_file():
         raise FileNotFoundError(f'{folder} holds no config.json: give a folder written by Teacher.save_pretrained.')
-    try: return cls.from_pretrained(str(path))
+    try: return cls.from_pretrained(str(path), trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, RecursionError) as e:
         if not folder.exists():
             raise FileNotFoundError(f'The {what} of the teacher {path} cannot be had from the Hub: is the name right, '

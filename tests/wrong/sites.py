@@ -10,7 +10,8 @@ from ff_nbdev.evaluation.spatial import weight_geography
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.models.sites import FFNPattern, find_sites, remember_pattern
-from ff_nbdev.models.tiny import decoder_inputs, load_pretrained, new_blocks, random_tiny
+from ff_nbdev.models.tiny import load_pretrained, new_blocks, random_tiny
+from ff_nbdev.models.wrappers import decoder_inputs
 
 SMALL = dict(vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
 IMAGES = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, image_size=16, patch_size=8)

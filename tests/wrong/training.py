@@ -14,7 +14,7 @@ from ff_nbdev.training.checkpoints import SEAL, check_checkpoint, check_room, lo
 from ff_nbdev.training.cost import hours, memory, step_operations, target_length
 from ff_nbdev.training.recipes import SCALES, changed, check_scale, make_optimizer, recipe, training_arguments
 from ff_nbdev.training.teacher import MaskedTeacher, Teacher, disturb, load_teacher, new_teacher, teacher_scores, train_teacher, word_vectors
-from ff_nbdev.training.trainer import FFTrainer, decoder_inputs
+from ff_nbdev.training.trainer import FFTrainer
 from ff_nbdev.training.watch import Cliff, Watch, noisy_accuracy, noisy_hits
 
 ROWS = [dict(ids=np.arange(3, 19), sentences=1, index=i) for i in range(16)]
@@ -73,9 +73,6 @@ def saved_teacher(files, name=None, content=b'{"a'):
     Teacher(TEACHER, TOK).save_pretrained(folder)
     if name: (folder/name).write_bytes(content)
     return folder
-
-class Encoder(nn.Module):
-    config = type('Config', (), dict(is_encoder_decoder=True, pad_token_id=None, decoder_start_token_id=0))()
 
 class Stream(torch.utils.data.IterableDataset):
     def __iter__(self): return iter(ROWS)
@@ -138,7 +135,6 @@ CASES = {
     'a batch that is a list': (lambda: stepping(Never()), 'a batch is a dictionary'),
     'no target in a step': (lambda: stepping(hollow), 'all their labels are -100'),
     'labels of one dimension': (lambda: stepping(lambda rows: dict(NextToken()(rows), labels=torch.zeros(4).long())), 'of the shape (windows, time)'),
-    'decoder without a beginning': (lambda: decoder_inputs(Encoder(), IDS), 'decoder_start_token_id or pad_token_id'),
     'evaluation of a model without a loss': (lambda: trainer()._own_loss(lambda **kw: dict(logits=0), {}), 'The model returns no loss'),
     # checkpoints
     'resumed from nowhere': (lambda: trainer().train(resume_from_checkpoint='nowhere'), 'is no complete checkpoint'),
