@@ -570,3 +570,43 @@ def test_a_saved_adapter_has_the_pulsed_matrices_beside_it(tmp_path):
     ids = torch.from_numpy(TEXT[:2])
     with torch.no_grad():
         assert torch.equal(again.eval()(input_ids=ids).logits, trainer.model.eval()(input_ids=ids).logits)
+
+# a full disk, and what the method writes
+
+@pytest.fixture
+def small_disk(tmp_path):
+    "A disk of 60 kB"
+    if os.geteuid() != 0 or not shutil.which('mount'): pytest.skip('a small disk can be mounted by root alone')
+    disk = tmp_path/'disk'
+    disk.mkdir()
+    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=60k', 'tmpfs', disk], capture_output=True).returncode:
+        pytest.skip('no disk can be mounted here')
+    yield disk
+    subprocess.run(['umount', disk], check=True)
+
+def fill(disk):
+    "Write until nothing more goes in"
+    with pytest.raises(OSError), open(disk/'ballast', 'wb', buffering=0) as file:
+        while file.write(b'x'*1000): pass
+
+def test_a_method_saved_on_a_disk_that_is_really_full_leaves_the_old_one(tmp_path, small_disk):
+    ff = attach(tiny('llama'), config())
+    ff.save_pretrained(small_disk/'good')
+    before = {p.name: p.read_bytes() for p in (small_disk/'good').iterdir()}
+    fill(small_disk)
+    ff.step(sentences=5)
+    with pytest.raises(OSError, match=r'good could not be written, for the disk is full: [\d.,]+ MiB are needed'):
+        ff.save_pretrained(small_disk/'good')
+    assert {p.name: p.read_bytes() for p in (small_disk/'good').iterdir()} == before
+
+@pytest.mark.parametrize('said', [OSError(28, 'No space left on device'), RuntimeError('I/O error: No space (os error 28)')])
+def test_a_method_that_does_not_fit_on_the_disk_names_path_and_room(tmp_path, monkeypatch, said):
+    ff = attach(tiny('llama'), config())
+    ff.save_pretrained(tmp_path/'good')
+    before = {p.name: p.read_bytes() for p in (tmp_path/'good').iterdir()}
+    def fail(*args, **kwargs): raise said
+    monkeypatch.setattr('safetensors.torch.serialize_file', fail)
+    ff.step(sentences=5)
+    with pytest.raises(OSError, match='good could not be written, for the disk is full: .* MiB are left in'):
+        ff.save_pretrained(tmp_path/'good')
+    assert {p.name: p.read_bytes() for p in (tmp_path/'good').iterdir()} == before

@@ -9,6 +9,7 @@ import copy
 import inspect
 import json
 import math
+import os
 import warnings
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import torch.distributed as dist
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from ..core.files import beside, writing
 from .config import FFConfig
 from .forgetfulness import PulseSchedule, effective_rank, proximal_kernel, pulse_
 from .forgiveness import forgiving_loss, prefix_classes, with_company
@@ -594,14 +596,21 @@ def matrices(self:FF)->dict: # Name → (out, in)
 def save_pretrained(self:FF,
     path:str|Path, # A folder
 ):
-    "Write `ff_config.json`, `ff_state.safetensors` and, for a model with adapters, `ff_matrices.safetensors`"
+    """Write `ff_config.json`, `ff_state.safetensors` and, for a model with adapters, `ff_matrices.safetensors`
+
+    Raises: `OSError`, with the path and the room left, where they cannot be written; what stood there stays."""
     from safetensors.torch import save_file
-    path = Path(path); path.mkdir(parents=True, exist_ok=True)
-    (path/'ff_config.json').write_text(json.dumps(self.config.to_dict() | dict(matrices=self._names()), indent=1))
-    save_file(self.state(), path/'ff_state.safetensors')
-    below = [name for name, target in zip(self._names(), self.targets) if self._adapted(target)]
-    if kept := self.matrices(): save_file(kept, path/'ff_matrices.safetensors', metadata=dict(below=json.dumps(below)))
-    else: (path/'ff_matrices.safetensors').unlink(missing_ok=True)
+    path, names, state, kept = Path(path), self._names(), self.state(), self.matrices()
+    files = [path/n for n in ('ff_config.json', 'ff_state.safetensors', 'ff_matrices.safetensors')[:3 if kept else 2]]
+    below = [name for name, target in zip(names, self.targets) if self._adapted(target)]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(writing(path, sum(t.nbytes for t in [*state.values(), *kept.values()])))
+        parts = [stack.enter_context(beside(file)) for file in files]
+        parts[0].write_text(json.dumps(self.config.to_dict() | dict(matrices=names), indent=1))
+        save_file(state, parts[1])
+        if kept: save_file(kept, parts[2], metadata=dict(below=json.dumps(below)))
+        for part, file in zip(parts, files): os.replace(part, file)
+        if not kept: (path/'ff_matrices.safetensors').unlink(missing_ok=True)
 
 # %% ../../nbs/mechanisms/method.ipynb #17942487
 @patch
