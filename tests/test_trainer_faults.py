@@ -135,6 +135,30 @@ def test_steps_of_another_size_are_resumed_with_a_word(tmp_path):
     with pytest.warns(UserWarning, match='in steps of 4 windows and this run takes 8'):
         make(tmp_path, gradient_accumulation_steps=2, max_steps=3).train(resume_from_checkpoint=True)
 
+@pytest.mark.parametrize('kw, says', [
+    (dict(seed=7), 'made with seed=42 and this run has seed=7: another seed leads to other windows'),
+    (dict(data_seed=7), 'made with data_seed=None and this run has data_seed=7'),
+    (dict(learning_rate=1e-2), 'made with learning_rate=0.001 and this run has learning_rate=0.01.*rate stays that of'),
+    (dict(seed=7, learning_rate=1e-2), 'seed=42, learning_rate=0.001 and this run has seed=7, learning_rate=0.01')])
+def test_another_seed_or_learning_rate_is_resumed_with_a_word(tmp_path, kw, says):
+    make(tmp_path, save_strategy='steps', save_steps=2, max_steps=2).train()
+    with pytest.warns(UserWarning, match=says) as said:
+        make(tmp_path, max_steps=3, **kw).train(resume_from_checkpoint=True)
+    assert len([w for w in said if 'was made with' in str(w.message)]) == 1
+
+@pytest.mark.parametrize('old', [False, True])
+def test_a_run_resumed_as_it_was_and_an_older_checkpoint_say_nothing(tmp_path, old):
+    make(tmp_path, save_strategy='steps', save_steps=2, max_steps=2).train()
+    note = tmp_path/'checkpoint-2'/ck.SEAL
+    told = json.loads(note.read_text())
+    assert (told['seed'], told['data_seed'], told['learning_rate']) == (42, None, 1e-3)
+    if old: note.write_text(json.dumps({k: told[k] for k in ('step', 'files')}))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        again = make(tmp_path, max_steps=3, seed=7 if old else 42)
+        again.train(resume_from_checkpoint=True)
+    assert again.began_at == 2 and not [w for w in said if 'made' in str(w.message)]
+
 def test_metrics_and_predictions_of_windows_that_carry_more_than_the_model_takes(tmp_path):
     seen = []
     trainer = make(tmp_path, max_steps=2, eval_strategy='steps', eval_steps=1, eval_dataset=Rows(6), preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),

@@ -493,12 +493,18 @@ def _name_best(self:FFTrainer, run):
 
 # %% ../../nbs/training/trainer.ipynb #f2a1b020
 @patch
+def _followed(self:FFTrainer):
+    "Settings that a resumed run takes from its checkpoint, or that would lead it elsewhere"
+    return {k: getattr(self.args, k) for k in ('seed', 'data_seed', 'learning_rate')}
+
+@patch
 def _finish_checkpoint(self:FFTrainer, part, run):
     "Add what the Trainer does not know of, seal, and remove older ones"
     final = run/part.name
     save_nest(self._extra(), part/'extra.safetensors')
     self.state.save_to_json(str(part/'trainer_state.json'))                       # the Trainer's names the hidden folder
-    seal(part, final, step=self.state.global_step, sentences=self.ff.sentences, ranks=self.args.world_size, windows=self.whole)
+    seal(part, final, step=self.state.global_step, sentences=self.ff.sentences, ranks=self.args.world_size, windows=self.whole,
+        **self._followed())
     best = self.state.best_model_checkpoint
     prune(run, self.args.save_total_limit or 2, spare=[best] if best else [], sure=[final], say=lambda s: print(f'{s} It is removed.'))
 
@@ -609,8 +615,14 @@ def _take_up_end(self:FFTrainer, checkpoint):
 
 @patch
 def _check_windows(self:FFTrainer, checkpoint):
-    "A word where the steps of a checkpoint have another size than those that follow"
-    was = json.loads((Path(checkpoint)/'checkpoint.json').read_text()).get('windows', self.whole)
+    "A word where steps, seeds or learning rate of a checkpoint are others than those of this run"
+    told, mine = json.loads((Path(checkpoint)/'checkpoint.json').read_text()), self._followed()
+    if other := [k for k in mine if told.get(k, mine[k]) != mine[k]]:
+        was, now = (', '.join(f'{k}={d[k]}' for k in other) for d in (told, mine))
+        warnings.warn(f'{checkpoint} was made with {was} and this run has {now}: another seed leads to other windows, '
+            'and the learning rate stays that of the checkpoint; give what it was made with, or begin a run of its '
+            'own.', stacklevel=3)
+    was = told.get('windows', self.whole)
     if was != self.whole:
         warnings.warn(f'{checkpoint} was made in steps of {was} windows and this run takes {self.whole}: its place in '
             'the text is counted in steps, so it goes on elsewhere; keep batch, accumulation and processes as they were.', stacklevel=3)
