@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import patch as replaced
 
@@ -171,6 +172,9 @@ def _refuse(args):
 # %% ../../nbs/training/trainer.ipynb #f2a1b005
 def _check_data(data, args):
     if data is None: return
+    if isinstance(data, Mapping) and len(data) and all(isinstance(k, str) for k in data):
+        raise ValueError(f'train_dataset is a {type(data).__name__} of the splits {", ".join(list(data)[:5])}: give one '
+            f'of them, such as data[{next(iter(data))!r}].')
     iterable = isinstance(data, torch.utils.data.IterableDataset)
     if not iterable and not (has_length(data) and hasattr(data, '__getitem__')):
         raise ValueError(f'train_dataset is a {type(data).__name__}, which has no length or no items by number: give '
