@@ -159,6 +159,29 @@ def test_a_run_resumed_as_it_was_and_an_older_checkpoint_say_nothing(tmp_path, o
         again.train(resume_from_checkpoint=True)
     assert again.began_at == 2 and not [w for w in said if 'made' in str(w.message)]
 
+def limits_said(run):
+    "How often a run says that checkpoints go, and the sentence"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        run()
+    return [str(w.message) for w in said if 'save_total_limit' in str(w.message)]
+
+def test_checkpoints_that_go_under_an_unsaid_limit_are_told_of_once(tmp_path):
+    saving = dict(save_strategy='steps', save_steps=1)
+    said = limits_said(make(tmp_path/'a', max_steps=5, **saving).train)
+    assert len(said) == 1 and 'the two newest' in said[0] and str(tmp_path/'a') in said[0] and len(names(tmp_path/'a')) == 2
+    assert not limits_said(make(tmp_path/'b', max_steps=2, **saving).train) and len(names(tmp_path/'b')) == 2
+    assert not limits_said(make(tmp_path/'c', max_steps=5, save_total_limit=2, **saving).train)
+    assert not limits_said(make(tmp_path/'d', max_steps=4, save_minutes=0.).train) and len(names(tmp_path/'d')) == 2
+
+def test_checkpoints_of_an_earlier_run_are_told_of_before_training(tmp_path):
+    class Never(FFTrainer):
+        def on_ff_step(self, state, control): raise KeyboardInterrupt
+    make(tmp_path, max_steps=2, save_strategy='steps', save_steps=1).train()
+    def begin():
+        with pytest.raises(KeyboardInterrupt): make(tmp_path, cls=Never, save_strategy='steps').train()
+    assert len(limits_said(begin)) == 1 and names(tmp_path) == ['checkpoint-1', 'checkpoint-2']
+
 def test_metrics_and_predictions_of_windows_that_carry_more_than_the_model_takes(tmp_path):
     seen = []
     trainer = make(tmp_path, max_steps=2, eval_strategy='steps', eval_steps=1, eval_dataset=Rows(6), preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
