@@ -657,3 +657,25 @@ def test_a_method_that_does_not_fit_on_the_disk_names_path_and_room(tmp_path, mo
     with pytest.raises(OSError, match='good could not be written, for the disk is full: .* MiB are left in'):
         ff.save_pretrained(tmp_path/'good')
     assert {p.name: p.read_bytes() for p in (tmp_path/'good').iterdir()} == before
+
+@pytest.mark.parametrize('where', ['state', 'matrices'])
+def test_a_flipped_bit_in_what_the_method_saved_is_not_read(tmp_path, where):
+    from safetensors.torch import load_file, save_file
+    model, ff = with_lora('after', ['q_proj'])
+    make(tmp_path/'run', model=model, ff=ff, max_steps=6).train()
+    ff.save_pretrained(tmp_path/'end')
+    file, before = tmp_path/'end'/f'ff_{where}.safetensors', ff.state()
+    sound = file.read_bytes()
+    start = 8 + int.from_bytes(sound[:8], 'little')
+    ff.step(sentences=1)
+    for at in (start, (start + len(sound))//2, len(sound) - 1):
+        file.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1:])
+        with pytest.raises(ValueError, match=f'ff_{where}.safetensors is damaged .its tensors are not as they were'):
+            ff.load_state(tmp_path/'end')
+        assert ff.sentences == before['counters'][0] + 1
+    file.write_bytes(sound)
+    assert same(ff.load_state(tmp_path/'end').state(), before)
+    if where == 'state':                                                     # of a version that wrote no digest
+        save_file(load_file(file), file)
+        ff.step(sentences=1)
+        assert same(ff.load_state(tmp_path/'end').state(), before)

@@ -6,6 +6,7 @@ __all__ = ['PATIENCE', 'FF', 'attach']
 # %% ../../nbs/mechanisms/method.ipynb #8fde5efe
 import contextlib
 import copy
+import hashlib
 import inspect
 import json
 import math
@@ -592,6 +593,15 @@ def matrices(self:FF)->dict: # Name → (out, in)
         kept[name] = self.sites[i].part(role, stored).cpu().clone(memory_format=torch.contiguous_format)
     return kept
 
+def _digest(tensors):
+    "Of names, shapes and every byte of tensors: what a file of them is checked by"
+    seen = hashlib.sha256()
+    for name, t in sorted(tensors.items()):
+        t = t.detach().cpu().contiguous()
+        seen.update(f'{name} {t.dtype} {tuple(t.shape)} '.encode())
+        seen.update(t.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return seen.hexdigest()
+
 @patch
 def save_pretrained(self:FF,
     path:str|Path, # A folder
@@ -607,8 +617,8 @@ def save_pretrained(self:FF,
         stack.enter_context(writing(path, sum(t.nbytes for t in [*state.values(), *kept.values()])))
         parts = [stack.enter_context(beside(file)) for file in files]
         parts[0].write_text(json.dumps(self.config.to_dict() | dict(matrices=names), indent=1))
-        save_file(state, parts[1])
-        if kept: save_file(kept, parts[2], metadata=dict(below=json.dumps(below)))
+        save_file(state, parts[1], metadata=dict(digest=_digest(state)))
+        if kept: save_file(kept, parts[2], metadata=dict(below=json.dumps(below), digest=_digest(kept)))
         for part, file in zip(parts, files): os.replace(part, file)
         if not kept: (path/'ff_matrices.safetensors').unlink(missing_ok=True)
 
@@ -647,9 +657,12 @@ def _read_tensors(file):
     if not file.exists(): raise FileNotFoundError(f'{file} is not there: give a folder written by ff.save_pretrained.')
     try:
         with safe_open(file, 'pt') as opened:
-            return {k: opened.get_tensor(k) for k in opened.keys()}, opened.metadata() or {}
+            tensors, notes = {k: opened.get_tensor(k) for k in opened.keys()}, opened.metadata() or {}
     except SafetensorError as e:
         raise ValueError(f'{file} is damaged ({" ".join(str(e).split())}): take another checkpoint.') from None
+    if notes.get('digest', (now := _digest(tensors))) != now:
+        raise ValueError(f'{file} is damaged (its tensors are not as they were written): take another checkpoint.')
+    return tensors, notes
 
 def _read_config_file(file):
     "The dictionary of `ff_config.json`; `ValueError` names the file where it holds none"
