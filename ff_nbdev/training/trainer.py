@@ -28,8 +28,8 @@ from ..mechanisms.method import FF
 from ..models.wkv import fast_wkv
 from ..models.wrappers import decoder_inputs
 from ff_nbdev.training.checkpoints import (
-    FullDisk, check_checkpoint, check_room, checkpoints, hidden_name, last_checkpoint, load_nest, naming_full_disk, prune,
-    random_state, save_nest, seal, set_random_state, sweep,
+    FullDisk, check_checkpoint, check_room, checkpoints, hidden_name, last_checkpoint, load_nest, naming_full_disk,
+    prune, random_state, save_nest, seal, set_random_state, sweep,
 )
 from .recipes import check_number
 
