@@ -442,3 +442,11 @@ def test_a_smoke_run_lands_in_the_checkout_and_not_beside_it(tmp_path, monkeypat
 def test_committed_records_still_load():
     runs = load_runs(results.results_folder('night'))
     assert len(runs.every) > 60 and settings_of(results.results_folder('night'), publish.NEEDS)
+
+@pytest.mark.parametrize('text, number, said', [
+    ('[Errno 28] Kein Platz', errno.ENOSPC, 'for the disk is full: .* MiB are left in'),
+    ("[Errno 13] Permission denied: 'b'", errno.EIO, "for .*Permission denied: 'b': give another place")])
+def test_a_folder_that_could_not_be_copied_says_why_in_one_sentence(tmp_path, text, number, said):
+    with pytest.raises(OSError, match=f'end could not be written, {said}') as e, files.whole(tmp_path/'end'):
+        raise shutil.Error([('a', 'b', text), ('c', 'd', text)])
+    assert e.value.errno == number and '(' not in one_sentence(e.value) and not list(tmp_path.iterdir())

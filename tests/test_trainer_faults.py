@@ -135,6 +135,53 @@ def test_steps_of_another_size_are_resumed_with_a_word(tmp_path):
     with pytest.warns(UserWarning, match='in steps of 4 windows and this run takes 8'):
         make(tmp_path, gradient_accumulation_steps=2, max_steps=3).train(resume_from_checkpoint=True)
 
+@pytest.mark.parametrize('kw, says', [
+    (dict(seed=7), 'made with seed=42 and this run has seed=7: another seed leads to other windows'),
+    (dict(data_seed=7), 'made with data_seed=None and this run has data_seed=7'),
+    (dict(learning_rate=1e-2), 'made with learning_rate=0.001 and this run has learning_rate=0.01.*rate stays that of'),
+    (dict(seed=7, learning_rate=1e-2), 'seed=42, learning_rate=0.001 and this run has seed=7, learning_rate=0.01')])
+def test_another_seed_or_learning_rate_is_resumed_with_a_word(tmp_path, kw, says):
+    make(tmp_path, save_strategy='steps', save_steps=2, max_steps=2).train()
+    with pytest.warns(UserWarning, match=says) as said:
+        make(tmp_path, max_steps=3, **kw).train(resume_from_checkpoint=True)
+    assert len([w for w in said if 'was made with' in str(w.message)]) == 1
+
+@pytest.mark.parametrize('old', [False, True])
+def test_a_run_resumed_as_it_was_and_an_older_checkpoint_say_nothing(tmp_path, old):
+    make(tmp_path, save_strategy='steps', save_steps=2, max_steps=2).train()
+    note = tmp_path/'checkpoint-2'/ck.SEAL
+    told = json.loads(note.read_text())
+    assert (told['seed'], told['data_seed'], told['learning_rate']) == (42, None, 1e-3)
+    if old: note.write_text(json.dumps({k: told[k] for k in ('step', 'files')}))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        again = make(tmp_path, max_steps=3, seed=7 if old else 42)
+        again.train(resume_from_checkpoint=True)
+    assert again.began_at == 2 and not [w for w in said if 'made' in str(w.message)]
+
+def limits_said(run):
+    "How often a run says that checkpoints go, and the sentence"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        run()
+    return [str(w.message) for w in said if 'save_total_limit' in str(w.message)]
+
+def test_checkpoints_that_go_under_an_unsaid_limit_are_told_of_once(tmp_path):
+    saving = dict(save_strategy='steps', save_steps=1)
+    said = limits_said(make(tmp_path/'a', max_steps=5, **saving).train)
+    assert len(said) == 1 and 'the two newest' in said[0] and str(tmp_path/'a') in said[0] and len(names(tmp_path/'a')) == 2
+    assert not limits_said(make(tmp_path/'b', max_steps=2, **saving).train) and len(names(tmp_path/'b')) == 2
+    assert not limits_said(make(tmp_path/'c', max_steps=5, save_total_limit=2, **saving).train)
+    assert not limits_said(make(tmp_path/'d', max_steps=4, save_minutes=0.).train) and len(names(tmp_path/'d')) == 2
+
+def test_checkpoints_of_an_earlier_run_are_told_of_before_training(tmp_path):
+    class Never(FFTrainer):
+        def on_ff_step(self, state, control): raise KeyboardInterrupt
+    make(tmp_path, max_steps=2, save_strategy='steps', save_steps=1).train()
+    def begin():
+        with pytest.raises(KeyboardInterrupt): make(tmp_path, cls=Never, save_strategy='steps').train()
+    assert len(limits_said(begin)) == 1 and names(tmp_path) == ['checkpoint-1', 'checkpoint-2']
+
 def test_metrics_and_predictions_of_windows_that_carry_more_than_the_model_takes(tmp_path):
     seen = []
     trainer = make(tmp_path, max_steps=2, eval_strategy='steps', eval_steps=1, eval_dataset=Rows(6), preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
@@ -570,3 +617,65 @@ def test_a_saved_adapter_has_the_pulsed_matrices_beside_it(tmp_path):
     ids = torch.from_numpy(TEXT[:2])
     with torch.no_grad():
         assert torch.equal(again.eval()(input_ids=ids).logits, trainer.model.eval()(input_ids=ids).logits)
+
+# a full disk, and what the method writes
+
+@pytest.fixture
+def small_disk(tmp_path):
+    "A disk of 60 kB"
+    if os.geteuid() != 0 or not shutil.which('mount'): pytest.skip('a small disk can be mounted by root alone')
+    disk = tmp_path/'disk'
+    disk.mkdir()
+    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=60k', 'tmpfs', disk], capture_output=True).returncode:
+        pytest.skip('no disk can be mounted here')
+    yield disk
+    subprocess.run(['umount', disk], check=True)
+
+def fill(disk):
+    "Write until nothing more goes in"
+    with pytest.raises(OSError), open(disk/'ballast', 'wb', buffering=0) as file:
+        while file.write(b'x'*1000): pass
+
+def test_a_method_saved_on_a_disk_that_is_really_full_leaves_the_old_one(tmp_path, small_disk):
+    ff = attach(tiny('llama'), config())
+    ff.save_pretrained(small_disk/'good')
+    before = {p.name: p.read_bytes() for p in (small_disk/'good').iterdir()}
+    fill(small_disk)
+    ff.step(sentences=5)
+    with pytest.raises(OSError, match=r'good could not be written, for the disk is full: [\d.,]+ MiB are needed'):
+        ff.save_pretrained(small_disk/'good')
+    assert {p.name: p.read_bytes() for p in (small_disk/'good').iterdir()} == before
+
+@pytest.mark.parametrize('said', [OSError(28, 'No space left on device'), RuntimeError('I/O error: No space (os error 28)')])
+def test_a_method_that_does_not_fit_on_the_disk_names_path_and_room(tmp_path, monkeypatch, said):
+    ff = attach(tiny('llama'), config())
+    ff.save_pretrained(tmp_path/'good')
+    before = {p.name: p.read_bytes() for p in (tmp_path/'good').iterdir()}
+    def fail(*args, **kwargs): raise said
+    monkeypatch.setattr('safetensors.torch.serialize_file', fail)
+    ff.step(sentences=5)
+    with pytest.raises(OSError, match='good could not be written, for the disk is full: .* MiB are left in'):
+        ff.save_pretrained(tmp_path/'good')
+    assert {p.name: p.read_bytes() for p in (tmp_path/'good').iterdir()} == before
+
+@pytest.mark.parametrize('where', ['state', 'matrices'])
+def test_a_flipped_bit_in_what_the_method_saved_is_not_read(tmp_path, where):
+    from safetensors.torch import load_file, save_file
+    model, ff = with_lora('after', ['q_proj'])
+    make(tmp_path/'run', model=model, ff=ff, max_steps=6).train()
+    ff.save_pretrained(tmp_path/'end')
+    file, before = tmp_path/'end'/f'ff_{where}.safetensors', ff.state()
+    sound = file.read_bytes()
+    start = 8 + int.from_bytes(sound[:8], 'little')
+    ff.step(sentences=1)
+    for at in (start, (start + len(sound))//2, len(sound) - 1):
+        file.write_bytes(sound[:at] + bytes([sound[at] ^ 1]) + sound[at + 1:])
+        with pytest.raises(ValueError, match=f'ff_{where}.safetensors is damaged .its tensors are not as they were'):
+            ff.load_state(tmp_path/'end')
+        assert ff.sentences == before['counters'][0] + 1
+    file.write_bytes(sound)
+    assert same(ff.load_state(tmp_path/'end').state(), before)
+    if where == 'state':                                                     # of a version that wrote no digest
+        save_file(load_file(file), file)
+        ff.step(sentences=1)
+        assert same(ff.load_state(tmp_path/'end').state(), before)

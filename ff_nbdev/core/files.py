@@ -34,7 +34,8 @@ def is_full(
 )->bool: # Also of what safetensors and torch make of it
     "Does an error say that a disk or a quota is full?"
     if getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT): return True
-    return bool(re.search(r'No space left|os error 28|Disk quota exceeded', str(error)))
+    numbers = fr'\[Errno ({errno.ENOSPC}|{errno.EDQUOT})\]'         # in what shutil tells of a folder that it copied
+    return bool(re.search(fr'No space left|os error 28|Disk quota exceeded|{numbers}', str(error)))
 
 # %% ../../nbs/core/files.ipynb #f856859d
 _why = {
@@ -59,6 +60,13 @@ def disk_sentence(
             'what stood there before is unchanged.')
 
 # %% ../../nbs/core/files.ipynb #88b43c77
+def _first_of(error):
+    "The first failure of many that `shutil.copytree` tells of together; any other error as it is"
+    told = error.args[0] if isinstance(error, shutil.Error) and error.args else None
+    if not isinstance(told, list) or not told: return error
+    if is_full(error): return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return OSError(errno.EIO, str(told[0][-1] if isinstance(told[0], (tuple, list)) else told[0]))
+
 @contextlib.contextmanager
 def writing(
     path:str|Path, # What is being written, for the sentence
@@ -66,7 +74,8 @@ def writing(
 ):
     "Turn a failed write into one sentence; the kind of the `OSError` stays, and its number"
     try: yield
-    except Exception as e:
+    except Exception as failed:
+        e = _first_of(failed)
         if not isinstance(e, OSError) and not is_full(e): raise
         if isinstance(e, OSError) and e.errno is None: raise                  # it is a sentence already
         new = (type(e) if isinstance(e, OSError) else OSError)(disk_sentence(e, path, need))

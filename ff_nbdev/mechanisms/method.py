@@ -6,9 +6,11 @@ __all__ = ['PATIENCE', 'FF', 'attach']
 # %% ../../nbs/mechanisms/method.ipynb #8fde5efe
 import contextlib
 import copy
+import hashlib
 import inspect
 import json
 import math
+import os
 import warnings
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import torch.distributed as dist
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from ..core.files import beside, writing
 from .config import FFConfig
 from .forgetfulness import PulseSchedule, effective_rank, proximal_kernel, pulse_
 from .forgiveness import forgiving_loss, prefix_classes, with_company
@@ -614,21 +617,36 @@ def matrices(self:FF)->dict: # Name → (out, in)
         kept[name] = self.sites[i].part(role, stored).cpu().clone(memory_format=torch.contiguous_format)
     return kept
 
+def _digest(tensors):
+    "Of names, shapes and every byte of tensors: what a file of them is checked by"
+    seen = hashlib.sha256()
+    for name, t in sorted(tensors.items()):
+        t = t.detach().cpu().contiguous()
+        seen.update(f'{name} {t.dtype} {tuple(t.shape)} '.encode())
+        seen.update(t.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return seen.hexdigest()
+
 @patch
 def save_pretrained(self:FF,
     path:str|Path, # A folder
 ):
     """Write `ff_config.json`, `ff_state.safetensors` and, for a model with adapters, `ff_matrices.safetensors`
 
-    Raises: `ValueError`, with nothing written, for a dose, length or seed that was changed after `attach`."""
+    Raises: `OSError`, with the path and the room left, where they cannot be written; what stood there stays.
+    `ValueError`, with nothing written, for a dose, length or seed that was changed after `attach`."""
     from safetensors.torch import save_file
     self._check_told()
-    path = Path(path); path.mkdir(parents=True, exist_ok=True)
-    (path/'ff_config.json').write_text(json.dumps(self.config.to_dict() | dict(matrices=self._names()), indent=1))
-    save_file(self.state(), path/'ff_state.safetensors')
-    below = [name for name, target in zip(self._names(), self.targets) if self._adapted(target)]
-    if kept := self.matrices(): save_file(kept, path/'ff_matrices.safetensors', metadata=dict(below=json.dumps(below)))
-    else: (path/'ff_matrices.safetensors').unlink(missing_ok=True)
+    path, names, state, kept = Path(path), self._names(), self.state(), self.matrices()
+    files = [path/n for n in ('ff_config.json', 'ff_state.safetensors', 'ff_matrices.safetensors')[:3 if kept else 2]]
+    below = [name for name, target in zip(names, self.targets) if self._adapted(target)]
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(writing(path, sum(t.nbytes for t in [*state.values(), *kept.values()])))
+        parts = [stack.enter_context(beside(file)) for file in files]
+        parts[0].write_text(json.dumps(self.config.to_dict() | dict(matrices=names), indent=1))
+        save_file(state, parts[1], metadata=dict(digest=_digest(state)))
+        if kept: save_file(kept, parts[2], metadata=dict(below=json.dumps(below), digest=_digest(kept)))
+        for part, file in zip(parts, files): os.replace(part, file)
+        if not kept: (path/'ff_matrices.safetensors').unlink(missing_ok=True)
 
 # %% ../../nbs/mechanisms/method.ipynb #17942487
 @patch
@@ -665,9 +683,12 @@ def _read_tensors(file):
     if not file.exists(): raise FileNotFoundError(f'{file} is not there: give a folder written by ff.save_pretrained.')
     try:
         with safe_open(file, 'pt') as opened:
-            return {k: opened.get_tensor(k) for k in opened.keys()}, opened.metadata() or {}
+            tensors, notes = {k: opened.get_tensor(k) for k in opened.keys()}, opened.metadata() or {}
     except SafetensorError as e:
         raise ValueError(f'{file} is damaged ({" ".join(str(e).split())}): take another checkpoint.') from None
+    if notes.get('digest', (now := _digest(tensors))) != now:
+        raise ValueError(f'{file} is damaged (its tensors are not as they were written): take another checkpoint.')
+    return tensors, notes
 
 def _read_config_file(file):
     "The dictionary of `ff_config.json`; `ValueError` names the file where it holds none"

@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import patch as replaced
 
@@ -27,8 +28,8 @@ from ..mechanisms.method import FF
 from ..models.wkv import fast_wkv
 from ..models.wrappers import decoder_inputs
 from ff_nbdev.training.checkpoints import (
-    FullDisk, check_checkpoint, check_room, hidden_name, last_checkpoint, load_nest, naming_full_disk, prune,
-    random_state, save_nest, seal, set_random_state, sweep,
+    FullDisk, check_checkpoint, check_room, checkpoints, hidden_name, last_checkpoint, load_nest, naming_full_disk,
+    prune, random_state, save_nest, seal, set_random_state, sweep,
 )
 from .recipes import check_number
 
@@ -171,6 +172,9 @@ def _refuse(args):
 # %% ../../nbs/training/trainer.ipynb #f2a1b005
 def _check_data(data, args):
     if data is None: return
+    if isinstance(data, Mapping) and len(data) and all(isinstance(k, str) for k in data):
+        raise ValueError(f'train_dataset is a {type(data).__name__} of the splits {", ".join(list(data)[:5])}: give one '
+            f'of them, such as data[{next(iter(data))!r}].')
     iterable = isinstance(data, torch.utils.data.IterableDataset)
     if not iterable and not (has_length(data) and hasattr(data, '__getitem__')):
         raise ValueError(f'train_dataset is a {type(data).__name__}, which has no length or no items by number: give '
@@ -209,6 +213,9 @@ def _check_parts(given, ff, penalty, save_minutes, total_sentences):
 class FFTrainer(Trainer):
     """Hugging Face's Trainer with the method: batches carry `sentences`, the loss is `ff.loss`, checkpoints are exact
 
+    Without `save_total_limit` the two newest checkpoints of the folder are kept (Hugging Face keeps all), which is said
+    once before others are removed.
+
     Raises: `ValueError` if `ff` belongs to another model, a step takes more windows than there are, or a setting would be ignored or make runs inexact."""
     def __init__(self,
         *args,   # As for `transformers.Trainer`
@@ -232,6 +239,7 @@ class FFTrainer(Trainer):
         a.remove_unused_columns, a.restore_callback_states_from_checkpoint = False, True       # an early stop counts on where it was
         self.ff, self.penalty, self._sentences, self._targets, self._parts, self._loss = ff, penalty, 0, None, 1, None
         self.save_minutes, self._saved, self._save_now, self._hidden = save_minutes, time.time(), False, None
+        self._said_limit = False
         self.total_sentences, self.total_from = ff.config.total_sentences if total_sentences is None else total_sentences, None
         self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = True, True
         self.whole = a.train_batch_size*a.gradient_accumulation_steps*a.world_size             # windows a step
@@ -493,13 +501,30 @@ def _name_best(self:FFTrainer, run):
 
 # %% ../../nbs/training/trainer.ipynb #f2a1b020
 @patch
+def _followed(self:FFTrainer):
+    "Settings that a resumed run takes from its checkpoint, or that would lead it elsewhere"
+    return {k: getattr(self.args, k) for k in ('seed', 'data_seed', 'learning_rate')}
+
+@patch
+def _say_limit(self:FFTrainer, goes):
+    "Once: an unsaid limit removes checkpoints, where the Trainer of Hugging Face keeps all"
+    asked = self.args.save_strategy != 'no' and self.args.save_total_limit is None
+    if not goes or not asked or self._said_limit: return
+    self._said_limit = True
+    warnings.warn(f'Without save_total_limit the two newest checkpoints in {self.args.output_dir} are kept and older '
+        'ones are removed, those of earlier runs too: give save_total_limit=2 if that is wanted, a larger number to '
+        'keep more, or a folder of its own.', stacklevel=2)
+
+@patch
 def _finish_checkpoint(self:FFTrainer, part, run):
     "Add what the Trainer does not know of, seal, and remove older ones"
     final = run/part.name
     save_nest(self._extra(), part/'extra.safetensors')
     self.state.save_to_json(str(part/'trainer_state.json'))                       # the Trainer's names the hidden folder
-    seal(part, final, step=self.state.global_step, sentences=self.ff.sentences, ranks=self.args.world_size, windows=self.whole)
+    seal(part, final, step=self.state.global_step, sentences=self.ff.sentences, ranks=self.args.world_size,
+        windows=self.whole, **self._followed())
     best = self.state.best_model_checkpoint
+    self._say_limit(len(checkpoints(run)) > 2)
     prune(run, self.args.save_total_limit or 2, spare=[best] if best else [], sure=[final], say=lambda s: print(f'{s} It is removed.'))
 
 @patch
@@ -609,8 +634,14 @@ def _take_up_end(self:FFTrainer, checkpoint):
 
 @patch
 def _check_windows(self:FFTrainer, checkpoint):
-    "A word where the steps of a checkpoint have another size than those that follow"
-    was = json.loads((Path(checkpoint)/'checkpoint.json').read_text()).get('windows', self.whole)
+    "A word where steps, seeds or learning rate of a checkpoint are others than those of this run"
+    told, mine = json.loads((Path(checkpoint)/'checkpoint.json').read_text()), self._followed()
+    if other := [k for k in mine if told.get(k, mine[k]) != mine[k]]:
+        was, now = (', '.join(f'{k}={d[k]}' for k in other) for d in (told, mine))
+        warnings.warn(f'{checkpoint} was made with {was} and this run has {now}: another seed leads to other windows, '
+            'and the learning rate stays that of the checkpoint; give what it was made with, or begin a run of its '
+            'own.', stacklevel=3)
+    was = told.get('windows', self.whole)
     if was != self.whole:
         warnings.warn(f'{checkpoint} was made in steps of {was} windows and this run takes {self.whole}: its place in '
             'the text is counted in steps, so it goes on elsewhere; keep batch, accumulation and processes as they were.', stacklevel=3)
@@ -624,6 +655,7 @@ def train(self:FFTrainer, resume_from_checkpoint=None, *args, **kwargs):
     elif resume_from_checkpoint: check_checkpoint(resume_from_checkpoint)
     path = str(resume_from_checkpoint) if resume_from_checkpoint else None
     if path: self._check_windows(path)
+    if self.args.process_index == 0: self._say_limit(len(checkpoints(self.args.output_dir)) > (2 if path else 0))
     if path and self.is_over(path): return self._take_up_end(path)
     return Trainer.train(self, path, *args, **kwargs)
 

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import torch
+from datasets import Dataset, DatasetDict
 from torch import nn
 from transformers import TrainingArguments
 
@@ -18,6 +19,7 @@ from ff_nbdev.training.trainer import FFTrainer
 from ff_nbdev.training.watch import Cliff, Watch, noisy_accuracy, noisy_hits
 
 ROWS = [dict(ids=np.arange(3, 19), sentences=1, index=i) for i in range(16)]
+PAIRS = [dict(ids=[3, 4])]*9
 NET, TOK = load_pretrained('tiny-mt5')
 TEACHER = new_teacher(TOK, hidden=32, layers=1)
 IDS = torch.ones(2, 4, dtype=torch.long)
@@ -116,6 +118,9 @@ CASES = {
     'two sets of weights': (lambda: trainer(optim='schedule_free_adamw'), 'another plain optimizer'),
     'smoothing of all': (lambda: trainer(label_smoothing_factor=1.), 'under 1'),
     'negative smoothing': (lambda: trainer(label_smoothing_factor=-.1), 'at least 0'),
+    'splits of a data set': (lambda: trainer(own=dict(train_dataset=DatasetDict(train=Dataset.from_list(PAIRS)))),
+        "is a DatasetDict of the splits train: give one of them, such as data['train']"),
+    'splits in a dictionary': (lambda: trainer(own=dict(train_dataset=dict(train=ROWS, test=ROWS))), 'is a dict of the splits train, test'),
     'no checkpoint kept': (lambda: trainer(save_total_limit=0), 'save_total_limit=0 must be at least 1'),
     'other labels': (lambda: trainer(label_names=['targets']), "must name 'labels'"),
     'no steps': (lambda: trainer(max_steps=0), 'trains nothing'),
