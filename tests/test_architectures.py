@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
-from transformers import ViTForImageClassification, WhisperForConditionalGeneration
+from transformers import ByT5Tokenizer, ViTForImageClassification, WhisperForConditionalGeneration
 
 from ff_nbdev import evaluate
 from ff_nbdev.data.corpus import load_corpus
@@ -739,6 +739,17 @@ def test_a_masked_model_is_loaded_as_one(tmp_path, text):
         text[1].save_pretrained(tmp_path / name)
         model, _ = load_pretrained(tmp_path / name)
         assert 'ForMaskedLM' in type(model).__name__
+
+
+@pytest.mark.parametrize('name', ['t5', 'gpt2'])
+def test_a_folder_without_its_tokenizer_is_refused(tmp_path, name):
+    make(name).save_pretrained(tmp_path)
+    for settings in (None, '{}'):
+        if settings: (tmp_path / 'tokenizer_config.json').write_text(settings)
+        with pytest.raises(FileNotFoundError, match=r"holds no tokenizer: save it there with tokenizer.save_pretrained"):
+            load_pretrained(tmp_path)
+    ByT5Tokenizer().save_pretrained(tmp_path)
+    assert len(load_pretrained(tmp_path)[1]('bytes')['input_ids']) == 6
 
 
 def test_masks_alone_are_scored(text):
