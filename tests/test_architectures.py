@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
-from transformers import ByT5Tokenizer, ViTForImageClassification, WhisperForConditionalGeneration
+from transformers import ByT5Tokenizer, GPT2Tokenizer, T5Tokenizer
+from transformers import ViTForImageClassification, WhisperForConditionalGeneration
 
 from ff_nbdev import evaluate
 from ff_nbdev.data.corpus import load_corpus
@@ -750,6 +751,14 @@ def test_a_folder_without_its_tokenizer_is_refused(tmp_path, name):
             load_pretrained(tmp_path)
     ByT5Tokenizer().save_pretrained(tmp_path)
     assert len(load_pretrained(tmp_path)[1]('bytes')['input_ids']) == 6
+
+
+@pytest.mark.parametrize('tokenizer, says', [(T5Tokenizer(), 'does not know this text'), (GPT2Tokenizer(), 'no ids')])
+def test_a_tokenizer_that_knows_no_word_is_refused(text, tokenizer, says):
+    before = sorted(text[0].iterdir())
+    with pytest.raises(ValueError, match=f'The tokenizer, a .*Tokenizer of .* ids, .*{says}'):
+        encode_corpus(text[0], tokenizer)
+    assert sorted(text[0].iterdir()) == before
 
 
 def test_masks_alone_are_scored(text):

@@ -53,6 +53,20 @@ def _encode_split(corpus, split, tokenizer, dtype, folder, batch, progress, tota
         np.save(folder/f'{split}.{name}.npy', raw); del raw; (folder/f'{name}.raw').unlink()
     return n
 
+# %% ../../nbs/data/objectives.ipynb #9a47c2e6
+def _check_known(corpus, tokenizer):
+    "`ValueError` where most words of the text are nothing to the tokenizer: the first thousand ids show it"
+    lines, ids = (s for s in read_sentences(corpus) if s), []
+    for _, line in zip(range(1000), lines):
+        ids += tokenizer(line, add_special_tokens=False)['input_ids']
+        if len(ids) >= 1000: break
+    name, use = type(tokenizer).__name__, 'use the tokenizer that the model was trained with, or train one on this text.'
+    if not ids: raise ValueError(f'The tokenizer, a {name} of {len(tokenizer):,} ids, makes no ids of this text: {use}')
+    unknown = ids.count(getattr(tokenizer, 'unk_token_id', None))/len(ids)
+    if unknown >= .4:                       # an empty T5 alternates the mark of a word and the unknown
+        raise ValueError(f'The tokenizer, a {name} of {len(tokenizer):,} ids, does not know this text: {unknown:.0%} of '
+            f'the first {len(ids):,} ids are its unknown token, so {use}')
+
 # %% ../../nbs/data/objectives.ipynb #7459a5d9
 def _token_files(splits): return [f'{s}.{k}.npy' for s in splits for k in ('ids', 'starts')]
 
@@ -120,9 +134,10 @@ def encode_corpus(
     progress:bool=False, # Show a bar
 )->Path: # Folder with `{split}.ids.npy` and `{split}.starts.npy`, inside the corpus folder
     """Write the ids of every split, once for each tokenizer; made whole or not at all, and made again, with a warning,
-    where a file is damaged"""
+    where a file is damaged; `ValueError` for a tokenizer that does not know the text"""
     corpus = load_corpus(corpus)
     folder = corpus/f'tokens-{tokenizer_digest(tokenizer)}'
+    if not folder.exists(): _check_known(corpus, tokenizer)
     def check(folder):
         info = tokens_info(folder)
         if info['corpus'] != corpus_info(corpus)['sha256']:
