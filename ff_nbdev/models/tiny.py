@@ -146,12 +146,18 @@ def load_pretrained(
 ):
     "Load model (in evaluation mode) and tokenizer; `ValueError` or `FileNotFoundError` where there is no such model"
     from transformers import AutoConfig
+    if not isinstance(name, (str, Path)):
+        raise TypeError(f'{name!r} is no name of a model: give a shipped name, a folder, or a hub id.')
     path, where = Path(name).expanduser(), str(name)
     if where in shipped_models(): where = str(SHIPPED/where)
     elif path.exists():
         if not (path/'config.json').exists(): raise FileNotFoundError(f'{path} holds no config.json: give a folder written by save_pretrained, a hub id, or one of {", ".join(shipped_models())}.')
     elif '/' not in where or where.startswith(('.', '/', '~')): raise FileNotFoundError(f'No model {where!r}: the shipped ones are {", ".join(shipped_models())}; else give an existing folder or a hub id such as google/mt5-base.')
-    config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    try: config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    except ValueError as e:
+        if 'trust_remote_code' not in str(e): raise
+        raise ValueError(f'{where} comes with code of its own, which is never run here: load it with transformers '
+            'yourself, and pass model and tokenizer.') from None
     if hasattr(config, 'auto_map'): del config.auto_map                  # code that comes with a model is never run
     if config.model_type == 'rwkv': config.rescale_every = 0
     kind = _class_for(config, name)

@@ -162,4 +162,6 @@ CASES = {
     'negative seed of an evaluation': (lambda: evaluate(random_tiny(), 'python_prose', object(), seed=-1), 'seed=-1 must be a whole number from 0'),
     'device that is not here': (lambda: evaluate(random_tiny(), 'python_prose', object(), device='cuda:99'), "device='cuda:99' cannot be used"),
     'device that is none': (lambda: evaluate(random_tiny(), 'python_prose', object(), device='gpu'), "device='gpu' cannot be used"),
+    'no model at all': (lambda: load_pretrained(None), 'None is no name of a model'),
+    'model with code of its own': (lambda files: load_pretrained(files('m/config.json', '{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}').parent), 'comes with code of its own'),
 }
