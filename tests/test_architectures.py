@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+from transformers import ByT5Tokenizer, GPT2Tokenizer, T5Tokenizer
 from transformers import ViTForImageClassification, WhisperForConditionalGeneration
 
 from ff_nbdev import evaluate
 from ff_nbdev.data.corpus import load_corpus
-from ff_nbdev.data.objectives import Windows, encode_corpus
+from ff_nbdev.data.objectives import Windows, encode_corpus, objective_for
 from ff_nbdev.data.tokenizers import sentinel_ids, train_tokenizer
 from ff_nbdev.evaluation.activations import _masked, fills_in, word_starts
 from ff_nbdev.evaluation.base_test import token_scores
@@ -24,7 +25,7 @@ from ff_nbdev.evaluation.spatial import weight_geography
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.models.sites import PATTERNS, FFNPattern, find_sites, guess_pattern, remember_pattern
-from ff_nbdev.models.tiny import ablate, load_pretrained
+from ff_nbdev.models.tiny import ablate, load_pretrained, model_inputs
 from ff_nbdev.models.wrappers import decoder_inputs, predicts_next
 
 VOCAB = 512
@@ -739,6 +740,37 @@ def test_a_masked_model_is_loaded_as_one(tmp_path, text):
         text[1].save_pretrained(tmp_path / name)
         model, _ = load_pretrained(tmp_path / name)
         assert 'ForMaskedLM' in type(model).__name__
+
+
+@pytest.mark.parametrize('name', ['t5', 'gpt2'])
+def test_a_folder_without_its_tokenizer_is_refused(tmp_path, name):
+    make(name).save_pretrained(tmp_path)
+    for settings in (None, '{}'):
+        if settings: (tmp_path / 'tokenizer_config.json').write_text(settings)
+        with pytest.raises(FileNotFoundError, match=r"holds no tokenizer: save it there with tokenizer.save_pretrained"):
+            load_pretrained(tmp_path)
+    ByT5Tokenizer().save_pretrained(tmp_path)
+    assert len(load_pretrained(tmp_path)[1]('bytes')['input_ids']) == 6
+
+
+@pytest.mark.parametrize('tokenizer, says', [(T5Tokenizer(), 'does not know this text'), (GPT2Tokenizer(), 'no ids')])
+def test_a_tokenizer_that_knows_no_word_is_refused(text, tokenizer, says):
+    before = sorted(text[0].iterdir())
+    with pytest.raises(ValueError, match=f'The tokenizer, a .*Tokenizer of .* ids, .*{says}'):
+        encode_corpus(text[0], tokenizer)
+    assert sorted(text[0].iterdir()) == before
+
+
+@pytest.mark.parametrize('name, shape', [('gpt2', dict(n_positions=16)), ('opt', dict(max_position_embeddings=16))])
+def test_ids_and_windows_that_a_model_has_no_rows_for(text, name, shape):
+    windows = [dict(ids=np.arange(3, 3 + n), index=0, sentences=1, offset=0) for n in (16, 17)]
+    make_batch = objective_for(make(name, **shape), text[1])
+    assert make(name, **shape)(**model_inputs(make_batch(windows[:1]))).loss > 0  # as many as there are
+    with pytest.raises(ValueError, match='Windows of 17 tokens are longer than the 16 positions of this model: take'):
+        make_batch(windows[1:])
+    objective_for(make(name, vocab_size=400), text[1])
+    with pytest.raises(ValueError, match='The tokenizer has 400 ids and this .* only 399 embeddings'):
+        objective_for(make(name, vocab_size=399), text[1])
 
 
 def test_masks_alone_are_scored(text):

@@ -53,6 +53,20 @@ def _encode_split(corpus, split, tokenizer, dtype, folder, batch, progress, tota
         np.save(folder/f'{split}.{name}.npy', raw); del raw; (folder/f'{name}.raw').unlink()
     return n
 
+# %% ../../nbs/data/objectives.ipynb #9a47c2e6
+def _check_known(corpus, tokenizer):
+    "`ValueError` where most words of the text are nothing to the tokenizer: the first thousand ids show it"
+    lines, ids = (s for s in read_sentences(corpus) if s), []
+    for _, line in zip(range(1000), lines):
+        ids += tokenizer(line, add_special_tokens=False)['input_ids']
+        if len(ids) >= 1000: break
+    name, use = type(tokenizer).__name__, 'use the tokenizer that the model was trained with, or train one on this text.'
+    if not ids: raise ValueError(f'The tokenizer, a {name} of {len(tokenizer):,} ids, makes no ids of this text: {use}')
+    unknown = ids.count(getattr(tokenizer, 'unk_token_id', None))/len(ids)
+    if unknown >= .4:                       # an empty T5 alternates the mark of a word and the unknown
+        raise ValueError(f'The tokenizer, a {name} of {len(tokenizer):,} ids, does not know this text: {unknown:.0%} of '
+            f'the first {len(ids):,} ids are its unknown token, so {use}')
+
 # %% ../../nbs/data/objectives.ipynb #7459a5d9
 def _token_files(splits): return [f'{s}.{k}.npy' for s in splits for k in ('ids', 'starts')]
 
@@ -120,9 +134,10 @@ def encode_corpus(
     progress:bool=False, # Show a bar
 )->Path: # Folder with `{split}.ids.npy` and `{split}.starts.npy`, inside the corpus folder
     """Write the ids of every split, once for each tokenizer; made whole or not at all, and made again, with a warning,
-    where a file is damaged"""
+    where a file is damaged; `ValueError` for a tokenizer that does not know the text"""
     corpus = load_corpus(corpus)
     folder = corpus/f'tokens-{tokenizer_digest(tokenizer)}'
+    if not folder.exists(): _check_known(corpus, tokenizer)
     def check(folder):
         info = tokens_info(folder)
         if info['corpus'] != corpus_info(corpus)['sha256']:
@@ -270,9 +285,11 @@ class NextToken:
     seed:int=0               # Nothing is random
     epoch:int=0              # Nothing is random
     alternatives:object=None # As for `SpanCorruption`
+    longest:int|None=None    # Positions of the model
     def __call__(self, items):
         if len({len(i['ids']) for i in items}) > 1: raise ValueError('The windows of a batch must have one length.')
         x = np.stack([i['ids'] for i in items])
+        if self.longest: _fits(x.shape[1], 0, self.longest)
         return _tensors(items, self.alternatives, np.broadcast_to(np.arange(x.shape[1]), x.shape), input_ids=x, labels=x.copy())
 
 # %% ../../nbs/data/objectives.ipynb #fee3ec04
@@ -285,8 +302,9 @@ def _mask_id(tokenizer):
 
 def _fits(n, around, longest):
     if longest and n + around > longest:
-        raise ValueError(f'Windows of {n} tokens and the {around} marks around them are longer than the {longest} '
-            f'positions of this model: take windows of {longest - around} tokens or fewer.')
+        marks = f' and the {around} marks around them' if around else ''
+        raise ValueError(f'Windows of {n} tokens{marks} are longer than the {longest} positions of this model: take '
+            f'windows of {longest - around} tokens or fewer.')
 
 @dataclass
 class MaskedTokens:
@@ -397,26 +415,30 @@ def language_task(
 # %% ../../nbs/data/objectives.ipynb #4b07e2d5
 def _positions(model):
     "Learned positions that a window and its marks may fill; None where there is no such limit"
-    named = model.named_modules() if hasattr(model, 'named_modules') else ()
+    named = list(model.named_modules()) if hasattr(model, 'named_modules') else []
     tables = (e for n, e in named if n.endswith('embeddings.position_embeddings') and hasattr(e, 'num_embeddings'))
-    found, two = next(tables, None), getattr(model.config, 'is_encoder_decoder', False)
+    found, two = next(tables, None), getattr(getattr(model, 'config', None), 'is_encoder_decoder', False)
+    if found is None and two: return getattr(model.config, 'max_position_embeddings', None)
     if found is None:
-        return getattr(model.config, 'max_position_embeddings', None) if two else None
+        own = (e for n, e in named if n.split('.')[-1] in ('wpe', 'embed_positions') and hasattr(e, 'num_embeddings'))
+        found = next(own, None)                                                         # GPT-2, OPT
+        return found and found.num_embeddings - getattr(found, 'offset', 0)
     behind = 0 if found.padding_idx is None else found.padding_idx + 1                  # RoBERTa counts from there
     return found.num_embeddings - behind
 
-def objective_for(
-    model,       # A Hugging Face model, possibly wrapped
-    tokenizer,   # Its tokenizer
-    **kw,        # For the objective
-):
-    """Span corruption for a T5, infilling for another encoder-decoder, masked tokens for a BERT, next token for a
-    decoder; `ValueError` where none fits the model, or the tokenizer has no sentinels or mask token that it needs"""
-    m, task = unwrap_model(model), language_task(model)
-    if odd := set(kw) - {'density', 'mean_span', 'seed', 'epoch', 'alternatives'}:
-        raise TypeError(f'{min(odd)!r} is no setting of an objective: these are density, mean_span, seed, epoch and '
-            'alternatives.')
-    if task == 'next': return NextToken(tokenizer, seed=kw.get('seed', 0), alternatives=kw.get('alternatives'))
+def _check_ids(model, tokenizer):
+    "`ValueError` for a tokenizer that has more ids than the model has embeddings"
+    try: table = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError): return                                # a model of one's own
+    rows, ids = getattr(table, 'num_embeddings', None), len(tokenizer) if hasattr(tokenizer, '__len__') else 0
+    if isinstance(rows, int) and ids > rows:
+        raise ValueError(f'The tokenizer has {ids:,} ids and this {type(model).__name__} only {rows:,} embeddings: use '
+            'the tokenizer that the model was trained with, or call model.resize_token_embeddings(len(tokenizer)).')
+
+def _objective(m, task, tokenizer, kw):
+    "That of a task"
+    if task == 'next':
+        return NextToken(tokenizer, kw.get('seed', 0), 0, kw.get('alternatives'), longest=_positions(m))
     if task == 'spans': return SpanCorruption(tokenizer, **kw)
     if task == 'masked':
         return MaskedTokens(tokenizer, longest=_positions(m), **{k: v for k, v in kw.items() if k != 'mean_span'})
@@ -428,6 +450,22 @@ def objective_for(
         raise ValueError(f'The tokenizer of this {type(m).__name__} has neither a mask token nor sentinels, so no '
             'text can be hidden with it: train it on pairs of your own, or set tokenizer.mask_token to a token that '
                 'it has.') from None
+
+def objective_for(
+    model,       # A Hugging Face model, possibly wrapped
+    tokenizer,   # Its tokenizer
+    **kw,        # For the objective
+):
+    """Span corruption for a T5, infilling for another encoder-decoder, masked tokens for a BERT, next token for a
+    decoder; `ValueError` where none fits the model, or the tokenizer has no sentinels or mask token that it needs,
+    or more ids than the model"""
+    m, task = unwrap_model(model), language_task(model)
+    if odd := set(kw) - {'density', 'mean_span', 'seed', 'epoch', 'alternatives'}:
+        raise TypeError(f'{min(odd)!r} is no setting of an objective: these are density, mean_span, seed, epoch and '
+            'alternatives.')
+    made = _objective(m, task, tokenizer, kw)
+    _check_ids(m, tokenizer)
+    return made
 
 # %% ../../nbs/data/objectives.ipynb #084e0d5d
 class Batches:

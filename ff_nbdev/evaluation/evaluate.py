@@ -273,6 +273,19 @@ class Sizes:
     baseline:int=1500      # Positions of the baseline (10,000 for a full run)
     positions:int=1000     # Positions of the 1-D map
 
+# %% ../../nbs/evaluation/evaluate.ipynb #e1c4f7a3
+def _check_given(given, seed, device):
+    "`ValueError` for a count that must be above 0, a seed that is none, or a device that is not here"
+    for k in ('windows', 'length', 'robust_windows', 'read_length'):
+        if given.get(k) == 0: raise ValueError(f'{k}=0 must be a whole number above 0.')
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32 - 1:
+        raise ValueError(f'seed={seed!r} must be a whole number from 0 to {2**32 - 2}.')
+    if device is None: return
+    try: torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError):
+        raise ValueError(f'device={device!r} cannot be used on this machine: give another, such as cpu, or leave it '
+            'out.') from None
+
 # %% ../../nbs/evaluation/evaluate.ipynb #7d2f91fd
 def _take(given):
     "Sizes, and what else was given"
@@ -453,6 +466,7 @@ def evaluate(
     **info,                  # The fields of `Sizes`; anything else is an entry for the result: commit, versions, sentences …
 )->Evaluation:
     "Does this model have the geography? All measures on one checkpoint, without training; `ValueError` where model, tokenizer or text cannot do"
+    _check_given(info, seed, device)
     size, info = _take(info)
     job = _Job(model, text, tokenizer, split, device, size, seed, _Steps(progress, _PLAN), dose, doses, nulls, base, categories, grid, quiet_like, pattern)
     found = {}

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ..core.files import shown
 from .sites import find_sites
 
 # %% ../../nbs/models/tiny.ipynb #93578069
@@ -121,24 +122,48 @@ def _class_for(config, name):
         f'{name} is a {config.model_type}, which predicts no tokens of text: load it with its own class, and attach '
         'the method to it.')
 
+# %% ../../nbs/models/tiny.ipynb #6d1f82bb
+_tokenizer_files = 'tokenizer*.json', '*.model', '*.spm', '*vocab*', '*.tiktoken', 'tekken.json'
+
+def _tokenizer_of(where):
+    "The tokenizer of a name; `FileNotFoundError` for a folder without one, for which transformers makes one up"
+    from transformers import AutoTokenizer
+    folder = Path(where)
+    files = {f.name for p in _tokenizer_files for f in folder.glob(p)} - {'tokenizer_config.json'}
+    bare = folder.is_dir() and not files
+    lacks = FileNotFoundError(
+        f'{shown(folder)} holds no tokenizer: save it there with tokenizer.save_pretrained({str(folder)!r}), or load '
+        'model and tokenizer yourself and pass both.')
+    if bare and not (folder/'tokenizer_config.json').exists(): raise lacks
+    tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    if bare and tokenizer.vocab_files_names: raise lacks                 # only those of bytes need no file
+    return tokenizer
+
 # %% ../../nbs/models/tiny.ipynb #d0ad8f91
 def load_pretrained(
     name:str|Path='tiny-mt5', # A shipped name, a folder, or a hub id such as `google/mt5-base`
     dtype=torch.float32,      # Weights are pulsed in float32
 ):
     "Load model (in evaluation mode) and tokenizer; `ValueError` or `FileNotFoundError` where there is no such model"
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
+    if not isinstance(name, (str, Path)):
+        raise TypeError(f'{name!r} is no name of a model: give a shipped name, a folder, or a hub id.')
     path, where = Path(name).expanduser(), str(name)
     if where in shipped_models(): where = str(SHIPPED/where)
     elif path.exists():
         if not (path/'config.json').exists(): raise FileNotFoundError(f'{path} holds no config.json: give a folder written by save_pretrained, a hub id, or one of {", ".join(shipped_models())}.')
     elif '/' not in where or where.startswith(('.', '/', '~')): raise FileNotFoundError(f'No model {where!r}: the shipped ones are {", ".join(shipped_models())}; else give an existing folder or a hub id such as google/mt5-base.')
-    config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    try: config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    except ValueError as e:
+        if 'trust_remote_code' not in str(e): raise
+        raise ValueError(f'{where} comes with code of its own, which is never run here: load it with transformers '
+            'yourself, and pass model and tokenizer.') from None
     if hasattr(config, 'auto_map'): del config.auto_map                  # code that comes with a model is never run
     if config.model_type == 'rwkv': config.rescale_every = 0
     kind = _class_for(config, name)
+    tokenizer = _tokenizer_of(where)
     with _quiet(): model = kind.from_pretrained(where, config=config, dtype=dtype).eval()
-    return model, AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    return model, tokenizer
 
 # %% ../../nbs/models/tiny.ipynb #9f7517fa
 def model_inputs(

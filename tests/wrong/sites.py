@@ -156,4 +156,12 @@ CASES = {
     'folder of an image model': (lambda files: load_pretrained(saved(files, AutoConfig.for_model('vit', **IMAGES))), 'predicts no tokens of text'),
     'folder of a sound model': (lambda files: load_pretrained(saved(files, AutoConfig.for_model('whisper', **SOUND))), 'predicts no tokens of text'),
     'width without a name': (lambda: new_blocks(built('opt', vocab_size=64, hidden_size=32, ffn_dim=64, num_hidden_layers=1, num_attention_heads=4, word_embed_proj_dim=32), 96), 'make a model of another width yourself'),
+    # what evaluate is given beside the model
+    'no windows to score': (lambda: evaluate(random_tiny(), 'python_prose', object(), windows=0), 'windows=0 must be a whole number above 0'),
+    'windows of no tokens': (lambda: evaluate(random_tiny(), 'python_prose', object(), length=0), 'length=0 must be'),
+    'negative seed of an evaluation': (lambda: evaluate(random_tiny(), 'python_prose', object(), seed=-1), 'seed=-1 must be a whole number from 0'),
+    'device that is not here': (lambda: evaluate(random_tiny(), 'python_prose', object(), device='cuda:99'), "device='cuda:99' cannot be used"),
+    'device that is none': (lambda: evaluate(random_tiny(), 'python_prose', object(), device='gpu'), "device='gpu' cannot be used"),
+    'no model at all': (lambda: load_pretrained(None), 'None is no name of a model'),
+    'model with code of its own': (lambda files: load_pretrained(files('m/config.json', '{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}').parent), 'comes with code of its own'),
 }
