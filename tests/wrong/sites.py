@@ -76,7 +76,7 @@ def masked_model():
 def unstarted():
     "An encoder-decoder that does not say how its decoder starts"
     model = nn.Module()
-    model.config = AutoConfig.for_model('m2m_100', vocab_size=64)
+    model.config = AutoConfig.for_model('bart', vocab_size=64)
     model.config.decoder_start_token_id = model.config.bos_token_id = None
     return model
 
