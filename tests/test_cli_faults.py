@@ -206,7 +206,7 @@ def test_a_text_that_fails_after_the_first_look_and_what_dead_writers_left(ff_nb
     words, env, out = ff_nbdev_run
     rows = tmp_path/'rows.jsonl'
     rows.write_text('\n'.join([json.dumps(dict(text=f'Line number {i} says something nice.'))
-        for i in range(300)] + ['{"text": 3}']))
+        for i in range(6000)] + ['{"text": 3}']))               # beyond the rows that the first look reads
     dead = subprocess.Popen(['true']); dead.wait()
     (out/'base').mkdir(parents=True); (out/'run.json').write_text('{"runs": ["base"], "config": "quick"}')
     left = [out/f'.run.json.{dead.pid}', out/'base'/f'.evaluation.json.part-{HOST}-{dead.pid}',
@@ -217,7 +217,7 @@ def test_a_text_that_fails_after_the_first_look_and_what_dead_writers_left(ff_nb
         text=True, timeout=240)
     last = r.stderr.strip().splitlines()
     assert r.returncode == 1 and len(last) == 1 and 'Traceback' not in r.stdout + r.stderr
-    assert last[0].startswith('ff-nbdev: text failed: ') and 'rows.jsonl, line 301' in last[0]
+    assert last[0].startswith('ff-nbdev: text failed: ') and 'rows.jsonl, line 6001' in last[0]
     assert 'RuleException' not in last[0] and 'snakemake.log' in last[0]
     assert not any(f.exists() for f in left) and all(f.read_text() == 'half' for f in kept)
 
