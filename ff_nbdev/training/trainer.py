@@ -4,6 +4,7 @@
 __all__ = ['FFCallback', 'has_length', 'FFTrainer', 'describe_end']
 
 # %% ../../nbs/training/trainer.ipynb #4d53fc89
+import contextlib
 import inspect
 import itertools
 import json
@@ -25,6 +26,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from transformers.trainer_utils import TrainOutput
 
 from ..mechanisms.method import FF
+from ..models.fast import fast_blocks
 from ..models.wkv import fast_wkv
 from ..models.wrappers import decoder_inputs
 from ff_nbdev.training.checkpoints import (
@@ -224,6 +226,7 @@ class FFTrainer(Trainer):
         save_minutes:float|None=None, # A checkpoint every so many minutes, besides `save_strategy`
         total_sentences:int|str|None=None, # Length of the run for the method's ramps; 'auto': from steps and text; None: as the configuration says
         shift:bool|None=None, # Does place t of the logits predict label t + 1? None: as `ff.shifts` says
+        fast:bool=False, # Train in `fast_blocks`: less time in bfloat16 on a CPU, equal up to its rounding
         **kwargs,# As for `transformers.Trainer`
     ):
         given = inspect.signature(Trainer.__init__).bind_partial(self, *args, **kwargs).arguments
@@ -234,6 +237,7 @@ class FFTrainer(Trainer):
         if isinstance(given.get('train_dataset'), torch.utils.data.IterableDataset) and a.accelerator_config.dispatch_batches is None:
             a.accelerator_config.dispatch_batches = False      # sent around, batches would need one width
         self.shift = ff.shifts if shift is None else bool(shift)
+        self.fast = bool(fast)
         super().__init__(*args, **kwargs)
         a = self.args
         a.remove_unused_columns, a.restore_callback_states_from_checkpoint = False, True       # an early stop counts on where it was
@@ -503,7 +507,7 @@ def _name_best(self:FFTrainer, run):
 @patch
 def _followed(self:FFTrainer):
     "Settings that a resumed run takes from its checkpoint, or that would lead it elsewhere"
-    return {k: getattr(self.args, k) for k in ('seed', 'data_seed', 'learning_rate')}
+    return {k: getattr(self.args, k) for k in ('seed', 'data_seed', 'learning_rate')} | dict(fast=self.fast)
 
 @patch
 def _say_limit(self:FFTrainer, goes):
@@ -657,7 +661,8 @@ def train(self:FFTrainer, resume_from_checkpoint=None, *args, **kwargs):
     if path: self._check_windows(path)
     if self.args.process_index == 0: self._say_limit(len(checkpoints(self.args.output_dir)) > (2 if path else 0))
     if path and self.is_over(path): return self._take_up_end(path)
-    return Trainer.train(self, path, *args, **kwargs)
+    with fast_blocks(self.ff.hf) if self.fast else contextlib.nullcontext():
+        return Trainer.train(self, path, *args, **kwargs)
 
 # %% ../../nbs/training/trainer.ipynb #f2a1b025
 @patch
