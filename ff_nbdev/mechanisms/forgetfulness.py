@@ -8,12 +8,15 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
+from numba.extending import register_jitable
 from torch import Tensor
 
 from .config import SEEDS
+from ..models.native import as_array, from_bf16, in_rows, native, runs_native, to_bf16
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #9878fbfd
 AXES = 'both', 'rows', 'columns'
@@ -72,6 +75,166 @@ def neighbour_mean(
         share = _share(tuple(weight.shape), tuple(map(tuple, k.tolist())), weight.dtype, weight.device)
         return torch.where(share > 0, _sums(weight, k)/share, weight)
 
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #b2036ab3
+@register_jitable
+def _read_row(given, half, x):
+    if half:
+        for j in range(len(x)): x[j] = from_bf16(given[j])
+    else:
+        for j in range(len(x)): x[j] = given[j]
+
+@native(fastmath={'contract'})
+def _add_taps(x, taps, out):
+    "out[j] += Σ taps[t]·x[j + t]"
+    for t in range(0, len(taps), 3):
+        near, first, second, third = x[t:], taps[t], taps[t + 1], taps[t + 2]
+        for j in range(len(out)): out[j] += first*near[j] + second*near[j + 1] + third*near[j + 2]
+
+@native
+def _edge_shares(taps, low, high, share):
+    "Of each cell of a row, the sum of the taps that fall on a cell, where rows `low` to `high` of the kernel exist"
+    cols, wide = len(share), taps.shape[1]
+    side, column = wide//2, np.zeros(wide)
+    for r in range(low, high):
+        for t in range(wide): column[t] += taps[r, t]
+    share[:] = column.sum()
+    for j in range(cols):
+        if side <= j < cols - side: continue
+        share[j] = 0
+        for t in range(max(0, side - j), min(wide, cols + side - j)): share[j] += column[t]
+
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #b2036ab6
+@native(fastmath={'contract', 'reassoc', 'nsz'})
+def _row_moments(x):
+    "Mean, and the sum of squared distances from it"
+    first, total, square = np.float64(x[0]), 0., 0.
+    for j in range(len(x)): total += x[j] - first
+    mean = total/len(x)
+    for j in range(len(x)):
+        away = (x[j] - first) - mean
+        square += away*away
+    return first + mean, square
+
+def _moments(rows, columns):
+    "Mean and standard deviation of a matrix from its rows' `_row_moments`"
+    means, squares = rows.T
+    with np.errstate(all='ignore'):                         # what is not finite is refused by name afterwards
+        mean = means[0] + (means - means[0]).mean()
+        return mean, math.sqrt((squares.sum() + columns*((means - mean)**2).sum())/(columns*len(rows)))
+
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #b2036ab9
+@native(fastmath={'contract'})
+def _pulled(start, stop, weight, apart, rest, rest_apart, half, taps, power, out, moments):
+    "Rows of V and, of each row, the moments before and after"
+    rows, cols, tall, wide = len(out), out.shape[1], taps.shape[0], taps.shape[1]
+    up, side = tall//2, wide//2
+    padded = np.zeros((tall, wide + 2), out.dtype)
+    padded[:, :wide] = taps
+    ring, kept = np.zeros((tall, cols + wide + 2), out.dtype), np.zeros(cols, out.dtype)
+    share, total = np.zeros(cols), np.zeros(cols, out.dtype)
+    to_mean, to_self = np.zeros(cols, out.dtype), np.zeros(cols, out.dtype)
+    lowest, highest, read = -1, -1, max(0, start - up)
+    for i in range(start, stop):
+        while read < min(rows, i + up + 1):
+            x = ring[read%tall, side:side + cols]
+            _read_row(weight[read*apart:], half, x)
+            if len(rest):
+                _read_row(rest[read*rest_apart:], half, kept)
+                for j in range(cols): x[j] += kept[j]
+            read += 1
+        low, high = max(0, up - i), min(tall, rows - i + up)
+        if low != lowest or high != highest:
+            lowest, highest = low, high
+            _edge_shares(taps, low, high, share)
+            for j in range(cols):
+                to_mean[j] = power/share[j] if share[j] > 0 else 0.
+                to_self[j] = power if share[j] > 0 else 0.
+        total[:] = 0
+        for r in range(low, high): _add_taps(ring[(i + r - up)%tall], padded[r, :(wide + 2)//3*3], total)
+        x, v = ring[i%tall, side:side + cols], out[i]
+        for j in range(cols): v[j] = x[j] + (to_mean[j]*total[j] - to_self[j]*x[j])
+        moments[0, i, 0], moments[0, i, 1] = _row_moments(x)
+        moments[1, i, 0], moments[1, i, 1] = _row_moments(v)
+
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #b2036abb
+@native(fastmath={'contract'})
+def _restored(start, stop, v, scale, shift, half, weight, apart, rest, rest_apart):
+    "weight = scale·v + shift in its dtype; rest = what rounding took"
+    for i in range(start, stop):
+        x, w, r = v[i], weight[i*apart:], rest[i*rest_apart:]
+        for j in range(len(x)): x[j] = scale*x[j] + shift
+        if half:
+            for j in range(len(x)): w[j] = to_bf16(x[j])
+            if len(rest):
+                for j in range(len(x)): r[j] = to_bf16(x[j] - from_bf16(w[j]))
+        else:
+            for j in range(len(x)): w[j] = x[j]
+            if len(rest):
+                for j in range(len(x)): r[j] = 0
+
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #b2036abe
+def _lines(matrix):
+    "The memory of a matrix as one line, and how far apart its rows begin there; None where a row is scattered"
+    rows, cols = matrix.shape
+    apart = matrix.stride(0) if rows > 1 else cols
+    if (matrix.stride(1) != 1 and cols > 1) or apart < cols: return None
+    return as_array(matrix.as_strided(((rows - 1)*apart + cols,), (1,))), apart
+
+def _check_result(weight, new):
+    "`ValueError` where a pulse left the numbers"
+    if new.isfinite().all(): return
+    if weight.isfinite().all():
+        wider = weight.dtype == torch.float16
+        how = 'load the model in float32 or bfloat16' if wider else 'go back to a checkpoint without such a cell'
+        raise ValueError(f'The weights reach {weight.abs().max().item():.3g}, and pulsed they would overflow '
+            f'{weight.dtype}: nothing was changed, so {how}.')
+    raise ValueError('The weight holds NaN or infinity, which a pulse would spread through the whole matrix: '
+        'nothing was changed, so go back to a good checkpoint.')
+
+def _pulse_native_(weight, kernel, power, rest):
+    "A pulse in native code; every matrix has a unit stride along its rows"
+    (rows, cols), half = weight.shape, weight.dtype == torch.bfloat16
+    v = torch.empty(rows, cols, dtype=torch.promote_types(weight.dtype, torch.float32)).numpy()
+    line, apart = _lines(weight)
+    given = (line, apart), (_lines(rest) if rest is not None else (line[:0], 0))
+    taps, moments = (kernel/kernel.sum()).numpy(), np.empty((2, rows, 2))
+    in_rows(_pulled, rows, *given[0], *given[1], half, np.ascontiguousarray(taps), power, v, moments)
+    (mean, std), (middle, spread) = (_moments(m, cols) for m in moments)
+    if std == 0 or spread == 0: return
+    scale, shift = std/spread, mean - middle*std/spread
+    if not abs(mean) + std*math.sqrt(rows*cols) < torch.finfo(weight.dtype).max:       # a bound that none can pass
+        _check_result(weight, (torch.from_numpy(v)*scale + shift).to(weight.dtype))
+    in_rows(_restored, rows, v, scale, shift, half, *given[0], *given[1])
+    for tensor in (weight, rest):
+        if tensor is not None and not tensor.is_inference(): torch.autograd.graph.increment_version(tensor)
+
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #b2036ac0
+def _pulse_plain_(weight, kernel, power, rest):
+    "A pulse in PyTorch operations"
+    w = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
+    if rest is not None: w = w + rest
+    v = w + power*(neighbour_mean(w, kernel) - w)
+    mean, std, spread = w.mean(), w.std(unbiased=False), v.std(unbiased=False)
+    if std == 0 or spread == 0: return
+    v = mean + (v - v.mean())*(std/spread)
+    new = v.to(weight.dtype)
+    _check_result(weight, new)
+    weight.copy_(new)
+    if rest is not None: rest.copy_(v - new)
+
+def _check_pulse(weight, kernel, power):
+    "The share of the way to the neighbours, or a `ValueError`"
+    if weight.ndim != 2: raise ValueError(f'A pulse needs a matrix; this weight has {weight.ndim} dimensions.')
+    if not weight.is_floating_point(): raise ValueError(f'A pulse needs floating-point weights, not {weight.dtype}: quantised weights cannot be pulled a little.')
+    if not 0 <= power <= 1: raise ValueError(f'power={power} must lie between 0 and 1: it is the share of the way to the neighbours (the paper uses at most 0.03).')
+    if power == 0: return 0.
+    _check_kernel(kernel)
+    pull = power*kernel.sum().item()            # Σκ is 1 where the kernel is normalised
+    if pull > 1 + 1e-6:
+        raise ValueError(f'A power of {power} with a kernel of sum {kernel.sum().item():.3g} would throw weights '
+            'beyond their neighbours: their product must be at most 1, so lower the power or normalise the kernel.')
+    return pull
+
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #3a1af5df
 @torch.no_grad()
 def pulse_(
@@ -86,31 +249,15 @@ def pulse_(
     a power outside 0 to 1, a kernel that is so strong that a weight would pass its neighbours,
     a weight that holds NaN or infinity (a pulse would spread them through the whole matrix),
     and a result that the dtype cannot hold."""
-    if weight.ndim != 2: raise ValueError(f'A pulse needs a matrix; this weight has {weight.ndim} dimensions.')
-    if not weight.is_floating_point(): raise ValueError(f'A pulse needs floating-point weights, not {weight.dtype}: quantised weights cannot be pulled a little.')
-    if not 0 <= power <= 1: raise ValueError(f'power={power} must lie between 0 and 1: it is the share of the way to the neighbours (the paper uses at most 0.03).')
-    if power == 0: return weight
-    w = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
-    if rest is not None: w = w + rest
-    pull = power*kernel.sum().item()            # Σκ is 1 where the kernel is normalised
-    if pull > 1 + 1e-6:
-        raise ValueError(f'A power of {power} with a kernel of sum {kernel.sum().item():.3g} would throw weights '
-            'beyond their neighbours: their product must be at most 1, so lower the power or normalise the kernel.')
-    v = w + pull*(neighbour_mean(w, kernel) - w)
-    mean, std, spread = w.mean(), w.std(unbiased=False), v.std(unbiased=False)
-    if std == 0 or spread == 0: return weight
-    v = mean + (v - v.mean())*(std/spread)
-    new = v.to(weight.dtype)
-    if not new.isfinite().all():
-        if weight.isfinite().all():
-            wider = weight.dtype == torch.float16
-            how = 'load the model in float32 or bfloat16' if wider else 'go back to a checkpoint without such a cell'
-            raise ValueError(f'The weights reach {weight.abs().max().item():.3g}, and pulsed they would overflow '
-                f'{weight.dtype}: nothing was changed, so {how}.')
-        raise ValueError('The weight holds NaN or infinity, which a pulse would spread through the whole matrix: '
-            'nothing was changed, so go back to a good checkpoint.')
-    weight.copy_(new)
-    if rest is not None: rest.copy_(v - new)
+    pull = _check_pulse(weight, kernel, power)
+    if pull == 0 or weight.numel() == 0: return weight
+    plain = weight.detach(), kernel.detach(), rest
+    pulse = _pulse_plain_
+    if runs_native(weight, weight if rest is None else rest) and (rest is None or rest.dtype == weight.dtype):
+        turned = weight.stride(0) == 1 and weight.shape[1] > 1 and weight.shape[0] > 1
+        if turned: plain = [None if t is None else t.T for t in plain]
+        if all(t is None or _lines(t) is not None for t in plain[::2]): pulse = _pulse_native_
+    pulse(plain[0], plain[1].cpu().double() if pulse is _pulse_native_ else plain[1], pull, plain[2])
     return weight
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #df31548f

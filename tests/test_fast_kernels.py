@@ -1,0 +1,169 @@
+"Kernels in native code give what PyTorch gives: pulses, Moran's I, WKV, reading activations. No timings."
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from ff_nbdev.mechanisms import forgetfulness
+from ff_nbdev.mechanisms.forgetfulness import neighbour_mean, proximal_kernel, pulse_
+
+quick = settings(max_examples=25, deadline=None)
+
+
+def noise(*shape, seed=0, dtype=torch.float32): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+@pytest.fixture
+def threads():
+    "Sets PyTorch's threads, and puts them back"
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+# Pulses
+
+def by_hand(w, kernel, power):
+    "One pulse in float64, cell by cell"
+    w, k = w.double(), kernel.double()
+    up, side = k.shape[0]//2, k.shape[1]//2
+    mean = torch.empty_like(w)
+    for i in range(w.shape[0]):
+        for j in range(w.shape[1]):
+            rows, cols = slice(max(0, i - up), i + up + 1), slice(max(0, j - side), j + side + 1)
+            x = w[rows, cols]
+            a, b = max(0, up - i), max(0, side - j)
+            near = k[a:a + x.shape[0], b:b + x.shape[1]]
+            mean[i, j] = (near*x).sum()/near.sum() if near.sum() > 0 else w[i, j]
+    v = w + power*k.sum()*(mean - w)
+    std, spread = w.std(unbiased=False), v.std(unbiased=False)
+    return w if std == 0 or spread == 0 else w.mean() + (v - v.mean())*std/spread
+
+kernels = st.builds(proximal_kernel, st.sampled_from([3, 5, 9, 17]), st.floats(.3, 4), st.booleans(), st.sampled_from(['both', 'rows', 'columns']))
+
+@quick
+@given(st.integers(1, 14), st.integers(1, 14), kernels, st.floats(.001, 1), st.integers(0, 99))
+def test_a_pulse_is_what_is_written_cell_by_cell(rows, cols, kernel, power, seed):
+    power /= max(1., kernel.sum().item())
+    w = noise(rows, cols, seed=seed, dtype=torch.float64)*.1 + .02
+    want = by_hand(w, kernel, power)
+    if not want.isfinite().all() or (want - w.mean()).abs().max() > 10: return             # all but wiped: what is left is rounding
+    assert torch.allclose(pulse_(w.clone(), kernel, power), want, atol=1e-10)
+    assert torch.allclose(pulse_(w.float(), kernel, power).double(), want, atol=2e-3 if power > .9 else 2e-4)
+
+@pytest.mark.parametrize('size', [3, 9, 17])
+def test_a_kernel_of_any_weights_without_symmetry(size):
+    k = torch.rand(size, size, generator=torch.Generator().manual_seed(size)).double()
+    k[size//2, size//2] = 0
+    k /= k.sum()
+    w = noise(20, 33, dtype=torch.float64)
+    assert torch.allclose(pulse_(w.clone(), k, .3), by_hand(w, k, .3), atol=1e-12)
+    assert torch.allclose(neighbour_mean(w, k), w + (by_hand_mean := (neighbour_mean(w, k) - w)), atol=1e-12) and by_hand_mean.any()
+
+def plainly(w, kernel, power, rest=None):
+    "The PyTorch form, for comparison"
+    forgetfulness._pulse_plain_(w, kernel, power*kernel.sum().item(), rest)
+    return w
+
+layouts = dict(whole=lambda w: w, turned=lambda w: w.T.contiguous().T, half=lambda w: torch.cat([w, w])[len(w):],
+    every_second=lambda w: w.repeat_interleave(2, 0)[1::2], columns=lambda w: torch.cat([w, w], 1)[:, w.shape[1]:],
+    scattered=lambda w: w.repeat_interleave(2, 1)[:, ::2], experts=lambda w: torch.stack([w, w, w])[1])
+
+@pytest.mark.parametrize('layout', layouts)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_every_layout_and_dtype_is_pulsed_in_place(layout, dtype):
+    w = layouts[layout]((noise(30, 41)*.1).to(dtype))
+    base = w if w._base is None else w._base
+    outside = base.clone()
+    version, address, kernel = w._version, w.data_ptr(), proximal_kernel(axis='columns' if layout == 'turned' else 'both')
+    want, rest = plainly(w.clone(memory_format=torch.contiguous_format), kernel, .03), None
+    if dtype in (torch.bfloat16, torch.float16): rest = torch.zeros_like(w)
+    assert pulse_(w, kernel, .03, rest) is w and w.data_ptr() == address and w._version > version
+    assert torch.allclose(w.double(), want.double(), atol=1e-2 if rest is not None else 1e-6)
+    changed = (base != outside).sum()
+    assert 0 < changed <= w.numel() and changed == (w != layouts[layout]((noise(30, 41)*.1).to(dtype))).sum()
+    if rest is not None: assert rest.any()
+
+def test_a_parameter_and_its_part_are_the_same_memory():
+    fused = torch.nn.Parameter(noise(40, 24))
+    gate, value = fused[:20], fused[20:]
+    before = value.detach().clone()
+    with torch.no_grad(): pulse_(fused.data[:20], proximal_kernel(), .03)
+    assert torch.equal(value, before) and torch.equal(gate.detach(), pulse_(noise(40, 24)[:20].clone(), proximal_kernel(), .03))
+
+def test_autograd_sees_that_a_weight_was_pulsed():
+    w = torch.nn.Parameter(noise(12, 12))
+    out = (w**2).sum()
+    pulse_(w, proximal_kernel(3), .03)
+    with pytest.raises(RuntimeError, match='modified by an inplace operation'): out.backward()
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float64])
+def test_threads_change_no_bit(dtype, threads):
+    made = []
+    for n in (1, 2, 3):
+        threads(n)
+        w = noise(100, 70).to(dtype)
+        rest = torch.zeros_like(w)
+        for _ in range(3): pulse_(w, proximal_kernel(), .03, rest)
+        made.append((w, rest))
+    assert all(torch.equal(a, b) for other in made[1:] for a, b in zip(made[0], other))
+
+def test_rests_in_bf16_add_up_to_float32():
+    full, half = noise(60, 80), noise(60, 80).bfloat16()
+    rest = (full - half.float()).bfloat16()
+    for _ in range(200):
+        pulse_(full, proximal_kernel(), .001)
+        pulse_(half, proximal_kernel(), .001, rest)
+    assert (full - half.float() - rest.float()).abs().max() < .01
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('bad', ['nan', 'inf', 'large'])
+def test_a_refused_weight_and_its_rest_stay_as_they_were(dtype, bad):
+    w = noise(20, 30).to(dtype)
+    if bad == 'large': w = torch.full((20, 30), torch.finfo(dtype).max, dtype=dtype); w[::2] *= -1
+    else: w[3, 4] = float(bad)
+    rest, before, version = torch.zeros_like(w), w.clone(), w._version
+    with pytest.raises(ValueError, match='overflow' if bad == 'large' else 'NaN or infinity'): pulse_(w, proximal_kernel(), .5, rest)
+    assert torch.equal(w.nan_to_num(), before.nan_to_num()) and not rest.any() and w._version == version
+
+def test_numbers_near_the_largest_are_pulsed_where_they_fit():
+    w = noise(20, 30)
+    w *= 1e37/w.abs().max()
+    want = pulse_(w.double(), proximal_kernel(), .03)
+    assert torch.allclose(pulse_(w, proximal_kernel(), .03).double(), want, rtol=1e-4, atol=1e31)
+
+@pytest.mark.parametrize('value', [.1, 3., 0., -1e30])
+def test_a_constant_weight_stays_to_the_bit(value):
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        w = torch.full((13, 29), value, dtype=dtype)
+        assert torch.equal(pulse_(w.clone(), proximal_kernel(), .5), w)
+
+@pytest.mark.parametrize('shape', [(1, 1), (1, 2), (2, 1), (1, 40), (40, 1), (9, 9), (4, 5), (0, 7)])
+@pytest.mark.parametrize('axis', ['both', 'rows', 'columns'])
+def test_tiny_matrices(shape, axis):
+    w = noise(*shape, dtype=torch.float64)
+    out, kernel = w.clone(), proximal_kernel(9, axis=axis)
+    assert pulse_(out, kernel, .03) is out and out.isfinite().all()
+    alone = w.numel() == 0 or min(w.shape if axis == 'both' else [w.shape['rows columns'.split().index(axis)]]) == 0
+    if not alone: assert torch.allclose(out, by_hand(w, kernel, .03), atol=1e-12)
+
+def memory_of(call):
+    "Bytes that a call takes: from PyTorch, and at its peak from NumPy"
+    with torch.profiler.profile(profile_memory=True) as seen: call()
+    taken = sum(e.self_cpu_memory_usage for e in seen.key_averages() if e.self_cpu_memory_usage > 0)
+    tracemalloc.start()
+    call()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return taken, peak
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_a_pulse_takes_one_more_matrix(dtype):
+    w = noise(300, 400).to(dtype)
+    rest = torch.zeros_like(w)
+    pulse_(w, proximal_kernel(), .03, rest)                                                # compiled
+    taken, peak = memory_of(lambda: pulse_(w, proximal_kernel(), .03, rest))
+    one = 4*w.numel()
+    assert one <= taken < 1.05*one and peak < .2*one
