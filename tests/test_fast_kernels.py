@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from ff_nbdev.evaluation import spatial
+from ff_nbdev.evaluation.spatial import lcps, local_morans, morans_i, rho
 from ff_nbdev.mechanisms import forgetfulness
 from ff_nbdev.mechanisms.forgetfulness import neighbour_mean, proximal_kernel, pulse_
 
@@ -167,3 +169,74 @@ def test_a_pulse_takes_one_more_matrix(dtype):
     taken, peak = memory_of(lambda: pulse_(w, proximal_kernel(), .03, rest))
     one = 4*w.numel()
     assert one <= taken < 1.05*one and peak < .2*one
+
+
+# Moran's I
+
+def rings(x, r, rook=False):
+    "Moran's I cell by cell"
+    z, top = x.double() - x.double().mean(), 0.
+    rows, cols = z.shape
+    for i in range(rows):
+        for j in range(cols):
+            near = [z[a, b] for a in range(max(0, i - r), min(rows, i + r + 1)) for b in range(max(0, j - r), min(cols, j + r + 1))
+                if (abs(a - i) + abs(b - j) == 1 if rook else max(abs(a - i), abs(b - j)) == r)]
+            top += z[i, j]*sum(near)/len(near)
+    return (top/(z**2).sum()).item()
+
+@quick
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 4), st.booleans(), st.integers(0, 99))
+def test_rho_is_what_is_written_cell_by_cell(rows, cols, r, rook, seed):
+    r = 1 if rook else min(r, max(rows, cols)//2)
+    if max(rows, cols) < 2: return
+    x = noise(rows, cols, seed=seed, dtype=torch.float64) + 3
+    contiguity = 'rook' if rook else 'queen'
+    assert abs(rho(x, r, contiguity) - rings(x, r, rook)) < 1e-11
+    assert abs(rho(x.float(), r, contiguity) - rings(x.float(), r, rook)) < 1e-11
+
+@quick
+@given(st.integers(1, 30), st.integers(2, 50), st.integers(1, 3), st.sampled_from(['queen', 'rook', 'line']), st.booleans(), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]), st.integers(0, 99))
+def test_native_sums_are_those_of_pytorch(rows, cols, r, contiguity, even, dtype, seed):
+    if contiguity == 'rook' or cols < 2*r: r = 1
+    x = noise(2, 3, rows, cols, seed=seed).to(dtype)
+    x, contiguity, dims = spatial._field(x, contiguity, r)
+    plain, fast = spatial._sums_plain(x, contiguity, r, even, dims), spatial._sums_native(x, contiguity, r, even)
+    size = plain[1]*8*r
+    for a, b in zip(plain, fast): assert a.shape == b.shape and ((a - b).abs() <= 1e-11*size + 1e-14).all()
+
+@pytest.mark.parametrize('contiguity', ['queen', 'rook', 'line'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_morans_i_is_esdas(contiguity, dtype):
+    esda, libpysal = pytest.importorskip('esda'), pytest.importorskip('libpysal')
+    x = noise(1 if contiguity == 'line' else 23, 40, dtype=dtype)**3
+    w = libpysal.weights.lat2W(*x.shape, rook=contiguity == 'rook')
+    for kind, standardise in (('r', True), ('b', False)):
+        want = esda.Moran(x.double().numpy().ravel(), w, transformation=kind, permutations=0).I
+        assert abs(morans_i(x if contiguity != 'line' else x[0], contiguity, standardise) - want) < 1e-12
+
+def test_fields_in_a_batch_do_not_touch(threads):
+    x = noise(5, 37, 20)
+    x[2] = float('nan')
+    x[3] = 7.
+    for contiguity in ('queen', 'rook'):
+        alone = torch.tensor([morans_i(f, contiguity) for f in x], dtype=torch.float64)
+        for n in (1, 2, 3):
+            threads(n)
+            assert torch.equal(morans_i(x, contiguity).nan_to_num(9.), alone.nan_to_num(9.))
+    assert alone.isnan().tolist() == [False, False, True, True, False]
+    assert torch.equal(rho(x.transpose(1, 2), 2)[:2], rho(x.transpose(1, 2).contiguous(), 2)[:2])
+
+def test_lcps_is_that_of_the_local_values():
+    for x in (noise(40, 30), noise(6, 50, seed=3)):
+        for contiguity in ('queen', 'rook', 'line'):
+            i, q = local_morans(x, contiguity)
+            dims = [-1] if contiguity == 'line' else [-2, -1]
+            high, low = (torch.where(q == k, i, 0.).sum(dims) for k in (1, 3))
+            assert torch.allclose(torch.as_tensor(lcps(x, contiguity)).double(), (high - low).abs()/(high + low), atol=1e-12)
+    assert math.isnan(lcps(torch.ones(5, 6)))
+
+def test_morans_i_takes_no_second_field():
+    x = noise(400, 500)
+    morans_i(x)
+    taken, peak = memory_of(lambda: morans_i(x))
+    assert taken + peak < .2*4*x.numel()
