@@ -73,119 +73,137 @@ def exp_negative(x):
     return p*np.uint64((np.float64(shifted).view(np.uint64) + np.uint64(1023)) << np.uint64(52)).view(np.float64)
 
 # %% ../../nbs/models/wkv.ipynb #7c0de005
-LANES = 64                                     # channels of a job: their states over a window stay in the cache
+LANES = 128                                    # channels of a job: their states over a window stay in the cache
+_K, _V, _U, _W, _NUM, _DEN, _TOP, _LAST, _Y, _G, _ALPHA, _BETA, _MOST, _DK, _DV, _DU, _DW = (LANES*i for i in range(17))
 
 @register_jitable
-def _read(given, half, x):
+def _read(given, half, s, row, n):
     if half:
-        for j in range(len(x)): x[j] = from_bf16(given[j])
+        for j in range(n): s[row + j] = from_bf16(given[j])
     else:
-        for j in range(len(x)): x[j] = given[j]
+        for j in range(n): s[row + j] = given[j]
 
 @register_jitable
-def _write(x, half, out):
+def _write(s, row, n, half, out):
     if half:
-        for j in range(len(x)): out[j] = to_bf16(np.float32(x[j]))
+        for j in range(n): out[j] = to_bf16(np.float32(s[row + j]))
     else:
-        for j in range(len(x)): out[j] = x[j]
+        for j in range(n): out[j] = s[row + j]
 
 @native(fastmath={'contract'})
-def _present(k, v, u, num, den, top, y):
+def _present(s, n):
     "The mean over past and present"
-    for j in range(len(y)):
-        gap = u[j] + k[j] - top[j]
+    for j in range(n):
+        gap = s[_U + j] + s[_K + j] - s[_TOP + j]
         less = exp_negative(-abs(gap))
         past, here = (less, 1.) if gap > 0 else (1., less)
-        y[j] = (past*num[j] + here*v[j])/(past*den[j] + here)
+        s[_Y + j] = (past*s[_NUM + j] + here*s[_V + j])/(past*s[_DEN + j] + here)
 
 @native(fastmath={'contract'})
-def _pass_on(k, v, w, num, den, top, last, t):
-    "The past fades, the present joins it; `last` is the token whose key is the largest exponent"
-    for j in range(len(k)):
-        gap = k[j] - (top[j] + w[j])
+def _pass_on(s, n, t):
+    "The past fades, the present joins it; the last row is the token whose key is the largest exponent"
+    for j in range(n):
+        faded = s[_TOP + j] + s[_W + j]
+        gap = s[_K + j] - faded
         less = exp_negative(-abs(gap))
         past, here = (less, 1.) if gap > 0 else (1., less)
-        num[j] = past*num[j] + here*v[j]
-        den[j] = past*den[j] + here
-        top[j] = k[j] if gap > 0 else top[j] + w[j]
-        last[j] = t if gap > 0 else last[j]
+        s[_NUM + j] = past*s[_NUM + j] + here*s[_V + j]
+        s[_DEN + j] = past*s[_DEN + j] + here
+        s[_TOP + j] = s[_K + j] if gap > 0 else faded
+        s[_LAST + j] = t if gap > 0 else s[_LAST + j]
+
+# %% ../../nbs/models/wkv.ipynb #7c0de055
+@register_jitable
+def _job(job, channels):
+    "Sequence, first channel and number of channels of a job"
+    blocks = -(-channels//LANES)
+    first = job%blocks*LANES
+    return job//blocks, first, min(LANES, channels - first)
+
+@register_jitable
+def _begin(s, b, first, n, w, u, states):
+    s[:] = 0
+    for j in range(n):
+        s[_W + j], s[_U + j], s[_LAST + j] = w[first + j], u[first + j], -1
+        s[_NUM + j], s[_DEN + j], s[_TOP + j] = states[b, 0, first + j], states[b, 1, first + j], states[b, 2, first + j]
 
 @native(fastmath={'contract'})
 def _wkv_forward(start, stop, key, value, half, w, u, states, out):
     "Outputs of jobs `start` to `stop`; `states` (batch, 3, channels) is what came in, and becomes what goes out"
-    tokens, channels = key.shape[1:]
-    blocks = -(-channels//LANES)
+    s = np.zeros(17*LANES)
     for job in range(start, stop):
-        b, first = job//blocks, job%blocks*LANES
-        lanes = slice(first, min(first + LANES, channels))
-        n = lanes.stop - lanes.start
-        k, v, y, last = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(n, np.int64)
-        num, den, top = states[b, 0, lanes], states[b, 1, lanes], states[b, 2, lanes]
-        for t in range(tokens):
-            _read(key[b, t, lanes], half, k)
-            _read(value[b, t, lanes], half, v)
-            _present(k, v, u[lanes], num, den, top, y)
-            _pass_on(k, v, w[lanes], num, den, top, last, t)
-            _write(y, half, out[b, t, lanes])
+        b, first, n = _job(job, key.shape[2])
+        _begin(s, b, first, n, w, u, states)
+        for t in range(key.shape[1]):
+            _read(key[b, t, first:], half, s, _K, n)
+            _read(value[b, t, first:], half, s, _V, n)
+            _present(s, n)
+            _pass_on(s, n, t)
+            _write(s, _Y, n, half, out[b, t, first:])
+        for j in range(n):
+            states[b, 0, first + j], states[b, 1, first + j], states[b, 2, first + j] = s[_NUM + j], s[_DEN + j], s[_TOP + j]
 
 # %% ../../nbs/models/wkv.ipynb #7c0de007
 @native(fastmath={'contract'})
-def _step_back(k, v, g, w, u, num, den, top, alpha, beta, most, dk, dv, dw, du):
-    "Gradients of one token; alpha, beta and their exponent `most` go one token back"
-    for j in range(len(k)):
-        own = u[j] + k[j]
-        gap = own - top[j]
-        less = exp_negative(-abs(gap))
-        past, here = (less, 1.) if gap > 0 else (1., less)
-        total = past*den[j] + here
-        y, pull = (past*num[j] + here*v[j])/total, g[j]/total
-        bonus = pull*here*(v[j] - y)
-        later = exp_negative(min(0., k[j] + most[j]))
-        dv[j] = pull*here + later*alpha[j]
-        dk[j] = bonus + later*(v[j]*alpha[j] + beta[j])
-        du[j] += bonus
-        dw[j] += exp_negative(min(0., top[j] + w[j] + most[j]))*(num[j]*alpha[j] + den[j]*beta[j])
-        new, old = -max(own, top[j]), most[j] + w[j]
+def _step_back(s, n):
+    "Gradients of one token; alpha, beta and their exponent go one token back"
+    for j in range(n):
+        num, den, top, v, alpha, beta, most = s[_NUM + j], s[_DEN + j], s[_TOP + j], s[_V + j], s[_ALPHA + j], s[_BETA + j], s[_MOST + j]
+        own = s[_U + j] + s[_K + j]
+        less = exp_negative(-abs(own - top))
+        past, here = (less, 1.) if own > top else (1., less)
+        share = 1./(past*den + here)
+        y, pull = (past*num + here*v)*share, s[_G + j]*share
+        bonus, later = pull*here*(v - y), exp_negative(min(0., s[_K + j] + most))
+        s[_DV + j] = pull*here + later*alpha
+        s[_DK + j] = bonus + later*(v*alpha + beta)
+        s[_DU + j] += bonus
+        s[_DW + j] += exp_negative(min(0., top + s[_W + j] + most))*(num*alpha + den*beta)
+        new, old = -max(own, top), most + s[_W + j]
         less = exp_negative(-abs(new - old))
         kept, added = (less, pull) if new > old else (1., less*pull)
-        alpha[j] = kept*alpha[j] + added
-        beta[j] = kept*beta[j] - added*y
-        most[j] = max(new, old)
+        s[_ALPHA + j] = kept*alpha + added
+        s[_BETA + j] = kept*beta - added*y
+        s[_MOST + j] = max(new, old)
 
 # %% ../../nbs/models/wkv.ipynb #7c0de008
+@register_jitable
+def _end_gradients(s, moved, b, first, n, ends):
+    "What is wanted of the state that went out; `moved` is what is wanted of its exponent itself"
+    for j in range(n):
+        s[_ALPHA + j], s[_BETA + j], s[_MOST + j] = ends[b, 0, first + j], ends[b, 1, first + j], -s[_TOP + j]
+        moved[j] = ends[b, 2, first + j] - s[_NUM + j]*s[_ALPHA + j] - s[_DEN + j]*s[_BETA + j]
+
 @native(fastmath={'contract'})
 def _wkv_backward(start, stop, key, value, grad, half, w, u, states, ends, dkey, dvalue, dstates, dw, du):
     "Gradients of jobs `start` to `stop`; `ends` (batch, 3, channels) is the gradient of the state that went out"
-    tokens, channels = key.shape[1:]
-    blocks = -(-channels//LANES)
-    past, last = np.zeros((tokens + 1, 3, LANES)), np.zeros(LANES, np.int64)
-    k, v, g, dk, dv = np.zeros(LANES), np.zeros(LANES), np.zeros(LANES), np.zeros(LANES), np.zeros(LANES)
+    tokens, s, moved, latest = key.shape[1], np.zeros(17*LANES), np.zeros(LANES), np.zeros(LANES)
+    past = np.zeros((tokens, 3*LANES))
     for job in range(start, stop):
-        b, first = job//blocks, job%blocks*LANES
-        lanes = slice(first, min(first + LANES, channels))
-        n = lanes.stop - lanes.start
-        past[0, :, :n], last[:] = states[b, :, lanes], -1
+        b, first, n = _job(job, key.shape[2])
+        _begin(s, b, first, n, w, u, states)
         for t in range(tokens):
-            _read(key[b, t, lanes], half, k[:n])
-            _read(value[b, t, lanes], half, v[:n])
-            past[t + 1] = past[t]
-            _pass_on(k[:n], v[:n], w[lanes], past[t + 1, 0], past[t + 1, 1], past[t + 1, 2], last, t)
-        num, den, top = past[tokens, 0], past[tokens, 1], past[tokens, 2]
-        alpha, beta, most = ends[b, 0, lanes].copy(), ends[b, 1, lanes].copy(), -top[:n]
-        moved = ends[b, 2, lanes] - num[:n]*alpha - den[:n]*beta          # of the exponent itself
+            _read(key[b, t, first:], half, s, _K, n)
+            _read(value[b, t, first:], half, s, _V, n)
+            past[t] = s[_NUM:_NUM + 3*LANES]
+            _pass_on(s, n, t)
+        _end_gradients(s, moved, b, first, n, ends)
+        latest[:] = s[_LAST:_LAST + LANES]
         for t in range(tokens - 1, -1, -1):
-            _read(key[b, t, lanes], half, k[:n])
-            _read(value[b, t, lanes], half, v[:n])
-            _read(grad[b, t, lanes], half, g[:n])
-            _step_back(k[:n], v[:n], g[:n], w[lanes], u[lanes], past[t, 0], past[t, 1], past[t, 2], alpha, beta, most, dk, dv, dw[b, lanes], du[b, lanes])
-            for j in range(n): dk[j] += moved[j] if last[j] == t else 0.
-            _write(dk[:n], half, dkey[b, t, lanes])
-            _write(dv[:n], half, dvalue[b, t, lanes])
+            _read(key[b, t, first:], half, s, _K, n)
+            _read(value[b, t, first:], half, s, _V, n)
+            _read(grad[b, t, first:], half, s, _G, n)
+            s[_NUM:_NUM + 3*LANES] = past[t]
+            _step_back(s, n)
+            for j in range(n): s[_DK + j] += moved[j] if latest[j] == t else 0.
+            _write(s, _DK, n, half, dkey[b, t, first:])
+            _write(s, _DV, n, half, dvalue[b, t, first:])
         for j in range(n):
-            back = exp_negative(min(0., past[0, 2, j] + most[j]))
-            dstates[b, 0, first + j], dstates[b, 1, first + j] = back*alpha[j], back*beta[j]
-            dstates[b, 2, first + j] = back*(past[0, 0, j]*alpha[j] + past[0, 1, j]*beta[j]) + (moved[j] if last[j] < 0 else 0.)
-            dw[b, first + j] += moved[j]*(tokens - 1 - last[j])
+            back, untouched = exp_negative(min(0., s[_TOP + j] + s[_MOST + j])), moved[j] if latest[j] < 0 else 0.
+            dstates[b, 0, first + j], dstates[b, 1, first + j] = back*s[_ALPHA + j], back*s[_BETA + j]
+            dstates[b, 2, first + j] = back*(s[_NUM + j]*s[_ALPHA + j] + s[_DEN + j]*s[_BETA + j]) + untouched
+            dw[b, first + j] = s[_DW + j] + moved[j]*(tokens - 1 - latest[j])
+            du[b, first + j] = s[_DU + j]
 
 # %% ../../nbs/models/wkv.ipynb #7c0de00a
 class _NativeWKV(torch.autograd.Function):
