@@ -1,4 +1,5 @@
 "Kernels in native code give what PyTorch gives: pulses, Moran's I, WKV, reading activations. No timings."
+import contextlib
 import math
 import tracemalloc
 
@@ -6,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from transformers.models.rwkv.modeling_rwkv import rwkv_linear_attention_cpu
 
 from ff_nbdev.evaluation import spatial
 from ff_nbdev.evaluation.spatial import lcps, local_morans, morans_i, rho
 from ff_nbdev.mechanisms import forgetfulness
 from ff_nbdev.mechanisms.forgetfulness import neighbour_mean, proximal_kernel, pulse_
+from ff_nbdev.models.tiny import random_tiny
+from ff_nbdev.models.wkv import fast_wkv, wkv, wkv_chunks
 
 quick = settings(max_examples=25, deadline=None)
 
@@ -240,3 +244,90 @@ def test_morans_i_takes_no_second_field():
     morans_i(x)
     taken, peak = memory_of(lambda: morans_i(x))
     assert taken + peak < .2*4*x.numel()
+
+
+# WKV
+
+def operands(b=2, t=30, c=150, seed=0, scale=4.):
+    decay, first = torch.linspace(-6, 2, c), noise(c, seed=seed + 1)
+    return [decay, first, noise(b, t, c, seed=seed)*scale, noise(b, t, c, seed=seed + 2)]
+
+def with_gradients(f, given, state=None, dtype=torch.float64):
+    "Outputs and state, and the gradients of all that came in, of something that depends on each of them"
+    given, state = ([x.to(dtype).clone().requires_grad_() for x in xs] if xs else None for xs in (given, state))
+    out, after = f(*given, state=state, return_state=True)
+    wanted = (out.double()**2).sum() + sum((k + 1)*torch.sin(x.double()*torch.linspace(0, 3, x.numel()).view_as(x)).sum() for k, x in enumerate(after))
+    wanted.backward()
+    return [out, *after], [x.grad for x in [*given, *(state or [])]]
+
+@pytest.mark.parametrize('shape', [(1, 1, 1), (3, 7, 5), (2, 30, 150), (1, 40, 128), (2, 5, 300)])
+@pytest.mark.parametrize('handed', [False, True])
+def test_native_wkv_is_the_loop_in_value_and_gradient(shape, handed):
+    given = operands(*shape)
+    state = [noise(shape[0], shape[2], seed=k).abs() + .1 for k in (3, 4, 5)] if handed else None
+    made, wanted = with_gradients(wkv, given, state, torch.float32), with_gradients(rwkv_linear_attention_cpu, given, state)
+    for a, b in zip(sum(made, []), sum(wanted, [])): assert (a - b).abs().max() <= 2e-6*b.abs().max() + 1e-9
+
+def test_wkv_in_two_parts_is_wkv_in_one():
+    decay, first, key, value = (x.requires_grad_() for x in operands())
+    def parts():
+        head, state = wkv(decay, first, key[:, :13], value[:, :13], return_state=True)
+        return torch.cat([head, wkv(decay, first, key[:, 13:], value[:, 13:], state=state)[0]], 1)
+    both = [torch.autograd.grad((out**2).sum(), (decay, first, key, value)) for out in (parts(), wkv(decay, first, key, value)[0])]
+    for a, b in zip(*both): assert torch.allclose(a, b, rtol=1e-4, atol=1e-5*b.abs().max())
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_wkv_in_half_precision_rounds_once(dtype):
+    decay, first, key, value = operands(scale=2.)
+    key, value = key.to(dtype), value.to(dtype)
+    out, state = wkv(decay, first, key, value, return_state=True)
+    exact, _ = rwkv_linear_attention_cpu(decay.double(), first.double(), key.double(), value.double())
+    assert out.dtype == dtype and all(s.dtype == torch.float32 for s in state)
+    assert ((out - exact).abs() <= torch.finfo(dtype).eps*exact.abs() + 1e-4).all()
+    grads = [torch.autograd.grad((wkv(d, f, k, v)[0].float()**2).sum(), (d, f, k, v)) for d, f, k, v in
+        [[x.clone().requires_grad_() for x in (decay, first, key, value)], [x.float().requires_grad_() for x in (decay, first, key, value)]]]
+    for a, b in zip(*grads): assert (a.float() - b).abs().max() < .03*b.abs().max()
+
+@pytest.mark.parametrize('scale', [0., 200., 1e4])
+def test_wkv_with_keys_of_any_size(scale):
+    made, wanted = [], []
+    for found, f, dtype in ((made, wkv, torch.float32), (wanted, rwkv_linear_attention_cpu, torch.float64)):
+        given = [x.to(dtype).requires_grad_() for x in operands(scale=scale)]
+        found.append(f(*given)[0])
+        found.extend(torch.autograd.grad((found[0]**2).sum(), given))
+    for a, b in zip(made, wanted): assert a.isfinite().all() and (a - b).abs().max() <= 1e-4*b.abs().max() + 1e-6
+
+def test_native_wkv_is_the_chunks_and_no_thread_changes_a_bit(threads):
+    given, made = operands(3, 20, 300), []
+    for n in (1, 2, 3):
+        threads(n)
+        made.append(sum(with_gradients(wkv, given, dtype=torch.float32), []))
+    for other in made[1:]: assert all(torch.equal(a, b) for a, b in zip(made[0], other))
+    for a, b in zip(wkv(*given)[0], wkv_chunks(*given)[0]): assert torch.allclose(a, b, atol=1e-6)
+
+def test_wkv_leaves_its_state_and_takes_turned_keys():
+    decay, first, key, value = operands()
+    state = [noise(2, 150, seed=k).abs() for k in (3, 4, 5)]
+    before = [s.clone() for s in state]
+    turned = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in (key, value)]
+    assert torch.equal(wkv(decay, first, *turned, state=state)[0], wkv(decay, first, key, value, state=state)[0])
+    assert all(torch.equal(a, b) for a, b in zip(state, before))
+
+def test_a_whole_rwkv_has_the_loss_and_gradients_of_the_loop():
+    model = random_tiny('rwkv').train()
+    ids, found = torch.randint(60, (2, 40), generator=torch.Generator().manual_seed(0)), []
+    for context in (contextlib.nullcontext(), fast_wkv()):
+        model.zero_grad()
+        with context:
+            loss = model(ids, labels=ids).loss
+            loss.backward()
+        found.append((loss.item(), [p.grad.clone() for p in model.parameters()]))
+    (a, slow), (b, fast) = found
+    assert abs(a - b) < 1e-6
+    for x, y in zip(slow, fast): assert torch.allclose(x, y, rtol=1e-3, atol=1e-5*x.abs().max() + 1e-9)
+
+def test_wkv_keeps_no_states_for_the_backward_pass():
+    decay, first, key, value = (x.requires_grad_() for x in operands(2, 200, 64))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()*t.element_size()) or t, lambda t: t): wkv(decay, first, key, value)
+    assert sum(kept) < 2.2*4*key.numel()
