@@ -4,10 +4,12 @@
 __all__ = ['rho', 'morans_i', 'correlogram', 'rci', 'local_morans', 'lcps', 'weight_geography']
 
 # %% ../../nbs/evaluation/spatial.ipynb #4600b79c
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..mechanisms.forgetfulness import effective_rank
+from ..models.native import as_array, in_rows, native, runs_native
 from ..models.sites import find_sites
 
 # %% ../../nbs/evaluation/spatial.ipynb #517a13fe
@@ -26,8 +28,8 @@ def _ring(x, contiguity, r):
     dims = [-1] if contiguity == 'line' else [-2, -1]
     return _box(x, r, dims) - _box(x, r - 1, dims) if r > 1 else _box(x, 1, dims) - x
 
-def _prepare(field, contiguity, r=1):
-    "Centred float64 field, its contiguity and its dimensions"
+def _field(field, contiguity, r=1):
+    "A field as a tensor, its contiguity and its dimensions"
     if contiguity not in ('queen', 'rook', 'line'): raise ValueError(f"contiguity={contiguity!r}: it is 'queen', 'rook' or 'line'.")
     x = torch.as_tensor(field).detach()
     if x.ndim == 0: raise ValueError('A field needs at least one dimension: give a vector of units or a matrix of weights.')
@@ -35,10 +37,105 @@ def _prepare(field, contiguity, r=1):
     dims = [-1] if contiguity == 'line' else [-2, -1]
     size = [x.shape[d] for d in dims]
     if max(size) < 2*r or max(size) < 2: raise ValueError(f'A field of {" x ".join(map(str, size))} has cells without a neighbour at distance {r}: give a larger field or a smaller distance.')
+    if contiguity == 'rook' and r != 1: raise ValueError(f"r={r} with rook contiguity: rings are squares, so use contiguity='queen'.")
+    return x, contiguity, dims
+
+def _centred(x, dims):
     x = x.double()
-    return x - x.mean(dims, keepdim=True), contiguity, dims
+    return x - x.mean(dims, keepdim=True)
 
 def _value(x): return x.item() if x.ndim == 0 else x
+
+# %% ../../nbs/evaluation/spatial.ipynb #517a1403
+@native(fastmath={'contract', 'reassoc', 'nsz'})
+def _row_means(start, stop, x, out):
+    for i in range(start, stop):
+        row, first, total = x[i], np.float64(x[i, 0]), 0.
+        for j in range(len(row)): total += row[j] - first
+        out[i] = first + total/len(row)
+
+@native
+def _shares(i, tall, r, rook, even, share):
+    "One over the number of neighbours of each cell of row `i`; 1 where every pair counts alike"
+    cols = len(share)
+    rows = [min(i + d, tall - 1) - max(i - d, 0) + 1 for d in (r - 1, r)]
+    for j in range(cols):
+        inner, outer = [min(j + d, cols - 1) - max(j - d, 0) + 1 for d in (r - 1, r)]
+        share[j] = 1. if even else 1./(rows[1] + outer - 2 if rook else rows[1]*outer - rows[0]*inner)
+
+@native(fastmath={'contract', 'reassoc', 'nsz'})
+def _add(x, out):
+    for j in range(len(out)): out[j] += x[j]
+
+# %% ../../nbs/evaluation/spatial.ipynb #517a1406
+@native(fastmath={'contract', 'reassoc', 'nsz'})
+def _near(ring, here, above, below, r, rook, column, near):
+    "Sum over the neighbours of each cell of a row that has `above` and `below` rows around it, up to `r`"
+    tall, cols = len(ring), len(near)
+    near[:], column[:] = 0, 0
+    if above >= r: _add(ring[(here - r)%tall], column)
+    if below >= r: _add(ring[(here + r)%tall], column)
+    for t in range(r if rook else 0, r + 1 if rook else 2*r + 1): _add(column[t:], near)
+    column[:] = 0
+    for d in range(-min(above, r - 1), min(below, r - 1) + 1): _add(ring[(here + d)%tall], column)
+    _add(column, near)
+    _add(column[2*r:], near)
+
+@native(fastmath={'contract', 'reassoc', 'nsz'})
+def _products(start, stop, x, tall, means, r, rook, even, out):
+    "Of each row: Σ z·near, Σ z², and Σ z·near over high and over low clusters; fields of `tall` rows follow each other"
+    cols = x.shape[1]
+    ring, column = np.zeros((2*r + 1, cols + 2*r)), np.zeros(cols + 2*r)
+    near, share, known = np.zeros(cols), np.zeros(cols), -1
+    read = max(start//tall*tall, start - r)
+    for row in range(start, stop):
+        first, i = row//tall*tall, row%tall
+        while read < min(first + tall, row + r + 1):
+            z, given, mean = ring[read%(2*r + 1), r:r + cols], x[read], means[read//tall]
+            for j in range(cols): z[j] = given[j] - mean
+            read += 1
+        above, below = min(i, r), min(tall - 1 - i, r)
+        if known != above*(r + 1) + below: _shares(i, tall, r, rook, even, share)
+        known = above*(r + 1) + below
+        _near(ring, row%(2*r + 1), above, below, r, rook, column, near)
+        z, total, square, high, low = ring[row%(2*r + 1), r:r + cols], 0., 0., 0., 0.
+        for j in range(cols):
+            both = z[j]*near[j]*share[j]
+            total += both
+            square += z[j]*z[j]
+            high += both if z[j] > 0 and near[j] > 0 else 0.
+            low += both if z[j] <= 0 and near[j] <= 0 else 0.
+        out[row, 0], out[row, 1], out[row, 2], out[row, 3] = total, square, high, low
+
+# %% ../../nbs/evaluation/spatial.ipynb #517a1409
+def _sums_native(x, contiguity, r, even):
+    if x.dtype not in (torch.float32, torch.float64): x = x.float() if x.is_floating_point() else x.double()
+    cols, tall = x.shape[-1], 1 if contiguity == 'line' else x.shape[-2]
+    rows = as_array(x.reshape(-1, cols).contiguous())
+    means, out = np.empty(len(rows)), np.empty((len(rows), 4))
+    in_rows(_row_means, len(rows), rows, means)
+    means = means.reshape(-1, tall)
+    means = means[:, 0] + (means - means[:, :1]).mean(1)
+    in_rows(_products, len(rows), rows, tall, means, r, contiguity == 'rook', even, out)
+    shape = x.shape[:-1] if contiguity == 'line' else x.shape[:-2]
+    return torch.from_numpy(out.reshape(-1, tall, 4).sum(1)).view(*shape, 4).unbind(-1)
+
+def _sums_plain(x, contiguity, r, even, dims):
+    z = _centred(x, dims)
+    both = z*(near := _ring(z, contiguity, r))
+    if not even: both = both/_ring(torch.ones(z.shape[-len(dims):], dtype=z.dtype, device=z.device), contiguity, r)
+    clusters = [torch.where(c, both, 0.).sum(dims) for c in ((z > 0) & (near > 0), (z <= 0) & (near <= 0))]
+    return both.sum(dims), (z**2).sum(dims), *clusters
+
+def _sums(field, contiguity, r=1, even=False):
+    "Σ z·near, Σ z², Σ z·near over high and over low clusters; `near` is the neighbours' mean, or with `even` their sum"
+    x, contiguity, dims = _field(field, contiguity, r)
+    fast = runs_native(x.new_empty(0, dtype=torch.float32)) and x.numel() and not x.is_complex()
+    total, *others = _sums_native(x, contiguity, r, even) if fast else _sums_plain(x, contiguity, r, even, dims)
+    if even:
+        cells = torch.ones([x.shape[d] for d in dims], dtype=torch.float64)
+        total = total*(cells.numel()/_ring(cells, contiguity, r).sum().item())
+    return total, *others
 
 # %% ../../nbs/evaluation/spatial.ipynb #dbce2148
 def rho(
@@ -48,12 +145,8 @@ def rho(
     standardise:bool=True, # False: every pair of neighbours counts once (binary weights)
 )->float|Tensor: # One number a field
     "Correlation with the ring at distance `r`: Moran's I with the cells exactly `r` away as neighbours; `ValueError` for rook contiguity beyond 1"
-    z, contiguity, dims = _prepare(field, contiguity, r)
-    if contiguity == 'rook' and r != 1: raise ValueError(f"r={r} with rook contiguity: rings are squares, so use contiguity='queen'.")
-    count = _ring(torch.ones(z.shape[-len(dims):], dtype=z.dtype, device=z.device), contiguity, r)
-    near = _ring(z, contiguity, r)
-    top = (z*near/count if standardise else z*near*count.numel()/count.sum()).sum(dims)
-    return _value(top/(z**2).sum(dims))
+    total, square, _, _ = _sums(field, contiguity, r, not standardise)
+    return _value(total/square)
 
 def morans_i(
     field,             # (n,), (rows, columns), or a batch of them
@@ -89,7 +182,8 @@ def local_morans(
     contiguity:str='queen', # 'queen', 'rook' or 'line'
 )->tuple[Tensor, Tensor]: # Shape of the field: I_i, and its quadrant 1 HH, 2 LH, 3 LL, 4 HL
     "Local Moran's I and quadrant of every cell, row-standardised"
-    z, contiguity, dims = _prepare(field, contiguity)
+    x, contiguity, dims = _field(field, contiguity)
+    z = _centred(x, dims)
     near = _ring(z, contiguity, 1)/_ring(torch.ones_like(z), contiguity, 1)
     n = torch.tensor([z.shape[d] for d in dims]).prod().item()
     high, around = z > 0, near > 0
@@ -101,9 +195,7 @@ def lcps(
     contiguity:str='queen', # 'queen', 'rook' or 'line'
 )->float|Tensor: # 0 balanced to 1 one-sided
     "Imbalance of high and low clusters, |S_HH − S_LL|/(S_HH + S_LL); our reading of LCPS [Table 5]"
-    i, q = local_morans(field, contiguity)
-    dims = [-1] if torch.as_tensor(field).ndim == 1 or contiguity == 'line' else [-2, -1]
-    high, low = (torch.where(q == k, i, 0.).sum(dims) for k in (1, 3))
+    _, _, high, low = _sums(field, contiguity)
     return _value((high - low).abs()/(high + low))
 
 # %% ../../nbs/evaluation/spatial.ipynb #d0f14f28
@@ -119,7 +211,7 @@ def weight_geography(
     for s in find_sites(model, pattern):
         for role in roles:
             if role not in s.names: continue
-            w = s.weight(role).detach().double().cpu()
+            w = s.weight(role).detach().cpu()
             shuffled = w.flatten()[torch.randperm(w.numel(), generator=gen)].view(w.shape)
             rows.append(dict(site=s.name, stack=s.stack, layer=s.layer, role=role, moran_queen=morans_i(w), moran_rook=morans_i(w, 'rook'), rci=rci(w), lcps=lcps(w),
                 effective_rank=effective_rank(w) if rank else None, shuffled_queen=morans_i(shuffled)))
