@@ -13,6 +13,9 @@ import math
 import os
 import warnings
 from pathlib import Path
+from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -23,7 +26,7 @@ from ..core.files import beside, writing
 from .config import FFConfig
 from .forgetfulness import PulseSchedule, effective_rank, proximal_kernel, pulse_
 from .forgiveness import forgiving_loss, prefix_classes, with_company
-from .recall import hub_width, keyed_uniform, noisy_hidden, update_usage, usage_entropy
+from .recall import count_hubs, hub_width, keyed_noise, token_keys, update_usage, usage_entropy
 from ..models.sites import bare, find_sites, remember_pattern
 from ..models.wrappers import hf_model, label_shift, unwrap_model
 
@@ -173,9 +176,17 @@ def kind(self:FF)->str:
 # %% ../../nbs/mechanisms/method.ipynb #7cbd5130
 def _world(): return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
+_SIGNATURES = WeakKeyDictionary()
+
+def _signature(forward):
+    "What a forward takes, looked up once"
+    function = getattr(forward, '__func__', forward)
+    if function not in _SIGNATURES: _SIGNATURES[function] = inspect.signature(forward)
+    return _SIGNATURES[function]
+
 def _given(module, args, kwargs):
     "What the model was called with, by name"
-    try: given = dict(inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments)
+    try: given = dict(_signature(module.forward).bind_partial(*args, **kwargs).arguments)
     except (TypeError, ValueError): given = dict(enumerate(args)) | kwargs
     return given | given.pop('kwargs', {})
 
@@ -276,38 +287,80 @@ def _watch(self:FF):
 @patch
 def _pass_of(self:FF, index, h):
     "The forward pass that a hidden belongs to; None where no noise is due"
-    mark, known = (tuple(h.shape), h.detach().float().sum()), self._marks.setdefault(index, [])
-    if self._inside:
-        if self._trial is None: known.append((*mark, self._now)); del known[:-64]
-        return self._now
+    if self._inside: return self._now
     if not torch.is_grad_enabled(): return None
-    same = [(abs((total - mark[1]).item()), -k, then) for k, (shape, total, then) in enumerate(known) if shape == mark[0]]
+    sums, shape = h.detach().sum(-1, dtype=torch.float64).flatten(), h.shape
+    same = [(self._apart(sums, mark), -k, now)
+        for k, (other, mark, now) in enumerate(self._marks.get(index, ())) if other == shape]
     if same: return min(same, key=lambda s: s[:2])[2]
     return self._now or dict(examples=torch.arange(len(h), device=h.device), seen=set())
 
+@patch
+def _apart(self:FF, sums, mark): return (sums - mark).abs().nan_to_num(0.).sum().item()
+
 # %% ../../nbs/mechanisms/method.ipynb #4af48994
+def _by_example(hidden, examples):
+    "(examples, time, d_ff) where the tokens can be shared among them, else (tokens, 1, d_ff)"
+    if hidden.ndim == 3: return hidden
+    tokens = hidden.shape[:-1].numel()
+    whole = tokens % examples == 0
+    return hidden.reshape(examples if whole else tokens, -1 if tokens else 0, hidden.shape[-1])
+
+@patch
+def _lay(self:FF, index, hidden, x, now, dtype=None):
+    "Noise of strength x on the hidden of one site; hubs are counted, once a pass"
+    recall, site = self.config.recall, self.sites[index]
+    h, examples = _by_example(hidden, len(now['examples'])), now['examples'].to(hidden.device)
+    if len(examples) != len(h): examples = torch.arange(len(h), device=h.device)
+    keys = token_keys(self.config.seed, self.steps if self._trial is None else 0, examples, index, h.shape[1])
+    width, usage = hub_width(site.d_ff, recall.share), None
+    if recall.mode == 'branching':
+        usage = self.usage[index].to(h.device)
+        usage = usage/usage.max().clamp(min=1e-30)
+    noisy, hubs, sums = keyed_noise(h, keys, x, width, usage, recall.intra, recall.noise, recall.per_sign,
+        site.signed, recall.sign_specific, dtype)
+    if self._trial is not None: return noisy.view_as(hidden)
+    if self._inside: self._mark(index, hidden.shape, sums.flatten(), now)
+    if index not in now['seen']:
+        now['seen'].add(index)
+        self._count(index, hubs, width, now)
+    return noisy.view_as(hidden)
+
+def _rounds_to(module, hidden):
+    "The dtype to which autocast rounds what enters this layer; None: it leaves it"
+    if type(module) is not nn.Linear or hidden.dtype != torch.float32: return None
+    kind = hidden.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
 class _SiteHook(_Hook):
     "At the input of a down projection: lay the noise, count the hubs"
     def __call__(self, module, args):
         if (ff := self.ff) is None: return None
-        r = ff.config.recall; x = ff.noise_x if ff._trial is None else ff._trial
-        if not (module.training or ff._inside) or x == 0 or (now := ff._pass_of(self.index, args[0])) is None: return None
-        site, examples = ff.sites[self.index], now['examples'].to(args[0].device)
-        h = args[0] if args[0].ndim == 3 else args[0].reshape(len(examples) if args[0].shape[:-1].numel() % len(examples) == 0 else -1, *((1,) if args[0].shape[:-1].numel() % len(examples) else (-1,)), site.d_ff)
-        if len(examples) != len(h): examples = torch.arange(len(h), device=h.device)
-        u = keyed_uniform(ff.config.seed, ff.steps if ff._trial is None else 0, examples, self.index, h.shape[1], h.shape[2])
-        usage = None
-        if r.mode == 'branching': usage = ff.usage[self.index].to(h.device); usage = usage/usage.max().clamp(min=1e-30)
-        noisy, mask = noisy_hidden(h, u, x, hub_width(site.d_ff, r.share), usage, r.intra, r.noise, r.per_sign, site.signed, r.sign_specific)
-        if self.index not in now['seen'] and ff._trial is None: now['seen'].add(self.index); ff._count(self.index, mask, now.get(site.stack))
-        return (noisy.view_as(args[0]), *args[1:])
+        x = ff.noise_x if ff._trial is None else ff._trial
+        if x == 0 or not (module.training or ff._inside): return None
+        if (now := ff._pass_of(self.index, args[0])) is None: return None
+        return (ff._lay(self.index, args[0], x, now, _rounds_to(module, args[0])), *args[1:])
 
 # %% ../../nbs/mechanisms/method.ipynb #f406b5ee
 @patch
-def _count(self:FF, i, mask, real):
-    m = mask.flatten(0, 1) if real is None or real.shape != mask.shape[:2] else mask[real.bool()]
-    c, n = self._counts.get(i, (0., 0))
-    self._counts[i] = (c + m.sum(0).float(), n + len(m))
+def _mark(self:FF, index, shape, sums, now):
+    "Keep by what a recomputation will be known"
+    known = self._marks.setdefault(index, [])
+    known.append((shape, sums, now))
+    del known[:-64]
+
+@patch
+def _count(self:FF, index, hubs, width, now):
+    "Add the hubs of one pass, padding left out"
+    stack = self.sites[index].stack
+    real, tokens = now.get(stack), hubs.shape[:-1].numel()
+    if real is not None and real.shape != hubs.shape[:-1]: real = None
+    if real is not None:
+        known = now.setdefault('tokens', {})              # one look at a GPU for all sites of a stack
+        if stack not in known: known[stack] = int(real.bool().sum())
+        tokens = known[stack]
+    c, n = self._counts.get(index, (0., 0))
+    self._counts[index] = (c + count_hubs(hubs, self.sites[index].d_ff, width, real), n + tokens)
 
 # %% ../../nbs/mechanisms/method.ipynb #b8a185a3
 @patch
