@@ -519,7 +519,9 @@ def memory_pairs(
         *_pairs('rwkv_peak', 'RWKV-4 training step, 4 sequences', 'tokens', loops, 'rwkv_call', ('fast_wkv', 'ours'), ("Hugging Face's loop", 'loop')),
         *_pairs('reading_peak', "signatures' pass", 'tokens', texts, 'reading_call', ('collect', 'ours'), ('bare forward pass', 'bare'))]
 
-# %% ../../nbs/benchmarks/measures.ipynb #cf94576c
+# %% ../../nbs/benchmarks/measures.ipynb #98461cbe
+_preload = 'transformers.models.mt5.modeling_mt5', 'transformers.models.rwkv.modeling_rwkv', 'torch._dynamo', 'esda', 'libpysal'
+
 def memory_rows(
     pairs:list[Pair], # From `memory_pairs`
     rounds:int=2,     # Processes for each call
@@ -528,7 +530,7 @@ def memory_rows(
     home = 'ff_nbdev.benchmarks.measures'
     jobs = [(f'{home}:{p.function}', dict(name=which[1], **p.given) if p.function != 'step_call' else dict(kind=which[1], **p.given))
         for p in pairs for which in (p.ours, p.peer) for _ in range(rounds)]
-    found = iter(fresh_peaks(jobs))
+    found = iter(fresh_peaks(jobs, preload=_preload))
     rows, errors = [], []
     for p in pairs:
         mine, theirs = ([next(found) for _ in range(rounds)] for _ in range(2))

@@ -151,8 +151,8 @@ class Allocations:
 def allocations(
     call, # A function without arguments; its work must be on the CPU
 )->Allocations:
-    "Count what a call allocates, temporary buffers of operators too"
-    with _profiled(profile_memory=True) as seen: call()
+    "Count what a call allocates, temporary buffers of operators too; what the call says on stderr is lost"
+    with _no_stderr(), _profiled(profile_memory=True) as seen: call()      # where it warns of blocks that are older
     events = [e for e in seen.profiler.kineto_results.events() if e.name() == '[memory]']
     sizes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
     now = peak = 0
@@ -196,10 +196,11 @@ def _one_peak(target, given):
 
 def serve_peaks():
     "The process of `fresh_peaks`: jobs come on standard input, one JSON line a result goes out"
-    jobs, threads = json.load(sys.stdin)
+    jobs, threads, preload = json.load(sys.stdin)
     import torch
     torch.set_num_threads(threads)
-    for target, _ in jobs: import_module(target.split(':')[0])
+    for name in [*preload, *(target.split(':')[0] for target, _ in jobs)]:
+        with contextlib.suppress(ImportError): import_module(name)
     for target, given in jobs:
         receive, send = os.pipe()
         if (child := os.fork()) == 0:
@@ -214,11 +215,12 @@ def serve_peaks():
 def fresh_peaks(
     jobs,          # Pairs: 'module:function', and its keyword arguments; the function returns the call to be measured
     threads:int=1, # Of PyTorch's operations
+    preload=(),    # Modules that are imported before the first child is forked; those that are missing are left out
 )->list[int|str]: # Bytes a job, or a sentence that says why there are none
     "Peak growth of each job in a process of its own, which has imported everything and done nothing"
     code = 'from ff_nbdev.core.bench import serve_peaks; serve_peaks()'
     env = dict(os.environ, OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM='false')
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], input=json.dumps([list(map(list, jobs)), threads]),
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], input=json.dumps([list(map(list, jobs)), threads, list(preload)]),
         capture_output=True, text=True, env=env)
     if done.returncode: raise RuntimeError(f'The process that measures memory failed: {done.stderr[-300:]}')
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
