@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # make run CORPUS=text/*.txt.xz OUT=runs/mine JOBS=4 ARGS='--seed 1'
 RUN := $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(OUT),--out '$(OUT)') $(if $(JOBS),--jobs $(JOBS)) $(ARGS)
 
-.PHONY: help setup run test docs lab audit lowest clean
+.PHONY: help setup run test bench docs lab audit lowest clean
 help:            ## list these targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/'
 
@@ -25,6 +25,12 @@ run: $(READY)    ## retrofit, evaluate, report (CORPUS=path for your own text); 
 
 test: $(READY)   ## every test: the notebooks, the library, the site, JupyterLab
 	@$(BIN)/python -m pytest tests $(ARGS)
+
+bench: $(READY)  ## measure speed and memory beside their peers, under ten minutes, and renew the pages (ARGS='-p run_minutes 6')
+	@$(BIN)/ff-nbdev notebook nbs/benchmarks/speed.ipynb runs/bench/speed.ipynb --force -p measure full -p out results/benchmarks $(ARGS)
+	@$(BIN)/ff-nbdev notebook nbs/benchmarks/memory.ipynb runs/bench/memory.ipynb --force -p measure full -p out results/benchmarks
+	@IN_TEST=1 $(BIN)/jupyter nbconvert --log-level ERROR --to notebook --execute --inplace nbs/benchmarks/speed.ipynb nbs/benchmarks/memory.ipynb
+	@$(BIN)/nbdev-clean --fname nbs/benchmarks
 
 docs: $(READY)   ## build README.md and the site in _docs
 	@$(BIN)/ff-nbdev docs
