@@ -20,10 +20,12 @@ def proximal_kernel(
     size:int=9,      # Cells on a side, odd (paper: 9)
     decay:float=1.0, # τ, in cells (paper: 1)
     normalized:bool=True, # To a sum of 1 (the paper does not say)
-)->Tensor: # (size, size), float64, centre 0
+    axis:str='both', # 'both' (paper), or neighbours in the same column ('rows') or the same row ('columns') alone
+)->Tensor: # (size, size), (size, 1) or (1, size), float64, centre 0
     """κ(d) = exp(−d/τ) around an empty centre [§2.1]
 
-    Raises: `ValueError` for an even size or one beyond 255, and for τ under 0.05, where e^(−1/τ) is nothing."""
+    Raises: `ValueError` for an even size or one beyond 255, for τ under 0.05, where e^(−1/τ) is nothing, and for an
+    unknown axis."""
     if size < 3 or size % 2 == 0: raise ValueError(f'A kernel of {size} cells has no centre or no neighbours: give an odd size of 3 or more.')
     if size > 255:
         raise ValueError(f'A kernel of {size} cells is wider than any neighbourhood: give a size of at most 255 (the '
@@ -31,21 +33,26 @@ def proximal_kernel(
     if not decay >= .05:
         raise ValueError(f'decay={decay} must be positive, 0.05 at least: it is τ, in cells, and nothing is left of '
             'e^(−1/τ) below that.')
+    if axis not in ('both', 'rows', 'columns'):
+        raise ValueError(f'Unknown axis {axis!r}: it is both, rows or columns.')
     r = torch.arange(size, dtype=torch.float64) - size//2
     k = torch.exp(-torch.hypot(r[:, None], r)/decay)
     k[size//2, size//2] = 0
+    if axis == 'rows': k = k[:, [size//2]]
+    if axis == 'columns': k = k[[size//2]]
     return k/k.sum() if normalized else k
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #4dcd006b
-def _sums(x, k): return F.conv2d(x[None, None], k[None, None], padding=k.shape[-1]//2)[0, 0]
+def _sums(x, k): return F.conv2d(x[None, None], k[None, None], padding=(k.shape[0]//2, k.shape[1]//2))[0, 0]
 
 @lru_cache(maxsize=4)      # a model has two or three shapes; each stays as large as its matrix
 @torch.inference_mode(False)
 def _share(shape, k, dtype, device): return _sums(torch.ones(shape, dtype=dtype, device=device), torch.tensor(k, dtype=dtype, device=device))
 
 def _check_kernel(kernel):
-    if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1] or kernel.shape[0] % 2 == 0:
-        raise ValueError(f'A kernel is a square with an odd side, not {" × ".join(map(str, kernel.shape))}: make it '
+    sides = set(kernel.shape) - {1}
+    if kernel.ndim != 2 or len(sides) != 1 or min(sides) % 2 == 0:
+        raise ValueError(f'A kernel is a square or a line with an odd side, not {" × ".join(map(str, kernel.shape))}: make it '
             'with proximal_kernel.')
     if not (kernel.isfinite().all() and (kernel >= 0).all() and kernel.sum() > 0):
         raise ValueError('A kernel holds finite weights of 0 or more, not all of them 0: make it with proximal_kernel.')
@@ -137,6 +144,19 @@ class PulseSchedule:
 def period(self:PulseSchedule)->float:
     "Sentences between two pulses of the same matrix"
     return math.inf if self.dose == 0 else self.total*self.power*(1 - self.ramp/2)/self.dose
+
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #754915ff
+@patch(as_prop=True)
+def rounds(self:PulseSchedule)->float:
+    "Pulses that each matrix receives over the run"
+    return self.dose/(self.power*(1 - self.ramp/2))
+
+@patch
+def steps_between(self:PulseSchedule,
+    steps:int, # Optimizer steps of the whole run
+)->float: # inf where nothing is pulsed
+    "Optimizer steps between two pulses of the same matrix"
+    return math.inf if self.dose == 0 else steps/self.rounds
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #3552439d
 @patch
