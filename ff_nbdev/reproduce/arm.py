@@ -78,6 +78,7 @@ class Plan:
     warmup:float|None=None # Share of the steps; None: as the scale says
     batch:int=0      # Windows a step; 0: as the scale says
     length:int=0     # Tokens a window; 0: as the scale says
+    optimizer:str='' # See `make_optimizer`; '': as the scale says
     reordered:bool=False # Sort the hidden units of the base first: its function stays
     keep_stage:bool=False # Keep the checkpoint at which the noise begins, for arms that part there
     stage:str=''     # That checkpoint of another arm, from which this one goes on as if it had come the whole way
@@ -86,7 +87,8 @@ class Plan:
         s = check_scale(self.scale)
         for name, value, low, high in (('batch', self.batch, 0, 10**6), ('length', self.length, 0, 10**6)):
             check_number(name, value, low, high, whole=True)
-        own = dict(batch=self.batch, length=(self.length,)*2 if self.length else None, schedule=self.schedule)
+        own = dict(batch=self.batch, length=(self.length,)*2 if self.length else None, schedule=self.schedule,
+            optimizer=(self.optimizer,)*2 if self.optimizer else None)
         free = dict(rate_end=self.rate_end, warmup=self.warmup)
         own = {k: v for k, v in own.items() if v} | {k: check_number(k, v, 0, 1) for k, v in free.items() if v is not None}
         return replace(s, **own)

@@ -248,7 +248,7 @@ def make_settings(
         said = f"{', '.join(wide)} start from bases with the vocabulary of {own}, and {other[0]} has another"
         if any(v in (a.arms or []) for v in wide): raise ValueError(f'{said}: leave them out, or give no other --model.')
         print(f'Left out: {said}.'); s['variants'] = {v: p for v, p in s['variants'].items() if v not in wide}
-    s['runs'] = s['given'] + list(s.get('shipped') or {}) + [t if n == s['seeds'][0] else f'{t}.s{n}' for t in s['trained'] for n in s['seeds']] + list(s.get('variants') or {})
+    s['runs'] = s['given'] + list(s.get('shipped') or {}) + [t if n == s['seeds'][0] else f'{t}.s{n}' for t in s['trained'] for n in [*s['seeds'], *(s.get('more_seeds') or {}).get(t, [])]] + list(s.get('variants') or {})
     pretrains = 'pretrain' in s['models'].values() or any(v in (s.get('variants') or {}) for v in wide)
     if not pretrains and (odd := [x for x in a.set if x.startswith('pretrain.')]):
         raise ValueError(f'--set {odd[0]} does nothing, for this run pretrains no model: give --model pretrain, or '

@@ -176,7 +176,7 @@ CASES = {
     'pulse of numbers too large': (lambda: pulse_(stripes(6e4), proximal_kernel(), .5), 'they would overflow torch.float16'),
     'pulse by no number': (lambda: pulse_(W.clone(), proximal_kernel(), NAN), 'between 0 and 1'),
     'pulse with a strong kernel': (lambda: pulse_(W.clone(), proximal_kernel(normalized=False), .5), 'beyond their neighbours'),
-    'kernel with an even side': (lambda: neighbour_mean(W, torch.ones(4, 4)), 'a square with an odd side'),
+    'kernel with an even side': (lambda: neighbour_mean(W, torch.ones(4, 4)), 'a rectangle with odd sides'),
     'kernel of zeros': (lambda: neighbour_mean(W, torch.zeros(3, 3)), 'not all of them 0'),
     'kernel that is no number': (lambda: neighbour_mean(W, torch.full((3, 3), NAN)), 'finite weights'),
     'mean of whole numbers': (lambda: neighbour_mean(W.int(), torch.ones(3, 3)), 'floating-point matrix'),
