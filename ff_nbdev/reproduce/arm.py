@@ -137,8 +137,8 @@ class Prepared:
         self.whole, dose = run_length(s, per_step, plan.total_sentences, plan.dose, plan.steps_between_pulses)
         self.config = recipe(plan.arm, plan.scale, max(1, round(self.whole*per_step)), plan.seed, dose, plan.top, plan.alternatives or None, plan.slow_from, total_steps=self.whole)
         self.config = changed(self.config, plan.change)
-        self.steps = max(1, math.ceil(length(self.config)*self.config.total_sentences/per_step - 1e-6))
-        self.ramps = max(1, math.ceil(self.config.total_sentences/per_step - 1e-6))      # steps to the end of the ramps, and of the rate's decay
+        def steps(times): return max(1, math.ceil((times*self.config.total_sentences - .5)/per_step - 1e-6))      # which was rounded to a sentence
+        self.steps, self.ramps = steps(length(self.config)), steps(1)      # steps to the end of the ramps, and of the rate's decay
         kinds = plan.kinds()
         if 'conceptual' in kinds and not plan.alternatives: raise ValueError(f'{plan.arm} forgives by a teacher: make its alternatives first (teacher.ipynb, alternatives.ipynb), and give their folder.')
         self.alternatives = Alternatives(plan.alternatives, self.tokens) if 'conceptual' in kinds else None
@@ -360,7 +360,8 @@ def regime(
     s, ff, device = p.scale, p.ff, next(p.net.parameters()).device
     base, null = (_base(p).to(device) for _ in range(2))
     beside = healing(p.net, _alike_(null, p), base)
-    told, alone = _held_out(base, p), _held_out(null, p)
+    told = _held_out(base, p) if p.plan.start else {k: found[0][k] for k in ('ce', 'accuracy')}
+    alone = _held_out(null, p)
     alone |= dict(ce_increase=alone['ce']/told['ce'] - 1, moran=beside['null_moran'])
     warmup, pulses = warmup_steps(s, p.ramps), ff.pulses.double().mean().item()
     rates = sum(p.rate*rate_at(k, p.ramps, warmup, s.schedule, s.rate_end) for k in range(ff.steps))

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 
@@ -271,6 +272,11 @@ def check_scale_arms(
         for a, b in (s.get(where) or {}).items(): arm(a, where, True); arm(b, where, True)
     if odd := [b for b in (s.get('searches') or {}).values() if not ARMS[b].cliff]:
         raise ValueError(f'searches of {name} names {odd[0]}, which does not search for its collapse.')
+    runs = [*s['given'], *s['trained'], *(s.get('variants') or {})]
+    runs += [f'{a}.s{n}' for a, more in (s.get('more_seeds') or {}).items() if isinstance(more, list) for n in more]
+    for pattern in s.get('order') or []:
+        if not any(fnmatchcase(r, str(pattern)) for r in runs):
+            raise ValueError(f'order of {name} holds {str(pattern)[:40]!r}, which is none of its runs: {nearest(str(pattern), runs)}')
     for a, more in (s.get('more_seeds') or {}).items():
         arm(a, 'more_seeds', True)
         check_seeds([*s['seeds'], *more] if isinstance(more, list) else more)

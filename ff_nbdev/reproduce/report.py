@@ -25,7 +25,7 @@ from ..evaluation.robustness import READINGS, paired_threshold, reading, say_thr
 from .claims import VERDICTS, answer, is_arm, mean_of_layers, named_more, say, verdict, within
 from .figures import GROUPS, Plate, _list, _slices, above_null, all_figures, lisa_shares, main_arm, pct
 from ..core.files import shown, sweep, write_whole
-from .results import Run, Runs, command_for, dose_words, kinds_of, late_kind, load_runs, paired_interval, per_million, price, reference, save_json, signed, top_noise
+from .results import Run, Runs, command_for, dose_words, free_rows, kinds_of, late_kind, load_runs, paired_interval, per_million, price, reference, regime_of, save_json, signed, top_noise
 
 # %% ../../nbs/reproduce/report.ipynb #dd6095b5
 SMALL = ('quick', 'smoke', 'synthetic')

@@ -431,7 +431,7 @@ def describe_end(
     step:float=0.,  # Sentences of a step
 )->str: # '' where the run ends where its configuration says
     "What a run that ends elsewhere leaves out, or goes beyond; a search for the collapse goes beyond by intention"
-    total, f, r, g = config.total_sentences, config.forgetfulness, config.recall, config.forgiveness
+    total, r, g = config.total_sentences, config.recall, config.forgiveness
     if not total or not (config.dose or r.top or g.late_kind): return ''
     if end > 1.02*total + step and not (r.limit is not None and r.limit > r.top):
         return f"This run goes on to {end:,.0f} sentences and total_sentences={total:,}: beyond these no pulse is given and noise stays as it is; give fewer steps, or total_sentences='auto'."
