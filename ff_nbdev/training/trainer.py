@@ -24,7 +24,6 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
-from ..mechanisms.config import FFConfig
 from ..mechanisms.method import FF
 from ..models.wkv import fast_wkv
 from ..models.wrappers import decoder_inputs
@@ -606,7 +605,7 @@ def _load_rng_state(self:FFTrainer, checkpoint):
 # %% ../../nbs/training/trainer.ipynb #b9f48770
 @patch
 def _load_from_checkpoint(self:FFTrainer, resume_from_checkpoint, model=None):
-    told = FFConfig.from_dict(json.loads((Path(resume_from_checkpoint)/'ff_config.json').read_text())).to_dict()
+    told = type(self.ff.config).from_dict(json.loads((Path(resume_from_checkpoint)/'ff_config.json').read_text())).to_dict()
     told = json.loads(json.dumps(told))
     if (mine := json.loads(json.dumps(self.ff.config.to_dict()))) != told:
         other = next(f'{p}.{k}' if isinstance(told[p], dict) else p for p in mine for k in (mine[p] if isinstance(mine[p], dict) else [p]) if (mine[p][k] != told[p].get(k) if isinstance(mine[p], dict) else mine[p] != told.get(p)))

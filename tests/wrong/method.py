@@ -189,6 +189,8 @@ CASES = {
     'pulse by no number': (lambda: pulse_(W.clone(), proximal_kernel(), NAN), 'between 0 and 1'),
     'pulse with a strong kernel': (lambda: pulse_(W.clone(), proximal_kernel(normalized=False), .5), 'beyond their neighbours'),
     'kernel with an even side': (lambda: neighbour_mean(W, torch.ones(4, 4)), 'a rectangle with odd sides'),
+    'kernel along no axis': (lambda: proximal_kernel(axis='hidden'), 'along rows, columns or both'),
+    'kernel with one even side': (lambda: neighbour_mean(W, torch.ones(3, 4)), 'a rectangle with odd sides'),
     'kernel of zeros': (lambda: neighbour_mean(W, torch.zeros(3, 3)), 'not all of them 0'),
     'kernel that is no number': (lambda: neighbour_mean(W, torch.full((3, 3), NAN)), 'finite weights'),
     'mean of whole numbers': (lambda: neighbour_mean(W.int(), torch.ones(3, 3)), 'floating-point matrix'),
