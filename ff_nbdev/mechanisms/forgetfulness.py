@@ -295,6 +295,19 @@ def period(self:PulseSchedule)->float:
     "Sentences between two pulses of the same matrix"
     return math.inf if self.dose == 0 else self.total*self.power*(1 - self.ramp/2)/self.dose
 
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #754915ff
+@patch(as_prop=True)
+def rounds(self:PulseSchedule)->float:
+    "Pulses that each matrix receives over the run"
+    return self.dose/(self.power*(1 - self.ramp/2))
+
+@patch
+def steps_between(self:PulseSchedule,
+    steps:int, # Optimizer steps of the whole run
+)->float: # inf where nothing is pulsed
+    "Optimizer steps between two pulses of the same matrix"
+    return math.inf if self.dose == 0 else steps/self.rounds
+
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #3552439d
 @patch
 def power_at(self:PulseSchedule,

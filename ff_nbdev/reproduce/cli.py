@@ -153,13 +153,16 @@ def choose_arms(
     ships, sweep, settings['shipped'] = bool(settings.get('shipped')), settings.get('variants') or {}, {}      # what is asked for by name is trained
     from ff_nbdev.training.recipes import ARMS, SCALES, before
     if first is not None and first < 1: raise ValueError(f'--first must be at least 1, not {first}.')
-    settings['variants'] = {v: p for v, p in sweep.items() if v in (arms or []) or every and not ships}
+    parts = lambda a: [of[a] for of in (settings.get('stages') or {}, settings.get('searches') or {}) if a in of]      # where an arm parts from, and what decides its noise
+    named = [v for v in arms or [] if '~' in v]
+    for v in named: named += [w for x in parts(v.split('~')[0]) if (w := f'{x}~{v.split("~")[1]}') in sweep and w not in named]
+    settings['variants'] = {v: p for v, p in sweep.items() if v in named or every and not ships}
     for a in arms or []:
         if '~' in a and a not in sweep: raise ValueError(f'There is no variant {a!r} of a recipe' + (f': {nearest(a, list(sweep))}' if sweep else ' at this scale.'))
         if a not in ARMS and '~' not in a: raise ValueError(f'There is no recipe {a!r}: did you mean {near[0]!r}?' if (near := difflib.get_close_matches(a, ARMS, 1)) else f'There is no recipe {a!r}; they are on the page of recipes: full_stack, base_continued, no_fzr and so on.')
     wanted = list(dict.fromkeys(a.split('~')[0] for a in arms or []) or (ARMS if every else [*settings['given'], *SCALES[settings['scale']].order[:first]]))
     given = lambda a: {*(settings.get('retrofit') or {}), *(settings.get(f'retrofit_{a}') or {})}
-    for a in wanted: wanted += [b for b in before(a, not {'strength', 'match'} & given(a)).values() if b not in wanted]      # a rival with a strength need not wait for the arm that it is matched with
+    for a in wanted: wanted += [b for b in [*before(a, not {'strength', 'match'} & given(a)).values(), *parts(a)] if b not in wanted]      # a rival with a strength need not wait for the arm that it is matched with
     settings['given'], settings['trained'] = [a for a in ARMS if a in wanted and not ARMS[a].trained], sorted((a for a in wanted if ARMS[a].trained), key=list(ARMS).index)
 
 # %% ../../nbs/reproduce/cli.ipynb #6e788fc6
@@ -248,7 +251,7 @@ def make_settings(
         said = f"{', '.join(wide)} start from bases with the vocabulary of {own}, and {other[0]} has another"
         if any(v in (a.arms or []) for v in wide): raise ValueError(f'{said}: leave them out, or give no other --model.')
         print(f'Left out: {said}.'); s['variants'] = {v: p for v, p in s['variants'].items() if v not in wide}
-    s['runs'] = s['given'] + list(s.get('shipped') or {}) + [t if n == s['seeds'][0] else f'{t}.s{n}' for t in s['trained'] for n in s['seeds']] + list(s.get('variants') or {})
+    s['runs'] = s['given'] + list(s.get('shipped') or {}) + [t if n == s['seeds'][0] else f'{t}.s{n}' for t in s['trained'] for n in [*s['seeds'], *(s.get('more_seeds') or {}).get(t, [])]] + list(s.get('variants') or {})
     pretrains = 'pretrain' in s['models'].values() or any(v in (s.get('variants') or {}) for v in wide)
     if not pretrains and (odd := [x for x in a.set if x.startswith('pretrain.')]):
         raise ValueError(f'--set {odd[0]} does nothing, for this run pretrains no model: give --model pretrain, or '

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 
@@ -193,7 +194,8 @@ def read_yaml(
 NODES = ('pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate', 'report')
 _needed = dict(scale=str, models=dict, corpus=str, seeds=list, given=list, trained=list, minutes=dict, memory=dict,
     gpus=dict, threads=int)
-_more = dict(shipped=dict, variants=dict, own=dict, quiet_like=dict, evaluate_variants=dict, price=(int, float),
+_more = dict(shipped=dict, variants=dict, own=dict, quiet_like=dict, evaluate_variants=dict, price=(int, float), order=list,
+    stages=dict, searches=dict, more_seeds=dict,
     **dict.fromkeys(NODES, dict))
 _costs = ('text', 'shipped', *NODES)
 _kinds = {dict: 'named entries', list: 'a list', str: 'a text', int: 'a whole number', (int, float): 'a number'}
@@ -266,13 +268,25 @@ def check_scale_arms(
             raise ValueError(f'The variant {v!r} of {name} needs a label: {v}~label.')
         if not isinstance(params, dict) or not isinstance(params.get('evaluate') or {}, dict):
             raise ValueError(f'The variant {v} of {name} must hold parameters.')
-    for a, b in (s.get('quiet_like') or {}).items(): arm(a, 'quiet_like', True); arm(b, 'quiet_like', True)
+    for where in ('quiet_like', 'stages', 'searches'):
+        for a, b in (s.get(where) or {}).items(): arm(a, where, True); arm(b, where, True)
+    if odd := [b for b in (s.get('searches') or {}).values() if not ARMS[b].cliff]:
+        raise ValueError(f'searches of {name} names {odd[0]}, which does not search for its collapse.')
+    runs = [*s['given'], *s['trained'], *(s.get('variants') or {})]
+    runs += [f'{a}.s{n}' for a, more in (s.get('more_seeds') or {}).items() if isinstance(more, list) for n in more]
+    for pattern in s.get('order') or []:
+        if not any(fnmatchcase(r, str(pattern)) for r in runs):
+            raise ValueError(f'order of {name} holds {str(pattern)[:40]!r}, which is none of its runs: {nearest(str(pattern), runs)}')
+    for a, more in (s.get('more_seeds') or {}).items():
+        arm(a, 'more_seeds', True)
+        check_seeds([*s['seeds'], *more] if isinstance(more, list) else more)
 
 # %% ../../nbs/reproduce/preflight.ipynb #bff6e82b
 _everywhere = dict(out='--out', corpus='--corpus', scale='another scale')
 _by_the_run = dict(pretrain=dict(_everywhere, arch=''), teacher=dict(_everywhere, model='--model'),
     alternatives=dict(_everywhere, model='--model'),
-    retrofit=dict(_everywhere, arm='--arms', model='--model', seed='--seed', start='', highway='', alternatives=''),
+    retrofit=dict(_everywhere, arm='--arms', model='--model', seed='--seed', start='', highway='',
+        alternatives='', stage='', keep_stage='', collapse=''),
     evaluate=dict(_everywhere, arm='--arms', model='--model', base='--model'), report=dict(runs='', out='--out'))
 
 def parts_of(

@@ -4,11 +4,11 @@
 __all__ = ['SMALL', 'MARGIN', 'MORE', 'PAPER', 'FORGIVENESS', 'QUIET', 'OVERLAP', 'SECOND', 'STYLE', 'SECTIONS', 'seed_counts',
            'say_scale', 'base_numbers', 'say_base', 'say_price', 'spatial_numbers', 'say_spatial', 'tasks',
            'say_signatures', 'compare_thresholds', 'read_more', 'say_robustness', 'say_seeds', 'findings', 'table_html',
-           'Tables', 'base_table', 'score_table', 'collapse_rows', 'seed_rows', 'made_table', 'spatial_table',
-           'lisa_table', 'activation_table', 'variant_rows', 'match_table', 'signature_table', 'wide_table',
-           'error_table', 'robustness_table', 'half_table', 'ce_table', 'last_table', 'quiet_table', 'quiet_gains',
-           'strength_table', 'bleu_table', 'overlap_rows', 'between_rows', 'second_order_rows', 'named_rows',
-           'control_rows', 'rates_rows', 'agreement_rows', 'Section', 'page', 'verdicts', 'claim_table',
+           'Tables', 'base_table', 'score_table', 'collapse_rows', 'seed_rows', 'made_table', 'regime_table',
+           'spatial_table', 'lisa_table', 'activation_table', 'variant_rows', 'match_table', 'signature_table',
+           'wide_table', 'error_table', 'robustness_table', 'half_table', 'ce_table', 'last_table', 'quiet_table',
+           'quiet_gains', 'strength_table', 'bleu_table', 'overlap_rows', 'between_rows', 'second_order_rows',
+           'named_rows', 'control_rows', 'rates_rows', 'agreement_rows', 'Section', 'page', 'verdicts', 'claim_table',
            'verdict_table', 'write_report']
 
 # %% ../../nbs/reproduce/report.ipynb #abd929b8
@@ -22,10 +22,10 @@ from ..evaluation.evaluate import saved_signatures
 from ..evaluation.overlap import Places, overlap_table, second_order
 from ..evaluation.pathways import pathway_svg
 from ..evaluation.robustness import READINGS, paired_threshold, reading, say_threshold, scores_from
-from .claims import answer, is_arm, mean_of_layers, named_more, say, verdict, within
+from .claims import VERDICTS, answer, is_arm, mean_of_layers, named_more, say, verdict, within
 from .figures import GROUPS, Plate, _list, _slices, above_null, all_figures, lisa_shares, main_arm, pct
 from ..core.files import shown, sweep, write_whole
-from .results import Run, Runs, command_for, dose_words, kinds_of, late_kind, load_runs, paired_interval, per_million, price, reference, save_json, signed, top_noise
+from .results import Run, Runs, command_for, dose_words, free_rows, kinds_of, late_kind, load_runs, paired_interval, per_million, price, reference, regime_of, save_json, signed, top_noise
 
 # %% ../../nbs/reproduce/report.ipynb #dd6095b5
 SMALL = ('quick', 'smoke', 'synthetic')
@@ -366,6 +366,22 @@ def made_table(
     number, begun = lambda v: None if v is None or v != v else int(v), {a: r.train.get('model') for a, r in runs.items() if r.trained}
     return [{'arm': t.arm, **({'base': begun.get(t.arm) or '–'} if len({*begun.values()}) > 1 else {}), 'dose Σp': dose_words(runs[t.arm].train) if t.sentences else '0', 'a million sentences': f'{per_million(runs[t.arm].train):.3g}' if t.sentences else '–', 'noise x': f'{top:.3g}' if (top := top_noise(runs[t.arm].train or {})) else '–', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'evaluated at': runs[t.arm].evaluation.get('commit') or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
 
+# %% ../../nbs/reproduce/report.ipynb #040a08f3
+def regime_table(
+    runs:Runs, # Any arms
+)->list[dict]: # Rows, of runs that were pulsed and hold their regime
+    "How much each run could heal, what its learning added, and the two rows that cost nothing"
+    rows = []
+    for name, run in runs.every.items():
+        if not run.trained or not run.dose or not run.train.get('regime'): continue
+        r = regime_of(run.train)
+        head = {'dose': f'{r.dose:.3g}', 'steps between pulses': f'{r.steps_between_pulses:.3g}', 'rate between pulses, sum': f'{r.rate_between_pulses:.2g}'}
+        for x in free_rows(runs, run):
+            cells = {k: '–' if x[k] is None else format(x[k], f) for k, f in (('ce', '.3f'), ('accuracy', '.3f'), ('moran', '.3f'), ('correlation', '.4f'), ('healing', '.3f'))}
+            over = x.get('ce_increase')
+            rows.append(dict(arm=name, row=x['row'], **head, **cells) | {'CE increase': '–' if over is None else f'{100*over:+.1f} %'.replace('-', '−')})
+    return rows
+
 # %% ../../nbs/reproduce/report.ipynb #456d22a6
 def spatial_table(
     runs:Runs, # Any arms
@@ -694,7 +710,7 @@ details{margin:.6rem 0}summary{cursor:pointer;color:var(--mark)}nav{font-size:.9
 
 SECTIONS = [ # anchor, title, sentence, tables, figures
     ('base', 'Is the base a model, and do its feed-forward layers matter?', 'Read this first: if ablation changes nothing, no number below means anything. Cross-entropies (CE) are in nats a token, on held-out text, without sentinels and ends; FFN share is the length of what a feed-forward layer adds, over that of the residual after it.', [('', base_table)], ['base-test', 'share']),
-    ('arms', 'The arms, and their price', 'Every row says what it was made with. The price is the cross-entropy over base_continued, which saw the same sentences without the method; its interval comes from the same held-out windows, resampled in pairs.', [('Scores', score_table), ('Seeds', seed_rows), ('Made with', made_table)], ['price', 'training']),
+    ('arms', 'The arms, and their price', 'Every row says what it was made with. The price is the cross-entropy over base_continued, which saw the same sentences without the method; its interval comes from the same held-out windows, resampled in pairs.', [('Scores', score_table), ('Seeds', seed_rows), ('What could be healed between two pulses', regime_table), ('Made with', made_table)], ['price', 'training']),
     ('collapse', 'How much noise training stands', 'Arms that go on with their ramp of noise until they break: token accuracy on held-out text under the noise of that moment, a look every 0.1x. Broken: two successive looks under half of the first. Falls over: from the last look at nine tenths of the first to the first under half. The other tables show these models as they were before they broke. The rule compares with the first look, so an arm also breaks by losing its clean score: the columns after it show how much of that is left, and what noise leaves of it. The paper speaks of a fall to near zero; ours end at half. Each arm is judged under the noise it was trained with: highway leaves the hubs alone, branching lays some inside them. Last rows: what a model that was never trained under noise stands, and so how much of the strength is no work of the method.', [('', collapse_rows)], ['collapse']),
     ('space', 'Clustering, beside what the same dose does to noise', "Mean over the sites. Pulses smooth anything: the null columns give white noise of the same shape after the same dose, and the matrix before the retrofit with its rows and columns in random order after that dose. Only what lies above both can be learned structure; more than two standard deviations count as above, or below. RCI and LCPS have no public definition; ours are on the site. Activations are those that the down projection reads; in RWKV they are never negative, and signatures and overlaps read them before the square, where they have a sign. The paper's table [Table 5] is headed 'Layer 23' and states neither the matrix nor the dose; its 2-D numbers stand beside our down projection.",
         [('Weights', spatial_table), ("Weights, cell by cell (local Moran's I)", lisa_table), ('Activations (1-D, along the hidden index)', activation_table), ("Rivals, trained to the Moran's I of full_stack's activations", match_table)], ['weights', 'lisa', 'moran', 'correlogram', 'bands']),
@@ -746,7 +762,7 @@ def page(
     said = findings(runs); first = next(iter(runs.values())); command = runs.arms.command.iloc[0]; items = lambda xs: ''.join(f'<li>{html.escape(x)}</li>' for x in xs)
     body = [f'<h1>Forgive and Forget: what this run found</h1><p class="soft">{html.escape(_list(runs))} · scale {html.escape(str(first.evaluation.get("scale")))} · text {html.escape(str(first.evaluation.get("corpus")))} · made by <code>{html.escape(command)}</code></p>',
             f'<div class="warn">{html.escape(said[0])}</div><ol class="found">{items(said[1:])}</ol>', '<nav><a href="#claims">Claims</a>' + ''.join(f'<a href="#{s.anchor}">{html.escape(s.title.split(",")[0].split("?")[0])}</a>' for s in parts) + '<a href="#limits">Limits</a></nav>']
-    answers = answer(runs) if answers is None else answers; n = {v: sum(r['verdict'] == v for r in answers) for v in ('holds', 'fails', 'undecided', 'not measurable', 'not run')}
+    answers = answer(runs) if answers is None else answers; n = {v: sum(r['verdict'] == v for r in answers) for v in VERDICTS}
     body.append(f'<h2 id="claims">What holds, by rules fixed beforehand</h2><p class="soft">{html.escape(", ".join(f"{k} {v}" for v, k in n.items()))}, of {len(answers)} claims, at scale {html.escape(str(first.evaluation.get("scale")))}. Statistic, rule and control of each stand in results/claims.yaml and were written before the runs. {"At this scale the verdicts show that the rules work, and nothing about the paper." if first.evaluation.get("scale") in SMALL else ""}</p>' + table_html(claim_table(answers)).replace('class="scroll"', 'class="scroll words"'))
     for s in parts: body += [f'<h2 id="{s.anchor}">{html.escape(s.title)}</h2><p class="soft">{html.escape(s.words)}</p>', s.html(3), *(_figure(plates[k]) for k in s.figures if k in plates)]
     every = [{k: v for k, v in r.items() if k not in ('stack',)} for r in runs.spatial.to_dict('records')]
@@ -774,7 +790,7 @@ def verdict_table(
 )->list[dict]: # Rows, one a verdict that was met
     "Which claims hold, fail or stay open, with their numbers"
     said = lambda rs, v: f"{', '.join(ids)} ({len(ids)})" if (ids := [r['id'] for r in rs if r['verdict'] == v]) else '–'
-    table = [{'verdict': v} | {k: said(rs, v) for k, rs in rows.items()} for v in ('holds', 'fails', 'undecided', 'not measurable', 'not run')]
+    table = [{'verdict': v} | {k: said(rs, v) for k, rs in rows.items()} for v in VERDICTS]
     return [row for row in table if any(row[k] != '–' for k in rows)]
 
 # %% ../../nbs/reproduce/report.ipynb #92ed930a

@@ -414,16 +414,19 @@ def _find_total(self:FFTrainer):
 @patch
 def _set_total(self:FFTrainer):
     "The length of the run, before its first step"
-    if self.total_sentences is None or self.ff.steps or self.total_sentences == self.ff.config.total_sentences != 'auto':
-        return
-    self.ff.set_total(self._find_total()[0] if self.total_sentences == 'auto' else int(self.total_sentences))
+    asked, config = self.total_sentences, self.ff.config
+    steps = self.planned_steps() if config.total_steps == 'auto' else None
+    known = asked is None or asked == config.total_sentences != 'auto'
+    if self.ff.steps or (known and steps is None): return
+    total = config.total_sentences if known else self._find_total()[0] if asked == 'auto' else int(asked)
+    self.ff.set_total(total, steps)
 
 # %% ../../nbs/training/trainer.ipynb #f2a1b013
 def _dose_at(config, done):
     "Σp of a matrix when a share of the run is done, which may be more than 1"
     f = config.forgetfulness
     ramp = min(done, f.ramp)**2/(2*f.ramp) if f.ramp else 0.
-    return f.dose*(ramp + max(0., done - f.ramp))/(1 - f.ramp/2)
+    return config.dose*(ramp + max(0., done - f.ramp))/(1 - f.ramp/2)
 
 def describe_end(
     config,         # An `FFConfig`
@@ -431,13 +434,13 @@ def describe_end(
     step:float=0.,  # Sentences of a step
 )->str: # '' where the run ends where its configuration says
     "What a run that ends elsewhere leaves out, or goes beyond; a search for the collapse goes beyond by intention"
-    total, f, r, g = config.total_sentences, config.forgetfulness, config.recall, config.forgiveness
-    if not total or not (f.dose or r.top or g.late_kind): return ''
+    total, r, g = config.total_sentences, config.recall, config.forgiveness
+    if not total or not (config.dose or r.top or g.late_kind): return ''
     if end > 1.02*total + step and not (r.limit is not None and r.limit > r.top):
         return f"This run goes on to {end:,.0f} sentences and total_sentences={total:,}: beyond these no pulse is given and noise stays as it is; give fewer steps, or total_sentences='auto'."
     if end >= .98*total - step: return ''
     said = []
-    if f.dose: said.append(f'forgetfulness reaches a dose of {_dose_at(config, end/total):.2g} of {f.dose:.2g}')
+    if config.dose: said.append(f'forgetfulness reaches a dose of {_dose_at(config, end/total):.2g} of {config.dose:.2g}')
     if r.top:
         said.append(f'noise starts at {r.start*total:,.0f}' if end <= r.start*total else f'noise reaches {r.top*(end/total - r.start)/(1 - r.start):.2g}x of {r.top:.2g}x')
     if g.late_kind and end <= g.late_from*total:
@@ -448,7 +451,12 @@ def describe_end(
 @patch
 def _check_clock(self:FFTrainer, state):
     "One warning before the first step where the run ends elsewhere than its configuration says"
-    if self.args.process_index or not self.ff.config.total_sentences: return
+    config, asked = self.ff.config, self.ff.config.forgetfulness.steps_between_pulses
+    if self.args.process_index or not config.total_sentences: return
+    if asked and abs(state.max_steps/config.total_steps - 1) > .02:
+        warnings.warn(f'This run takes {state.max_steps:,} steps and total_steps={config.total_steps:,}, so a matrix is '
+            f'pulsed in every {asked*state.max_steps/config.total_steps:.3g} steps and not in {asked:g}: give '
+            "total_steps='auto', or as many steps.", stacklevel=2)
     try: mean = self.sentence_counts(32)[0].mean().item()
     except ValueError: return                                      # an iterable that can be read only once
     end = self.ff.sentences + (state.max_steps - state.global_step)*self.whole*mean
@@ -601,7 +609,8 @@ def _load_rng_state(self:FFTrainer, checkpoint):
 # %% ../../nbs/training/trainer.ipynb #b9f48770
 @patch
 def _load_from_checkpoint(self:FFTrainer, resume_from_checkpoint, model=None):
-    told = json.loads((Path(resume_from_checkpoint)/'ff_config.json').read_text()); told.pop('matrices', None)
+    told = type(self.ff.config).from_dict(json.loads((Path(resume_from_checkpoint)/'ff_config.json').read_text())).to_dict()
+    told = json.loads(json.dumps(told))
     if (mine := json.loads(json.dumps(self.ff.config.to_dict()))) != told:
         other = next(f'{p}.{k}' if isinstance(told[p], dict) else p for p in mine for k in (mine[p] if isinstance(mine[p], dict) else [p]) if (mine[p][k] != told[p].get(k) if isinstance(mine[p], dict) else mine[p] != told.get(p)))
         raise ValueError(f'{resume_from_checkpoint} is of another run ({other} differs): resume it with the configuration it was made with, or give this run a folder of its own.')

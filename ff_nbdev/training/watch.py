@@ -4,6 +4,8 @@
 __all__ = ['noisy_hits', 'noisy_accuracy', 'Cliff', 'Watch']
 
 # %% ../../nbs/training/watch.ipynb #4894cefa
+import os
+import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 import torch.distributed as dist
 from fastcore.basics import patch
 
+from ..core.files import beside
 from ..data.tokenizers import special_ids
 from ..evaluation.activations import evaluating
 from ..evaluation.base_test import token_scores
@@ -121,16 +124,18 @@ class Watch(FFTrainer):
         *args,        # As for `FFTrainer`
         checks=(),    # Held-out batches: rows read the first, the search for the cliff all; none: accuracies and FFN share are left out
         skip=(),      # Ids that do not count in accuracies (see `special_ids`)
-        every:int=10, # Steps between two rows
+        every:int|None=None, # Steps between two rows; None: a thirtieth of the run
         cliff:Cliff|None=None, # Look for the collapse, and end the run there
         probe=None,   # Called as `probe(self)` when a share `probe_at` of the run is reached; what it returns is kept
         probe_at=(),  # Shares of the run, ascending, 0 to 1
         progress=None,# Called as `progress(done, total, note)`
+        stage=None,   # A folder: the checkpoint at the share `stage_at` of the run stays there, for runs that part from this one
+        stage_at:float=.8, # Where the noise begins
         **kwargs,     # As for `FFTrainer`
     ):
         if cliff is not None and not checks: raise ValueError('The search for the collapse needs checks=[…]: held-out batches on which the accuracy under noise is measured.')
         checks = list(checks)
-        check_number('every', every, 1, whole=True)
+        if every is not None: check_number('every', every, 1, whole=True)
         if checks: _check_checks(checks)
         if any(check_number('probe_at', x, 0, 1) < before for before, x in zip([0, *probe_at], probe_at)):
             raise ValueError(f'probe_at={list(probe_at)} must ascend: shares of the run, 0 to 1.')
@@ -139,6 +144,7 @@ class Watch(FFTrainer):
         super().__init__(*args, **kwargs)
         self.checks, self.skip, self.every, self.cliff, self.probe, self.probe_at, self.tell = checks, skip, every, cliff, probe, list(probe_at), progress
         self.rows, self.probes, self.good, self.started = [], [], None, time.time()
+        self.stage, self.stage_at = stage, check_number('stage_at', stage_at, 0, 1)
         n = len(self.ff.sites); self.sample = [self.ff.sites[i] for i in sorted({0, n//2, n - 1})]
 
 # %% ../../nbs/training/watch.ipynb #be39b0b6
@@ -159,9 +165,11 @@ def metrics(self:Watch)->dict:
 @patch
 def on_ff_step(self:Watch, state, control):
     ff, step = self.ff, state.global_step
-    if step % self.every == 0 or step == state.max_steps:
+    every = self.every or max(1, state.max_steps//30)
+    if step % every == 0 or step == state.max_steps:
         self.rows.append(dict(step=step, loss=self._loss.item(), **self.metrics(), seconds=time.time() - self.started))
         if self.tell: self.tell(step, state.max_steps, f"loss {self._loss.item():.2f}, dose {ff.doses.mean():.2f}, noise {ff.noise_x:.1f}x")
+    if self.stage is not None and self._parts_here(): control.should_save = True
     if self.cliff is not None and ff.noise_x > 0 and self.cliff.due(ff.noise_x): self._look(control)
     while self.probe and self.probe_at and (step >= self.probe_at[0]*state.max_steps or control.should_training_stop):
         self.probe_at = [] if control.should_training_stop else self.probe_at[1:]; self.probes.append(self.probe(self))
@@ -176,10 +184,39 @@ def _look(self:Watch, control):
     if self.cliff.collapsed:
         ff.model.load_state_dict(self.good['model']); ff.set_state(self.good['ff']); control.should_training_stop = True
 
+# %% ../../nbs/training/watch.ipynb #4c3a2dfc
+@patch
+def _parts_here(self:Watch)->bool:
+    "Is this the first step at which the share `stage_at` of the sentences is reached?"
+    line = self.stage_at*self.ff.config.total_sentences
+    return self.ff.sentences - self._sentences < line <= self.ff.sentences
+
+@patch
+def _finish_checkpoint(self:Watch, part, run):
+    "As FFTrainer; the one where others part is kept"
+    FFTrainer._finish_checkpoint(self, part, run)
+    if self.stage is not None and self._parts_here(): self._keep_stage(Path(run)/Path(part).name)
+
+@patch
+def _keep_stage(self:Watch, final):
+    "A copy of a checkpoint, whole or none"
+    stage = Path(self.stage)
+    with beside(stage, sum(p.stat().st_size for p in final.rglob('*') if p.is_file())) as copy:
+        shutil.copytree(final, copy, dirs_exist_ok=True)
+        if stage.exists(): shutil.rmtree(stage)
+        os.replace(copy, stage)
+
+@patch
+def _load_from_checkpoint(self:Watch, resume_from_checkpoint, model=None):
+    "As FFTrainer; a run that was killed before its stage was kept keeps it now"
+    FFTrainer._load_from_checkpoint(self, resume_from_checkpoint, model)
+    parts = load_nest(Path(resume_from_checkpoint)/'extra.safetensors').get('parts')
+    if parts and self.stage is not None and not Path(self.stage).exists(): self._keep_stage(Path(resume_from_checkpoint))
+
 # %% ../../nbs/training/watch.ipynb #ea4fc318
 @patch
 def checkpoint_state(self:Watch)->dict:
-    return dict(rows=self.rows, probes=self.probes, probe_at=self.probe_at, seconds=time.time() - self.started, good=self.good, **(dict(points=self.cliff.points, hits=self.cliff.hits, clean=self.cliff.clean) if self.cliff else {}))
+    return dict(rows=self.rows, probes=self.probes, probe_at=self.probe_at, seconds=time.time() - self.started, good=self.good, parts=self.stage is not None and self._parts_here(), **(dict(points=self.cliff.points, hits=self.cliff.hits, clean=self.cliff.clean) if self.cliff else {}))
 
 @patch
 def load_checkpoint_state(self:Watch, state):

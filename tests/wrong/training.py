@@ -1,5 +1,6 @@
 """Wrong values of the trainer, its checkpoints, recipes, teachers, watches and costs."""
 import json
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -7,13 +8,15 @@ from datasets import Dataset, DatasetDict
 from torch import nn
 from transformers import TrainingArguments
 
+from ff_nbdev.baselines.noise_null import healing
 from ff_nbdev.data.objectives import NextToken
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.models.tiny import load_pretrained, random_tiny
+from ff_nbdev.reproduce.arm import Plan, Prepared
 from ff_nbdev.training.checkpoints import SEAL, check_checkpoint, check_room, load_nest, prune, save_nest
 from ff_nbdev.training.cost import hours, memory, step_operations, target_length
-from ff_nbdev.training.recipes import SCALES, changed, check_scale, make_optimizer, recipe, training_arguments
+from ff_nbdev.training.recipes import SCALES, changed, check_scale, make_optimizer, make_scheduler, recipe, run_length, training_arguments
 from ff_nbdev.training.teacher import MaskedTeacher, Teacher, disturb, load_teacher, new_teacher, teacher_scores, train_teacher, word_vectors
 from ff_nbdev.training.trainer import FFTrainer
 from ff_nbdev.training.watch import Cliff, Watch, noisy_accuracy, noisy_hits
@@ -169,6 +172,16 @@ CASES = {
     'recipe of a negative length': (lambda: recipe('full_stack', total_sentences=-5), 'of at least 1'),
     'recipe of nan': (lambda: recipe('full_stack', total_sentences=10, dose=float('nan')), 'dose=nan must be a number'),
     'recipe of a negative top': (lambda: recipe('full_stack', total_sentences=10, top=-1.), 'of at least 0'),
+    'recipe with no step between pulses': (lambda: recipe('full_stack', total_sentences=10, steps_between_pulses=0.), 'must be a number above 0'),
+    'recipe whose numbers disagree': (lambda: recipe('full_stack', total_sentences=10, dose=4.5, steps_between_pulses=200., total_steps=900), 'give two of the three'),
+    'length of steps without sentences': (lambda: run_length(SCALES['quick'], 0.), 'per_step=0.0 must be a number above 0'),
+    'schedule that there is not': (lambda: make_scheduler(None, replace(SCALES['quick'], schedule='linaer'), 9), 'constant, linear, cosine'),
+    'warm-up in steps': (lambda: make_scheduler(None, replace(SCALES['quick'], warmup=20), 9), 'warmup=20 must be a number of at least 0 and at most 1'),
+    'decay beyond its beginning': (lambda: make_scheduler(None, replace(SCALES['quick'], rate_end=2.), 9), 'rate_end=2.0 must be'),
+    'plan of a negative batch': (lambda: Plan('no_fzr', 'tiny-mt5', 'python_prose', 'x', batch=-8).sized(), 'batch=-8 must be'),
+    'plan that sorts what goes on': (lambda: Prepared(Plan('full_stack_continued', 'tiny-mt5', 'python_prose', 'x', start='tiny-mt5-full_stack', reordered=True)), 'leave reordered out'),
+    'null of another base': (lambda: healing(NET, random_tiny('mt5'), NET), 'give the base that the run started from'),
+    'stage beyond the run': (lambda: watch(stage='there', stage_at=2.), 'stage_at=2.0 must be'),
     'change by number': (lambda: changed(FFConfig(), 5), 'must be text of the form'),
     'negative rate': (lambda: make_optimizer(NET, lr=-1.), 'lr=-1.0 must be a number'),
     'rate that is none': (lambda: make_optimizer(NET, lr=float('nan')), 'lr=nan must be a number'),
