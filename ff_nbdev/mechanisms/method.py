@@ -26,6 +26,7 @@ from ..core.files import beside, writing
 from .config import FFConfig
 from .forgetfulness import PulseSchedule, effective_rank, proximal_kernel, pulse_
 from .forgiveness import forgiving_loss, prefix_classes, with_company
+from .linear_loss import linear_forgiving_loss
 from .recall import count_hubs, hub_width, keyed_noise, token_keys, update_usage, usage_entropy
 from ..models.sites import bare, find_sites, remember_pattern
 from ..models.wrappers import hf_model, label_shift, unwrap_model
@@ -576,7 +577,7 @@ def shifts(self:FF)->bool:
 
 @patch
 def _forgive(self:FF, alternatives, later):
-    "What `forgiving_loss` is told of the kind that is on; `later` cuts what stands beside the labels as they are cut"
+    "What `forgiving_loss` is told of the kind that is on; `later` moves what stands beside the labels as they are moved"
     if self.kind == 'two_letter': return dict(classes=self.classes, amount=self.config.forgiveness.amount)
     if self.kind != 'conceptual': return {}
     if alternatives is None: raise ValueError("Conceptual forgiveness needs alternatives=(ids, shares) for the labels: make them with a teacher, or choose forgiveness='two_letter'.")
@@ -593,19 +594,35 @@ def _part(here, targets):
     if not isinstance(targets, Tensor) and targets == 0: return torch.zeros_like(here)
     return torch.where(here == 0, 0., here/targets)
 
+def _moved(x, empty=0):
+    "One place earlier, where the logits stand that predict it; the last place is empty"
+    return torch.cat([x[:, 1:], torch.full_like(x[:, :1], empty)], 1)
+
+def _without_logits(hidden, labels, head, targets, kw):
+    "The loss of hidden states, with the targets of the step taken in"
+    weight = kw.pop('weight', None)
+    if targets is not None:
+        here = (labels != -100).sum() if weight is None else weight[labels != -100].sum()
+        _part(here, targets)                          # a number that cannot be is refused
+    own = getattr(head, 'dtype', None)
+    return linear_forgiving_loss(hidden, head.weight, labels, bias=head.bias, target_weight=weight, total=targets,
+        dtype=own, **kw)
+
 @patch
 def loss(self:FF,
-    logits:Tensor,      # (batch, time, vocabulary)
+    logits:Tensor,      # (batch, time, vocabulary); with `head`, (batch, time, d) hidden states
     labels:Tensor,      # (batch, time) ids, −100 where there is no target
     alternatives=None,  # Conceptual: (ids, shares), each (batch, time, n), for the labels
     weight=None,        # (batch, time) weights of the targets
     label_smoothing:float=0., # As in cross-entropy
     shift:bool|None=None, # Does place t predict label t + 1? None: as `ff.shifts` says
     targets:float|Tensor|None=None, # Divide the sum by this number instead of by the targets here: those of all micro-batches and ranks of the step
+    head=None,          # The output embedding that makes logits of hidden states: from `headless`, or a linear layer
 )->Tensor: # Mean over targets
     """Cross-entropy with forgiveness, as the run's stage asks; diagnostics in `ff.last`
 
     A micro-batch without a target gives 0, with a gradient of 0.
+    With `head` no logits are made, and gradients can be had once.
     Raises: `ValueError` where shapes do not fit, where `shift` is not known and not given, and for a number of targets
     that cannot be."""
     self._lossless = None
@@ -614,7 +631,7 @@ def loss(self:FF,
         raise ValueError(f'labels are {kind}, and ids are whole numbers: give labels.long(), −100 where there is no '
             'target.')
     if logits.ndim != 3 or logits.shape[:2] != labels.shape:
-        raise ValueError(f'logits {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit: they share batch '
+        raise ValueError(f'{"logits" if head is None else "hidden states"} {tuple(logits.shape)} and labels {tuple(labels.shape)} do not fit: they share batch '
             'and time.')
     if alternatives is not None and any(x.ndim != 3 or x.shape[:2] != labels.shape for x in alternatives):
         raise ValueError(f'alternatives do not fit labels {tuple(labels.shape)}: give (ids, shares), each of (batch, '
@@ -623,13 +640,15 @@ def loss(self:FF,
         raise ValueError(f'weight {tuple(weight.shape)} does not fit labels {tuple(labels.shape)}: give one weight '
             'for each.')
     if shift is None: shift = self.shifts
-    later = (lambda x: x[:, 1:]) if shift else (lambda x: x)
-    if shift: logits, labels = logits[:, :-1], labels[:, 1:]
+    later = _moved if shift else (lambda x: x)
+    if shift: labels = _moved(labels, -100)
     kw = dict(label_smoothing=label_smoothing, **self._forgive(alternatives, later))
     if weight is not None: kw['weight'] = later(weight).flatten()
-    out, d = forgiving_loss(logits.flatten(0, 1), labels.flatten(), form=self.config.forgiveness.form, exempt=self.exempt, **kw)
-    self._note(d, labels.flatten())
-    if targets is None: return out
+    kw |= dict(form=self.config.forgiveness.form, exempt=self.exempt)
+    labels, rows = labels.flatten(), logits.flatten(0, 1)
+    out, d = forgiving_loss(rows, labels, **kw) if head is None else _without_logits(rows, labels, head, targets, kw)
+    self._note(d, labels)
+    if targets is None or head is not None: return out
     here = d['ce'].new_tensor(len(d['ce'])) if weight is None else kw['weight'][d['rows']].sum()
     return out*_part(here, targets)
 

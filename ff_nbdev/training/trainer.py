@@ -25,6 +25,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import TrainOutput
 
+from ..mechanisms.linear_loss import WORTHWHILE, can_be_headless, headless, needs_logits
 from ..mechanisms.method import FF
 from ..models.fast import fast_blocks
 from ..models.wkv import fast_wkv
@@ -227,10 +228,12 @@ class FFTrainer(Trainer):
         total_sentences:int|str|None=None, # Length of the run for the method's ramps; 'auto': from steps and text; None: as the configuration says
         shift:bool|None=None, # Does place t of the logits predict label t + 1? None: as `ff.shifts` says
         fast:bool=False, # Train in `fast_blocks`: less time in bfloat16 on a CPU, equal up to its rounding
+        fused_loss:bool|None=None, # Train without logits, from hidden states: True or False; None: where it saves time, and something of the method is on
         **kwargs,# As for `transformers.Trainer`
     ):
         given = inspect.signature(Trainer.__init__).bind_partial(self, *args, **kwargs).arguments
         _check_parts(given, ff, penalty, save_minutes, total_sentences)
+        _check_fused(fused_loss, given['model'])
         a = given.get('args') or TrainingArguments('tmp_trainer')
         _refuse(a)
         _check_data(given.get('train_dataset'), a)
@@ -243,7 +246,7 @@ class FFTrainer(Trainer):
         a.remove_unused_columns, a.restore_callback_states_from_checkpoint = False, True       # an early stop counts on where it was
         self.ff, self.penalty, self._sentences, self._targets, self._parts, self._loss = ff, penalty, 0, None, 1, None
         self.save_minutes, self._saved, self._save_now, self._hidden = save_minutes, time.time(), False, None
-        self._said_limit = False
+        self._said_limit, self.fused_loss = False, fused_loss
         self.total_sentences, self.total_from = ff.config.total_sentences if total_sentences is None else total_sentences, None
         self.model_accepts_loss_kwargs, self.loss_is_scaled_for_ga = True, True
         self.whole = a.train_batch_size*a.gradient_accumulation_steps*a.world_size             # windows a step
@@ -327,6 +330,26 @@ def _own_loss(self:FFTrainer, model, inputs):
     if loss is None: raise ValueError(_NO_LOSS)
     return loss, out
 
+def _check_fused(fused, model):
+    "`ValueError` where training without logits is asked and cannot be"
+    if fused not in (None, True, False):
+        raise ValueError(f'fused_loss={fused!r} must be True, False, or None, where the trainer decides.')
+    if fused and (why := needs_logits(model)):
+        raise ValueError(f'fused_loss=True cannot be, for {why}: leave it out, and the loss is made of logits.')
+
+def _is_off(config):
+    "Is every strength 0?"
+    pulsed, recall, forgiven = config.forgetfulness, config.recall, config.forgiveness
+    return not (pulsed.dose or recall.top or forgiven.late_kind not in (None, 'none') or forgiven.kind != 'none')
+
+@patch
+def _leaves_out_logits(self:FFTrainer, model, inputs):
+    "Is this batch trained on without logits?"
+    if self.fused_loss is False or needs_logits(model): return False
+    many = len(self.ff.hf.get_output_embeddings().weight)
+    if self.fused_loss is None and (many < WORTHWHILE or _is_off(self.ff.config)): return False
+    return can_be_headless(model, inputs)
+
 @patch
 def compute_loss(self:FFTrainer, model, inputs, return_outputs=False, num_items_in_batch=None):
     "`ff.loss` while training, the model's own loss in evaluation"
@@ -340,8 +363,9 @@ def compute_loss(self:FFTrainer, model, inputs, return_outputs=False, num_items_
             inputs['decoder_input_ids'] = decoder_inputs(self.ff.hf, labels)
         self.ff.labels = labels
         if hasattr(self.penalty, 'labels'): self.penalty.labels = labels
-        out = model(**inputs)
-        loss = self.ff.loss(_logits(out), labels, alternatives=alternatives, shift=self.shift, label_smoothing=self.args.label_smoothing_factor, targets=self._targets)*self.args.world_size
+        fused = not return_outputs and self._leaves_out_logits(model, inputs)
+        with headless(model) if fused else contextlib.nullcontext() as head: out = model(**inputs)
+        loss = self.ff.loss(_logits(out), labels, head=head, alternatives=alternatives, shift=self.shift, label_smoothing=self.args.label_smoothing_factor, targets=self._targets)*self.args.world_size
         if self.penalty is not None: loss = loss + self.penalty.penalty()/self._parts
     self._loss = loss.detach()/self.args.world_size + (0 if self._loss is None else self._loss)
     return (loss, out) if return_outputs else loss
