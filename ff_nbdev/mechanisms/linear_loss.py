@@ -127,7 +127,13 @@ def _by_blocks(hidden, weight, bias, asked, dtype, wants):
         if wants[1]: d_weight[at] = _product(columns.T, turned)
     return loss, d, [d_hidden, d_weight, d_bias]
 
-# %% ../../nbs/mechanisms/linear_loss.ipynb #4d983fbc
+# %% ../../nbs/mechanisms/linear_loss.ipynb #7c3bbd22
+def _of_nothing(hidden, weight, bias, wants):
+    "Without a target"
+    none = hidden.new_zeros(0, dtype=torch.float32)
+    d = dict(ce=none, f=none.clone(), predicted=none.long())
+    return none.sum(), d, [torch.zeros_like(x) if want else None for x, want in zip((hidden, weight, bias), wants)]
+
 class _LinearLoss(torch.autograd.Function):
     "Loss of hidden states; gradients are made in the forward pass"
     @staticmethod
@@ -137,7 +143,8 @@ class _LinearLoss(torch.autograd.Function):
         native = runs_native(*tensors) and dtype in (torch.float32, torch.bfloat16) and hidden.dtype != torch.float64
         with torch.autocast(hidden.device.type, enabled=False):
             given = (*tensors, None)[:3]
-            if native and chunk is None: loss, d, made = _by_blocks(*given, asked, dtype, wants)
+            if len(hidden) == 0: loss, d, made = _of_nothing(*given, wants)
+            elif native and chunk is None: loss, d, made = _by_blocks(*given, asked, dtype, wants)
             else: loss, d, made = _by_rows(*given, asked, dtype, chunk or max(1, -(-len(hidden)//8)), wants)
         ctx.made = [None if g is None else g.to(x.dtype) for g, x in zip(made, (hidden, weight, bias))]
         ctx.mark_non_differentiable(*d.values())

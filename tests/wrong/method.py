@@ -12,6 +12,7 @@ from ff_nbdev.data.alternatives import pack_rows
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
 from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, effective_rank, neighbour_mean, proximal_kernel, pulse_
 from ff_nbdev.mechanisms.forgiveness import Tally, forgiving_loss, prefix_classes
+from ff_nbdev.mechanisms.linear_loss import headless, linear_forgiving_loss
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.mechanisms.recall import hub_width, keyed_uniform, multiplier, noise_moments, noisy_hidden, smooth, update_usage
 from ff_nbdev.mechanisms.variants import class_means, codebook_recall, position_distance, prototype_margin_loss, spatial_penalty
@@ -45,6 +46,15 @@ def stripes(value):
     return w
 
 def listed(ids=IDS, shares=SHARES, **kw): return forgiving_loss(LOGITS, LABELS, alternatives=ids, scores=shares, **kw)
+
+def linear(hidden=None, weight=None, labels=LABELS, **kw):
+    return linear_forgiving_loss(torch.ones(6, 4) if hidden is None else hidden, torch.ones(20, 4) if weight is None else weight, labels, **kw)
+
+def entered(manager):
+    with manager: pass
+
+def entered_twice(model):
+    with headless(model): entered(headless(model))
 
 def loss(**kw): return attached().loss(torch.zeros(2, 5, 9), torch.zeros(2, 5).long(), **kw)
 
@@ -176,6 +186,22 @@ CASES = {
     'smoothing over 1': (lambda: forgiving_loss(LOGITS, LABELS, label_smoothing=2.), 'label_smoothing=2.0 must lie'),
     'negative weights': (lambda: forgiving_loss(LOGITS, LABELS, weight=-torch.ones(6)), 'finite numbers of 0 or more'),
     'labels of other rows': (lambda: forgiving_loss(LOGITS, LABELS[:4]), 'do not fit'),
+    'hidden states of another width': (lambda: linear(torch.ones(6, 5)), 'give (rows, d) and (vocabulary, d)'),
+    'hidden states of another dtype': (lambda: linear(torch.ones(6, 4).bfloat16()), 'give both in one dtype'),
+    'hidden states of whole numbers': (lambda: linear(torch.ones(6, 4).long()), 'are real numbers'),
+    'hidden states elsewhere': (lambda: linear(torch.ones(6, 4, device='meta')), 'put both on one device'),
+    'hidden states without labels': (lambda: linear(labels=LABELS[:4]), 'do not fit'),
+    'labels beyond the output embedding': (lambda: linear(labels=LABELS + 18), 'labels hold ids from 18 to 23'),
+    'bias of another vocabulary': (lambda: linear(bias=torch.ones(19)), 'one number for each id'),
+    'no rows at a time': (lambda: linear(chunk=0), 'must be at least 1'),
+    'weights of other targets': (lambda: linear(target_weight=torch.ones(5)), 'one weight for each target'),
+    'negative weights of hidden states': (lambda: linear(target_weight=-torch.ones(6)), 'finite numbers of 0 or more'),
+    'form of hidden states': (lambda: linear(form='hard'), 'Unknown form'),
+    'alternatives of hidden states without shares': (lambda: linear(alternatives=IDS), 'Alternatives come with scores'),
+    'headless without a head': (lambda: entered(headless(nn.Linear(2, 2))), 'no Hugging Face model'),
+    'headless twice': (lambda: entered_twice(random_tiny('mt5')), 'something else changes its output embedding'),
+    'hidden states and labels': (lambda: attached().loss(torch.zeros(2, 5, 32), torch.zeros(2, 4).long(), head=nn.Linear(32, 9)), 'hidden states (2, 5, 32) and labels'),
+    'no targets for hidden states': (lambda: attached().loss(torch.zeros(2, 5, 32), torch.zeros(2, 5).long(), head=nn.Linear(32, 9), targets=0), 'number of targets of the whole step'),
     'no rows at a time': (lambda: listed(chunk=0), 'at least 1'),
     'no letters to compare': (lambda: prefix_classes(ByT5Tokenizer(), 0), 'at least one letter'),
     'tally of nothing': (lambda: Tally(0), 'at least one id'),

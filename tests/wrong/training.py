@@ -96,6 +96,7 @@ CASES = {
     'optimizer of another model': (lambda: trainer(own=dict(optimizers=(torch.optim.SGD(random_tiny('mt5').parameters(), .1), None))), "parameters that are not this model's"),
     'penalty without a method': (lambda: trainer(own=dict(penalty=3.)), 'without a method penalty()'),
     'negative minutes': (lambda: trainer(own=dict(save_minutes=-1)), 'must be at least 0'),
+    'fused loss that is neither': (lambda: trainer(own=dict(fused_loss='yes')), 'must be True, False, or None'),
     'minutes that are none': (lambda: trainer(own=dict(save_minutes=float('nan'))), 'must be at least 0'),
     'misspelt auto': (lambda: trainer(own=dict(total_sentences='automatic')), "or 'auto'"),
     'total of half a sentence': (lambda: trainer(own=dict(total_sentences=10.5)), 'must be a whole number'),
