@@ -16,6 +16,8 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 from weakref import WeakKeyDictionary
 from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
