@@ -16,6 +16,9 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 from weakref import WeakKeyDictionary
 from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -346,10 +349,11 @@ def _lay(self:FF, index, hidden, x, now, dtype=None):
     return noisy.view_as(hidden)
 
 def _rounds_to(module, hidden):
-    "The dtype to which autocast rounds what enters this layer; None: it leaves it"
-    if type(module) is not nn.Linear or hidden.dtype != torch.float32: return None
+    "bfloat16 where autocast rounds what enters this layer to it, else None"
     kind = hidden.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    if type(module) is not nn.Linear or hidden.dtype != torch.float32 or kind not in ('cpu', 'cuda'): return None
+    rounds = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
+    return torch.bfloat16 if rounds else None
 
 class _SiteHook(_Hook):
     "At the input of a down projection: lay the noise, count the hubs"
