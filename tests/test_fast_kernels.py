@@ -12,7 +12,7 @@ from transformers.models.rwkv.modeling_rwkv import rwkv_linear_attention_cpu
 from ff_nbdev.evaluation import spatial
 from ff_nbdev.evaluation.spatial import lcps, local_morans, morans_i, rho
 from ff_nbdev.mechanisms import forgetfulness
-from ff_nbdev.mechanisms.forgetfulness import neighbour_mean, proximal_kernel, pulse_
+from ff_nbdev.mechanisms.forgetfulness import neighbour_mean, proximal_kernel, pulse_, pulses_
 from ff_nbdev.models.tiny import random_tiny
 from ff_nbdev.models.wkv import fast_wkv, wkv, wkv_chunks
 
@@ -70,7 +70,7 @@ def test_a_kernel_of_any_weights_without_symmetry(size):
 
 def plainly(w, kernel, power, rest=None):
     "The PyTorch form, for comparison"
-    forgetfulness._pulse_plain_(w, kernel, power*kernel.sum().item(), rest)
+    forgetfulness._pulse_together_([w], kernel, [power*kernel.sum().item()], [rest])
     return w
 
 layouts = dict(whole=lambda w: w, turned=lambda w: w.T.contiguous().T, half=lambda w: torch.cat([w, w])[len(w):],
@@ -173,6 +173,30 @@ def test_a_pulse_takes_one_more_matrix(dtype):
     taken, peak = memory_of(lambda: pulse_(w, proximal_kernel(), .03, rest))
     one = 4*w.numel()
     assert one <= taken < 1.05*one and peak < .2*one
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
+def test_matrices_pulsed_together_are_those_pulsed_apart(dtype):
+    apart, together = ([noise(20, 33, seed=s).to(dtype) for s in range(3)] + [torch.full((20, 33), .1, dtype=dtype)] for _ in range(2))
+    rests, kept = ([torch.zeros_like(w) for w in apart] for _ in range(2))
+    powers, kernel = [.01, .02, .03, .03], proximal_kernel()
+    for w, p, r in zip(apart, powers, rests): pulse_(w, kernel, p, r)
+    forgetfulness._pulse_together_(together, kernel, powers, kept)
+    for a, b in zip(apart + rests, together + kept): assert torch.allclose(a.double(), b.double(), atol=2e-2 if dtype == torch.bfloat16 else 1e-5)
+    assert torch.equal(together[3], torch.full((20, 33), .1, dtype=dtype))
+
+def test_many_pulses_are_one_after_the_other():
+    a, b, kernel = noise(20, 30), noise(9, 12, seed=1), proximal_kernel()
+    want = pulse_(pulse_(a.clone(), kernel, .01), kernel, .03), pulse_(b.clone(), kernel, .02)
+    pulses_([a, b, a], kernel, [.01, .02, .03])
+    assert torch.equal(a, want[0]) and torch.equal(b, want[1])
+    with pytest.raises(ValueError, match='between 0 and 1'): pulses_([a, b], kernel, [.01, 2.])
+    assert torch.equal(a, want[0])                                                         # asked before any is changed
+
+def test_a_pull_asks_its_device_for_no_number():
+    w, powers = (torch.empty(*shape, device='meta') for shape in ((3, 40, 50), (3,)))      # a tensor that has none to give
+    v = forgetfulness._pulled_together(w, proximal_kernel(), powers)
+    assert v.device.type == 'meta' and v.shape == w.shape
 
 
 # Moran's I
