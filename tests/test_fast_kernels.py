@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.rwkv.modeling_rwkv import rwkv_linear_attention_cpu
 
-from ff_nbdev.evaluation import spatial
+from ff_nbdev.evaluation import activations, spatial
 from ff_nbdev.evaluation.spatial import lcps, local_morans, morans_i, rho
 from ff_nbdev.mechanisms import forgetfulness
 from ff_nbdev.mechanisms.forgetfulness import neighbour_mean, proximal_kernel, pulse_, pulses_
+from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import random_tiny
 from ff_nbdev.models.wkv import fast_wkv, wkv, wkv_chunks
 
@@ -355,3 +357,36 @@ def test_wkv_keeps_no_states_for_the_backward_pass():
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()*t.element_size()) or t, lambda t: t): wkv(decay, first, key, value)
     assert sum(kept) < 2.2*4*key.numel()
+
+
+# Reading activations
+
+class Counted(TorchDispatchMode):
+    "Counts operations"
+    def __init__(self): super().__init__(); self.calls = 0
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls += 1
+        return function(*args, **(kwargs or {}))
+
+def test_all_readers_share_one_pass_and_add_a_few_operations_a_site():
+    model = random_tiny('rwkv')
+    sites = find_sites(model)
+    windows = [dict(ids=np.random.default_rng(k).integers(0, 60, 16)) for k in range(8)]
+    places = np.array([(0, w, p) for w in range(8) for p in (3, 7, 12)])
+    passes, given = [], dict(tokenizer=object(), sites=sites, batch=4)
+    hook = model.base_model.register_forward_hook(lambda *_: passes.append(1))
+    with Counted() as reading: mean, kept = activations.read_once(model, windows=windows, readers=[activations.Mean(places), activations.Keep(places[::2])], **given)
+    assert len(passes) == 2
+    with Counted() as bare, activations.evaluating(model):
+        for _, inputs, _ in activations._intact(model, given['tokenizer'], windows, places, 4): activations._forward(model, inputs)
+    hook.remove()
+    assert len(passes) == 4 and 0 < reading.calls - bare.calls <= 2*(len(sites)*20 + 4)
+    for a, b in zip(mean, activations.collect(model, windows=windows, places=places, **given)): assert torch.allclose(a, b.mean(0), atol=1e-6)
+    for a, b in zip(kept, activations.collect(model, windows=windows, places=places[::2], **given)): assert torch.equal(a, b)
+
+def test_a_reader_holds_its_rows_and_nothing_else():
+    site = find_sites(random_tiny('mt5'))[0]
+    take, hooks = activations._pick(site, (torch.tensor([1, 3]), torch.tensor([5, 9])), True, 4)
+    with torch.no_grad(): site.down(torch.zeros(4, 100, site.d_ff))
+    for hook in hooks: hook.remove()
+    assert take().untyped_storage().nbytes() == 2*site.d_ff*4

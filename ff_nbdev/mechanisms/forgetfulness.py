@@ -321,6 +321,9 @@ def pulses_(
 
     Raises: `ValueError` as `pulse_` does; the matrix that is refused is left as it was, others may have been pulsed."""
     rests = [None]*len(weights) if rests is None else rests
+    if not len(weights) == len(powers) == len(rests):
+        raise ValueError(f'{len(weights)} matrices, {len(powers)} powers and {len(rests)} rests: give one power for every '
+            'matrix, and one rest or none at all.')
     pulls, groups, seen = [_check_pulse(w, kernel, p) for w, p in zip(weights, powers)], {}, {}
     for k, (weight, rest) in enumerate(zip(weights, rests)):
         if weight.device.type == 'cpu': pulse_(weight, kernel, powers[k], rest)
