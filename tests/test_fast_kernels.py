@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.rwkv.modeling_rwkv import rwkv_linear_attention_cpu
 
-from ff_nbdev.evaluation import spatial
+from ff_nbdev.evaluation import activations, spatial
 from ff_nbdev.evaluation.spatial import lcps, local_morans, morans_i, rho
 from ff_nbdev.mechanisms import forgetfulness
-from ff_nbdev.mechanisms.forgetfulness import neighbour_mean, proximal_kernel, pulse_
+from ff_nbdev.mechanisms.forgetfulness import neighbour_mean, proximal_kernel, pulse_, pulses_
+from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import random_tiny
 from ff_nbdev.models.wkv import fast_wkv, wkv, wkv_chunks
 
@@ -70,7 +72,7 @@ def test_a_kernel_of_any_weights_without_symmetry(size):
 
 def plainly(w, kernel, power, rest=None):
     "The PyTorch form, for comparison"
-    forgetfulness._pulse_plain_(w, kernel, power*kernel.sum().item(), rest)
+    forgetfulness._pulse_together_([w], kernel, [power*kernel.sum().item()], [rest])
     return w
 
 layouts = dict(whole=lambda w: w, turned=lambda w: w.T.contiguous().T, half=lambda w: torch.cat([w, w])[len(w):],
@@ -173,6 +175,30 @@ def test_a_pulse_takes_one_more_matrix(dtype):
     taken, peak = memory_of(lambda: pulse_(w, proximal_kernel(), .03, rest))
     one = 4*w.numel()
     assert one <= taken < 1.05*one and peak < .2*one
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
+def test_matrices_pulsed_together_are_those_pulsed_apart(dtype):
+    apart, together = ([noise(20, 33, seed=s).to(dtype) for s in range(3)] + [torch.full((20, 33), .1, dtype=dtype)] for _ in range(2))
+    rests, kept = ([torch.zeros_like(w) for w in apart] for _ in range(2))
+    powers, kernel = [.01, .02, .03, .03], proximal_kernel()
+    for w, p, r in zip(apart, powers, rests): pulse_(w, kernel, p, r)
+    forgetfulness._pulse_together_(together, kernel, powers, kept)
+    for a, b in zip(apart + rests, together + kept): assert torch.allclose(a.double(), b.double(), atol=2e-2 if dtype == torch.bfloat16 else 1e-5)
+    assert torch.equal(together[3], torch.full((20, 33), .1, dtype=dtype))
+
+def test_many_pulses_are_one_after_the_other():
+    a, b, kernel = noise(20, 30), noise(9, 12, seed=1), proximal_kernel()
+    want = pulse_(pulse_(a.clone(), kernel, .01), kernel, .03), pulse_(b.clone(), kernel, .02)
+    pulses_([a, b, a], kernel, [.01, .02, .03])
+    assert torch.equal(a, want[0]) and torch.equal(b, want[1])
+    with pytest.raises(ValueError, match='between 0 and 1'): pulses_([a, b], kernel, [.01, 2.])
+    assert torch.equal(a, want[0])                                                         # asked before any is changed
+
+def test_a_pull_asks_its_device_for_no_number():
+    w, powers = (torch.empty(*shape, device='meta') for shape in ((3, 40, 50), (3,)))      # a tensor that has none to give
+    v = forgetfulness._pulled_together(w, proximal_kernel(), powers)
+    assert v.device.type == 'meta' and v.shape == w.shape
 
 
 # Moran's I
@@ -331,3 +357,36 @@ def test_wkv_keeps_no_states_for_the_backward_pass():
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()*t.element_size()) or t, lambda t: t): wkv(decay, first, key, value)
     assert sum(kept) < 2.2*4*key.numel()
+
+
+# Reading activations
+
+class Counted(TorchDispatchMode):
+    "Counts operations"
+    def __init__(self): super().__init__(); self.calls = 0
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls += 1
+        return function(*args, **(kwargs or {}))
+
+def test_all_readers_share_one_pass_and_add_a_few_operations_a_site():
+    model = random_tiny('rwkv')
+    sites = find_sites(model)
+    windows = [dict(ids=np.random.default_rng(k).integers(0, 60, 16)) for k in range(8)]
+    places = np.array([(0, w, p) for w in range(8) for p in (3, 7, 12)])
+    passes, given = [], dict(tokenizer=object(), sites=sites, batch=4)
+    hook = model.base_model.register_forward_hook(lambda *_: passes.append(1))
+    with Counted() as reading: mean, kept = activations.read_once(model, windows=windows, readers=[activations.Mean(places), activations.Keep(places[::2])], **given)
+    assert len(passes) == 2
+    with Counted() as bare, activations.evaluating(model):
+        for _, inputs, _ in activations._intact(model, given['tokenizer'], windows, places, 4): activations._forward(model, inputs)
+    hook.remove()
+    assert len(passes) == 4 and 0 < reading.calls - bare.calls <= 2*(len(sites)*20 + 4)
+    for a, b in zip(mean, activations.collect(model, windows=windows, places=places, **given)): assert torch.allclose(a, b.mean(0), atol=1e-6)
+    for a, b in zip(kept, activations.collect(model, windows=windows, places=places[::2], **given)): assert torch.equal(a, b)
+
+def test_a_reader_holds_its_rows_and_nothing_else():
+    site = find_sites(random_tiny('mt5'))[0]
+    take, hooks = activations._pick(site, (torch.tensor([1, 3]), torch.tensor([5, 9])), True, 4)
+    with torch.no_grad(): site.down(torch.zeros(4, 100, site.d_ff))
+    for hook in hooks: hook.remove()
+    assert take().untyped_storage().nbytes() == 2*site.d_ff*4

@@ -255,7 +255,7 @@ def wkv(
 # %% ../../nbs/models/wkv.ipynb #1ededf8f
 @contextlib.contextmanager
 def fast_wkv():
-    "Within this context, RWKV-4 models of transformers compute WKV in chunks instead of token by token"
+    "Within this context, RWKV-4 models of transformers compute WKV with `wkv` instead of token by token in Python"
     from transformers.models.rwkv import modeling_rwkv as m
     old = m.rwkv_linear_attention_cpu
     m.rwkv_linear_attention_cpu = lambda decay, first, key, value, state=None, return_state=False: \

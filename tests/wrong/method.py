@@ -10,7 +10,7 @@ from transformers import ByT5Tokenizer
 
 from ff_nbdev.data.alternatives import pack_rows
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
-from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, effective_rank, neighbour_mean, proximal_kernel, pulse_
+from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, effective_rank, neighbour_mean, proximal_kernel, pulse_, pulses_
 from ff_nbdev.mechanisms.forgiveness import Tally, forgiving_loss, prefix_classes
 from ff_nbdev.mechanisms.linear_loss import headless, linear_forgiving_loss
 from ff_nbdev.mechanisms.method import attach
@@ -213,6 +213,8 @@ CASES = {
     'pulse of infinity': (lambda: pulse_(with_cell(INF), proximal_kernel(), .03), 'holds NaN or infinity'),
     'pulse of numbers too large': (lambda: pulse_(stripes(6e4), proximal_kernel(), .5), 'they would overflow torch.float16'),
     'pulse by no number': (lambda: pulse_(W.clone(), proximal_kernel(), NAN), 'between 0 and 1'),
+    'many pulses, one of them over 1': (lambda: pulses_([W.clone(), W.clone()], proximal_kernel(), [.03, 3.]), 'between 0 and 1'),
+    'many pulses, too few powers': (lambda: pulses_([W.clone(), W.clone()], proximal_kernel(), [.03]), 'one power for every matrix'),
     'pulse with a strong kernel': (lambda: pulse_(W.clone(), proximal_kernel(normalized=False), .5), 'beyond their neighbours'),
     'kernel with an even side': (lambda: neighbour_mean(W, torch.ones(4, 4)), 'a rectangle with odd sides'),
     'kernel along no axis': (lambda: proximal_kernel(axis='hidden'), 'along rows, columns or both'),
