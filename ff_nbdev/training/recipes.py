@@ -306,6 +306,11 @@ def rate_at(
     left = 1 - done if schedule == 'linear' else .5*(1 + math.cos(math.pi*done))
     return end + (1 - end)*left
 
+def _check_schedule(scale):
+    if scale.schedule not in SCHEDULES:
+        raise ValueError(f'Unknown schedule {scale.schedule!r}: it is {", ".join(SCHEDULES)}.')
+    check_number('rate_end', scale.rate_end, 0, 1)
+
 def make_scheduler(
     optimizer,      # From `make_optimizer`
     scale:Scale,    # Of the run
@@ -313,9 +318,7 @@ def make_scheduler(
 ): # For a Trainer
     "The rate of a run, step by step: a warm-up, then as the scale says; `ValueError` for an unknown schedule"
     import torch
-    if scale.schedule not in SCHEDULES:
-        raise ValueError(f'Unknown schedule {scale.schedule!r}: it is {", ".join(SCHEDULES)}.')
-    check_number('rate_end', scale.rate_end, 0, 1)
+    _check_schedule(scale)
     rate = partial(rate_at, steps=steps, warmup=warmup_steps(scale, steps), schedule=scale.schedule, end=scale.rate_end)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
 
@@ -340,6 +343,7 @@ def training_arguments(
     import torch
     for name, value, least in (('steps', steps, 1), ('world', world, 1), ('micro', micro, 0), ('seed', seed, 0)):
         check_number(name, value, least, whole=True)
+    _check_schedule(scale)
     if not str(folder): raise ValueError('folder is empty: give the folder for checkpoints.')
     micro = min(micro or scale.micro, max(1, scale.batch//world))
     if scale.batch % (micro*world): raise ValueError(f'A batch of {scale.batch} windows cannot be cut into micro-batches of {micro} on {world} processes: choose a micro that divides {scale.batch//world if scale.batch % world == 0 else scale.batch}, and processes that divide {scale.batch}.')

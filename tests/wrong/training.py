@@ -177,6 +177,7 @@ CASES = {
     'recipe whose numbers disagree': (lambda: recipe('full_stack', total_sentences=10, dose=4.5, steps_between_pulses=200., total_steps=900), 'give two of the three'),
     'length of steps without sentences': (lambda: run_length(SCALES['quick'], 0.), 'per_step=0.0 must be a number above 0'),
     'schedule that there is not': (lambda: make_scheduler(None, replace(SCALES['quick'], schedule='linaer'), 9), 'constant, linear, cosine'),
+    'arguments of no schedule': (lambda: training_arguments(replace(SCALES['quick'], schedule='linaer'), 'no_fzr', 'x', 9), 'constant, linear, cosine'),
     'warm-up in steps': (lambda: make_scheduler(None, replace(SCALES['quick'], warmup=20), 9), 'warmup=20 must be a number of at least 0 and at most 1'),
     'decay beyond its beginning': (lambda: make_scheduler(None, replace(SCALES['quick'], rate_end=2.), 9), 'rate_end=2.0 must be'),
     'plan of a negative batch': (lambda: Plan('no_fzr', 'tiny-mt5', 'python_prose', 'x', batch=-8).sized(), 'batch=-8 must be'),
