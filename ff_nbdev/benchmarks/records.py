@@ -121,6 +121,8 @@ def growth_figure(
             names = list(dict.fromkeys([r.ours_name for r in mine] + [r.peer_name for r in mine]))
             for k, name in enumerate(names): _line(ax, {at: s for at, s in sorted(lines[name].items()) if s is not None}, name, k)
             ax.set(xscale='log', yscale='log', title=title, xlabel=mine[0].axis if mine else '', ylabel=mine[0].unit if mine else '')
+            at = sorted({r.at for r in mine})
+            ax.set_xticks(at, [f'{x:,.0f}' for x in at], fontsize=6)
             ax.xaxis.set_minor_formatter(NullFormatter())
             ax.yaxis.set_minor_formatter(NullFormatter())
             if names: ax.legend(fontsize=6, frameon=False)
