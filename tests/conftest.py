@@ -13,7 +13,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')      # tiny models gain nothing fr
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 
-LONG = ['test_cli.py', 'evaluation', 'experiments', 'baselines', 'test_many_processes.py', 'training', 'test_site.py', 'test_resume.py', 'test_cluster.py', 'test_mechanisms.py', 'reproduce', 'test_lab.py', 'data', 'test_bundle.py', 'test_runner.py', 'mechanisms', 'evidence', 'test_report.py', 'test_project.py', 'test_claims.py', 'models']      # the longest first
+LONG = ['test_cli.py', 'evaluation', 'experiments', 'baselines', 'test_many_processes.py', 'training', 'test_site.py', 'test_resume.py', 'test_cluster.py', 'test_mechanisms.py', 'reproduce', 'test_lab.py', 'data', 'test_bundle.py', 'test_runner.py', 'mechanisms', 'evidence', 'test_report.py', 'test_project.py', 'test_claims.py', 'benchmarks', 'test_benchmarks.py', 'models', 'test_devices.py']      # the longest first
 
 def unit(nodeid):
     "What goes to one process as a whole: a file, for its tests share what it made; of the notebooks, which share nothing, a room"

@@ -173,7 +173,7 @@ def test_library_is_what_the_notebooks_export(tmp_path):
 
 def test_arrows_point_upwards():
     "A room imports only from rooms before it"
-    rooms = ['core', 'models', 'data', 'mechanisms', 'evaluation', 'training', 'baselines', 'reproduce']
+    rooms = ['core', 'models', 'data', 'mechanisms', 'evaluation', 'training', 'baselines', 'reproduce', 'benchmarks']
     allowed = {r: set(rooms[:i + 1]) for i, r in enumerate(rooms)}
     allowed['models'] |= {'data'}; allowed['data'] |= {'models'}                    # a model has a tokenizer
     for p in (ROOT/'ff_nbdev').rglob('*.py'):
@@ -238,7 +238,7 @@ def test_wheel_carries_everything(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for p in (ROOT/'ff_nbdev').rglob('*'):
         if p.is_file() and '__pycache__' not in p.parts and p.name != '.gitignore': assert p.relative_to(ROOT).as_posix() in names
-    for f in ('Snakefile', 'config/quick.yaml', 'profiles/local/config.yaml', 'profiles/slurm/config.yaml'): assert f'ff_nbdev/workflow/{f}' in names
+    for f in ('Snakefile', 'gpu_check', 'config/quick.yaml', 'profiles/local/config.yaml', 'profiles/slurm/config.yaml'): assert f'ff_nbdev/workflow/{f}' in names
     for p in (ROOT/'nbs'/'experiments').glob('*.ipynb'): assert f'ff_nbdev/experiments/{p.name}' in names
     assert 'ff_nbdev/results/claims.yaml' in names
     assert [n for n in names if n.endswith('.dist-info/licenses/LICENSE')]

@@ -4,10 +4,9 @@
 __all__ = ['GPU', 'CPU', 'PARTS', 'Sizes', 'model_of', 'checksum', 'repeatable', 'one_step', 'bits', 'trainer_of', 'resume',
            'device_peak', 'peaks', 'many_pulses', 'speed', 'compiled', 'run', 'check', 'main']
 
-# %% ../../nbs/benchmarks/gpu.ipynb #526afa2c
+# %% ../../nbs/benchmarks/gpu.ipynb #50809f09
 import argparse
 import contextlib
-import copy
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,7 +25,7 @@ import torch.nn.functional as F
 
 from . import measures as m
 from .records import Benchmark, new_benchmark, save_benchmark
-from ..core.bench import Row, Wanted, allocations, interleaved, read_row, row, row_dict
+from ..core.bench import Row, Wanted, allocations, read_row, row, row_dict
 from ..data.corpus import load_corpus
 from ..data.objectives import Windows, encode_corpus, objective_for
 from ..mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
@@ -55,12 +54,12 @@ class Sizes:
     run:tuple           # Words of `ff-nbdev run`
     budget:dict         # Part → seconds
 
-_run = ('paper', '--model', 'tiny-mt5', '--model', 'rwkv=tiny-rwkv', '--corpus', 'python_prose', '--arms', 'base', 'base_continued', 'full_stack', '--plain',
-    '--jobs', '1', '--set', 'retrofit.total_sentences=2000', '--set', 'retrofit.probes=2', '--set', 'teacher.total_tokens=50000', '--set',
+_run = ('paper', '--model', 'tiny-mt5', '--model', 'rwkv=tiny-rwkv', '--corpus', 'python_prose', '--arms', 'base', 'full_stack', '--plain',
+    '--jobs', '1', '--set', 'retrofit.total_sentences=2000', '--set', 'retrofit.probes=2', '--set', 'retrofit.windows=256', '--set', 'teacher.total_tokens=50000', '--set',
     'alternatives.sentences=4000', '--set', 'evaluate.windows=24', '--set', 'evaluate.wide=none', '--set', 'evaluate.sae=', '--set', 'evaluate.quiet=0')
 
 GPU = Sizes('cuda', 'base', dict(mt5=250_112, rwkv=50_277), dict(mt5={}, rwkv={}), dict(mt5=256, rwkv=512), 32, 16, 72, (768, 2048), 512, 768,
-    m.Effort(15, 5.), _run, dict(bits=80, resume_mt5=140, resume_rwkv=90, memory=50, speed=120, compiled=70, run=160))
+    m.Effort(15, 5.), _run, dict(bits=70, resume_mt5=130, resume_rwkv=80, memory=50, speed=110, compiled=60, run=220))
 CPU = Sizes('cpu', 'tiny', dict(mt5=4200, rwkv=4200), dict(mt5=dict(d_model=32, d_ff=128, d_kv=8, num_layers=1, num_decoder_layers=1),
     rwkv=dict(hidden_size=32, intermediate_size=128, num_hidden_layers=2)), dict(mt5=32, rwkv=32), 4, 2, 3, (24, 40), 16, 16, m.ONCE, (*_run, '--dry-run'),
     dict(bits=60, resume_mt5=60, resume_rwkv=60, memory=60, speed=60, compiled=180, run=60))

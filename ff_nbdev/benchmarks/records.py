@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'Benchmark', 'new_benchmark', 'save_benchmark', 'load_benchmark', 'committed', 'targets', 'found_text',
-           'verdict_counts', 'growth_figure', 'hardware_line', 'wall_rows']
+           'verdict_counts', 'growth_figure', 'shares_figure', 'hardware_line', 'wall_rows']
 
 # %% ../../nbs/benchmarks/records.ipynb #a1e649b4
 import datetime
@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..core.bench import Row, Spread, Wanted, hardware, read_row, row, row_dict, row_table, short
 from ..core.files import read_json
-from ..reproduce.figures import plot_style
+from ..reproduce.figures import Plate, plot_style
 from ..reproduce.results import commit, results_folder, save_json
 
 # %% ../../nbs/benchmarks/records.ipynb #6b46bc48
@@ -102,13 +102,15 @@ def growth_figure(
     rows:list[Row],   # Of any keys; a panel is made of all rows whose keys begin alike
     panels:dict,      # Beginning of the keys → title
     columns:int=3,
-):
+)->Plate:
     "Ours and peers over what grows"
-    import matplotlib.pyplot as plt
+    import matplotlib
+    from matplotlib.figure import Figure
     from matplotlib.ticker import NullFormatter
     down = math.ceil(len(panels)/columns)
-    with plt.rc_context(plot_style()):
-        figure, axes = plt.subplots(down, columns, figsize=(2.9*columns, 2.1*down), squeeze=False, layout='constrained')
+    with matplotlib.rc_context(plot_style()):
+        figure = Figure(figsize=(2.9*columns, 2.1*down), layout='constrained')
+        axes = figure.subplots(down, columns, squeeze=False)
         for ax in axes.flat[len(panels):]: ax.set_axis_off()
         for ax, (start, title) in zip(axes.flat, panels.items()):
             mine = [r for r in rows if r.key.startswith(start)]
@@ -119,16 +121,38 @@ def growth_figure(
             names = list(dict.fromkeys([r.ours_name for r in mine] + [r.peer_name for r in mine]))
             for k, name in enumerate(names): _line(ax, {at: s for at, s in sorted(lines[name].items()) if s is not None}, name, k)
             ax.set(xscale='log', yscale='log', title=title, xlabel=mine[0].axis if mine else '', ylabel=mine[0].unit if mine else '')
+            at = sorted({r.at for r in mine})
+            ax.set_xticks(at, [f'{x:,.0f}' for x in at], fontsize=6)
             ax.xaxis.set_minor_formatter(NullFormatter())
             ax.yaxis.set_minor_formatter(NullFormatter())
             if names: ax.legend(fontsize=6, frameon=False)
-        return figure
+    return Plate('growth', 'How cost grows', figure, 'Medians as points, quartiles as bands.')
 
 def _line(ax, spreads, name, k):
     if not spreads: return
     at, colour = list(spreads), f'C{k}'
     ax.plot(at, [s.median for s in spreads.values()], marker='o', ms=3, color=colour, label=name)
     ax.fill_between(at, [s.low for s in spreads.values()], [s.high for s in spreads.values()], color=colour, alpha=.2, lw=0)
+
+# %% ../../nbs/benchmarks/records.ipynb #6185e92f
+def shares_figure(
+    shares:dict, # Size → which step → kind → share
+)->Plate:
+    "Where the time of a step goes, one bar a step"
+    import matplotlib
+    from matplotlib.figure import Figure
+    bars = {f'{size}, {which}': s for size, steps in shares.items() for which, s in steps.items()}
+    kinds = list(dict.fromkeys(k for s in bars.values() for k in s))
+    with matplotlib.rc_context(plot_style()):
+        figure = Figure(figsize=(7.5, .6 + .35*len(bars)), layout='constrained')
+        ax, left = figure.subplots(), [0.]*len(bars)
+        for kind in kinds:
+            width = [s.get(kind, 0.) for s in bars.values()]
+            ax.barh(list(bars), width, left=left, label=kind, height=.7)
+            left = [a + b for a, b in zip(left, width)]
+        ax.set(xlim=(0, 1), xlabel="share of the operators' own time")
+        ax.legend(fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
+    return Plate('shares', 'Where the time goes', figure, 'From the profiler, one step each.')
 
 # %% ../../nbs/benchmarks/records.ipynb #cce262c7
 def hardware_line(

@@ -71,9 +71,10 @@ def _seconds(call):
 def interleaved(
     calls:dict,       # Name → function without arguments
     rounds:int=5,     # At most so many
-    seconds:float=math.inf, # No round begins after so many seconds, but at least one is measured
+    seconds:float=math.inf, # No round begins after so many seconds, but `least` are measured
     warmup:int=1,     # Rounds that are not counted
     threads:int=1,    # Of PyTorch's operations
+    least:int=3,      # Rounds that are measured however long they take, if so many are asked for
 )->dict[str, list[float]]: # Name → seconds, one a round
     "Time several functions in turns; a GPU is waited for. `ValueError` where there is nothing to time"
     if not calls: raise ValueError('There is nothing to time: give at least one function.')
@@ -86,7 +87,7 @@ def interleaved(
         gc.disable()
         try:
             for turn in range(rounds):
-                if turn and time.monotonic() > end: break
+                if turn >= least and time.monotonic() > end: break
                 first = turn % len(names)
                 for name in names[first:] + names[:first]: times[name].append(_seconds(calls[name]))
         finally: gc.enable()
@@ -338,7 +339,7 @@ class Row:
         if self.ours is None: return 'not measured'
         if self.wanted is None or self.judged is None: return 'no target'
         if self.met: return 'met'
-        return f'missed by {abs(self.judged - self.wanted.limit)/self.wanted.limit:.0%}'.replace('%', ' %')
+        return f'missed by {abs(self.judged - self.wanted.limit)/self.wanted.limit:,.0%}'.replace('%', ' %')
 
 # %% ../../nbs/core/bench.ipynb #d9e025e7
 def row(
