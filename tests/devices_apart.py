@@ -1,10 +1,8 @@
 """In a process of its own, for a device is registered once: what the method does on the pretended GPU, as JSON."""
-import copy
 import json
 import sys
 import warnings
 
-import numpy as np
 import pretended_gpu as g
 import torch
 
@@ -129,4 +127,10 @@ for device in ('cpu', g.GPU):
         for name, f in (('pieces', pieces), ('readings', readings)):
             story = f(device)
             found[f'{name} {device}'] = dict(told=story.told, values=story.values)
+with g.pretending():
+    mixture = Story()
+    x = torch.zeros(3, device=g.GPU)
+    mixture.part('a number', lambda: x + torch.tensor(1.))
+    mixture.part('a tensor', lambda: x + torch.zeros(3))
+    found['mixture'] = mixture.told
 json.dump(found, sys.stdout)
