@@ -1,9 +1,11 @@
 """Shared by the tests: where things are, and a tiny run graph whose notebooks compute nothing."""
 import json
+import multiprocessing
 import os
 import shutil
 import sys
 from collections import Counter
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,12 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')      # tiny models gain nothing fr
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 
-LONG = ['test_cli.py', 'evaluation', 'experiments', 'baselines', 'test_many_processes.py', 'training', 'test_site.py', 'test_resume.py', 'test_cluster.py', 'test_mechanisms.py', 'reproduce', 'test_lab.py', 'data', 'test_bundle.py', 'test_runner.py', 'mechanisms', 'evidence', 'test_report.py', 'test_project.py', 'test_claims.py', 'benchmarks', 'test_benchmarks.py', 'models', 'test_devices.py']      # the longest first
+LONG = ['test_cli.py', 'evaluation', 'experiments', 'baselines', 'training', 'test_site.py', 'test_resume.py', 'test_cluster.py', 'test_mechanisms.py', 'reproduce', 'test_lab.py', 'data', 'test_bundle.py', 'test_runner.py', 'mechanisms', 'evidence', 'test_report.py', 'test_project.py', 'test_claims.py', 'benchmarks', 'test_benchmarks.py', 'models', 'test_devices.py']      # the longest first
 
 def unit(nodeid):
     "What goes to one process as a whole: a file, for its tests share what it made; of the notebooks, which share nothing, a room"
     file, _, test = nodeid.partition('::')
+    if file.endswith('test_many_processes.py'): return 'test_resume.py'      # both fork from one process that has imported everything
     return test.split('[')[-1].split('/')[0] if file.endswith('test_notebooks.py') and '/' in test else file.split('/')[-1]
 
 def pytest_collection_modifyitems(items):
@@ -41,6 +44,17 @@ def pytest_terminal_summary(terminalreporter):
     promises = sorted({v for r in terminalreporter.stats.get('passed', []) for k, v in r.user_properties if k == 'promise'})
     for said in promises: terminalreporter.write_line(f'promise kept: {said}')
     if tried: terminalreporter.write_line(f'{len(tried)} wrong inputs were each answered by one sentence, with nothing written.')
+
+
+PROCESSES = multiprocessing.get_context('forkserver')
+
+@pytest.fixture(scope='session')
+def imported():
+    "Processes are forked from one that has imported everything and trained nothing, or most of the time would go into imports"
+    PROCESSES.set_forkserver_preload(['train_tiny', 'ff_nbdev.reproduce.arm', 'torch._dynamo', 'transformers.models.mt5.modeling_mt5', 'transformers.models.rwkv.modeling_rwkv'])
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv('PYTHONPATH', str(ROOT/'tests')); m.setenv('TRAIN_TINY_READY', '1')
+        forkserver.ensure_running()
 
 
 def tiny(arch, **kw):

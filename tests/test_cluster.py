@@ -21,17 +21,17 @@ PROFILES = workflow_folder()/'profiles'
 GPU = ['teacher', 'alternatives', 'retrofit', 'evaluate']           # the rules that the profile's example gives a GPU
 
 
-@pytest.fixture
-def profile(tmp_path):
+@pytest.fixture(scope='module')
+def profile(tmp_path_factory):
     "The Slurm profile as a user changes it: a copy, with the # of what it suggests taken away; and without the long waits"
-    mine = tmp_path/'mycluster'; shutil.copytree(PROFILES/'slurm', mine)
+    mine = tmp_path_factory.mktemp('profile')/'mycluster'; shutil.copytree(PROFILES/'slurm', mine)
     text = (mine/'config.yaml').read_text()
     text = re.sub(r'(?m)^( *)# (?=slurm_account:|slurm-partition-config:|set-resources:|  \w+: \{)', r'\1', text)
     for k, v in {'retries': 0, 'latency-wait': 10, 'slurm-init-seconds-before-status-checks': 1}.items(): text = re.sub(f'(?m)^{k}: \\d+', f'{k}: {v}', text)
     (mine/'config.yaml').write_text(text)
     return mine
 
-@pytest.fixture
+@pytest.fixture(scope='module')
 def asked(fake):
     "The words after `ff-nbdev` for a run of the fake graph, with more of them"
     def make(*words, notebooks=None): return ['run', 'quick', '--corpus', str(fake/'text.txt'), '--model', str(fake/'tokenizer'), '--notebooks', str(notebooks or fake/'experiments'), '--plain', *words]
@@ -65,11 +65,11 @@ def planned(said):
         yield dict(rule=m[1], comment=f'rule_{m[1]}' + (f'_wildcards_{of}' if of else ''), output=lines['output'].split(', '), resources=dict(x.split('=', 1) for x in lines['resources'].split(', ')))
 
 
-@pytest.fixture
-def plan(fake, asked, profile, tmp_path):
+@pytest.fixture(scope='module')
+def plan(fake, asked, profile, tmp_path_factory):
     "The jobs of the run, and for each the files that it writes: those of a job that computes nothing"
-    todo = list(planned(dry(tmp_path/'run', asked(), profile, environment(fake, fakeslurm.install(tmp_path/'slurm')))))
-    shutil.rmtree(tmp_path/'run')
+    d = tmp_path_factory.mktemp('plan')
+    todo = list(planned(dry(d/'run', asked(), profile, environment(fake, fakeslurm.install(d/'slurm')))))
     return todo, {j['comment']: [o if Path(o).suffix else f'{o}/weights' for o in j['output']] for j in todo}
 
 

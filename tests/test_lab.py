@@ -49,13 +49,17 @@ def test_run_all(lab, browser, nb):
         calm, end = 0, time.time() + seconds
         while calm < n:
             assert time.time() < end, 'timed out'
-            tab.wait_for_timeout(500); calm = calm + 1 if idle() else 0
+            tab.wait_for_timeout(250); calm = calm + 1 if idle() else 0
     until(1, 60)
     tab.get_by_role('menuitem', name='Run', exact=True).click()
     tab.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
-    until(4, 200)
-    tab.keyboard.press('Control+s'); tab.wait_for_timeout(1500)
-    code = [c for c in api(f'contents/{nb}?content=1')['content']['cells'] if c['cell_type'] == 'code' and ''.join(c['source']).strip()]
+    until(6, 200)
+    tab.keyboard.press('Control+s')
+    def saved(): return [c for c in api(f'contents/{nb}?content=1')['content']['cells'] if c['cell_type'] == 'code' and ''.join(c['source']).strip()]
+    end, code = time.time() + 20, saved()
+    while not all(c['execution_count'] for c in code) and time.time() < end:
+        tab.wait_for_timeout(100)
+        code = saved()
     wrong = [o for c in code for o in c['outputs'] if o['output_type'] == 'error']
     assert not wrong and not errors and all(c['execution_count'] for c in code)
     tab.close()

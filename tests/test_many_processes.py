@@ -1,29 +1,46 @@
 """The same run over one, two and four processes."""
 import json
+import socket
 import subprocess
 import sys
 
 import pytest
 import torch
-from conftest import ROOT
+import train_tiny
+from conftest import PROCESSES
 
-SCRIPT = ROOT/'tests'/'train_tiny.py'
+pytestmark = pytest.mark.usefixtures('imported')
 
 def launch(n, out, *words):
-    r = subprocess.run([sys.executable, '-m', 'accelerate.commands.launch', *(['--multi_gpu'] if n > 1 else []), '--num_processes', str(n), '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no', '--main_process_port', '0', str(SCRIPT), str(out), '--double', *words], capture_output=True, text=True, timeout=240)
+    "As users start it: `accelerate launch`"
+    r = subprocess.run([sys.executable, '-m', 'accelerate.commands.launch', *(['--multi_gpu'] if n > 1 else []), '--num_processes', str(n), '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no', '--main_process_port', '0', train_tiny.__file__, str(out), '--double', *words], capture_output=True, text=True, timeout=240)
     assert r.returncode == 0, r.stdout[-2000:] + r.stderr[-2000:]
+    return ended(n, out)
+
+def forked(n, out, *words):
+    "With the environment that a launcher gives each process, and without the imports, which take longer than the run"
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    given = [str(out), '--double', *words]
+    ps = [PROCESSES.Process(target=train_tiny.ranked, args=(out/f'log{i}', i, n, port, given), daemon=True) for i in range(n)]
+    for p in ps: p.start()
+    for p in ps: p.join(240)
+    assert [p.exitcode for p in ps] == [0]*n, '\n'.join((out/f'log{i}').read_text()[-2000:] for i in range(n))
+    return ended(n, out)
+
+def ended(n, out):
+    "Weights, what was told, and the method's state, of every rank"
     return [(torch.load(out/f'end{i}.pt', weights_only=True), json.loads((out/f'end{i}.json').read_text()), (out/f'end{i}'/'ff_state.safetensors').read_bytes()) for i in range(n)]
 
 def far(a, b): return max((a[k] - b[k]).abs().max().item() for k in a)
 
 
 @pytest.fixture(scope='module')
-def one(tmp_path_factory): return launch(1, tmp_path_factory.mktemp('one'), '--micro', '8')[0]
+def one(tmp_path_factory): return forked(1, tmp_path_factory.mktemp('one'), '--micro', '8')[0]
 
-@pytest.mark.parametrize('n, words', [(2, ['--micro', '4']), (4, ['--micro', '2']), (2, ['--micro', '2', '--accumulate', '2'])])
-def test_many_processes_go_where_one_goes(one, n, words, tmp_path):
+@pytest.mark.parametrize('start, n, words', [(launch, 2, ['--micro', '4']), (forked, 4, ['--micro', '2']), (forked, 2, ['--micro', '2', '--accumulate', '2'])])
+def test_many_processes_go_where_one_goes(one, start, n, words, tmp_path):
     "In double precision, so that little is left but rounding (the noise itself is drawn in single)"
-    ranks = launch(n, tmp_path, *words)
+    ranks = start(n, tmp_path, *words)
     for weights, told, state in ranks:
         assert far(weights, one[0]) < 1e-7 and told['pulses'] == one[1]['pulses'] and sum(told['pulses']) > 0 and told['sentences'] == one[1]['sentences']
         assert state == ranks[0][2]                                              # doses and usage, on every rank
@@ -34,8 +51,9 @@ def test_many_processes_go_where_one_goes(one, n, words, tmp_path):
 
 def test_a_rank_without_targets_and_a_stream_go_where_one_process_goes(tmp_path):
     "In the first step one rank has no target at all, and its windows come from an iterable data set, which is read twice"
-    (single, told, state), = launch(1, tmp_path/'one', '--micro', '8', '--hollow')
-    for weights, other, _ in launch(2, tmp_path/'two', '--micro', '4', '--hollow', '--stream'):
+    for name in ('one', 'two'): (tmp_path/name).mkdir()
+    (single, told, state), = forked(1, tmp_path/'one', '--micro', '8', '--hollow')
+    for weights, other, _ in forked(2, tmp_path/'two', '--micro', '4', '--hollow', '--stream'):
         assert all(w.isfinite().all() for w in weights.values()) and far(weights, single) < 1e-7
         assert other['pulses'] == told['pulses'] and sum(told['pulses']) > 0 and other['sentences'] == told['sentences']
 

@@ -1,5 +1,6 @@
 """Every notebook is a test: all its cells are run as nbdev-test runs them, without those flagged slow or gpu."""
 import tomllib
+from functools import partial
 
 import pytest
 from conftest import LONG, NOTEBOOKS, ROOT, page, unit
@@ -11,9 +12,11 @@ FLAGS = tomllib.loads((ROOT/'pyproject.toml').read_text())['tool']['nbdev']['tst
 @pytest.mark.parametrize('nb', NOTEBOOKS, ids=page)
 def test_notebook(nb, monkeypatch):
     import torch
+    from execnb.shell import CaptureShell
     from nbdev.test import test_nb as run_nb
     threads = torch.get_num_threads()
     monkeypatch.setenv('IN_TEST', '1')
+    monkeypatch.setattr('nbdev.test.CaptureShell', partial(CaptureShell, mpl_format='png'))      # pictures at the plain size: nobody sees them
     torch.set_num_threads(1)
     try: ok, seconds = run_nb(nb, skip_flags=FLAGS, cell_timeout=200)
     finally: torch.set_num_threads(threads); torch.use_deterministic_algorithms(False); torch.set_grad_enabled(True); torch.set_default_dtype(torch.float32)

@@ -1,6 +1,5 @@
 """A run that is killed, at any moment, goes on and ends with the same bits."""
 import json
-import multiprocessing
 import random
 import shutil
 import signal
@@ -9,23 +8,16 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import forkserver
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import train_tiny
-from conftest import ROOT
+from conftest import PROCESSES
 
 from ff_nbdev.training.checkpoints import check_checkpoint, checkpoints
 
-PROCESSES = multiprocessing.get_context('forkserver')
-
-@pytest.fixture(scope='module', autouse=True)
-def imported():
-    "Processes are forked from one that has imported everything and done nothing, or most of the time would go into imports"
-    PROCESSES.set_forkserver_preload(['train_tiny', 'ff_nbdev.reproduce.arm', 'torch._dynamo', 'transformers.models.mt5.modeling_mt5', 'transformers.models.rwkv.modeling_rwkv'])
-    with pytest.MonkeyPatch.context() as m: m.setenv('PYTHONPATH', str(ROOT/'tests')); forkserver.ensure_running()
+pytestmark = pytest.mark.usefixtures('imported')
 
 def begin(f, words, log):
     p = PROCESSES.Process(target=train_tiny.apart, args=(log, f, list(map(str, words))), daemon=True); p.start()

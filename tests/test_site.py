@@ -37,6 +37,14 @@ def address(site):
     server.shutdown()
 
 
+@pytest.fixture(scope='module')
+def reader(browser):
+    "One window for all pages, so that style, scripts and fonts are read once"
+    window = browser.new_context(viewport=dict(width=1300, height=900))
+    yield window
+    window.close()
+
+
 def pages(site): return sorted(site[0].rglob('*.html'))
 
 def test_every_notebook_has_a_page(site):
@@ -68,15 +76,16 @@ def test_navigation_holds_only_what_is_there(site):
     assert len(nav) == len(NOTEBOOKS) and all((site[0]/n).exists() for n in nav)
 
 @pytest.mark.parametrize('name', [page(p) for p in NOTEBOOKS])
-def test_page_in_a_browser(site, address, browser, name):
+def test_page_in_a_browser(site, address, reader, name):
     "No request leaves the machine, nothing is logged as an error, no TeX is left raw, no diagram stays text"
-    tab, outside, errors = browser.new_page(viewport=dict(width=1300, height=900)), [], []
+    tab, outside, errors = reader.new_page(), [], []
     tab.on('request', lambda r: None if r.url.startswith((address, 'data:', 'blob:')) else outside.append(r.url))
     tab.on('pageerror', lambda e: errors.append(str(e)))
     tab.on('console', lambda m: errors.append(m.text) if m.type == 'error' else None)
     tab.on('response', lambda r: errors.append(f'{r.status} {r.url}') if r.status >= 400 else None)
     try:
-        tab.goto(f'{address}/{name}.html', wait_until='load', timeout=60_000); tab.wait_for_timeout(150)
+        tab.goto(f'{address}/{name}.html', wait_until='load', timeout=60_000)
+        tab.evaluate('() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))')      # what the load has started
         if outside and not shutil.which('npm'): pytest.skip('missing tool: npm')
         assert not outside and not errors
         assert tab.locator('h1').first.inner_text().strip()
@@ -90,6 +99,6 @@ def test_page_in_a_browser(site, address, browser, name):
 
 def test_search_finds_a_function(site, address, browser):
     tab = browser.new_page()
-    tab.goto(f'{address}/index.html'); tab.wait_for_timeout(300)
+    tab.goto(f'{address}/index.html')
     assert (site[0]/'search.json').exists() and 'run_notebook' in (site[0]/'search.json').read_text()
     tab.close()

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
@@ -64,12 +65,18 @@ def seal(part, final, **facts):
 whole = training.seal
 
 
+@lru_cache
+def text():
+    "Tokenizer and windows: made of some of the text, for with all of it that would take longer than the run"
+    corpus = load_corpus()
+    tok = make_tokenizer(train_pieces(islice(filter(None, read_sentences(corpus)), 2000), 924))
+    return tok, Windows(encode_corpus(corpus, tok), length=48, limit=43)
+
 def train(words):
     "Train, and write how it ended"
     a = arguments(words); Killed.kill, training.seal = a.kill, seal
+    tok, data = text()
     torch.manual_seed(0); torch.set_num_threads(1)
-    corpus = load_corpus(); tok = make_tokenizer(train_pieces(islice(filter(None, read_sentences(corpus)), 2000), 924))     # of some of the text: of all of it, it would take longer than the run
-    data = Windows(encode_corpus(corpus, tok), length=48, limit=43)
     model = random_tiny(a.arch, vocab_size=1024, **(dict(dropout_rate=a.dropout) if a.arch == 'mt5' else {}))
     if a.double: model.double()
     config = FFConfig.preset('full_stack', int(data.sentences[:40].sum()*a.steps/5), dose=.6, top=2., forgiveness='two_letter'); config.recall.start = .4; config.recall.halflife = 50.
@@ -95,6 +102,8 @@ def train_arm(words):
             before(self, state, control)
             if state.global_step == int(how): die()
         Watch.on_ff_step = on_ff_step
+    mean = arm.mean_activation
+    arm.mean_activation = lambda net, tok, held, n, **kw: mean(net, tok, held, n//10, **kw)      # most of the time would go into it
     arm.train_arm(arm.Plan('pfg_fzr', 'tiny-mt5', 'python_prose', out, total_sentences=900, dose=.3, top=2., probes=3, save_minutes=0.))
 
 def apart(log, f, words):
@@ -102,4 +111,10 @@ def apart(log, f, words):
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(fd, 1); os.dup2(fd, 2); f(words)
 
+def ranked(log, rank, ranks, port, words):
+    "Do it in this new process as one of several, as torchrun would have started it"
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    apart(log, train, words)
+
 if __name__ == '__main__': train(sys.argv[1:])
+elif os.environ.get('TRAIN_TINY_READY'): text()      # in a process that others are forked from

@@ -27,6 +27,7 @@ import uuid
 import warnings
 import zlib
 from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from itertools import chain
 from pathlib import Path
@@ -121,9 +122,11 @@ PACKAGES = ('torch transformers datasets accelerate huggingface_hub tokenizers s
     'pyarrow fsspec IPython traitlets jupyter_client ipykernel nbformat nbclient papermill snakemake jinja2 requests httpx urllib3 yaml click rich '
     'docutils jsonschema sacrebleu filelock tqdm packaging dateutil prompt_toolkit pygments jedi parso dill attr').split()
 
+_distributions = lru_cache(packages_distributions)      # it opens the files of every installed package
+
 def prose_versions()->dict[str, str]:
     "Name → version of every listed package that is installed, the Python version first"
-    dists, out = packages_distributions(), {'python': '.'.join(map(str, sys.version_info[:3]))}
+    dists, out = _distributions(), {'python': '.'.join(map(str, sys.version_info[:3]))}
     for p in PACKAGES:
         try: out[p] = version(dists[p][0]).split('+')[0]
         except (KeyError, PackageNotFoundError): continue

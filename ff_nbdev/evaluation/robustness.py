@@ -245,7 +245,9 @@ def _reading(of, unigram=None):
 # %% ../../nbs/evaluation/robustness.ipynb #81eddcc5
 def _drawn(scores, kind, pick, of, unigram=None):
     "Threshold of the whole and of every draw; infinite where it is not reached"
-    score, floor_of = _reading(of, unigram); whole, boot, floor, floor_b = _measure(scores, pick, score); xs = _strengths(whole, kind)
+    score, floor_of = _reading(of, unigram)
+    used = {k: v for k, v in scores.items() if isinstance(k, str) or k[0] == kind}      # resampling the others would take most of the time
+    whole, boot, floor, floor_b = _measure(used, pick, score); xs = _strengths(whole, kind)
     return _crossings(xs, np.array([[whole[kind, x] for x in xs]]), [whole['clean']], [floor_of(floor)])[0], _crossings(xs, np.stack([boot[kind, x] for x in xs], 1), boot['clean'], floor_of(floor_b))
 
 def _same_windows(a, b, draws, seed):

@@ -279,6 +279,14 @@ def check_given(
 # %% ../../nbs/reproduce/runner.ipynb #70e5d869
 def _root(): return Path(sys.modules['ff_nbdev'].__file__).resolve().parent
 
+def _statements(body):
+    "Every statement in a list of them, those inside others too; expressions, most of a tree, are not looked at"
+    todo = list(body)
+    while todo:
+        node = todo.pop()
+        yield node
+        for part in ('body', 'orelse', 'finalbody', 'handlers', 'cases'): todo += getattr(node, part, ())
+
 @lru_cache(None)          # the notebooks of a run graph reach the same modules
 def _imported(
     source, # Python code
@@ -288,7 +296,7 @@ def _imported(
     out = []
     try: tree = ast.parse(source)
     except (ValueError, MemoryError, RecursionError): raise SyntaxError('not Python') from None
-    for n in ast.walk(tree):
+    for n in _statements(tree.body):
         if isinstance(n, ast.Import): names = [a.name for a in n.names]
         elif isinstance(n, ast.ImportFrom):
             base = '.'.join([*package.split('.')[:len(package.split('.')) - n.level + 1], *([n.module] if n.module else [])]) if n.level else n.module
@@ -319,10 +327,14 @@ def library_files(
     return sorted(seen)
 
 # %% ../../nbs/reproduce/runner.ipynb #0686c66c
+@lru_cache(None)          # … and the same shipped models
+def _file_digest(path, size, changed):
+    "Digest of a file as it was at that time"
+    with open(path, 'rb') as f: return hashlib.file_digest(f, 'sha256').digest()
+
 def _digest_file(h, name, path):
-    h.update(name.encode())
-    with open(path, 'rb') as f:
-        while block := f.read(2**20): h.update(block)
+    about = os.stat(path)
+    h.update(name.encode() + _file_digest(path, about.st_size, about.st_mtime_ns))
 
 def notebook_digest(
     nb:dict|str|Path, # A notebook, or its path

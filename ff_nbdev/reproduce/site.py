@@ -191,7 +191,7 @@ def _check_pages(out):
 
 def build_site(
     quarto:bool|None=None, # Render with Quarto; by default where it is installed
-    n_workers:int=2,       # Processes that prepare the pages
+    n_workers:int=0,       # Processes that prepare the pages; 0: this one, for each would import everything anew
     say=print,             # Called with a line where something is amiss
 )->Path: # Its first page
     "Build the site in `_docs`; `RunError` where that folder holds anything but a site"
