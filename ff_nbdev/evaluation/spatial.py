@@ -71,7 +71,7 @@ def _add(x, out):
 @native(fastmath={'contract', 'reassoc', 'nsz'})
 def _near(ring, here, above, below, r, rook, column, near):
     "Sum over the neighbours of each cell of a row that has `above` and `below` rows around it, up to `r`"
-    tall, cols = len(ring), len(near)
+    tall = len(ring)
     near[:], column[:] = 0, 0
     if above >= r: _add(ring[(here - r)%tall], column)
     if below >= r: _add(ring[(here + r)%tall], column)

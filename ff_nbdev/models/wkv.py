@@ -228,7 +228,7 @@ class _NativeWKV(torch.autograd.Function):
         return *(s.sum(0) for s in sums), *made
 
 def _wkv_native(time_decay, time_first, key, value, state, return_state):
-    dtype, (b, t, c) = key.dtype, key.shape
+    dtype, (b, _, c) = key.dtype, key.shape
     common = key.dtype if key.dtype == value.dtype and key.dtype != torch.float16 else torch.float32
     k, v = (x.to(common).contiguous() for x in (key, value))
     if state is None: states = torch.tensor([0., 0., -1e38], dtype=torch.float64)[:, None].expand(b, 3, c).contiguous()
