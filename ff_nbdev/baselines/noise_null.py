@@ -212,8 +212,8 @@ def healing(
     model:nn.Module, # As it was trained
     null:nn.Module,  # The base, pulsed alike and never trained: see `pulse_alike_`
     base:nn.Module,  # The base
-)->dict: # healing, moved, correlation (mean), moran and null_moran (queen, mean of the down matrices), matrices: one row each
-    "What learning added to the feed-forward matrices of a run; `ValueError` where the three models have not the same ones"
+)->dict: # healing, moved, correlation (mean), moran and null_moran (queen, mean of down), matrices: one row each
+    "What learning added to the feed-forward matrices of a run; `ValueError` where the three have not the same ones"
     sites = [find_sites(m) for m in (model, null, base)]
     shapes = [[{r: tuple(s.weight(r).shape) for r in s.names} for s in x] for x in sites]
     if not shapes[0] == shapes[1] == shapes[2]:

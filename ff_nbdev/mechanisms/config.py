@@ -122,7 +122,7 @@ class ForgetfulnessConfig(_Checked):
     order:str='random' # 'random', 'round_robin' or 'all'
     roles:tuple=('gate', 'value', 'down') # Which matrices (paper: all three)
     axis:str='both'    # Neighbours in rows and columns ('both', the paper), or along the hidden units alone ('hidden')
-    steps_between_pulses:float|None=None # Optimizer steps between two pulses of a matrix (paper: 200); needs `total_steps`
+    steps_between_pulses:float|None=None # Optimizer steps between two pulses of a matrix (paper: 200)
 
 # %% ../../nbs/mechanisms/config.ipynb #8c5f4527
 @dataclass
@@ -201,7 +201,7 @@ class FFConfig:
     seed:int=0            # Of pulse order and noise
     recipe:str='custom'   # Name of the recipe
     version:int=1         # Of this format
-    total_steps:int=0     # Length in optimizer steps, for `steps_between_pulses`; 'auto': found or told like `total_sentences`
+    total_steps:int=0     # The same in optimizer steps, which `steps_between_pulses` needs; 'auto' as above
 
     def __setattr__(self, name, value):
         if name in ('total_sentences', 'total_steps') and isinstance(value, str) and value == 'auto': value = AUTO
@@ -246,15 +246,16 @@ class FFConfig:
         if steps == 'auto' or not f.dose: return
         told, one = (dose_for(n, f.steps_between_pulses, f.power, f.ramp) for n in (steps, 1))
         if abs(told - f.dose) > max(.02*f.dose, one):
-            raise ValueError(f'A pulse in every {f.steps_between_pulses:g} of {steps:,} steps gives a dose of {told:.3g}, '
-                f'not {f.dose:.3g}: leave one of the two out, or take '
+            raise ValueError(f'A pulse in every {f.steps_between_pulses:g} of {steps:,} steps gives a dose of '
+                f'{told:.3g}, not {f.dose:.3g}: leave one of the two out, or take '
                 f'{steps_for(f.dose, f.steps_between_pulses, f.power, f.ramp):,} steps.')
 
 # %% ../../nbs/mechanisms/config.ipynb #b0da0da8
 @patch
 def to_dict(self:FFConfig)->dict: # Plain values, for JSON
     "The configuration as a dictionary"
-    return dataclasses.asdict(self) | {k: 'auto' for k in ('total_sentences', 'total_steps') if getattr(self, k) is AUTO}
+    unknown = [k for k in ('total_sentences', 'total_steps') if getattr(self, k) is AUTO]
+    return dataclasses.asdict(self) | dict.fromkeys(unknown, 'auto')
 
 @patch(cls_method=True)
 def from_dict(cls:FFConfig,
@@ -321,7 +322,7 @@ def preset(cls:FFConfig,
     top:float|None=None,   # Noise strength at the end, where the preset has noise
     forgiveness:str|None=None, # Another kind, where the preset forgives
     alternatives:str|None=None, # Folder of alternatives, for conceptual forgiveness
-    steps_between_pulses:float|None=None, # Optimizer steps between two pulses of a matrix (paper: 200), where the preset pulses
+    steps_between_pulses:float|None=None, # Optimizer steps between two pulses (paper: 200), where the preset pulses
     total_steps:int=0,     # Of your run, or 'auto': then the dose follows; 0: the steps follow from the dose
 )->FFConfig: # Checked
     "A recipe of the paper for a run of `total_sentences`; `ValueError` names the recipes"

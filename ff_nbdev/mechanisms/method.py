@@ -119,7 +119,8 @@ def _check_told(self:FF):
     "`ValueError` for a setting that was changed after the schedule was made"
     now = self._asked()
     if not (odd := [name for name, value in self._told.items() if now[name] != value]): return
-    how = 'call ff.set_total before the first step' if odd[0] in ('total_sentences', 'total_steps') else 'set it before attach'
+    length = odd[0] in ('total_sentences', 'total_steps')
+    how = 'call ff.set_total before the first step' if length else 'set it before attach'
     raise ValueError(f'{odd[0]} was {self._told[odd[0]]!r} when the schedule of pulses was made and is '
         f'{now[odd[0]]!r} now, which changes nothing: put it back, or {how}.')
 

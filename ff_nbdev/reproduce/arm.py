@@ -90,7 +90,8 @@ class Plan:
         own = dict(batch=self.batch, length=(self.length,)*2 if self.length else None, schedule=self.schedule,
             optimizer=(self.optimizer,)*2 if self.optimizer else None)
         free = dict(rate_end=self.rate_end, warmup=self.warmup)
-        own = {k: v for k, v in own.items() if v} | {k: check_number(k, v, 0, 1) for k, v in free.items() if v is not None}
+        own = {k: v for k, v in own.items() if v}
+        own |= {k: check_number(k, v, 0, 1) for k, v in free.items() if v is not None}
         return replace(s, **own)
     def kinds(self)->tuple: # For example ('conceptual', 'two_letter')
         "The kinds of forgiveness that the arm will use"
@@ -126,7 +127,8 @@ class Prepared:
         self.plan, self.arm, self.scale = plan, a, s
         self.net, self.tok = load_pretrained(plan.start or plan.model)
         if plan.reordered and (a.start != 'pretrained' or plan.stage):
-            raise ValueError(f'{plan.arm} does not begin with the base, so its units cannot be sorted first: leave reordered out; what it goes on from may have been sorted.')
+            raise ValueError(f'{plan.arm} does not begin with the base, so its units cannot be sorted first: leave '
+                'reordered out; what it goes on from may have been sorted.')
         if a.start == 'random': self.net = random_like(self.net, plan.seed)
         self.before = dose_of(plan.start) if plan.start else 0.
         self.tokens = encode_corpus(load_corpus(plan.corpus), self.tok)
@@ -137,8 +139,10 @@ class Prepared:
         self.whole, dose = run_length(s, per_step, plan.total_sentences, plan.dose, plan.steps_between_pulses)
         self.config = recipe(plan.arm, plan.scale, max(1, round(self.whole*per_step)), plan.seed, dose, plan.top, plan.alternatives or None, plan.slow_from, total_steps=self.whole)
         self.config = changed(self.config, plan.change)
-        def steps(times): return max(1, math.ceil((times*self.config.total_sentences - .5)/per_step - 1e-6))      # which was rounded to a sentence
-        self.steps, self.ramps = steps(length(self.config)), steps(1)      # steps to the end of the ramps, and of the rate's decay
+        def steps(times):
+            "Of a length that was rounded to a sentence"
+            return max(1, math.ceil((times*self.config.total_sentences - .5)/per_step - 1e-6))
+        self.steps, self.ramps = steps(length(self.config)), steps(1)      # ramps, and the rate's decay, end before a search does
         kinds = plan.kinds()
         if 'conceptual' in kinds and not plan.alternatives: raise ValueError(f'{plan.arm} forgives by a teacher: make its alternatives first (teacher.ipynb, alternatives.ipynb), and give their folder.')
         self.alternatives = Alternatives(plan.alternatives, self.tokens) if 'conceptual' in kinds else None
@@ -225,7 +229,8 @@ def _checkpoints(plan, first):
 def _shared(config):
     "What two configurations must have in common up to the beginning of the noise"
     d = json.loads(json.dumps(config.to_dict()))
-    return {k: v for k, v in d.items() if k not in ('recall', 'recipe', 'forgiveness')} | dict(start=d['recall']['start'],
+    kept = {k: v for k, v in d.items() if k not in ('recall', 'recipe', 'forgiveness')}
+    return kept | dict(start=d['recall']['start'],
         forgiveness={k: v for k, v in d['forgiveness'].items() if k not in ('late_kind', 'alternatives')})
 
 def _check_stage(p, stage):
@@ -234,21 +239,26 @@ def _check_stage(p, stage):
     facts, told = read_json(stage/'checkpoint.json'), read_json(stage/'ff_config.json')
     other, mine = _shared(FFConfig.from_dict(told)), _shared(p.config)
     odd = [k for k in mine if mine[k] != other[k]]
-    odd += [k for k, v in dict(seed=p.plan.seed, learning_rate=p.rate, windows=p.scale.batch).items() if facts.get(k, v) != v]
+    same = dict(seed=p.plan.seed, learning_rate=p.rate, windows=p.scale.batch)
+    odd += [k for k, v in same.items() if facts.get(k, v) != v]
     record = stage.parent/'train.json'
     was = (read_json(record).get('regime') or {}) if record.exists() else {}
     own = dict(schedule=p.scale.schedule, rate_end=p.scale.rate_end, tokens_a_step=p.tokens_a_step)
     odd += [k for k, v in own.items() if was.get(k, v) != v]
     late = p.config.forgiveness
     if late.late_kind and late.late_from < p.config.recall.start: odd.append('forgiveness.late_from')
-    if odd: raise ValueError(f'{shown(stage)} is of a run with another {odd[0]}: an arm parts only from one that was the same up to there.')
+    if odd:
+        raise ValueError(f'{shown(stage)} is of a run with another {odd[0]}: an arm parts only from one that was the '
+            'same up to there.')
     return facts, told.get('matrices')
 
 def fork(
     p:Prepared, # Whose plan names a stage
     folder:Path, # For its checkpoints
 ):
-    "Make the checkpoint of another arm the first of this one; nothing where this one has its own. `ValueError` where the two were not the same up to there"
+    """Make the checkpoint of another arm the first of this one; nothing where this one has its own
+
+    Raises: `ValueError` where the two were not the same up to there."""
     if last_checkpoint(folder, print): return
     stage = Path(p.plan.stage)
     facts, matrices = _check_stage(p, stage)
@@ -365,8 +375,9 @@ def regime(
     alone |= dict(ce_increase=alone['ce']/told['ce'] - 1, moran=beside['null_moran'])
     warmup, pulses = warmup_steps(s, p.ramps), ff.pulses.double().mean().item()
     rates = sum(p.rate*rate_at(k, p.ramps, warmup, s.schedule, s.rate_end) for k in range(ff.steps))
+    parts = rates/pulses if pulses else None
     return Regime(ff.steps, p.tokens_a_step, ff.doses.mean().item(), ff.steps/pulses if pulses else None,
-        p.rate, s.schedule, s.rate_end, warmup, rates, rates/pulses if pulses else None, _reordered(p.plan), beside['healing'],
+        p.rate, s.schedule, s.rate_end, warmup, rates, parts, _reordered(p.plan), beside['healing'],
         beside['moved'], beside['correlation'], beside['moran'], told, alone, beside['matrices'])
 
 # %% ../../nbs/reproduce/arm.ipynb #4f41e9b5

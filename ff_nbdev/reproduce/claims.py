@@ -450,7 +450,7 @@ def _c24(get):
 # %% ../../nbs/reproduce/claims.ipynb #41d91757
 UNTESTED = "not tested in the paper's regime"
 VERDICTS = ('holds', 'fails', 'undecided', UNTESTED, 'not measurable', 'not run')
-FREE = ('C2', 'C23')      # full power within 5,000 sentences, and what forgiveness takes of a step: no matter how much is healed
+FREE = ('C2', 'C23')      # full power at once, and what forgiveness takes of a step: no matter how much is healed
 
 def outside(
     run:Run, # A run that a claim looks at

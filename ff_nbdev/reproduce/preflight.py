@@ -276,7 +276,8 @@ def check_scale_arms(
     runs += [f'{a}.s{n}' for a, more in (s.get('more_seeds') or {}).items() if isinstance(more, list) for n in more]
     for pattern in s.get('order') or []:
         if not any(fnmatchcase(r, str(pattern)) for r in runs):
-            raise ValueError(f'order of {name} holds {str(pattern)[:40]!r}, which is none of its runs: {nearest(str(pattern), runs)}')
+            raise ValueError(f'order of {name} holds {str(pattern)[:40]!r}, which is none of its runs: '
+                f'{nearest(str(pattern), runs)}')
     for a, more in (s.get('more_seeds') or {}).items():
         arm(a, 'more_seeds', True)
         check_seeds([*s['seeds'], *more] if isinstance(more, list) else more)

@@ -375,11 +375,14 @@ def regime_table(
     for name, run in runs.every.items():
         if not run.trained or not run.dose or not run.train.get('regime'): continue
         r = regime_of(run.train)
-        head = {'dose': f'{r.dose:.3g}', 'steps between pulses': f'{r.steps_between_pulses:.3g}', 'rate between pulses, sum': f'{r.rate_between_pulses:.2g}'}
+        head = {'dose': f'{r.dose:.3g}', 'steps between pulses': f'{r.steps_between_pulses:.3g}'}
+        if r.rate_between_pulses is not None: head['rate between pulses, sum'] = f'{r.rate_between_pulses:.2g}'
         for x in free_rows(runs, run):
-            cells = {k: '–' if x[k] is None else format(x[k], f) for k, f in (('ce', '.3f'), ('accuracy', '.3f'), ('moran', '.3f'), ('correlation', '.4f'), ('healing', '.3f'))}
+            shown = dict(ce='.3f', accuracy='.3f', moran='.3f', correlation='.4f', healing='.3f')
+            cells = {k: '–' if x[k] is None else format(x[k], f) for k, f in shown.items()}
             over = x.get('ce_increase')
-            rows.append(dict(arm=name, row=x['row'], **head, **cells) | {'CE increase': '–' if over is None else f'{100*over:+.1f} %'.replace('-', '−')})
+            cells['CE increase'] = '–' if over is None else f'{100*over:+.1f} %'.replace('-', '−')
+            rows.append(dict(arm=name, row=x['row'], **head, **cells))
     return rows
 
 # %% ../../nbs/reproduce/report.ipynb #456d22a6

@@ -547,12 +547,12 @@ class Regime:
     rate_integral:float|None=None # Sum of the rates of all steps
     rate_between_pulses:float|None=None # … between two pulses of the same matrix, on average
     reordered:bool=False      # Were the base's hidden units sorted first?
-    healing:float|None=None   # ‖trained − pulsed, never trained‖/‖base‖ of the feed-forward matrices; None: not measured
+    healing:float|None=None   # ‖trained − pulsed, never trained‖/‖base‖ of the FFN matrices; None: not measured
     moved:float|None=None     # ‖trained − base‖/‖base‖
     correlation:float|None=None # With the same matrices pulsed alike and never trained; mean of the matrices
     moran:float|None=None     # Moran's I (queen) of the trained down matrices, mean
     base:dict|None=None       # ce, accuracy of the base, on the held-out windows of the run
-    untrained:dict|None=None  # ce, accuracy, ce_increase (over the base), moran of the base pulsed alike and never trained
+    untrained:dict|None=None  # ce, accuracy, ce_increase (over the base), moran of the base pulsed alike, never trained
     matrices:list=field(default_factory=list) # site, role, healing, moved, correlation, moran, null_moran of each
 
     @property
@@ -578,7 +578,7 @@ def free_rows(
     runs:Runs, # With their variants
     run:Run,   # A trained arm or variant
 )->list[dict]: # row, run, ce, ce_increase (over the row trained, never pulsed), accuracy, moran, correlation, healing
-    "A run between its two rows that cost nothing: the base pulsed alike and never trained, and base_continued of the same length"
+    "A run and two that cost nothing: the base pulsed alike and never trained, and base_continued of the same length"
     regime, last = regime_of(run.train), lambda t: t['valid'][-1] if t.get('valid') else {}
     score = lambda row, r, s, **more: dict(row=row, run=r, ce=s.get('ce'), accuracy=s.get('accuracy'), **more)
     out = [score('pulsed and trained' if run.dose else 'trained', run.arm, last(run.train), moran=regime and regime.moran,
@@ -588,7 +588,8 @@ def free_rows(
         out.append(score('pulsed, never trained', run.arm, u, moran=u.get('moran'), correlation=1., healing=0.))
     if (free := reference(runs, run)) and free is not run:
         r = regime_of(free.train)
-        out.append(score('trained, never pulsed', free.arm, last(free.train), moran=r and r.moran, correlation=r and r.correlation, healing=r and r.healing))
+        out.append(score('trained, never pulsed', free.arm, last(free.train), moran=r and r.moran,
+            correlation=r and r.correlation, healing=r and r.healing))
         for row in out: row['ce_increase'] = row['ce']/out[-1]['ce'] - 1 if row['ce'] and out[-1]['ce'] else None
     return out
 

@@ -163,7 +163,7 @@ def run_length(
     dose:float|None=None,  # Of full_stack; None: the scale's
     steps_between_pulses:float|None=None, # Of one matrix; None: the scale's, where it is not told a number of sentences
 )->tuple[int, float]: # Optimizer steps of an arm of share 1, and the dose of full_stack
-    "Two of length, dose and steps between pulses give the third; `ValueError` where all are given and contradict one another"
+    "Two of length, dose and steps between pulses give the third; `ValueError` where three contradict one another"
     check_number('per_step', per_step, 0, above=True)
     check_number('total_sentences', total_sentences, 0, whole=True)
     if dose is not None: check_number('dose', dose, 0)
@@ -190,7 +190,7 @@ def recipe(
     top:float|None=None,  # Instead of the scale's
     alternatives:str|None=None, # Folder of alternatives, for an arm with conceptual forgiveness
     slow_from:float|None=None,  # For `*_slow`: the highway's collapse point
-    steps_between_pulses:float|None=None, # Optimizer steps between two pulses of a matrix: with the dose they give the number of steps
+    steps_between_pulses:float|None=None, # Optimizer steps between two pulses: with the dose they give the length
     total_steps:int=0,    # Optimizer steps of an arm of share 1; with `steps_between_pulses` they give the dose
 )->FFConfig: # For `attach`
     "The configuration of an arm at a scale; `ValueError` for an unknown one, or for an arm that is not trained"
@@ -270,7 +270,8 @@ def _muon(model, lr):
         def state_dict(self): return dict(parts=[o.state_dict() for o in self.parts])
         def load_state_dict(self, d):
             for o, s in zip(self.parts, d['parts']): o.load_state_dict(s)
-    groups = {o: [dict(params=ps, lr=lr*m) for (k, m), ps in muon_groups(model).items() if k == o] for o in ('adam', 'muon')}
+    groups = dict(adam=[], muon=[])
+    for (kind, multiple), ps in muon_groups(model).items(): groups[kind].append(dict(params=ps, lr=lr*multiple))
     parts = [torch.optim.AdamW(groups['adam'], weight_decay=0., betas=(.9, .98), fused=True)]
     return Both([*parts, torch.optim.Muon(groups['muon'], weight_decay=0.)] if groups['muon'] else parts)
 
@@ -282,7 +283,8 @@ def make_optimizer(
     "An optimizer without weight decay; `ValueError` for an unknown name"
     import torch
     from transformers.optimization import Adafactor
-    if name not in OPTIMIZERS: raise ValueError(f'Unknown optimizer {name!r}: it is {", ".join(OPTIMIZERS[:-1])} or {OPTIMIZERS[-1]}.')
+    if name not in OPTIMIZERS:
+        raise ValueError(f'Unknown optimizer {name!r}: it is {", ".join(OPTIMIZERS[:-1])} or {OPTIMIZERS[-1]}.')
     check_number('lr', lr, 0)
     ps = [p for p in model.parameters() if p.requires_grad]
     if not ps: raise ValueError('The model has no parameter that is to be trained: set requires_grad of some.')
@@ -290,7 +292,7 @@ def make_optimizer(
     if name == 'adamw': return torch.optim.AdamW(ps, lr, betas=(.9, .98), weight_decay=0., fused=True)
     return Adafactor(ps, lr=lr, scale_parameter=True, relative_step=False, warmup_init=False, weight_decay=0.)
 
-SCHEDULES = dict(constant='constant_with_warmup', linear='linear', cosine='cosine')      # ours → Hugging Face's lr_scheduler_type
+SCHEDULES = dict(constant='constant_with_warmup', linear='linear', cosine='cosine')      # → lr_scheduler_type
 
 def rate_at(
     step:int,       # Optimizer steps done

@@ -478,8 +478,8 @@ def _check_clock(self:FFTrainer, state):
     config, asked = self.ff.config, self.ff.config.forgetfulness.steps_between_pulses
     if self.args.process_index or not config.total_sentences: return
     if asked and abs(state.max_steps/config.total_steps - 1) > .02:
-        warnings.warn(f'This run takes {state.max_steps:,} steps and total_steps={config.total_steps:,}, so a matrix is '
-            f'pulsed in every {asked*state.max_steps/config.total_steps:.3g} steps and not in {asked:g}: give '
+        warnings.warn(f'This run takes {state.max_steps:,} steps and total_steps={config.total_steps:,}, so a matrix '
+            f'is pulsed in every {asked*state.max_steps/config.total_steps:.3g} steps and not in {asked:g}: give '
             "total_steps='auto', or as many steps.", stacklevel=2)
     try: mean = self.sentence_counts(32)[0].mean().item()
     except ValueError: return                                      # an iterable that can be read only once
@@ -633,8 +633,8 @@ def _load_rng_state(self:FFTrainer, checkpoint):
 # %% ../../nbs/training/trainer.ipynb #b9f48770
 @patch
 def _load_from_checkpoint(self:FFTrainer, resume_from_checkpoint, model=None):
-    told = type(self.ff.config).from_dict(json.loads((Path(resume_from_checkpoint)/'ff_config.json').read_text())).to_dict()
-    told = json.loads(json.dumps(told))
+    told = json.loads((Path(resume_from_checkpoint)/'ff_config.json').read_text())
+    told = json.loads(json.dumps(type(self.ff.config).from_dict(told).to_dict()))
     if (mine := json.loads(json.dumps(self.ff.config.to_dict()))) != told:
         other = next(f'{p}.{k}' if isinstance(told[p], dict) else p for p in mine for k in (mine[p] if isinstance(mine[p], dict) else [p]) if (mine[p][k] != told[p].get(k) if isinstance(mine[p], dict) else mine[p] != told.get(p)))
         raise ValueError(f'{resume_from_checkpoint} is of another run ({other} differs): resume it with the configuration it was made with, or give this run a folder of its own.')

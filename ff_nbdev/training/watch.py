@@ -129,7 +129,7 @@ class Watch(FFTrainer):
         probe=None,   # Called as `probe(self)` when a share `probe_at` of the run is reached; what it returns is kept
         probe_at=(),  # Shares of the run, ascending, 0 to 1
         progress=None,# Called as `progress(done, total, note)`
-        stage=None,   # A folder: the checkpoint at the share `stage_at` of the run stays there, for runs that part from this one
+        stage=None,   # A folder: the checkpoint at the share `stage_at` of the run stays there, for runs that part here
         stage_at:float=.8, # Where the noise begins
         **kwargs,     # As for `FFTrainer`
     ):
@@ -211,7 +211,8 @@ def _load_from_checkpoint(self:Watch, resume_from_checkpoint, model=None):
     "As FFTrainer; a run that was killed before its stage was kept keeps it now"
     FFTrainer._load_from_checkpoint(self, resume_from_checkpoint, model)
     parts = load_nest(Path(resume_from_checkpoint)/'extra.safetensors').get('parts')
-    if parts and self.stage is not None and not Path(self.stage).exists(): self._keep_stage(Path(resume_from_checkpoint))
+    if parts and self.stage is not None and not Path(self.stage).exists():
+        self._keep_stage(Path(resume_from_checkpoint))
 
 # %% ../../nbs/training/watch.ipynb #ea4fc318
 @patch
