@@ -2,11 +2,11 @@
 
 # %% auto #0
 __all__ = ['ONCE', 'SOURCE', 'TARGET', 'FULL_NOISE', 'MOVED', 'DTYPES', 'Effort', 'peer_module', 'ms', 'step_batch', 'with_noise',
-           'hf_step', 'fast_step_maker', 'step_calls', 'dtype_name', 'step_rows', 'growth_rows', 'share_rows',
-           'pulse_calls', 'pulse_rows', 'moran_calls', 'moran_rows', 'linear_loss', 'loss_inputs', 'loss_calls',
-           'loss_call', 'logits_calls', 'loss_rows', 'rwkv_calls', 'rwkv_call', 'rwkv_rows', 'reading_calls',
-           'reading_call', 'reading_rows', 'compile_rows', 'step_call', 'pulse_call', 'moran_call', 'Pair',
-           'memory_pairs', 'memory_rows', 'loss_agreement', 'agreements']
+           'hf_step', 'fast_step', 'plain_noise_step', 'step_calls', 'dtype_name', 'step_rows', 'growth_rows',
+           'share_rows', 'pulse_calls', 'pulse_rows', 'moran_calls', 'moran_rows', 'linear_loss', 'loss_inputs',
+           'loss_calls', 'loss_call', 'logits_calls', 'loss_rows', 'rwkv_calls', 'rwkv_call', 'rwkv_rows',
+           'reading_calls', 'reading_call', 'reading_rows', 'compile_rows', 'step_call', 'pulse_call', 'moran_call',
+           'Pair', 'memory_pairs', 'memory_rows', 'loss_agreement', 'agreements']
 
 # %% ../../nbs/benchmarks/measures.ipynb #d22b49da
 import contextlib
@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from unittest.mock import patch as replaced
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +29,12 @@ from ..evaluation.activations import collect, evaluating, random_places
 from ..evaluation.spatial import morans_i
 from ..mechanisms.config import FFConfig, RecallConfig
 from ..mechanisms.forgetfulness import proximal_kernel, pulse_
+from ..mechanisms import recall
 from ..mechanisms.forgiveness import forgiving_loss
+from ..mechanisms.linear_loss import linear_forgiving_loss
 from ..mechanisms.method import FF, attach
 from ..models.tiny import load_pretrained, new_model
+from ..models.fast import fast_blocks
 from ..models.wkv import fast_wkv
 from ..training.recipes import make_optimizer
 
@@ -101,9 +105,20 @@ def hf_step(
     return step
 
 # %% ../../nbs/benchmarks/measures.ipynb #d08d7e24
-def fast_step_maker(): # Like `hf_step`; None where this version has no fast step
-    "PLACE OF THE FAST STEP: give the maker of it back here"
-    return None
+def fast_step(model, batch, dtype=torch.bfloat16, ff=None):
+    "A training step in `fast_blocks`, in which the model stays"
+    blocks = contextlib.ExitStack()
+    blocks.enter_context(fast_blocks(model))
+    step = hf_step(model, batch, dtype, ff)
+    step.blocks = blocks
+    return step
+
+def plain_noise_step(model, batch, dtype=torch.bfloat16, ff=None):
+    "A training step whose hubs and noise are tensor operations"
+    step, never = hf_step(model, batch, dtype, ff), lambda *tensors: False
+    def plain():
+        with replaced.object(recall, '_in_kernel', never), replaced.object(recall, 'runs_native', never): step()
+    return plain
 
 def step_calls(
     windows:int=8,   # Examples a step
@@ -111,17 +126,16 @@ def step_calls(
     arch:str='mt5',
     size:str='mini',
     vocab:int=8192,
-    kinds=('bare', 'off', 'noise'), # Of 'bare', 'off', 'noise', 'fast', 'fast noise'
+    kinds=('bare', 'off', 'noise'), # Of 'bare', 'off', 'noise', 'plain noise', 'fast', 'fast noise'
     device='cpu',
     length:int=SOURCE,
     **shape,         # Of the model, instead of those of the size
 )->dict: # Kind → step
-    "Training steps on copies of one model; kinds that do not exist yet are left out"
+    "Training steps on copies of one model"
     model, batch = new_model(arch, vocab, size=size, **shape).to(device), step_batch(arch, windows, vocab, length, device)
     made = {}
     for kind in kinds:
-        maker = fast_step_maker() if kind.startswith('fast') else hf_step
-        if maker is None: continue
+        maker = dict(fast=fast_step, plain=plain_noise_step).get(kind.split()[0], hf_step)
         own = copy.deepcopy(model)
         ff = with_noise(own, FULL_NOISE if 'noise' in kind else 0) if kind != 'bare' and kind != 'fast' else None
         made[kind] = maker(own, batch, dtype, ff)
@@ -140,7 +154,7 @@ def step_rows(
     "Noise, strength 0 and the fast step against Hugging Face's bare step, by tokens"
     rows, kind = [], dtype_name(dtype)
     for windows in sizes:
-        times = effort.time(step_calls(windows, dtype, kinds=('bare', 'off', 'noise', 'fast', 'fast noise'), **kw))
+        times = effort.time(step_calls(windows, dtype, kinds=('bare', 'off', 'noise', 'plain noise', 'fast', 'fast noise'), **kw))
         tokens = windows*kw.get('length', SOURCE)
         size, last = f'{windows} × {kw.get("length", SOURCE)} tokens', windows == sizes[-1]
         def add(key, name, ours, peer, wanted, rate=False):
@@ -153,7 +167,7 @@ def step_rows(
         add('step_off', 'step attached, strengths 0', ('attached, off', 'off'), bare, Wanted('ratio', 1.01))
         add('fast_bare', 'training, bare', ('fast step', 'fast'), bare, Wanted('speedup', 3.), True)
         add('fast_noise', 'training, full noise', ('fast step with noise', 'fast noise'),
-            ("Hugging Face's step with noise", 'noise'), Wanted('speedup', 3.), True)
+            ('the same in tensor operations', 'plain noise'), Wanted('speedup', 3.), True)
     return rows
 
 # %% ../../nbs/benchmarks/measures.ipynb #9a85c838
@@ -282,11 +296,8 @@ def linear_loss(
     labels:Tensor,  # (rows,)
     classes:Tensor, # (vocabulary,)
 )->Tensor:
-    "The forgiving loss without logits; through logits where this version has none without"
-    try: from ff_nbdev.mechanisms.linear_loss import linear_forgiving_loss
-    except ImportError: return forgiving_loss(F.linear(hidden, weight), labels, classes)[0]      # FALLBACK: to be taken away
-    found = linear_forgiving_loss(hidden, weight, labels, classes=classes)
-    return found[0] if isinstance(found, tuple) else found
+    "The forgiving loss without logits"
+    return linear_forgiving_loss(hidden, weight, labels, classes=classes)[0]
 
 def loss_inputs(rows, vocab, d, device='cpu', dtype=torch.float32):
     "Hidden states, output matrix, labels, classes of two letters"

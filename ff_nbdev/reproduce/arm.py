@@ -295,7 +295,7 @@ def train_arm(
     if plan.stage and rank == 0: fork(p, folder)
     trainer = Watch(model=p.net, args=args, train_dataset=p.train, data_collator=p.make, ff=p.ff, penalty=p.penalty, checks=p.checks, skip=special_ids(p.tok), every=max(1, p.steps//30), cliff=Cliff() if p.arm.cliff else None,
         probe=lambda t: probe(p), probe_at=_probe_at(plan), progress=progress if rank == 0 else None, save_minutes=p.scale.save_minutes if plan.save_minutes is None else plan.save_minutes,
-        optimizers=(optimizer, make_scheduler(optimizer, p.scale, p.ramps)), stage=out/'stage' if plan.keep_stage else None, stage_at=p.config.recall.start)
+        optimizers=(optimizer, make_scheduler(optimizer, p.scale, p.ramps)), stage=out/'stage' if plan.keep_stage else None, stage_at=p.config.recall.start, fast=True)
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train(resume_from_checkpoint=True)
     found = [start, *(f for f in trainer.probes if f['sentences'] <= p.ff.sentences)]      # after a collapse the model is that of an earlier step
