@@ -57,7 +57,8 @@ def test_run_all(lab, browser, nb):
     tab.keyboard.press('Control+s')
     def saved(): return [c for c in api(f'contents/{nb}?content=1')['content']['cells'] if c['cell_type'] == 'code' and ''.join(c['source']).strip()]
     end = time.time() + 20
-    while not all(c['execution_count'] for c in (code := saved())) and time.time() < end: tab.wait_for_timeout(100)
+    while not all(c['execution_count'] for c in saved()) and time.time() < end: tab.wait_for_timeout(100)
+    code = saved()
     wrong = [o for c in code for o in c['outputs'] if o['output_type'] == 'error']
     assert not wrong and not errors and all(c['execution_count'] for c in code)
     tab.close()
