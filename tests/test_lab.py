@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 
 import pytest
@@ -55,11 +56,14 @@ def test_run_all(lab, browser, nb):
     tab.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
     until(6, 200)
     tab.keyboard.press('Control+s')
-    def saved(): return [c for c in api(f'contents/{nb}?content=1')['content']['cells'] if c['cell_type'] == 'code' and ''.join(c['source']).strip()]
-    end, code = time.time() + 20, saved()
-    while not all(c['execution_count'] for c in code) and time.time() < end:
-        tab.wait_for_timeout(100)
+    def saved():
+        try: cells = api(f'contents/{nb}?content=1')['content']['cells']
+        except urllib.error.HTTPError: return []                               # it is being written
+        return [c for c in cells if c['cell_type'] == 'code' and ''.join(c['source']).strip()]
+    code, end = [], time.time() + 20
+    while not (code and all(c['execution_count'] for c in code)) and time.time() < end:
+        tab.wait_for_timeout(300)
         code = saved()
     wrong = [o for c in code for o in c['outputs'] if o['output_type'] == 'error']
-    assert not wrong and not errors and all(c['execution_count'] for c in code)
+    assert code and not wrong and not errors and all(c['execution_count'] for c in code)
     tab.close()

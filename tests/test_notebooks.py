@@ -11,14 +11,14 @@ FLAGS = tomllib.loads((ROOT/'pyproject.toml').read_text())['tool']['nbdev']['tst
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize('nb', NOTEBOOKS, ids=page)
 def test_notebook(nb, monkeypatch):
+    import nbdev.test
     import torch
-    from execnb.shell import CaptureShell
-    from nbdev.test import test_nb as run_nb
     threads = torch.get_num_threads()
     monkeypatch.setenv('IN_TEST', '1')
-    monkeypatch.setattr('nbdev.test.CaptureShell', partial(CaptureShell, mpl_format='png'))      # pictures at the plain size: nobody sees them
+    shell = partial(nbdev.test.CaptureShell, mpl_format='png')      # pictures at the plain size, for nobody sees them
+    monkeypatch.setattr(nbdev.test, 'CaptureShell', shell)
     torch.set_num_threads(1)
-    try: ok, seconds = run_nb(nb, skip_flags=FLAGS, cell_timeout=200)
+    try: ok, seconds = nbdev.test.test_nb(nb, skip_flags=FLAGS, cell_timeout=200)
     finally: torch.set_num_threads(threads); torch.use_deterministic_algorithms(False); torch.set_grad_enabled(True); torch.set_default_dtype(torch.float32)
     assert ok, f'{page(nb)} failed; its error is printed above'
 

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
@@ -176,13 +177,17 @@ def _checkout():
 def _processed(cfg, **kw):
     "nbdev's pages; a changed library changes pages whose notebook did not, so nothing is taken from its cache"
     import nbdev.doclinks
+    from nbdev import processors
     from nbdev.serve import proc_nbs
     nbdev.doclinks._build_modidx()
+    read = processors.get_config
+    processors.get_config = lru_cache(read)                    # it is asked for every cell
     os.environ['IN_TEST'] = '1'                                # cells that are run for the sake of their names stay small
     try: return proc_nbs(cfg.nbs_path, force=True, **kw)
     except Exception as e:
         last = str(e).strip().splitlines() or ['']
         raise RunError(f'nbdev could not prepare the pages ({last[0]} {last[-1]}): imports must stand in cells of their own, for these are run when the site is built.') from None
+    finally: processors.get_config = read
 
 # %% ../../nbs/reproduce/site.ipynb #bbc52bda
 def _check_pages(out):
