@@ -128,7 +128,7 @@ def test_attached_and_off_adds_no_operator():
     counts = {name: sum(count_ops(call).values()) for name, call in calls.items()}
     assert counts['off'] == counts['bare'] < counts['noise'], counts
     sites = 2
-    assert counts['noise'] - counts['bare'] <= 175*sites, 'operators that the noise adds at a site'
+    assert counts['noise'] - counts['bare'] <= 200*sites, 'operators that the noise adds at a site where no kernel runs'
 
 def test_attached_and_off_allocates_nothing():
     small = dict(windows=2, vocab=256, size='tiny', d_model=32, d_ff=128, num_layers=1, num_decoder_layers=1)
@@ -140,14 +140,14 @@ def test_a_pulse_holds_a_few_matrices():
     "Of the matrix's own size, at once; and passes over it"
     w, kernel = torch.randn(256, 512), proximal_kernel()
     pulse_(w, kernel, .03)
-    assert allocations(lambda: pulse_(w, kernel, .03)).peak <= 18*w.nbytes
-    assert sum(count_ops(lambda: pulse_(w, kernel, .03)).values()) <= 60
+    assert allocations(lambda: pulse_(w, kernel, .03)).peak <= 1.1*w.nbytes
+    assert sum(count_ops(lambda: pulse_(w, kernel, .03)).values()) <= 80           # where no kernel runs
 
 def test_morans_i_holds_a_few_fields():
     x = torch.randn(256, 512, dtype=torch.float64)
     morans_i(x)
-    assert allocations(lambda: morans_i(x)).peak <= 8*x.nbytes
-    assert sum(count_ops(lambda: morans_i(x)).values()) <= 70
+    assert allocations(lambda: morans_i(x)).peak <= .01*x.nbytes
+    assert sum(count_ops(lambda: morans_i(x)).values()) <= 80                      # where no kernel runs
 
 def test_the_loss_needs_no_more_than_cross_entropy():
     "Logits, their gradient, and what the softmax keeps; with a linear loss that makes no logits, half of it"

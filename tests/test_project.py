@@ -211,9 +211,9 @@ def test_the_page_on_failures_shows_what_the_tests_count():
 
 def python(code, *args): return subprocess.run([sys.executable, '-c', code, *args], capture_output=True, text=True, check=True).stdout
 
-@pytest.mark.parametrize('what, over, limit', [('import ff_nbdev', 'pass', .5), ('from ff_nbdev import attach', 'import torch', .5)])
+@pytest.mark.parametrize('what, over, limit', [('import ff_nbdev', 'pass', .5), ('from ff_nbdev import attach', 'import torch', .7)])
 def test_imports_are_quick(what, over, limit):
-    "The best of up to six, in turns, for a busy machine is slower now and then; attach costs what torch costs, and half a second"
+    "The best of up to six, in turns, for a busy machine is slower now and then; attach costs what torch and Numba (0.2 s) cost, and half a second"
     clock, mine, theirs = 'import sys, time; t = time.perf_counter(); exec(sys.argv[1]); print(time.perf_counter() - t)', [], []
     for _ in range(6):
         mine.append(float(python(clock, what))); theirs.append(float(python(clock, over)))
