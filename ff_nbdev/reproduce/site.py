@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from functools import lru_cache
 from pathlib import Path
 
 import yaml
@@ -177,17 +176,13 @@ def _checkout():
 def _processed(cfg, **kw):
     "nbdev's pages; a changed library changes pages whose notebook did not, so nothing is taken from its cache"
     import nbdev.doclinks
-    from nbdev import processors
     from nbdev.serve import proc_nbs
     nbdev.doclinks._build_modidx()
-    read = processors.get_config
-    processors.get_config = lru_cache(read)                    # it is asked for every cell
     os.environ['IN_TEST'] = '1'                                # cells that are run for the sake of their names stay small
     try: return proc_nbs(cfg.nbs_path, force=True, **kw)
     except Exception as e:
         last = str(e).strip().splitlines() or ['']
         raise RunError(f'nbdev could not prepare the pages ({last[0]} {last[-1]}): imports must stand in cells of their own, for these are run when the site is built.') from None
-    finally: processors.get_config = read
 
 # %% ../../nbs/reproduce/site.ipynb #bbc52bda
 def _check_pages(out):
@@ -196,7 +191,7 @@ def _check_pages(out):
 
 def build_site(
     quarto:bool|None=None, # Render with Quarto; by default where it is installed
-    n_workers:int=0,       # Processes that prepare the pages; 0: this one, for each would import everything anew
+    n_workers:int=2,       # Processes that prepare the pages
     say=print,             # Called with a line where something is amiss
 )->Path: # Its first page
     "Build the site in `_docs`; `RunError` where that folder holds anything but a site"
