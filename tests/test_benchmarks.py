@@ -154,10 +154,7 @@ def test_the_loss_needs_no_more_than_cross_entropy():
     calls = measures.loss_calls(rows=128, vocab=20_000, d=16)
     for call in calls.values(): call()
     ours, peer = allocations(calls['ours']).peak, allocations(calls['cross_entropy']).peak
-    try: import ff_nbdev.mechanisms.linear_loss
-    except ImportError: limit = 1.1
-    else: limit = .5
-    assert ours <= limit*peer, f'{ours/peer:.2f} of the peak of F.cross_entropy'
+    assert ours <= .5*peer, f'{ours/peer:.2f} of the peak of F.cross_entropy'
 
 
 # The check on a GPU
