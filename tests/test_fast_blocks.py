@@ -25,7 +25,8 @@ GLU = dict(
     head_dim=16, vocab_size=512, attention_dropout=0.0,
 )  # fmt: skip
 MODELS = dict(
-    mt5=T5, umt5=T5, t5=T5, llama=GLU, qwen2=GLU, qwen3=GLU, mistral=GLU | dict(sliding_window=None), gemma=GLU
+    mt5=T5, umt5=T5, t5=T5, llama=GLU, qwen2=GLU, qwen3=GLU, mistral=GLU | dict(sliding_window=None), gemma=GLU,
+    rwkv=dict(hidden_size=64, intermediate_size=192, num_hidden_layers=2, vocab_size=512, rescale_every=0),
 )  # fmt: skip
 
 

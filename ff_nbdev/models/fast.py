@@ -220,7 +220,88 @@ def _registered(name):
     AttentionMaskInterface.register(ours, ALL_MASK_ATTENTION_FUNCTIONS[name])
     return ours
 
-# %% ../../nbs/models/fast.ipynb #7fae4318
+# %% ../../nbs/models/fast.ipynb #86c62e42
+@native(fastmath={'contract'})
+def _mix(start, stop, x, shares, out):
+    "Mixtures (kinds, batch, time, width) in bfloat16 of x (batch, time, width) in float32; sequences are the rows"
+    for b in range(start, stop):
+        for k in range(len(shares)):
+            for t in range(x.shape[1]):
+                for j in range(x.shape[2]):
+                    before = x[b, t - 1, j] if t else np.float32(0.)
+                    out[k, b, t, j] = to_bf16(x[b, t, j]*shares[k, j] + before*(_ONE - shares[k, j]))
+
+@native(fastmath={'contract'})
+def _mix_back(x, shares, grad, to_x, to_shares):
+    "Gradients of x and of the shares; to_shares begins at zero"
+    batch, time, width = x.shape
+    for b in range(batch):
+        to_x[b] = np.float32(0.)
+        for k in range(len(shares)):
+            for t in range(time):
+                for j in range(width):
+                    d = from_bf16(grad[k, b, t, j])
+                    before = x[b, t - 1, j] if t else np.float32(0.)
+                    to_x[b, t, j] += d*shares[k, j]
+                    to_shares[k, j] += d*(x[b, t, j] - before)
+                if t == 0: continue
+                for j in range(width): to_x[b, t - 1, j] += from_bf16(grad[k, b, t, j])*(_ONE - shares[k, j])
+
+# %% ../../nbs/models/fast.ipynb #d803e2d5
+class _Mix(torch.autograd.Function):
+    "All mixtures of a layer, in bfloat16"
+    @staticmethod
+    def forward(ctx, x, *shares):
+        x, flat = x.contiguous(), torch.stack([s.reshape(-1) for s in shares])
+        out = x.new_empty(len(shares), *x.shape, dtype=torch.bfloat16)
+        in_rows(_mix, len(x), as_array(x), as_array(flat), as_array(out), least=1)
+        ctx.save_for_backward(x, flat)
+        ctx.shape = shares[0].shape
+        return out.unbind()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *grads):
+        x, flat = ctx.saved_tensors
+        grad = torch.stack(grads).bfloat16()
+        to_x, to_shares = torch.empty_like(x), torch.zeros_like(flat)
+        _mix_back(*map(as_array, (x, flat, grad, to_x, to_shares)))
+        return to_x, *(s.view(ctx.shape) for s in to_shares)
+
+# %% ../../nbs/models/fast.ipynb #c25e372c
+@native
+def _square(start, stop, x, out):
+    "relu(x)², bfloat16"
+    for i in range(start, stop):
+        v = max(from_bf16(x[i]), np.float32(0.))
+        out[i] = to_bf16(v*v)
+
+@native
+def _square_back(start, stop, x, grad, out):
+    for i in range(start, stop):
+        v = max(from_bf16(x[i]), np.float32(0.))
+        out[i] = to_bf16(np.float32(2.)*v*from_bf16(grad[i]))
+
+class _Squared(torch.autograd.Function):
+    "relu(x)² of a bfloat16 tensor"
+    @staticmethod
+    def forward(ctx, x):
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        in_rows(_square, x.numel(), as_array(x.view(-1)), as_array(out.view(-1)), least=10_000)
+        ctx.save_for_backward(x)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        x, = ctx.saved_tensors
+        grad, out = grad.bfloat16().contiguous(), torch.empty_like(x)
+        arrays = (as_array(t.view(-1)) for t in (x, grad, out))
+        in_rows(_square_back, x.numel(), *arrays, least=10_000)
+        return out
+
+# %% ../../nbs/models/fast.ipynb #d13e3fb7
 _GATES = {f'{name}DenseGatedActDense': ('wi_0', 'wi_1', 'wo', 'act') for name in ('T5', 'MT5', 'UMT5')}
 _GATES |= {f'{name}MLP': ('gate_proj', 'up_proj', 'down_proj', 'act_fn')
     for name in ('Llama', 'Mistral', 'Qwen2', 'Qwen3', 'Gemma', 'Olmo2')}
@@ -244,7 +325,7 @@ def _plain_linear(module):
     hooked = module._forward_pre_hooks or module._forward_hooks or module._backward_hooks
     return type(module) is nn.Linear and module.bias is None and module.weight.dtype == torch.float32 and not hooked
 
-# %% ../../nbs/models/fast.ipynb #db022ba8
+# %% ../../nbs/models/fast.ipynb #5489aa5f
 def _gate_forward(block, names):
     gate, value, down, act = names
     def forward(self, x):
@@ -260,7 +341,27 @@ def _norm_forward(norm):
         return _Norm.apply(x, self.weight, self.variance_epsilon) if fits else type(self).forward(self, x)
     return types.MethodType(forward, norm)
 
-# %% ../../nbs/models/fast.ipynb #524c8df0
+# %% ../../nbs/models/fast.ipynb #dc294768
+def _time_mixing(self, hidden, state=None, use_cache=False):
+    "RwkvSelfAttention in training"
+    if state is not None or use_cache or not _in_bf16(hidden): return type(self).forward(self, hidden, state, use_cache)
+    mixes = self.time_mix_key, self.time_mix_value, self.time_mix_receptance
+    key, value, receptance = _Mix.apply(hidden.float(), *mixes)
+    attend = sys.modules[type(self).__module__].rwkv_linear_attention
+    found, _ = attend(self.time_decay, self.time_first, self.key(key), self.value(value))
+    return self.output(torch.sigmoid(self.receptance(receptance))*found), state
+
+def _channel_mixing(self, hidden, state=None):
+    "RwkvFeedForward in training"
+    if state is not None or not _in_bf16(hidden): return type(self).forward(self, hidden, state)
+    key, receptance = _Mix.apply(hidden.float(), self.time_mix_key, self.time_mix_receptance)
+    inner = self.key(key)
+    inner = _Squared.apply(inner) if inner.dtype == torch.bfloat16 else inner.relu().square()
+    return torch.sigmoid(self.receptance(receptance))*self.value(inner), state
+
+_MIXING = dict(RwkvSelfAttention=_time_mixing, RwkvFeedForward=_channel_mixing)
+
+# %% ../../nbs/models/fast.ipynb #92eb51b5
 @contextlib.contextmanager
 def fast_blocks(
     model:nn.Module, # In float32, of Hugging Face or with one inside; trained under bfloat16 autocast on a CPU
@@ -275,6 +376,7 @@ def fast_blocks(
         if 'forward' in vars(module): continue                 # somebody else's
         if name in _GATES: module.forward = _gate_forward(module, _GATES[name])
         elif name in _NORMS: module.forward = _norm_forward(module)
+        elif name in _MIXING: module.forward = types.MethodType(_MIXING[name], module)
         else: continue
         changed.append(module)
         kinds[name] = kinds.get(name, 0) + 1
