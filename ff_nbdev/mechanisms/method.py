@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ..core.files import beside, writing
 from .config import FFConfig
-from .forgetfulness import PulseSchedule, effective_rank, proximal_kernel, pulse_
+from .forgetfulness import PulseSchedule, effective_rank, proximal_kernel, pulse_, pulses_
 from .forgiveness import forgiving_loss, prefix_classes, with_company
 from .linear_loss import linear_forgiving_loss
 from .recall import count_hubs, hub_width, keyed_noise, token_keys, update_usage, usage_entropy
@@ -509,6 +509,27 @@ def _check_loop(self:FF):
 
 # %% ../../nbs/mechanisms/method.ipynb #5bdd7eb1
 @patch
+def _pulse(self:FF, due):
+    "Give pulses: together where whole matrices lie on a GPU, else one after the other"
+    together = {}
+    for m, p in due:
+        (i, role), kernel = self.targets[m], self.kernels[m]
+        parameter = self.sites[i].parameter(role).data
+        with _whole(parameter) as whole:
+            w = self.sites[i].part(role, whole)
+            if w.dtype in (torch.bfloat16, torch.float16) and m not in self.rests: self.rests[m] = torch.zeros_like(w)
+            given = w, p, self.rests.get(m)
+            if whole is parameter and w.device.type != 'cpu':
+                together.setdefault(id(kernel), (kernel, []))[1].append(given)
+            else: pulse_(w, kernel, *given[1:])
+    for kernel, given in together.values():
+        weights, powers, rests = map(list, zip(*given))
+        pulses_(weights, kernel, powers, rests)
+    for m, p in due:
+        self.doses[m] += p
+        self.pulses[m] += 1
+
+@patch
 def step(self:FF,
     sentences:int, # Seen in this step, over all ranks and micro-batches
 )->list[tuple[int, float]]: # Pulses given: (matrix, power)
@@ -530,13 +551,7 @@ def step(self:FF,
     self._check_due(due)
     self._check_loop()
     self._unstepped = None
-    for m, p in due:
-        i, role = self.targets[m]
-        with _whole(self.sites[i].parameter(role).data) as whole:
-            w = self.sites[i].part(role, whole)
-            if w.dtype in (torch.bfloat16, torch.float16) and m not in self.rests: self.rests[m] = torch.zeros_like(w)
-            pulse_(w, self.kernels[m], p, self.rests.get(m))
-        self.doses[m] += p; self.pulses[m] += 1
+    self._pulse(due)
     if self._untrained and not self._counts and self.noise_x > 0 and not self._warned:
         self._warned = True; warnings.warn(f'Fuzzy recall is at {self.noise_x:.2f}x and laid no noise, for the model is in evaluation mode: call model.train() before training.', stacklevel=2)
     self._untrained = False
