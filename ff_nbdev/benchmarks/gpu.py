@@ -281,7 +281,8 @@ def main(
     p.add_argument('--together', action='store_true', help='all parts in this process, without a budget')
     p.add_argument('--part', help=argparse.SUPPRESS)
     a = p.parse_args(argv)
-    sizes, out = CPU if a.cpu else GPU, a.out or ('runs/gpu_check.json' if a.cpu else 'results/benchmarks/gpu.json')
+    home = Path('runs') if a.cpu else Path('results')/'benchmarks'
+    sizes, out = CPU if a.cpu else GPU, a.out or str(home/('gpu_check.json' if a.cpu else 'gpu.json'))
     if a.part:
         Path(out).write_text(json.dumps(_one(a.part, sizes), default=str))
         return 0

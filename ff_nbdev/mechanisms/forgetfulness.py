@@ -286,6 +286,11 @@ def _check_pulse(weight, kernel, power):
     return pull
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #3a1af5df
+def _laid_like(rest, weight):
+    "The rest with rows or columns along memory, as the weight has them; loaded from a file it may lie otherwise"
+    if rest is None or (rest.stride(0) == 1) == (weight.stride(0) == 1): return rest
+    return rest.T.contiguous().T if weight.stride(0) == 1 else rest.contiguous()
+
 @torch.no_grad()
 def pulse_(
     weight:Tensor, # (out, in), changed in place; any float dtype, computed in float32 at least
@@ -302,10 +307,12 @@ def pulse_(
     pull = _check_pulse(weight, kernel, power)
     if pull == 0 or weight.numel() == 0: return weight
     if runs_native(weight, weight if rest is None else rest) and (rest is None or rest.dtype == weight.dtype):
-        given = weight.detach(), kernel.detach().cpu().double(), rest
+        own = _laid_like(rest, weight)
+        given = weight.detach(), kernel.detach().cpu().double(), own
         if weight.stride(0) == 1 and min(weight.shape) > 1: given = [None if t is None else t.T for t in given]
         if all(t is None or _lines(t) is not None for t in given[::2]):
             _pulse_native_(*given[:2], pull, given[2])
+            if own is not rest: rest.copy_(own)
             return weight
     _pulse_together_([weight], kernel.detach(), [pull], [rest])
     return weight
