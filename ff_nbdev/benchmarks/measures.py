@@ -154,7 +154,8 @@ def step_rows(
     "Noise, strength 0 and the fast step against Hugging Face's bare step, by tokens"
     rows, kind = [], dtype_name(dtype)
     for windows in sizes:
-        times = effort.time(step_calls(windows, dtype, kinds=('bare', 'off', 'noise', 'plain noise', 'fast', 'fast noise'), **kw))
+        fast = ('plain noise', 'fast', 'fast noise') if dtype != torch.float32 else ()
+        times = effort.time(step_calls(windows, dtype, kinds=('bare', 'off', 'noise', *fast), **kw))
         tokens = windows*kw.get('length', SOURCE)
         size, last = f'{windows} × {kw.get("length", SOURCE)} tokens', windows == sizes[-1]
         def add(key, name, ours, peer, wanted, rate=False):
@@ -165,6 +166,7 @@ def step_rows(
         bare = "Hugging Face's bare step", 'bare'
         add('step_noise', 'step with full noise', ('noise attached', 'noise'), bare, Wanted('ratio', limit))
         add('step_off', 'step attached, strengths 0', ('attached, off', 'off'), bare, Wanted('ratio', 1.01))
+        if dtype == torch.float32: continue                              # fast blocks are for bfloat16
         add('fast_bare', 'training, bare', ('fast step', 'fast'), bare, Wanted('speedup', 3.), True)
         add('fast_noise', 'training, full noise', ('fast step with noise', 'fast noise'),
             ('the same in tensor operations', 'plain noise'), Wanted('speedup', 3.), True)
@@ -285,7 +287,10 @@ def moran_rows(
         times = effort.time(moran_calls(shape, False, device))
         add(shape, times, 'convolution', 'two convolutions in float64', Wanted('ours', 12.) if shape == sizes[-1] else None)
     for shape in with_esda:
-        times = Effort(3, effort.seconds, effort.threads).time(moran_calls(shape, device=device), warmup=0 if max(shape) > 600 else 1)
+        calls = moran_calls(shape, device=device)
+        many = dict(calls, ours=lambda: [calls['ours']() for _ in range(20)])           # a call is over before a clock is sure
+        times = Effort(3, effort.seconds, effort.threads).time(many, warmup=0 if max(shape) > 600 else 1)
+        times['ours'] = [t/20 for t in times['ours']]
         add(shape, times, 'esda', 'esda.Moran with its weights', Wanted('speedup', 3000.) if shape == with_esda[len(with_esda)//2] else None)
     return rows
 
@@ -544,7 +549,9 @@ def memory_rows(
     home = 'ff_nbdev.benchmarks.measures'
     jobs = [(f'{home}:{p.function}', dict(name=which[1], **p.given) if p.function != 'step_call' else dict(kind=which[1], **p.given))
         for p in pairs for which in (p.ours, p.peer) for _ in range(rounds)]
-    found = iter(fresh_peaks(jobs, preload=_preload))
+    first = fresh_peaks(jobs, preload=_preload)
+    again = lambda job, bytes: fresh_peaks([job], preload=_preload)[0] if isinstance(bytes, str) else bytes
+    found = iter([again(job, bytes) for job, bytes in zip(jobs, first)])       # what failed beside others is tried alone
     rows, errors = [], []
     for p in pairs:
         mine, theirs = ([next(found) for _ in range(rounds)] for _ in range(2))
