@@ -197,9 +197,7 @@ def _one_peak(target, given):
 
 def serve_peaks():
     "The process of `fresh_peaks`: jobs come on standard input, one JSON line a result goes out"
-    jobs, threads, preload = json.load(sys.stdin)
-    import torch
-    torch.set_num_threads(threads)
+    jobs, _, preload = json.load(sys.stdin)
     for name in [*preload, *(target.split(':')[0] for target, _ in jobs)]:
         with contextlib.suppress(ImportError): import_module(name)
     for target, given in jobs:
