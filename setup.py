@@ -25,5 +25,5 @@ setup(
     include_package_data=True, package_data={'': ['*.ipynb', '*.yaml', 'Snakefile', 'gpu_check', 'profiles/*/*', 'config/*'], cfg['lib_path']: ['pretrained/**']},
     install_requires=cfg['requirements'].split(), extras_require={'slurm': cfg['slurm_requirements'].split(), 'dev': cfg['dev_requirements'].split()},
     entry_points={'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],
-                  'console_scripts': [f"ff-nbdev={cfg['lib_path']}.reproduce.cli:main"]},
+                  'console_scripts': [f"ff-nbdev={cfg['lib_path']}.cli:main"]},
 )

@@ -15,7 +15,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')      # tiny models gain nothing fr
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 
-LONG = ['test_cli.py', 'evaluation', 'experiments', 'baselines', 'training', 'test_site.py', 'test_resume.py', 'test_cluster.py', 'test_mechanisms.py', 'reproduce', 'test_lab.py', 'data', 'test_bundle.py', 'test_runner.py', 'mechanisms', 'evidence', 'test_report.py', 'test_project.py', 'test_claims.py', 'benchmarks', 'test_benchmarks.py', 'models', 'test_devices.py']      # the longest first
+LONG = ['test_cli.py', 'evaluation', 'experiments', 'baselines', 'training', 'test_site.py', 'test_resume.py', 'test_cluster.py', 'test_mechanisms.py', 'study', 'run', 'test_lab.py', 'data', 'test_bundle.py', 'test_runner.py', 'mechanisms', 'evidence', 'test_report.py', 'test_project.py', 'test_claims.py', 'benchmarks', 'test_benchmarks.py', 'models', 'test_devices.py']      # the longest first
 
 def unit(nodeid):
     "What goes to one process as a whole: a file, for its tests share what it made; of the notebooks, which share nothing, a room"
@@ -51,7 +51,7 @@ PROCESSES = multiprocessing.get_context('forkserver')
 @pytest.fixture(scope='session')
 def imported():
     "Processes are forked from one that has imported everything and trained nothing, or most of the time would go into imports"
-    PROCESSES.set_forkserver_preload(['train_tiny', 'ff_nbdev.reproduce.arm', 'torch._dynamo', 'transformers.models.mt5.modeling_mt5', 'transformers.models.rwkv.modeling_rwkv'])
+    PROCESSES.set_forkserver_preload(['train_tiny', 'ff_nbdev.run.arm', 'torch._dynamo', 'transformers.models.mt5.modeling_mt5', 'transformers.models.rwkv.modeling_rwkv'])
     with pytest.MonkeyPatch.context() as m:
         m.setenv('PYTHONPATH', str(ROOT/'tests')); m.setenv('TRAIN_TINY_READY', '1')
         forkserver.ensure_running()
@@ -78,7 +78,7 @@ def make_notebook(path, parameters, *code):
 
 
 SHARED = "corpus: str = ''\nout: str = ''\nseed: int = 0\nscale: str = 'quick'\nseconds: float = 0.1"
-START = 'import json, os, time\nfrom pathlib import Path\nfrom ff_nbdev.reproduce.progress import Progress'
+START = 'import json, os, time\nfrom pathlib import Path\nfrom ff_nbdev.run.progress import Progress'
 WORK = 'p = Progress()\nfor i in range(20): time.sleep(seconds/20); p.update(i + 1, 20, f"step {i + 1}")'
 
 
@@ -86,7 +86,7 @@ WORK = 'p = Progress()\nfor i in range(20): time.sleep(seconds/20); p.update(i +
 def fake(tmp_path_factory):
     "A folder with experiment notebooks that write the right files with nothing in them, a text, a tokenizer, a cache"
     from ff_nbdev.data.tokenizers import make_tokenizer
-    from ff_nbdev.reproduce.cli import read_scale
+    from ff_nbdev.run.settings import read_scale
     from safetensors.numpy import save_file
     d = tmp_path_factory.mktemp('fake'); nbs = d/'experiments'; nbs.mkdir()
     sets = {n: {k: v for s in ('night', 'quick') for k, v in (read_scale(s).get(n) or {}).items()} for n in ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')}     # what the scales set
@@ -117,7 +117,7 @@ def fake(tmp_path_factory):
 def ff_nbdev_run(fake, tmp_path):
     "The words of a command that runs the fake graph in a folder of its own"
     env = dict(os.environ, FF_NBDEV_CACHE=str(fake/'cache'), PYTHONPATH=''); env.pop('IN_TEST', None)
-    words = [sys.executable, '-m', 'ff_nbdev.reproduce.cli', 'run', 'quick', '--corpus', str(fake/'text.txt'), '--model', str(fake/'tokenizer'),
+    words = [sys.executable, '-m', 'ff_nbdev.cli', 'run', 'quick', '--corpus', str(fake/'text.txt'), '--model', str(fake/'tokenizer'),
         '--notebooks', str(fake/'experiments'), '--out', str(tmp_path/'quick'), '--jobs', '2']
     return words, env, tmp_path/'quick'
 

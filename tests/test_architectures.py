@@ -18,14 +18,16 @@ from ff_nbdev import evaluate
 from ff_nbdev.data.corpus import load_corpus
 from ff_nbdev.data.objectives import Windows, encode_corpus, objective_for
 from ff_nbdev.data.tokenizers import sentinel_ids, train_tokenizer
-from ff_nbdev.evaluation.activations import _masked, fills_in, word_starts
+from ff_nbdev.evaluation.activations import fills_in, masked_word_batches, word_starts
 from ff_nbdev.evaluation.base_test import token_scores
-from ff_nbdev.evaluation.evaluate import _batches, ffn_share
+from ff_nbdev.evaluation.evaluate import _batches
+from ff_nbdev.evaluation.contribution import ffn_ratio
 from ff_nbdev.evaluation.spatial import weight_geography
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.models.sites import PATTERNS, FFNPattern, find_sites, guess_pattern, remember_pattern
-from ff_nbdev.models.tiny import ablate, load_pretrained, model_inputs
+from ff_nbdev.models.tiny import load_pretrained, model_inputs
+from ff_nbdev.models.ablation import ablate
 from ff_nbdev.models.wrappers import decoder_inputs, predicts_next
 
 VOCAB = 512
@@ -315,7 +317,7 @@ def test_what_a_block_adds(name):
     for h in hooks:
         h.remove()
     want = (seen['added'].norm(dim=-1) / seen['stream'].norm(dim=-1)).double().mean().item()
-    got = ffn_share(model, [dict(x, index=torch.arange(3))])[-1]['share']
+    got = ffn_ratio(model, [dict(x, index=torch.arange(3))])[-1]['share']
     assert got == pytest.approx(want, rel=1e-5)
 
 
@@ -791,7 +793,7 @@ def test_a_hidden_word_is_read_where_it_is_predicted(name, text):
     corpus, tokenizer = text
     windows = Windows(encode_corpus(corpus, tokenizer), 'test', 24)
     places = np.array([[0, w, p] for w in range(3) for p in (2, 9, 17)])
-    groups = list(_masked(make(name), tokenizer, windows, places, 4, word_starts(tokenizer), True))
+    groups = list(masked_word_batches(make(name), tokenizer, windows, places, 4, word_starts(tokenizer), True))
     assert fills_in(make(name), tokenizer) == (name != 'mt5')
     for rows, x, (row, at) in groups:
         wanted = torch.tensor([int(windows[int(w)]['ids'][p]) for _, w, p in places[rows]])

@@ -16,10 +16,10 @@ from packaging.requirements import Requirement
 
 import ff_nbdev
 from ff_nbdev.data.corpus import cache_dir, load_corpus, read_sentences, write_corpus
-from ff_nbdev.reproduce import bundle
-from ff_nbdev.reproduce.bundle import (Target, accepted_tags, build_wheel, fetch_wheels, find_model, install_script, largest_wheels, make_bundle, needs, read_lock, seal,
+from ff_nbdev.run import bundle
+from ff_nbdev.run.bundle import (Target, accepted_tags, build_wheel, fetch_wheels, find_model, install_script, largest_wheels, make_bundle, needs, read_lock, seal,
     size_report)
-from ff_nbdev.reproduce.runner import RunError
+from ff_nbdev.run.runner import RunError
 
 SHIPPED = ROOT/'ff_nbdev'/'pretrained'/'tiny-mt5'
 PYTHON = '.'.join(map(str, sys.version_info[:2]))
@@ -43,7 +43,7 @@ def small(own, story, tmp_path_factory):
     "A bundle of our own wheel, a text, and a model by each of the three kinds of name"
     d = tmp_path_factory.mktemp('small'); hub, mine = d/'hub'/'models--me--tiny', d/'mine'
     shutil.copytree(SHIPPED, mine); shutil.copytree(SHIPPED, hub/'snapshots'/('a'*40)); (hub/'refs').mkdir(); (hub/'refs'/'main').write_text('a'*40)
-    code = 'import sys; from ff_nbdev.reproduce.bundle import make_bundle; o, m, t, w = sys.argv[1:]; make_bundle(o, ["tiny-mt5", m, "me/tiny"], [t], wheels="own", own=w)'
+    code = 'import sys; from ff_nbdev.run.bundle import make_bundle; o, m, t, w = sys.argv[1:]; make_bundle(o, ["tiny-mt5", m, "me/tiny"], [t], wheels="own", own=w)'
     env = dict(os.environ, HF_HUB_CACHE=str(d/'hub'), HF_HUB_OFFLINE='1', FF_NBDEV_CACHE=str(d/'cache'))
     r = subprocess.run([sys.executable, '-c', code, *map(str, (d/'small', mine, story, own))], env=env, capture_output=True, text=True)
     assert not r.returncode, r.stderr
@@ -204,7 +204,7 @@ def test_words_of_the_installer(small, tmp_path):
 # Making
 
 def test_killed_in_the_middle_leaves_no_bundle(own, story, tmp_path):
-    code = '''import sys, time; from ff_nbdev.reproduce.bundle import make_bundle
+    code = '''import sys, time; from ff_nbdev.run.bundle import make_bundle
 def say(s):
     print(s, flush=True)
     if s.startswith("text"): time.sleep(60)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ff_nbdev.reproduce import claims as C
-from ff_nbdev.reproduce.results import Run, example_runs, load_runs
-from ff_nbdev.training.recipes import ARMS
+from ff_nbdev.study import claims as C
+from ff_nbdev.study.records import Run, load_runs
+from ff_nbdev.study.examples import example_runs
+from ff_nbdev.training.recipes import RECIPES
 
 ALL = ['base', 'base_reordered', 'base_continued', 'no_fzr', 'full_stack', 'highway', 'tlf', 'tlf_minus_fzr', 'full_stack_tlf_fzr', 'full_stack_continued', 'forgiveness_only', 'no_ramp',
     'full_stack_to_collapse', 'full_stack_to_collapse_slow', 'highway_to_collapse', 'tlf_to_collapse']
@@ -27,7 +28,7 @@ def rows(folder, **kw): return {r['id']: r for r in C.answer(load_runs(folder), 
 
 def test_every_claim_has_a_rule_and_known_arms():
     claims = C.read_claims(); assert list(claims) == [f'C{i}' for i in range(1, 26)] == sorted(C.RULES, key=lambda c: int(c[1:]))
-    assert not {a.split('~')[0] for d in claims.values() for a in d['arms']} - set(ARMS)
+    assert not {a.split('~')[0] for d in claims.values() for a in d['arms']} - set(RECIPES)
 
 def test_kernels_are_judged_by_the_worst_of_them(folder):
     runs = load_runs(folder); f = runs['full_stack']; assert next(r for r in C.answer(runs) if r['id'] == 'C24')['verdict'] == 'not run'
@@ -152,5 +153,5 @@ def test_seeds_of_a_folder(folder, tmp_path):
         other = example_runs(tmp_path/f'seed{s}', ALL, seed=s)
         for a in ('base_continued', 'full_stack', 'no_fzr'): shutil.copytree(other/a, out/f'{a}.s{s}')
     r = rows(out); assert r['C12']['seeds'] == 3 and r['C12']['resampled'] == 'seeds' and r['C1']['seeds'] == 3 and r['C7']['seeds'] <= 1
-    from ff_nbdev.reproduce.report import seed_rows
+    from ff_nbdev.study.report import seed_rows
     assert {x['arm']: x['seeds'] for x in seed_rows(load_runs(out))} == dict(base_continued=3, no_fzr=3, full_stack=3) and 'full_stack.s1' not in load_runs(out)

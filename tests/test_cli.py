@@ -13,18 +13,18 @@ import pytest
 from conftest import ROOT
 from test_runner import until
 
-ARMS = ['base', 'base_reordered', 'base_continued', 'no_fzr', 'full_stack']
-TRAINED = ARMS[2:]
+RECIPES = ['base', 'base_reordered', 'base_continued', 'no_fzr', 'full_stack']
+TRAINED = RECIPES[2:]
 
 def ff(*words, **kw):
-    return subprocess.run([sys.executable, '-m', 'ff_nbdev.reproduce.cli', *map(str, words)], capture_output=True, text=True, **kw)
+    return subprocess.run([sys.executable, '-m', 'ff_nbdev.cli', *map(str, words)], capture_output=True, text=True, **kw)
 
 def go(words, env, *more, status=0):
     r = subprocess.run([*words, *more], env=env, capture_output=True, text=True, timeout=240)
     assert r.returncode == status, r.stdout + r.stderr
     return r.stdout + r.stderr
 
-def trained(out): return {a: json.loads((out/a/'train.json').read_text())['time'] for a in ARMS if (out/a/'train.json').exists()}
+def trained(out): return {a: json.loads((out/a/'train.json').read_text())['time'] for a in RECIPES if (out/a/'train.json').exists()}
 
 
 @pytest.mark.parametrize('words, said', [
@@ -85,7 +85,7 @@ def test_a_variant_is_an_arm_in_a_folder_of_its_own(ff_nbdev_run):
 @pytest.fixture
 def commands(fake, tmp_path, monkeypatch):
     "Arms of the night → the command of each node, as Snakemake prints it"
-    from ff_nbdev.reproduce import cli
+    from ff_nbdev import cli
     got = []; monkeypatch.setattr(cli, '_dry_run', lambda a, out, settings: got.append(settings) or 0); monkeypatch.setenv('FF_NBDEV_CACHE', str(fake/'cache'))
     def ask(*arms):
         cli.main(['run', 'night', '--dry-run', '--corpus', str(fake/'text.txt'), '--out', str(tmp_path), '--arms', *arms]); (tmp_path/'run.json').write_text(json.dumps(got[-1]))
@@ -111,7 +111,7 @@ def test_an_arm_may_have_settings_of_its_own(commands):
 
 @pytest.mark.parametrize('key, said', [(dict(retrofit_from_scrach=dict(rate=.1)), 'there is no arm from_scrach'), (dict(retrofit_no_fzr=dict(model='tiny-mt5')), 'no_fzr~other')])
 def test_settings_of_no_arm_stop_the_run_before_it_starts(key, said, commands, tmp_path):
-    from ff_nbdev.reproduce import cli
+    from ff_nbdev import cli
     commands('no_fzr'); (tmp_path/'run.json').write_text(json.dumps(json.loads((tmp_path/'run.json').read_text()) | key))
     r = subprocess.run(cli.snakemake_command(tmp_path, tmp_path/'run.json', 'local', 1, dry=True), capture_output=True, text=True)
     assert r.returncode and said in r.stdout + r.stderr and 'Traceback' not in r.stdout + r.stderr, r.stdout + r.stderr
@@ -225,7 +225,7 @@ def test_a_rival_brings_the_arm_that_it_is_matched_with(words, retrofits, fake, 
 
 
 def test_a_folder_that_goes_while_it_is_looked_through_is_no_error(tmp_path, monkeypatch):
-    from ff_nbdev.reproduce import cli
+    from ff_nbdev.run.monitor import progress_files
     for d in ('base', 'gone', '.snakemake/log'): (tmp_path/d).mkdir(parents=True)
     for d in ('base', '.snakemake/log'): (tmp_path/d/'evaluate.progress.json').write_text('{}')
     real = os.scandir
@@ -233,7 +233,7 @@ def test_a_folder_that_goes_while_it_is_looked_through_is_no_error(tmp_path, mon
         if os.path.basename(path) == 'gone': raise FileNotFoundError(path)
         return real(path)
     monkeypatch.setattr(os, 'scandir', scandir)
-    assert [p.parent.name for p in cli.progress_files(tmp_path)] == ['base']
+    assert [p.parent.name for p in progress_files(tmp_path)] == ['base']
 
 def test_a_base_whose_blocks_are_learned_anew(fake, tmp_path):
     "Another width, everything else goes on from where it was; a model of another kind is refused before any work"

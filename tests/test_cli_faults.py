@@ -16,9 +16,12 @@ from contextlib import redirect_stderr, redirect_stdout
 import pytest
 from test_wrong_inputs import check_sentence, snapshot
 
-from ff_nbdev.reproduce import cli, runner
-from ff_nbdev.reproduce.cli import Watch, failure, main
-from ff_nbdev.reproduce.progress import Progress
+from ff_nbdev import cli
+from ff_nbdev.run import runner, settings
+from ff_nbdev.cli import main
+from ff_nbdev.run.monitor import RunMonitor
+from ff_nbdev.run.launch import failure
+from ff_nbdev.run.progress import Progress
 
 FUZZ_CASES, FUZZ_SECONDS = 500, 8
 HOST = re.sub(r'\W+', '', platform.node())[:30] or 'here'
@@ -43,7 +46,7 @@ WORDS = ['', ' ', '-', '--', '=', '..', '../x', '/', '~', '*', '[', 'x'*300, 'ä
          'nb', 'prof', 'empty', 'fifo.txt']
 NB = json.dumps(dict(cells=[dict(cell_type='code', id='a', source='steps: int = 3\nrate: float = 0.1',
     metadata=dict(tags=['parameters']), outputs=[], execution_count=None),
-    dict(cell_type='code', id='b', source='from ff_nbdev.reproduce.runner import '
+    dict(cell_type='code', id='b', source='from ff_nbdev.run.runner import '
         'check_params\ncheck_params(globals(), positive=["steps"])', metadata={}, outputs=[], execution_count=None)],
     metadata=dict(kernelspec=dict(name='python3')), nbformat=4, nbformat_minor=5))
 
@@ -131,7 +134,7 @@ def still(monkeypatch):
     "Nothing is computed: what would be started after every check ends at once"
     from ff_nbdev.data import corpus
     monkeypatch.setattr(cli, '_dry_run', lambda *a: 0)
-    monkeypatch.setattr(cli, 'watch_run', lambda command, out, *a: (0, Watch(out)))
+    monkeypatch.setattr(cli, 'watch_run', lambda command, out, *a: (0, RunMonitor(out)))
     monkeypatch.setattr(cli, '_make_text', lambda a, p: (cli.Path('c'), {}))
     monkeypatch.setattr(cli, 'run_notebook', lambda *a, **kw: None)
     monkeypatch.setattr(cli, 'bundle_command', lambda a: 0)
@@ -173,7 +176,7 @@ def log_of(*lines, rule='text', output='text.json', message='None'):
         'At least one job did not complete successfully.']
 
 def told(out, lines):
-    w = Watch(out, now=1)
+    w = RunMonitor(out, now=1)
     for l in ['job   count', '----- -----', 'text  1', 'total 1', '', *lines]: w.read(l)
     return failure(w, out)
 
@@ -250,7 +253,7 @@ def test_a_run_folder_that_was_copied_while_it_worked(fake, tmp_path, monkeypatc
     (out/'.lock').write_text(str(os.getppid())); (out/'run.json').write_text('{"runs": ["base"], "config": "quick"}')
     (out/'base'/'evaluate.progress.json').write_text(json.dumps(dict(node='evaluate base', state='running', done=1,
         total=2, time=time.time() - 60, started=0, pid=os.getppid())))
-    seen = Watch(out); seen.nothing = True
+    seen = RunMonitor(out); seen.nothing = True
     monkeypatch.setattr(cli, 'watch_run', lambda *a: (0,
         seen)); (out/'report.json').write_text('{"findings": ["all is well"]}')
     words = ['run', 'quick', '--corpus', fake/'text.txt', '--model', fake/'tokenizer', '--notebooks',
@@ -278,18 +281,18 @@ def test_a_cache_that_can_hold_nothing(words, fake, tmp_path, monkeypatch):
 
 def test_a_terminal_without_bars_and_an_output_on_a_full_disk():
     plain = dict(os.environ, PYTHONIOENCODING='ascii')
-    r = subprocess.run([sys.executable, '-m', 'ff_nbdev.reproduce.cli', '--help'], env=plain, capture_output=True,
+    r = subprocess.run([sys.executable, '-m', 'ff_nbdev.cli', '--help'], env=plain, capture_output=True,
         text=True)
     assert r.returncode == 0 and not r.stderr and 'FF_NBDEV_DEBUG' in r.stdout
     if not os.path.exists('/dev/full'): return
-    code = 'import sys; from ff_nbdev.reproduce.runner import guarded; sys.exit(guarded(lambda: print("plan") or 0))'
+    code = 'import sys; from ff_nbdev.run.runner import guarded; sys.exit(guarded(lambda: print("plan") or 0))'
     with open('/dev/full', 'w') as full:
         r = subprocess.run([sys.executable, '-c', code], stdout=full, stderr=subprocess.PIPE, text=True)
     assert r.returncode == 2
     check_sentence(r.stderr.strip(), 'No space left on device')
 
 def test_a_reader_that_has_gone_is_no_error():
-    r = subprocess.run(f'{sys.executable} -m ff_nbdev.reproduce.cli --help | head -c 1', shell=True,
+    r = subprocess.run(f'{sys.executable} -m ff_nbdev.cli --help | head -c 1', shell=True,
         capture_output=True, text=True)
     assert r.stderr == ''
 
@@ -343,14 +346,14 @@ def test_what_is_taken_for_an_id_of_the_hub_is_said(dry, fake, tmp_path, monkeyp
 
 def test_a_scale_of_ones_own_is_a_file(fake, tmp_path, monkeypatch):
     import yaml
-    quick = yaml.safe_load((cli.workflow_folder()/'config'/'quick.yaml').read_text()); quick.update(trained=['no_fzr'],
+    quick = yaml.safe_load((settings.workflow_folder()/'config'/'quick.yaml').read_text()); quick.update(trained=['no_fzr'],
         shipped={}, variants={}, own=None)
     (tmp_path/'mine.yaml').write_text(yaml.safe_dump(quick)); monkeypatch.chdir(tmp_path)
     s = cli.make_settings(Namespace(scale='mine.yaml', corpus=str(fake/'text.txt'), arms=None, first=None, all=False,
         seed=None, seeds=None, model=None, set=[], notebooks=None))
     assert s['runs'] == ['base', 'base_reordered', 'rwkv_base', 'no_fzr'] and s['config'] == str(tmp_path/'mine.yaml')
 
-@pytest.mark.parametrize('name', cli.scales())
+@pytest.mark.parametrize('name', settings.scales())
 def test_every_scale_passes_its_own_checks(name, fake):
     s = cli.make_settings(cli.make_parser().parse_args(['run', name, '--corpus', str(fake/'text.txt')]))
     assert s['config'] == name and s['runs']

@@ -13,7 +13,11 @@ import pytest
 import yaml
 from test_runner import until
 
-from ff_nbdev.reproduce.cli import Watch, failure, make_parser, make_settings, snakemake_command, workflow_folder
+from ff_nbdev.cli import make_parser
+from ff_nbdev.training.watch import Watch
+from ff_nbdev.run.launch import failure
+from ff_nbdev.run.settings import make_settings, workflow_folder
+from ff_nbdev.run.graph import snakemake_command
 
 pytest.importorskip('snakemake_executor_plugin_slurm', reason='missing package: snakemake-executor-plugin-slurm')
 
@@ -39,7 +43,7 @@ def asked(fake):
 
 def environment(fake, env): return {k: v for k, v in dict(env, FF_NBDEV_CACHE=str(fake/'cache'), PYTHONPATH='').items() if k not in ('IN_TEST', 'SNAKEMAKE_PROFILE')}
 
-def command(out, words, profile): return [sys.executable, '-m', 'ff_nbdev.reproduce.cli', *words, '--profile', str(profile), '--out', str(out)]
+def command(out, words, profile): return [sys.executable, '-m', 'ff_nbdev.cli', *words, '--profile', str(profile), '--out', str(out)]
 
 def run(out, words, profile, env):
     "(exit status, what was said and logged, what `Watch` saw in it)"

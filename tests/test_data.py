@@ -235,7 +235,7 @@ def byte_level(text):
     return PreTrainedTokenizerFast(tokenizer_object=t, eos_token='<|endoftext|>', pad_token='<|endoftext|>')
 
 def test_byte_level_text_keeps_its_spaces(cache):
-    from ff_nbdev.evaluation.closeness import whole_words
+    from ff_nbdev.training.closeness import whole_words
     text = lines(900); tok = byte_level(text); corpus = corpus_of(cache, '\n'.join(' '.join(text[i:i + 3]) for i in range(0, 900, 3))); folder = encode_corpus(corpus, tok)
     ids = np.load(folder/'train.ids.npy'); want = []
     for s in read_sentences(corpus): want.append('<|endoftext|>' if s is None else s if not want or want[-1] == '<|endoftext|>' else ' ' + s)

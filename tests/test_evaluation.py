@@ -9,7 +9,8 @@ from ff_nbdev.data.objectives import Windows, encode_corpus, objective_for
 from ff_nbdev.data.tokenizers import special_ids, train_tokenizer
 from ff_nbdev.evaluation import activations as A, robustness as R, signatures as S, spatial as P
 from ff_nbdev.evaluation.base_test import token_scores
-from ff_nbdev.evaluation.evaluate import Evaluation, evaluate, ffn_share, quiet_factors, scored_targets, unigram_ce
+from ff_nbdev.evaluation.evaluate import Evaluation, evaluate, scored_targets, unigram_ce
+from ff_nbdev.evaluation.contribution import ffn_ratio, matching_factors, scale_ffn
 from ff_nbdev.mechanisms.forgetfulness import proximal_kernel
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import random_tiny
@@ -109,7 +110,7 @@ def test_hooks_go_when_reading_fails(text):
 def test_decoder_never_sees_the_word_it_is_asked_for(text):
     _, tok, tokens = text; windows = Windows(tokens, 'test', 24); starts = A.word_starts(tok)
     places = A.random_places(windows, 200, special_ids(tok))
-    for rows, inputs, (r, at) in A._masked(random_tiny('mt5', vocab_size=len(tok)), tok, windows, places, 50, starts, True):
+    for rows, inputs, (r, at) in A.masked_word_batches(random_tiny('mt5', vocab_size=len(tok)), tok, windows, places, 50, starts, True):
         for i, k in enumerate(rows):
             ids, y = windows[int(places[k, 1])]['ids'], inputs['labels'][i]
             assert y[at[i]] == ids[places[k, 2]]                                # the label at the position that is read is the token
@@ -262,7 +263,7 @@ def test_ffn_share_by_hand(text):
     block = model.transformer.h[1]
     hooks = [block.mlp.register_forward_hook(lambda m, a, o: got.update(ffn=o)), block.register_forward_hook(lambda m, a, o: got.update(out=o[0] if isinstance(o, tuple) else o))]
     batch = [objective_for(model, tok)([windows[i] for i in range(4)])]
-    share = ffn_share(model, batch)[1]['share']
+    share = ffn_ratio(model, batch)[1]['share']
     for h in hooks: h.remove()
     assert share == pytest.approx((got['ffn'].norm(dim=-1)/got['out'].norm(dim=-1)).mean().item(), rel=1e-5)
 
@@ -281,17 +282,17 @@ def test_quieter_scales_all_that_a_block_adds(text, arch):
     batch, block = [objective_for(model, tok)([windows[i] for i in range(4)])], find_sites(model)[0].block; first = lambda o: o[0] if isinstance(o, tuple) else o
     with A.evaluating(model):
         for factors in ([1., 1.], [.3, 1.]):
-            with R.quieter(model, factors, find_sites(model)[:2]):
+            with scale_ffn(model, factors, find_sites(model)[:2]):
                 hook = block.register_forward_hook(lambda m, a, o: got.append(first(o).clone())); R.window_scores(model, batch[0], ()); hook.remove()
     assert torch.allclose(got[1], .3*got[0], atol=1e-6) and got[0].abs().max() > .01
 
 @pytest.mark.parametrize('arch', ['mt5', 'rwkv', 'gpt2'])
 def test_a_model_made_as_quiet_as_another(text, arch):
     corpus, tok, tokens = text; windows, model, other = Windows(tokens, 'test', 32, 4), loud(arch, len(tok)), models(len(tok))[arch]
-    batch = [objective_for(model, tok)([windows[i] for i in range(4)])]; want, own = ([s['share'] for s in ffn_share(m, batch)] for m in (other, model))
-    factors = quiet_factors(model, want, batch)
-    with R.quieter(model, factors): got = [s['share'] for s in ffn_share(model, batch)]
-    assert np.allclose(got, want, atol=1e-4) and not np.allclose(got, own, atol=.02) and np.allclose([s['share'] for s in ffn_share(model, batch)], own)
+    batch = [objective_for(model, tok)([windows[i] for i in range(4)])]; want, own = ([s['share'] for s in ffn_ratio(m, batch)] for m in (other, model))
+    factors = matching_factors(model, want, batch)
+    with scale_ffn(model, factors): got = [s['share'] for s in ffn_ratio(model, batch)]
+    assert np.allclose(got, want, atol=1e-4) and not np.allclose(got, own, atol=.02) and np.allclose([s['share'] for s in ffn_ratio(model, batch)], own)
 
 def test_an_evaluation_as_quiet_as_another(text):
     "Both controls stand in the record, the matched one with its factors; a model of another shape is refused before any work"

@@ -378,7 +378,7 @@ def test_all_readers_share_one_pass_and_add_a_few_operations_a_site():
     with Counted() as reading: mean, kept = activations.read_once(model, windows=windows, readers=[activations.Mean(places), activations.Keep(places[::2])], **given)
     assert len(passes) == 2
     with Counted() as bare, activations.evaluating(model):
-        for _, inputs, _ in activations._intact(model, given['tokenizer'], windows, places, 4): activations._forward(model, inputs)
+        for _, inputs, _ in activations._intact(model, given['tokenizer'], windows, places, 4): activations.forward_body(model, inputs)
     hook.remove()
     assert len(passes) == 4 and 0 < reading.calls - bare.calls <= 2*(len(sites)*20 + 4)
     for a, b in zip(mean, activations.collect(model, windows=windows, places=places, **given)): assert torch.allclose(a, b.mean(0), atol=1e-6)

@@ -20,11 +20,17 @@ from conftest import NOTEBOOKS, ROOT, page
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ff_nbdev.core import files
-from ff_nbdev.reproduce import arm, cli, publish, report, results
-from ff_nbdev.reproduce.results import command_for, example_runs, load_run, load_runs, save_json, settings_of
+from ff_nbdev.core import io as files
+from ff_nbdev import cli
+from ff_nbdev.run import arm
+from ff_nbdev.study import publish, report
+from ff_nbdev.study.records import load_run, load_runs
+from ff_nbdev.run.settings import command_for, settings_of
+from ff_nbdev.study.examples import example_runs
+from ff_nbdev.core import provenance
+from ff_nbdev.core.provenance import save_json
 
-ARMS = ['base', 'base_continued', 'full_stack']
+RECIPES = ['base', 'base_continued', 'full_stack']
 MODEL = dict(mt5='tiny-mt5')
 
 
@@ -40,7 +46,7 @@ def one_sentence(error):
     assert '\n' not in said and said[-1] in '.?)' and len(said) < 600, said
     return said
 
-def a_run(folder, arms=ARMS, **changed):
+def a_run(folder, arms=RECIPES, **changed):
     "A finished run with a model in each trained arm"
     example_runs(folder, arms)
     given = [a for a in arms if a == 'base']
@@ -227,7 +233,7 @@ def test_only_notebooks_of_the_package_are_run(mine, monkeypatch, capsys):
     (mine/'run.json').write_text(json.dumps(settings_of(mine) | dict(notebooks=str(evil), report=dict(out='/elsewhere'))))
     ran = []
     monkeypatch.setattr(cli, 'run_notebook', lambda nb, out, params, cwd, **kw: ran.append((Path(nb), params, Path(cwd))))
-    monkeypatch.setattr(cli, 'findings', lambda out, *a: [])
+    monkeypatch.setattr(cli, 'printed_findings', lambda out, *a: [])
     assert cli.main(['report', str(mine)]) == 0
     notebook, params, cwd = ran[0]
     assert notebook == cli.notebooks_folder()/'report.ipynb' and params['out'] == str(mine.resolve()) and mine not in (cwd, *cwd.parents)
@@ -382,7 +388,7 @@ def test_what_is_no_failure_of_a_disk_stays_what_it_is(tmp_path):
 def test_killed_writers_are_swept_and_living_ones_are_not(tmp_path, brief):
     "A writer that is killed in the middle, one that lives, and the next report"
     folder = a_run(tmp_path/'quick', ['base'])
-    code = 'import sys, time\nfrom ff_nbdev.core.files import whole\nwith whole(sys.argv[1]) as part:\n    part.write_text("half"); print("ready", flush=True); time.sleep(60)'
+    code = 'import sys, time\nfrom ff_nbdev.core.io import whole\nwith whole(sys.argv[1]) as part:\n    part.write_text("half"); print("ready", flush=True); time.sleep(60)'
     writers = [subprocess.Popen([sys.executable, '-c', code, str(folder/'report.html')], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     try:
         for w in writers: assert w.stdout.readline() == 'ready\n'
@@ -410,7 +416,7 @@ def test_leftovers_of_every_form_and_nothing_else(tmp_path):
 
 def code_cells(nb): return [''.join(c['source']) for c in json.loads(nb.read_text())['cells'] if c['cell_type'] == 'code']
 
-@pytest.mark.parametrize('nb', [p for p in NOTEBOOKS if page(p) != 'reproduce/site'], ids=page)
+@pytest.mark.parametrize('nb', [p for p in NOTEBOOKS if page(p) != 'study/site'], ids=page)
 def test_no_page_looks_for_files_from_where_it_is_opened(nb):
     for source in code_cells(nb):
         try: tree = ast.parse(re.sub(r'^[%!].*$', 'pass', source, flags=re.M))
@@ -418,7 +424,7 @@ def test_no_page_looks_for_files_from_where_it_is_opened(nb):
         for n in ast.walk(tree):
             if not isinstance(n, ast.Constant) or not isinstance(n.value, str): continue
             assert not re.match(r'\.\./(\.\./)*(results|runs|nbs|tests|ff_nbdev|requirements)\b', n.value), n.value
-            assert not re.match(r'(\./)?results/\w', n.value) or page(nb).startswith('reproduce/'), n.value
+            assert not re.match(r'(\./)?results/\w', n.value) or page(nb).startswith('study/'), n.value
 
 @pytest.mark.parametrize('name', ['experiments/curves', 'evidence/space', 'evidence/disturbance'])
 def test_pages_work_from_any_folder(name, tmp_path, monkeypatch):
@@ -434,14 +440,14 @@ def test_pages_work_from_any_folder(name, tmp_path, monkeypatch):
 
 def test_a_smoke_run_lands_in_the_checkout_and_not_beside_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert results.smoke_folder('x') == ROOT/'runs'/'smoke'/'x' and results.results_folder('night') == ROOT/'results'/'night'
-    monkeypatch.setattr(results, '_repository', lambda: None)                 # an installed package
-    assert results.smoke_folder('x') == tmp_path/'runs'/'smoke'/'x'
-    with pytest.raises(FileNotFoundError, match='in the repository and not in the installed package'): results.results_folder('night')
+    assert provenance.smoke_folder('x') == ROOT/'runs'/'smoke'/'x' and provenance.results_folder('night') == ROOT/'results'/'night'
+    monkeypatch.setattr(provenance, '_repository', lambda: None)                 # an installed package
+    assert provenance.smoke_folder('x') == tmp_path/'runs'/'smoke'/'x'
+    with pytest.raises(FileNotFoundError, match='in the repository and not in the installed package'): provenance.results_folder('night')
 
 def test_committed_records_still_load():
-    runs = load_runs(results.results_folder('night'))
-    assert len(runs.every) > 60 and settings_of(results.results_folder('night'), publish.NEEDS)
+    runs = load_runs(provenance.results_folder('night'))
+    assert len(runs.every) > 60 and settings_of(provenance.results_folder('night'), publish.NEEDS)
 
 @pytest.mark.parametrize('text, number, said', [
     ('[Errno 28] Kein Platz', errno.ENOSPC, 'for the disk is full: .* MiB are left in'),

@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 from conftest import ROOT
 
-PAGES = [p for p in ('mechanisms/recall.ipynb', 'models/sites.ipynb', 'reproduce/runner.ipynb') if (ROOT/'nbs'/p).exists()]
+PAGES = [p for p in ('mechanisms/recall.ipynb', 'models/sites.ipynb', 'run/runner.ipynb') if (ROOT/'nbs'/p).exists()]
 pytestmark = pytest.mark.timeout(300)
 
 

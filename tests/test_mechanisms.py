@@ -350,8 +350,8 @@ def test_weights_and_smoothing_follow_the_labels(arch):
     assert torch.allclose(ff.loss(logits, b['labels'], weight=weight, label_smoothing=.1), (ce*w.flatten()).sum()/w.sum(), atol=1e-6)
 
 def test_tally_counts_what_the_loss_forgives():
-    from ff_nbdev.mechanisms.forgiveness import Tally
-    g = torch.Generator().manual_seed(0); classes = torch.randint(-1, 3, (30,), generator=g).int(); tally, asked, missed, given = Tally(30), 0, 0, 0.
+    from ff_nbdev.mechanisms.forgiveness import ForgivenessStats
+    g = torch.Generator().manual_seed(0); classes = torch.randint(-1, 3, (30,), generator=g).int(); tally, asked, missed, given = ForgivenessStats(30), 0, 0, 0.
     for _ in range(5):
         logits, labels = torch.randn(40, 30, generator=g), torch.randint(0, 30, (40,), generator=g); labels[::9] = -100
         _, d = forgiving_loss(logits, labels, classes); tally.add(d, labels)
@@ -454,5 +454,5 @@ def test_presets_hold_what_they_say():
     full, on = (FFConfig.preset(n, total_sentences=t).forgetfulness for n, t in (('full_stack', 1_000_000), ('full_stack_continued', 400_000)))
     period = lambda f, t: PulseSchedule(t, f.dose, 1, f.power, f.ramp).period
     assert abs(period(full, 1_000_000)/period(on, 400_000) - 1) < .01
-    assert FFConfig.preset('tlf', 100, forgiveness='conceptual').forgiveness.late_kind == 'two_letter'
+    assert FFConfig.preset('tlf', 100, forgiveness='conceptual').forgiveness.final_kind == 'two_letter'
     for n in PRESETS: FFConfig.preset(n, total_sentences=100)

@@ -291,7 +291,7 @@ def test_a_vocabulary_of_bytes_has_no_letters_to_compare():
     tok = ByT5Tokenizer()
     model = random_tiny('mt5')
     assert with_company(prefix_classes(tok)) == 0
-    for kinds in (dict(kind='two_letter'), dict(kind='none', late_kind='two_letter')):
+    for kinds in (dict(kind='two_letter'), dict(kind='none', final_kind='two_letter')):
         config = FFConfig(100, forgiveness=ForgivenessConfig(**kinds))
         with pytest.raises(ValueError, match='nothing to work on'): attach(model, config, tok)
     assert not any(m._forward_pre_hooks for m in model.modules())

@@ -83,7 +83,7 @@ def test_the_library_declares_what_it_imports():
     assert not missing, f'imported, and not in requirements of settings.ini: {missing}'
 
 def test_pages_and_tests_declare_what_they_import():
-    code = [p.read_text() for p in (ROOT/'tests').rglob('*.py')] + [(ROOT/'ff_nbdev/reproduce/site.py').read_text()]
+    code = [p.read_text() for p in (ROOT/'tests').rglob('*.py')] + [(ROOT/'ff_nbdev/study/site.py').read_text()]
     for c in (c for nb in NOTEBOOKS for c in cells(nb)):
         text = re.sub(r'^[%!].*$', 'pass', source(c), flags=re.M)
         try: ast.parse(text)
@@ -148,7 +148,7 @@ def test_page_has_a_title_and_no_local_path(nb):
 
 @pytest.mark.parametrize('nb', [p for p in NOTEBOOKS if p.parent.name == 'experiments'], ids=page)
 def test_experiment_has_one_strict_parameters_cell(nb):
-    from ff_nbdev.reproduce.runner import parse_parameters, read_notebook
+    from ff_nbdev.run.runner import parse_parameters, read_notebook
     declared = parse_parameters(read_notebook(nb), nb.name)
     assert 'out' in declared
     text = '\n'.join(map(source, cells(nb)))
@@ -173,7 +173,7 @@ def test_library_is_what_the_notebooks_export(tmp_path):
 
 def test_arrows_point_upwards():
     "A room imports only from rooms before it"
-    rooms = ['core', 'models', 'data', 'mechanisms', 'evaluation', 'training', 'baselines', 'reproduce', 'benchmarks']
+    rooms = ['core', 'models', 'data', 'mechanisms', 'evaluation', 'training', 'baselines', 'run', 'study', 'benchmarks']
     allowed = {r: set(rooms[:i + 1]) for i, r in enumerate(rooms)}
     allowed['models'] |= {'data'}; allowed['data'] |= {'models'}                    # a model has a tokenizer
     for p in (ROOT/'ff_nbdev').rglob('*.py'):
@@ -251,6 +251,6 @@ def test_shipped_models_are_small():
 
 def test_installed_wheel_finds_its_run_graph(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path/'site')
-    code = 'import sys; sys.path.insert(0, sys.argv[1]); from ff_nbdev.reproduce import cli; print(cli.workflow_folder()/"Snakefile", cli.notebooks_folder(), cli.scales())'
+    code = 'import sys; sys.path.insert(0, sys.argv[1]); from ff_nbdev.run import settings as s; print(s.workflow_folder()/"Snakefile", s.notebooks_folder(), s.scales())'
     said = subprocess.run([sys.executable, '-P', '-c', code, str(tmp_path/'site')], capture_output=True, text=True, cwd=tmp_path).stdout.split()
     assert said[:2] == [str(tmp_path/'site/ff_nbdev/workflow/Snakefile'), str(tmp_path/'site/ff_nbdev/experiments')] and "'quick'" in ' '.join(said[2:])

@@ -18,11 +18,14 @@ from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConf
 from ff_nbdev.mechanisms.method import attach, hidden_axis
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import random_tiny
-from ff_nbdev.reproduce import arm
-from ff_nbdev.reproduce import claims as C
-from ff_nbdev.reproduce.arm import Plan, Prepared, train_arm
-from ff_nbdev.reproduce.results import Regime, example_runs, free_rows, load_runs, reference, regime_of, results_folder
-from ff_nbdev.training.recipes import ARMS, SCALES, SCHEDULES, make_scheduler, rate_at, recipe, run_length, warmup_steps
+from ff_nbdev.run import arm
+from ff_nbdev.study import claims as C
+from ff_nbdev.run.arm import Plan, Prepared, train_arm
+from ff_nbdev.study.records import free_rows, load_runs, reference
+from ff_nbdev.run.records import Regime, regime_of
+from ff_nbdev.study.examples import example_runs
+from ff_nbdev.core.provenance import results_folder
+from ff_nbdev.training.recipes import RECIPES, SCALES, SCHEDULES, make_scheduler, rate_at, recipe, run_length, warmup_steps
 from ff_nbdev.training.trainer import FFTrainer
 from ff_nbdev.training.watch import Watch
 
@@ -237,7 +240,7 @@ def test_a_stage_is_kept_once_and_after_a_kill(tmp_path):
 
 @pytest.mark.parametrize('other, said', [(dict(seed=1), 'another seed'), (dict(rate=.5), 'another learning_rate'), (dict(schedule='cosine'), 'another schedule'), (dict(change=LETTERS['change'] + ' recall.start=0.6'), 'another start')])
 def test_a_stage_of_another_run_is_refused(arms, tmp_path, other, said):
-    from ff_nbdev.reproduce.arm import _check_stage
+    from ff_nbdev.run.arm import _check_stage
     out, _ = arms
     p = Prepared(Plan('pfg_fzr', out=str(tmp_path), top=3., stage=str(out/'no_fzr'/'stage'), **{**SMALL, **LETTERS, **other}))
     with pytest.raises(ValueError, match=said): _check_stage(p, out/'no_fzr'/'stage')
@@ -285,7 +288,7 @@ def test_what_depends_on_learning_is_tested_in_the_papers_regime_alone(tmp_path)
     free, short, long = {r['id']: r for r in C.answer(load_runs(folder))}, holding(folder, 5.8), holding(folder, 200.)
     decided = {c for c, r in free.items() if r['value'] is not None}
     assert decided - set(C.FREE) == {c for c, r in short.items() if r['verdict'] == C.UNTESTED} and {c: r['verdict'] for c, r in long.items()} == {c: r['verdict'] for c, r in free.items()}
-    assert 'not tested' in C.tally(list(short.values())) and set(C.VERDICTS) >= {r['verdict'] for r in short.values()}
+    assert 'not tested' in C.count_verdicts(list(short.values())) and set(C.VERDICTS) >= {r['verdict'] for r in short.values()}
 
 def test_two_rows_cost_nothing(tmp_path):
     folder = example_runs(tmp_path/'quick')
@@ -309,7 +312,7 @@ def test_a_reference_has_the_same_way(tmp_path):
 def test_names_say_what_a_run_is():
     for name, params in STUDY['variants'].items():
         recipe_name, label = name.split('~')
-        assert recipe_name in ARMS
+        assert recipe_name in RECIPES
         if found := re.search(r'dose_([\d.]+)', label): assert params['dose'] == float(found[1]), name
         if found := re.search(r'steps_([\d.]+)', label): assert params.get('steps_between_pulses', SCALES['study'].steps_between) == float(found[1]), name
         if found := re.fullmatch(r'rate_([\d.]+)_(\w+)', label): assert (params['rate'], params['schedule']) == (float(found[1]), found[2])
@@ -324,7 +327,7 @@ def test_the_healing_curve_is_whole():
 def nodes(tmp_path_factory):
     "Node → priority, minutes and command, as Snakemake plans them"
     from argparse import Namespace
-    from ff_nbdev.reproduce import cli
+    from ff_nbdev import cli
     out = tmp_path_factory.mktemp('study')
     text = out/'text.txt'
     text.write_text('\n'.join(f'This is sentence number {i} of a text.' for i in range(400)))
@@ -366,14 +369,14 @@ def test_minutes_follow_the_steps(graph):
 
 @pytest.mark.parametrize('asked, also', [('full_stack', {'no_fzr', 'full_stack_to_collapse'}), ('full_stack~dose_4.5_steps_200', {'no_fzr~dose_4.5_steps_200', 'full_stack_to_collapse~dose_4.5_steps_200'})])
 def test_what_an_arm_parts_from_runs_with_it(asked, also):
-    from ff_nbdev.reproduce import cli
-    s = cli.read_scale('study')
-    cli.choose_arms(s, [asked])
+    from ff_nbdev.run import settings
+    s = settings.read_scale('study')
+    settings.choose_arms(s, [asked])
     assert also <= {*s['trained'], *s['variants']}
 
 def test_the_study_is_a_scale_like_the_others():
-    from ff_nbdev.reproduce import cli
-    assert 'study' in cli.scales() and cli.read_scale('study')['minutes']['retrofit'] == 157
+    from ff_nbdev.run import settings
+    assert 'study' in settings.scales() and settings.read_scale('study')['minutes']['retrofit'] == 157
 
 def test_a_node_comes_just_before_the_first_run_that_needs_it(nodes):
     rank = {k: int(m[1]) for k, block in nodes.items() if (m := re.search(r'priority: (\d+)', block))}

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ff_nbdev.reproduce import report as R
-from ff_nbdev.reproduce.claims import difference
-from ff_nbdev.reproduce.figures import above_null, all_figures, main_arm, phases
-from ff_nbdev.reproduce.results import QUICK, Runs, example_runs, load_run, load_runs, paired_interval, price, save_json
+from ff_nbdev.study import report as R
+from ff_nbdev.study.claims import difference
+from ff_nbdev.study.figures import above_null, all_figures, main_arm, phases
+from ff_nbdev.study.records import Runs, load_run, load_runs, paired_interval, price
+from ff_nbdev.study.examples import QUICK, example_runs
+from ff_nbdev.core.provenance import save_json
 
 
 @pytest.fixture(scope='module')

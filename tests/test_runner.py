@@ -9,7 +9,8 @@ import time
 import pytest
 from conftest import make_notebook
 
-from ff_nbdev.reproduce.runner import RunError, alive, library_files, locked, run_notebook
+from ff_nbdev.run.runner import RunError, library_files, locked, run_notebook
+from ff_nbdev.core.io import alive
 
 PARAMETERS = "steps: int = 3\nlr: float = 0.1\nclip: float | None = None\narm: str = 'base'\nsizes: list[int] = [1]\nquick: bool = True\nout: str = 'out'"
 CODE = 'from pathlib import Path\nPath(out).mkdir(exist_ok=True)\nPath(out, "a.txt").write_text(f"{steps} {lr!r} {clip!r} {arm} {sizes} {quick}")'
@@ -84,7 +85,7 @@ def test_an_old_result_does_not_outlive_a_failure(tmp_path):
 def test_killed_and_done_again(tmp_path):
     "kill -9 the runner in the middle of a cell: its kernel ends, nothing looks finished, and the next run does it again"
     nb = make_notebook(tmp_path/'slow.ipynb', 'seconds: float = 60.0', 'import os, time\nopen("pid", "w").write(str(os.getpid()))\ntime.sleep(seconds)\nopen("end", "w").close()')
-    words = [sys.executable, '-m', 'ff_nbdev.reproduce.runner', str(nb), str(tmp_path/'o.ipynb'), '--cwd', str(tmp_path)]
+    words = [sys.executable, '-m', 'ff_nbdev.run.runner', str(nb), str(tmp_path/'o.ipynb'), '--cwd', str(tmp_path)]
     p = subprocess.Popen(words)
     until(lambda: (tmp_path/'pid').exists() and (tmp_path/'pid').read_text())
     kernel = int((tmp_path/'pid').read_text()); p.send_signal(signal.SIGKILL); p.wait()
@@ -97,7 +98,7 @@ def test_two_runs_do_not_share_a_place(tmp_path):
     with locked(tmp_path/'l', 'A run'), pytest.raises(RunError, match=f'at work already .process {os.getpid()}.'), locked(tmp_path/'l', 'A run'): pass
 
 def test_command_line_reads_numbers_as_python_does(nb, tmp_path):
-    words = [sys.executable, '-m', 'ff_nbdev.reproduce.runner', str(nb), str(tmp_path/'o.ipynb'), '--cwd', str(tmp_path)]
+    words = [sys.executable, '-m', 'ff_nbdev.run.runner', str(nb), str(tmp_path/'o.ipynb'), '--cwd', str(tmp_path)]
     r = subprocess.run([*words, '-p', 'lr', '3e-4', '-p', 'arm', '7', '-p', 'sizes', '[4, 5]'], capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     assert (tmp_path/'out'/'a.txt').read_text() == '3 0.0003 None 7 [4, 5] True'
@@ -105,7 +106,7 @@ def test_command_line_reads_numbers_as_python_does(nb, tmp_path):
     assert r.returncode == 2 and r.stderr == "ff-nbdev: exp.ipynb has no parameter 'lrr': did you mean 'lr'?\n"
 
 def test_plain_papermill_meets_the_second_line_of_defence(tmp_path):
-    nb = make_notebook(tmp_path/'n.ipynb', 'lr: float = 0.1\nsteps: int = 1', 'from ff_nbdev.reproduce.runner import check_params', 'check_params(globals(), positive=["steps"])')
+    nb = make_notebook(tmp_path/'n.ipynb', 'lr: float = 0.1\nsteps: int = 1', 'from ff_nbdev.run.runner import check_params', 'check_params(globals(), positive=["steps"])')
     def papermill(*words): return subprocess.run([sys.executable, '-m', 'papermill', str(nb), str(tmp_path/'o.ipynb'), *words], capture_output=True, text=True)
     assert papermill('-p', 'lr', '1').returncode == 0
     for words, said in [(('-y', '{lr: 3e-4}'), 'is a text'), (('-p', 'steps', '0'), 'above 0'), (('-p', 'step', '2'), "did you mean 'steps'")]:

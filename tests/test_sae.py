@@ -168,7 +168,7 @@ def test_itself_gives_one_and_the_mean_gives_none(scored):
 def test_zeroed_hidden_is_an_ablated_block(scored):
     from ff_nbdev.evaluation.activations import evaluating
     from ff_nbdev.evaluation.robustness import window_scores
-    from ff_nbdev.models.tiny import ablate
+    from ff_nbdev.models.ablation import ablate
     model, batches = scored
     with evaluating(model), ablate(model): expected = window_scores(model, batches[0], ())
     got = S.replaced_scores(model, batches, (), {s.index: torch.zeros_like for s in S.find_sites(model)})
@@ -202,7 +202,7 @@ def test_sampled_positions_have_the_mean_of_all_positions(fake):
     from ff_nbdev.data.objectives import Windows, encode_corpus, objective_for
     from ff_nbdev.data.tokenizers import load_tokenizer
     from ff_nbdev.evaluation.activations import evaluating
-    from ff_nbdev.models.tiny import ffn_means
+    from ff_nbdev.models.ablation import ffn_means
     tokenizer = load_tokenizer(fake/'tokenizer'); tokens = encode_corpus(load_corpus(fake/'text.txt'), tokenizer)
     w = Windows(tokens, 'train', 32); model = random_tiny('mt5', vocab_size=len(tokenizer))
     sites, make = S.find_sites(model), objective_for(model, tokenizer, seed=0)

@@ -567,7 +567,7 @@ SCRIPTS = dict(zh='房子很大，河水很长，老人什么也没有说。', j
 
 @pytest.mark.parametrize('script', SCRIPTS)
 def test_a_perfect_fill_scores_100_in_every_script(script):
-    from ff_nbdev.evaluation.robustness import _bleu_table
+    from ff_nbdev.evaluation.bleu import _bleu_table
     t = SCRIPTS[script]
     worse = t[:len(t)//2] + t[len(t)//2 + 1:]
     out = _bleu_table(dict(truth=[t]*4, clean=[t]*4, zero=[worse]*4), 10, 0)
@@ -577,7 +577,7 @@ def test_a_perfect_fill_scores_100_in_every_script(script):
 
 def test_english_scores_are_as_before():
     from sacrebleu.metrics import BLEU
-    from ff_nbdev.evaluation.robustness import _bleu_table
+    from ff_nbdev.evaluation.bleu import _bleu_table
     truth, r = lines(40), random.Random(0)
     guess = [' '.join(r.choice(WORDS) if r.random() < .2 else w for w in t.split()) for t in truth]
     out = _bleu_table(dict(truth=list(truth), clean=guess, zero=truth), 10, 0)

@@ -374,7 +374,7 @@ def test_a_run_of_the_right_length_says_nothing(tmp_path):
         warnings.simplefilter('error')
         warnings.filterwarnings('ignore', category=DeprecationWarning)
         make(tmp_path, settings=config(int(Rows().sentences.sum())), max_steps=4).train()
-    late = FFConfig(total_sentences=100, forgiveness=ForgivenessConfig(kind='none', late_kind='two_letter'))
+    late = FFConfig(total_sentences=100, forgiveness=ForgivenessConfig(kind='none', final_kind='two_letter'))
     assert 'two_letter forgiveness starts at 80' in describe_end(late, 60) and describe_end(FFConfig(), 60) == describe_end(late, 100) == ''
     search = config(100)
     search.recall.limit = 4.

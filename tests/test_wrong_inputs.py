@@ -57,7 +57,7 @@ def test_call(name, files):
 
 @pytest.mark.parametrize('name', COMMANDS)
 def test_command(name, files, capfd):
-    from ff_nbdev.reproduce.cli import main
+    from ff_nbdev.cli import main
     words, says = COMMANDS[name]
     words = [str(w) for w in (words(files) if callable(words) else words)]
     before = snapshot(files.here)

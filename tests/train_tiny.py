@@ -93,7 +93,7 @@ def train(words):
 
 def train_arm(words):
     "An arm of a run graph, which dies after a step: its folder, and 'calm' or the step"
-    from ff_nbdev.reproduce import arm
+    from ff_nbdev.run import arm
     from ff_nbdev.training.watch import Watch
     out, how = words
     if how != 'calm':

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from ..data.objectives import Windows, objective_for
 from ..data.tokenizers import special_ids
-from ..evaluation.activations import Instances, _forward, collect, evaluating, frequent_tokens, instances, random_places
+from ..evaluation.activations import Instances, forward_body, collect, evaluating, frequent_tokens, instances, random_places
 from ..evaluation.robustness import window_scores
-from ..evaluation.signatures import bootstrap, classify, hubs_of, mean_of, signature_distance, signature_test, _cosines
+from ..evaluation.signatures import bootstrap, classify, hubs_of, mean_of, signature_distance, signature_test, mean_cosines
 from ..mechanisms.recall import hub_width, smooth
 from ..models.sites import find_sites
 from ..models.tiny import model_inputs
@@ -352,7 +352,7 @@ def _scored_positions(model, tokenizer, windows, n, sites, seed, dtype, per_wind
             b = {k: v.to(model.device) for k, v in make([windows[int(i)] for i in order[s:s+batch]]).items()}
             masks = dict(encoder=b.get('attention_mask', torch.ones_like(b['input_ids'])) > 0, decoder=b['labels'] != -100)
             hooks = [x.down.register_forward_pre_hook(keep(j, masks[x.stack])) for j, x in enumerate(sites)]
-            try: _forward(model, {k: v for k, v in model_inputs(b).items() if two or k == 'input_ids'})
+            try: forward_body(model, {k: v for k, v in model_inputs(b).items() if two or k == 'input_ids'})
             finally:
                 for h in hooks: h.remove()
             if min(sum(map(len, o)) for o in out) >= n: break
@@ -463,7 +463,7 @@ def code_distance(
         turn = lambda means: hubs_of([x if c.order is None else x[:, c.order] for x, c in zip(means, codes)], boxes.most, boxes.keep, boxes.share)
         return lambda a, b: signature_distance(turn(a), turn(b))
     written = lambda means: [c.features(x) for x, c in zip(means, codes)]
-    return lambda a, b: -_cosines(written(a), written(b))
+    return lambda a, b: -mean_cosines(written(a), written(b))
 
 def coded_instances(
     found:Instances,  # Baseline taken off
@@ -490,7 +490,7 @@ class _Bench:
         for m in (1, 16): out[f'16:{m}'] = name_tokens(self.known, self.target, d, 16, m, self.redraws, self.seed)
         if isinstance(codes[0], Dictionary):
             a, b = (coded_instances(x, codes) for x in (self.known, self.target))
-            for m in (1, 16): out[f'16:{m} mean of codes'] = name_tokens(a, b, lambda p, q: -_cosines(p, q), 16, m, self.redraws, self.seed)
+            for m in (1, 16): out[f'16:{m} mean of codes'] = name_tokens(a, b, lambda p, q: -mean_cosines(p, q), 16, m, self.redraws, self.seed)
         return out
 
 # %% ../../nbs/baselines/sae.ipynb #28ab4548

@@ -13,7 +13,7 @@ from ..evaluation.activations import evaluating
 from ..evaluation.robustness import window_scores
 from ..evaluation.spatial import morans_i
 from ..models.sites import find_sites
-from ..models.tiny import ablate
+from ..models.ablation import ablate
 
 # %% ../../nbs/baselines/sparsity.ipynb #0224cb8d
 def _share(name, value):

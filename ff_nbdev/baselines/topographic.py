@@ -16,7 +16,7 @@ from .reordered import gate_along_hidden
 from ..data.tokenizers import special_ids
 from ..evaluation.activations import random_places, read
 from ..evaluation.spatial import morans_i
-from ..mechanisms.method import _given
+from ..mechanisms.method import given_by_name
 from ..mechanisms.recall import keyed_uniform
 from ..models.sites import find_sites
 
@@ -165,7 +165,7 @@ class _Enter:
         t = self.topo
         t._inside = module.training and torch.is_grad_enabled() and t.strength > 0
         if not t._inside: return
-        given = _given(module, args, kwargs); labels, own, mask = given.get('labels', t.labels), given.get('decoder_attention_mask'), given.get('attention_mask')
+        given = given_by_name(module, args, kwargs); labels, own, mask = given.get('labels', t.labels), given.get('decoder_attention_mask'), given.get('attention_mask')
         two = getattr(getattr(module, 'config', None), 'is_encoder_decoder', False)
         decoder = mask if not two else own if own is not None else labels != -100 if labels is not None else None
         t._seen, t._masks = {}, {k: m if m is not None and m.ndim == 2 else None for k, m in dict(encoder=mask, decoder=decoder).items()}

@@ -215,7 +215,7 @@ def compiled(sizes:Sizes)->tuple[dict, list[Row]]:
 def run(sizes:Sizes)->tuple[dict, list[Row]]:
     "The command, in a folder that is removed afterwards; `RuntimeError` with its last words where it fails"
     folder = Path(tempfile.mkdtemp())
-    words = [sys.executable, '-m', 'ff_nbdev.reproduce.cli', 'run', *sizes.run, '--out', str(folder/'paper')]
+    words = [sys.executable, '-m', 'ff_nbdev.cli', 'run', *sizes.run, '--out', str(folder/'paper')]
     begun = time.monotonic()
     try: done = subprocess.run(words, capture_output=True, text=True, cwd=folder, env=os.environ | dict(HF_HUB_OFFLINE='1'))
     finally: shutil.rmtree(folder, ignore_errors=True)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..core.bench import Row, Spread, Wanted, hardware, read_row, row, row_dict, row_table, short
-from ..core.files import read_json
-from ..reproduce.figures import Plate, plot_style
-from ..reproduce.results import commit, results_folder, save_json
+from ..core.bench import Row, Wanted, hardware, read_row, row, row_dict, short
+from ..core.io import read_json
+from ..study.figures import Figure, plot_style
+from ..core.provenance import commit, results_folder, save_json
 
 # %% ../../nbs/benchmarks/records.ipynb #6b46bc48
 @dataclass
@@ -102,7 +102,7 @@ def growth_figure(
     rows:list[Row],   # Of any keys; a panel is made of all rows whose keys begin alike
     panels:dict,      # Beginning of the keys → title
     columns:int=3,
-)->Plate:
+)->Figure:
     "Ours and peers over what grows"
     import matplotlib
     from matplotlib.figure import Figure
@@ -126,7 +126,7 @@ def growth_figure(
             ax.xaxis.set_minor_formatter(NullFormatter())
             ax.yaxis.set_minor_formatter(NullFormatter())
             if names: ax.legend(fontsize=6, frameon=False)
-    return Plate('growth', 'How cost grows', figure, 'Medians as points, quartiles as bands.')
+    return Figure('growth', 'How cost grows', figure, 'Medians as points, quartiles as bands.')
 
 def _line(ax, spreads, name, k):
     if not spreads: return
@@ -137,7 +137,7 @@ def _line(ax, spreads, name, k):
 # %% ../../nbs/benchmarks/records.ipynb #6185e92f
 def shares_figure(
     shares:dict, # Size → which step → kind → share
-)->Plate:
+)->Figure:
     "Where the time of a step goes, one bar a step"
     import matplotlib
     from matplotlib.figure import Figure
@@ -152,7 +152,7 @@ def shares_figure(
             left = [a + b for a, b in zip(left, width)]
         ax.set(xlim=(0, 1), xlabel="share of the operators' own time")
         ax.legend(fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
-    return Plate('shares', 'Where the time goes', figure, 'From the profiler, one step each.')
+    return Figure('shares', 'Where the time goes', figure, 'From the profiler, one step each.')
 
 # %% ../../nbs/benchmarks/records.ipynb #cce262c7
 def hardware_line(

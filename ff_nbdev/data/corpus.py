@@ -35,8 +35,8 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ..core.files import alive, is_full
-from ff_nbdev.data.files import (KINDS, PACKED, check_file, file_rows, row_text, say_joined, text_kind, unwrap, unwrapped,
+from ..core.io import alive, is_full
+from ff_nbdev.data.files import (KINDS, PACKED, check_file, file_rows, row_text, format_joined, text_kind, unwrap, unwrapped,
     wrap_width)
 
 # %% ../../nbs/data/corpus.ipynb #e7bee6c2
@@ -600,7 +600,7 @@ _control = re.compile(r'[\x00-\x08\x0b-\x1f\x7f\ufeff\ufffd\ud800-\udfff]')
 def _say_once(note, where):
     def say(width):
         note['joined_lines'] = note.get('joined_lines', 0) + 1           # files or rows; only the first is spoken of
-        if note['joined_lines'] == 1: say_joined(where, width)
+        if note['joined_lines'] == 1: format_joined(where, width)
     return say
 
 def _first_lines(rows, most=5000):

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['PACKED', 'KINDS', 'text_kind', 'open_packed', 'guess_encoding', 'text_encoding', 'text_lines', 'no_text', 'row_text',
-           'wrap_width', 'unwrapped', 'say_joined', 'unwrap', 'file_rows', 'check_file']
+           'wrap_width', 'unwrapped', 'format_joined', 'unwrap', 'file_rows', 'check_file']
 
 # %% ../../nbs/data/files.ipynb #6635441c
 import bz2
@@ -321,7 +321,7 @@ def unwrapped(
     if held is not None: yield held
 
 # %% ../../nbs/data/files.ipynb #8114f210
-def say_joined(
+def format_joined(
     where,     # What was read
     width:int, # From `wrap_width`
 ):

@@ -2,8 +2,9 @@
 
 # %% auto #0
 __all__ = ['evaluating', 'token_counts', 'frequent_tokens', 'find_places', 'random_places', 'word_starts', 'word_mask',
-           'by_example', 'fills_in', 'read', 'collect', 'mean_activation', 'Instances', 'instances', 'line_measures',
-           'activation_geography', 'Reader', 'Mean', 'Keep', 'Map', 'read_once']
+           'by_example', 'fills_in', 'masked_word_batches', 'forward_body', 'read', 'collect', 'mean_activation',
+           'Instances', 'instances', 'line_measures', 'activation_geography', 'Reader', 'Mean', 'Keep', 'Map',
+           'read_once']
 
 # %% ../../nbs/evaluation/activations.ipynb #83bc9ea2
 import contextlib
@@ -172,7 +173,7 @@ def _hidden_word(ids, mask, position, tokenizer, marks, whole):
     framed = [np.r_[before, part, behind or [end_id(tokenizer)]].astype(np.int64) for part in parts]
     return *framed, len(before) + int(position)
 
-def _masked(model, tokenizer, windows, places, batch, starts, whole_word):
+def masked_word_batches(model, tokenizer, windows, places, batch, starts, whole_word):
     "Groups of (places, inputs, (row, position)) with one masked word a row"
     pad, whole = tokenizer.pad_token_id or 0, fills_in(model, tokenizer)
     marks = frame_of(tokenizer) if whole else sentinel_ids(tokenizer)[:2]
@@ -190,7 +191,7 @@ def _masked(model, tokenizer, windows, places, batch, starts, whole_word):
         yield mine, dict(input_ids=x, attention_mask=(torch.arange(x.shape[1], device=x.device) < n[:, None]).long(), labels=_pad(targets, -100, model.device)), (torch.arange(len(mine)), torch.tensor(at))
 
 # %% ../../nbs/evaluation/activations.ipynb #431a8d3a
-def _forward(model, inputs):
+def forward_body(model, inputs):
     "Run without the output head: it is as large as the rest and not needed"
     inputs = dict(inputs)
     labels = inputs.pop('labels', None)
@@ -219,13 +220,13 @@ def read(
     passes = [(['encoder'] if two else ['encoder', 'decoder'], lambda: _intact(model, tokenizer, windows, places, batch))]
     if two and any(s.stack == 'decoder' for s in sites):
         starts = word_starts(tokenizer)
-        passes.append((['decoder'], lambda: _masked(model, tokenizer, windows, places, batch, starts, whole_word)))
+        passes.append((['decoder'], lambda: masked_word_batches(model, tokenizer, windows, places, batch, starts, whole_word)))
     with evaluating(model):
         for stacks, groups in passes:
             mine = [(k, s) for k, s in enumerate(sites) if s.stack in stacks]
             for rows, inputs, at in groups() if mine else ():
                 picks = [_pick(s, at, hidden if isinstance(hidden, bool) else hidden[torch.as_tensor(rows)], len(inputs['input_ids'])) for _, s in mine]
-                try: _forward(model, inputs)
+                try: forward_body(model, inputs)
                 finally:
                     for h in sum((h for _, h in picks), []): h.remove()
                 for (k, _), (take, _) in zip(mine, picks): yield k, rows, take()

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import torch
 from fastcore.basics import patch
-from torch import Tensor, nn
+from torch import nn
 
 from ..data.objectives import Windows, objective_for
 from ..data.tokenizers import special_ids
-from ..models.tiny import ablate, ffn_means, model_inputs
+from ..models.tiny import model_inputs
+from ..models.ablation import ablate, ffn_means
 from ..models.wrappers import predicts_next
 from ..models.wkv import fast_wkv
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..data.objectives import NextToken, Windows
 from ..data.tokenizers import special_ids
-from .activations import Instances, _masked, by_example, collect, evaluating, find_places, frequent_tokens, instances, mean_activation, random_places, token_counts, word_starts
+from .activations import Instances, masked_word_batches, by_example, collect, evaluating, find_places, frequent_tokens, instances, mean_activation, random_places, token_counts, word_starts
 from .base_test import token_scores
 from .pathways import agreement, piece_kinds, strata_of, two_letters
 from .signatures import Hubs, hubs_of, mean_of, signature_distance
@@ -116,7 +116,7 @@ def token_batches(
         return [make([windows[int(i)] for i in used[s:s+size]]) for s in range(0, len(used), size)]
     places = np.unique(np.concatenate([places, random_places(windows, others, special_ids(tokenizer), seed)])[:, 1:], axis=0)
     places = np.concatenate([np.zeros((len(places), 1), int), places], 1)
-    return [dict({k: v.cpu() for k, v in x.items()}, index=torch.as_tensor(places[rows, 1])) for rows, x, _ in _masked(model, tokenizer, windows, places, size, word_starts(tokenizer), True)]
+    return [dict({k: v.cpu() for k, v in x.items()}, index=torch.as_tensor(places[rows, 1])) for rows, x, _ in masked_word_batches(model, tokenizer, windows, places, size, word_starts(tokenizer), True)]
 
 # %% ../../nbs/evaluation/control.ipynb #0d1bc963
 def _labels(batches, skip, two):

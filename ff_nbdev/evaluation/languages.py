@@ -21,7 +21,7 @@ from ..data.files import text_lines
 from ..data.tokenizers import special_ids
 from .activations import Mean, Reader, find_places, random_places, read_once, token_counts
 from .overlap import overlap, top_units
-from .pathways import _cells, _effect, strata_of
+from .pathways import pair_cells, relatedness_effect, strata_of
 from .signatures import Hubs, bootstrap, classify, hubs_of, mean_of, planted_instances, site_distances
 from ..models.sites import find_sites
 
@@ -277,15 +277,15 @@ def word_distances(
 def _resampled(d, s, permutations, seed):
     "Effect of the pairs across two languages; its null, who has which signature shuffled within the strata; and its draws, pairs with both of their words"
     n = len(d)//2; i, j = np.divmod(np.arange(n*n), n); across, same = d[:n, n:], i == j
-    cell, at = _cells(s, i, n + j); ones, rng = np.ones(n*n), np.random.default_rng([seed, 9])
+    cell, at = pair_cells(s, i, n + j); ones, rng = np.ones(n*n), np.random.default_rng([seed, 9])
     groups = [[np.flatnonzero(x == k) for k in np.unique(x)] for x in (at[:n], at[n:])]
     def order(g):
         p = np.arange(n)
         for m in g: p[m] = rng.permutation(m)
         return p
-    null = [_effect(across[np.ix_(order(groups[0]), order(groups[1]))].ravel(), same, cell, ones) for _ in range(permutations)]
+    null = [relatedness_effect(across[np.ix_(order(groups[0]), order(groups[1]))].ravel(), same, cell, ones) for _ in range(permutations)]
     times = rng.multinomial(n, np.full(n, 1/n), permutations).astype(float)
-    return _effect(across.ravel(), same, cell, ones), null, [_effect(across.ravel(), same, cell, np.where(same, w[i], w[i]*w[j])) for w in times]
+    return relatedness_effect(across.ravel(), same, cell, ones), null, [relatedness_effect(across.ravel(), same, cell, np.where(same, w[i], w[i]*w[j])) for w in times]
 
 # %% ../../nbs/evaluation/languages.ipynb #dfe1fc6d
 def pair_agreement(

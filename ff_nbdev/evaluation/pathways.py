@@ -2,7 +2,8 @@
 
 # %% auto #0
 __all__ = ['RED', 'BLUE', 'TOKEN_COLOURS', 'signatures_of', 'as_hubs', 'strengths', 'links', 'pathway_plot', 'pathway_svg',
-           'sharing', 'related_pairs', 'two_letters', 'piece_kinds', 'strata_of', 'agreement']
+           'sharing', 'related_pairs', 'two_letters', 'piece_kinds', 'strata_of', 'relatedness_effect', 'pair_cells',
+           'agreement']
 
 # %% ../../nbs/evaluation/pathways.ipynb #32294296
 import html
@@ -250,7 +251,7 @@ def strata_of(
     return [(int(r), *((t[:1] in '▁Ġ', len(t.lstrip('▁Ġ')) > 3) if text else ())) for r, t in zip(rank, tokens)]
 
 # %% ../../nbs/evaluation/pathways.ipynb #ad6a073b
-def _effect(d, related, cell, weight):
+def relatedness_effect(d, related, cell, weight):
     "Mean over related pairs of (mean distance of unrelated pairs in their cell − their distance); nan where no cell holds both"
     n = cell.max() + 1; add = lambda keep, v: np.bincount(cell[keep], v[keep], n)
     wr, wu = add(related, weight), add(~related, weight)
@@ -258,7 +259,7 @@ def _effect(d, related, cell, weight):
     both = (wr > 0) & (wu > 0)
     return float((wr*np.where(both, gap, 0))[both].sum()/wr[both].sum()) if both.any() else np.nan
 
-def _cells(strata, i, j):
+def pair_cells(strata, i, j):
     "Number of the unordered pair of strata of each pair of tokens"
     s = np.array([sorted(set(strata)).index(x) for x in strata]) if strata is not None else np.zeros(max(i.max(), j.max()) + 1, int)
     lo, hi = np.minimum(s[i], s[j]), np.maximum(s[i], s[j])
@@ -288,15 +289,15 @@ def agreement(
     keep = np.flatnonzero(has); i, j = _pairs(keep, None if stems else tokens)
     related = same[i, j]
     if related.sum() < 3 or (~related).sum() < 3: raise ValueError(f'{int(related.sum())} related and {int((~related).sum())} unrelated pairs among {len(keep)} tokens with a label: give more tokens, or labels that some but not all share.')
-    cell, s = _cells(strata, i, j); ones = np.ones(len(i)); effect = _effect(d[i, j], related, cell, ones)
+    cell, s = pair_cells(strata, i, j); ones = np.ones(len(i)); effect = relatedness_effect(d[i, j], related, cell, ones)
     if np.isnan(effect): raise ValueError('No stratum holds related and unrelated pairs: use fewer bins, or hold less fixed.')
     null = []
     for _ in range(permutations):                                             # who has which signature, within the strata
         p = np.arange(len(d))
         for k in np.unique(s[keep]): m = keep[s[keep] == k]; p[m] = rng.permutation(m)
-        null.append(_effect(d[p[i], p[j]], related, cell, ones))
+        null.append(relatedness_effect(d[p[i], p[j]], related, cell, ones))
     times = [np.bincount(rng.choice(keep, len(keep)), minlength=len(d)) for _ in range(permutations)]
-    boot = [_effect(d[i, j], related, cell, (t[i]*t[j]).astype(float)) for t in times]
+    boot = [relatedness_effect(d[i, j], related, cell, (t[i]*t[j]).astype(float)) for t in times]
     q = lambda v: [float(x) for x in np.nanquantile(v, [.025, .975])]
     used = np.isin(cell, np.intersect1d(cell[related], cell[~related]))
     return dict(effect=effect, ci=q(boot), resampled='tokens', null=float(np.mean(null)), null_interval=q(null), p=float((1 + (np.array(null) >= effect - 1e-12).sum())/(1 + permutations)),

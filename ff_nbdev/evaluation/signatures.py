@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['planted_instances', 'mean_of', 'Hubs', 'hubs_of', 'Signature', 'signature', 'site_distances', 'signature_distance',
-           'classify', 'bootstrap', 'close_pairs', 'signature_test']
+           'classify', 'bootstrap', 'mean_cosines', 'close_pairs', 'signature_test']
 
 # %% ../../nbs/evaluation/signatures.ipynb #27fbb6a2
 from dataclasses import dataclass, field
@@ -178,7 +178,7 @@ def bootstrap(
     return [float(x) for x in np.quantile(m, [.025, .975])]
 
 # %% ../../nbs/evaluation/signatures.ipynb #cc62ad99
-def _cosines(a, b):
+def mean_cosines(a, b):
     "(n, m) mean over sites of cosine"
     unit = lambda x: torch.nn.functional.normalize(x.double(), dim=-1)
     return torch.stack([unit(x) @ unit(y).T for x, y in zip(a, b)]).mean(0).numpy()
@@ -206,7 +206,7 @@ def _one_task(source, target, n, m, redraws, seed, controls=5, **kw):
         per_site = site_distances(hubs_of(a, **kw), hubs_of(b, **kw)); d = per_site.mean(-1)
         credit, predicted = classify(d)
         out['places'].append(credit); out['predicted'].append(predicted); out['distance'].append(d.min(0))
-        out['cosine'].append(classify(-_cosines(a, b))[0])
+        out['cosine'].append(classify(-mean_cosines(a, b))[0])
         out['shuffled_labels'].append(classify(d[rng.permutation(len(d))])[0])
         for k in ('encoder', 'decoder'):
             if (stack == k).any(): out[k].append(classify(per_site[..., stack == k].mean(-1))[0])

@@ -61,7 +61,7 @@ _rules = {
         form=lambda v: v in FORMS or ', '.join(FORMS),
         amount=_between(0, 1, 'between 0 and 1'),
         letters=_between(1, 20, 'at least 1 and at most 20'),
-        late_kind=lambda v: v is None or _among(*_kinds)(v),
+        final_kind=lambda v: v is None or _among(*_kinds)(v),
         late_from=_between(0, 1, 'between 0 and 1')),
 }
 
@@ -150,7 +150,7 @@ class ForgivenessConfig(_Checked):
     form:str='literal' # 'literal' (the paper's) or 'soft'
     amount:float=.5    # Two-letter: share forgiven (paper: half)
     letters:int=2      # Two-letter: letters that must agree (paper: 2)
-    late_kind:str|None=None # Another kind from `late_from` on (the paper's TLF models)
+    final_kind:str|None=None # Another kind from `late_from` on (the paper's TLF models)
     late_from:float=.8 # Share of the run
     alternatives:str|None=None # Conceptual: folder of the alternatives
 
@@ -268,6 +268,8 @@ def from_dict(cls:FFConfig,
     _typed(cls, {'version': d.get('version', 1)}, '')
     if d.get('version', 1) > 1: raise ValueError(f"This configuration has version {d['version']}, newer than this package reads (1): update ff_nbdev.")
     _typed(cls, {k: v for k, v in d.items() if k not in _parts}, '')
+    if isinstance(d.get('forgiveness'), dict) and 'late_kind' in d['forgiveness']:      # its name before version 0.2
+        d['forgiveness'] = {'final_kind' if k == 'late_kind' else k: v for k, v in d['forgiveness'].items()}
     for name, part in _parts.items():
         if name in d and not isinstance(d[name], part):
             if not isinstance(d[name], dict): raise ValueError(f'{name} must be a dictionary of settings, not {type(d[name]).__name__}.')
@@ -276,7 +278,7 @@ def from_dict(cls:FFConfig,
 
 # %% ../../nbs/mechanisms/config.ipynb #c879338b
 _pfg, _con, _tlf = dict(dose=5.4), dict(kind='conceptual'), dict(kind='two_letter')
-_late = dict(kind='conceptual', late_kind='two_letter')
+_late = dict(kind='conceptual', final_kind='two_letter')
 _held = dict(dose=round(.4*5.4/.65, 2), ramp=0.)    # 40 % more sentences at full power and the same period: 5.4 was 65 % of full power on average
 PRESETS = {
     'base': {}, 'base_reordered': {}, 'base_continued': {}, 'rwkv_base': {}, 'rwkv_base_continued': {},

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['LANES', 'prefix_classes', 'with_company', 'top_prediction', 'two_letter_closeness', 'listed_closeness', 'check_loss',
-           'Seen', 'Asked', 'look', 'turn', 'Look', 'ask', 'forgiving_loss', 'Tally']
+           'Seen', 'Asked', 'look', 'turn', 'Look', 'ask', 'forgiving_loss', 'ForgivenessStats']
 
 # %% ../../nbs/mechanisms/forgiveness.ipynb #09105991
 import unicodedata
@@ -439,7 +439,7 @@ def forgiving_loss(
     return out[0], dict(zip(('ce', 'f', 'predicted'), out[1:]), rows=rows)
 
 # %% ../../nbs/mechanisms/forgiveness.ipynb #9a19a62c
-class Tally:
+class ForgivenessStats:
     "Per token: how often it was a target, how often a miss was forgiven, and how much"
     def __init__(self,
         vocab_size:int, # Ids that the model predicts
@@ -451,7 +451,7 @@ class Tally:
     def add(self,
         diagnostics:dict, # Second result of `forgiving_loss`
         labels:Tensor,    # (rows,) as given to it
-    )->'Tally':
+    )->'ForgivenessStats':
         "Count one batch"
         y, f = labels[diagnostics['rows']].cpu(), diagnostics['f'].double().cpu()
         for count, value in ((self.targets, torch.ones_like(f)), (self.missed, (diagnostics['predicted'].cpu() != y).double()), (self.forgiven, (f > 0).double()), (self.amount, f)): count.index_add_(0, y, value)
@@ -459,13 +459,13 @@ class Tally:
 
 # %% ../../nbs/mechanisms/forgiveness.ipynb #546a5cc5
 @patch
-def summary(self:Tally)->dict: # targets, and the shares missed, forgiven (of the misses) and taken off the loss
+def summary(self:ForgivenessStats)->dict: # targets, and the shares missed, forgiven (of the misses) and taken off the loss
     "Over all tokens"
     n, m = self.targets.sum().item(), self.missed.sum().item()
     return dict(targets=int(n), missed=m/max(n, 1), forgiven=self.forgiven.sum().item()/max(m, 1), amount=self.amount.sum().item()/max(n, 1))
 
 @patch
-def table(self:Tally,
+def table(self:ForgivenessStats,
     tokenizer,  # To spell the tokens
     n:int=10,   # Rows
 ):

@@ -2,18 +2,16 @@
 
 # %% auto #0
 __all__ = ['TINY', 'SIZES', 'SHIPPED', 'new_model', 'random_like', 'random_tiny', 'new_blocks', 'shipped_models',
-           'load_pretrained', 'model_inputs', 'ffn_means', 'ablate']
+           'without_progress_bars', 'load_pretrained', 'model_inputs']
 
 # %% ../../nbs/models/tiny.ipynb #76ed7590
 import contextlib
 import copy
-from collections import Counter
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..core.files import shown
 from .sites import find_sites
 
 # %% ../../nbs/models/tiny.ipynb #93578069
@@ -97,7 +95,7 @@ def shipped_models()->list[str]: # For example ['tiny-mt5', 'tiny-rwkv']
 
 # %% ../../nbs/models/tiny.ipynb #82d926a3
 @contextlib.contextmanager
-def _quiet():
+def without_progress_bars():
     "No progress bar for files that load in a moment"
     from transformers.utils import logging
     shown = logging.is_progress_bar_enabled()
@@ -132,7 +130,7 @@ def _tokenizer_of(where):
     files = {f.name for p in _tokenizer_files for f in folder.glob(p)} - {'tokenizer_config.json'}
     bare = folder.is_dir() and not files
     lacks = FileNotFoundError(
-        f'{shown(folder)} holds no tokenizer: save it there with tokenizer.save_pretrained({str(folder)!r}), or load '
+        f'{str(folder)!r} holds no tokenizer: save it there with tokenizer.save_pretrained({str(folder)!r}), or load '
         'model and tokenizer yourself and pass both.')
     if bare and not (folder/'tokenizer_config.json').exists(): raise lacks
     tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
@@ -162,7 +160,7 @@ def load_pretrained(
     if config.model_type == 'rwkv': config.rescale_every = 0
     kind = _class_for(config, name)
     tokenizer = _tokenizer_of(where)
-    with _quiet(): model = kind.from_pretrained(where, config=config, dtype=dtype).eval()
+    with without_progress_bars(): model = kind.from_pretrained(where, config=config, dtype=dtype).eval()
     return model, tokenizer
 
 # %% ../../nbs/models/tiny.ipynb #9f7517fa
@@ -171,47 +169,3 @@ def model_inputs(
 )->dict: # What a Hugging Face model takes of it
     "Leave out what describes the batch (`sentences`, `index`, `alternatives`)"
     return {k: v for k, v in batch.items() if k in ('input_ids', 'attention_mask', 'labels', 'decoder_input_ids', 'decoder_attention_mask')}
-
-# %% ../../nbs/models/tiny.ipynb #9541a7a8
-def _first(out): return out[0] if isinstance(out, tuple) else out
-
-@torch.no_grad()
-def ffn_means(
-    model:nn.Module, # With feed-forward sites
-    batches,         # Iterable of batches from an objective
-)->list[Tensor]: # (d_model,) for each site
-    "Mean output of every feed-forward block over all positions that are not padding"
-    sites, sums, n = find_sites(model), {}, Counter()
-    def hook(i, stack):
-        def f(m, args, out):
-            mask = masks[stack]
-            x = _first(out)[mask].double() if mask is not None else _first(out).flatten(0, -2).double()
-            sums[i] = sums.get(i, 0) + x.sum(0); n[i] += len(x)
-        return f
-    hooks = [s.out.register_forward_hook(hook(s.index, s.stack)) for s in sites]
-    try:
-        for b in batches:
-            masks = dict(encoder=b['attention_mask'].bool() if 'attention_mask' in b else None, decoder=(b['labels'] != -100) if model.config.is_encoder_decoder else None)
-            model(**model_inputs(b))
-    finally:
-        for h in hooks: h.remove()
-    return [(sums[i]/n[i]).float() for i in range(len(sites))]
-
-# %% ../../nbs/models/tiny.ipynb #e0d35a06
-def _replace(out, new): return (new, *out[1:]) if isinstance(out, tuple) else new
-
-@contextlib.contextmanager
-def ablate(
-    model:nn.Module, # With feed-forward sites
-    how:str='zero',  # 'zero' or 'mean'
-    means:list[Tensor]|None=None, # From `ffn_means`, for 'mean'
-    sites=None,      # Only these; all by default
-):
-    "Within this context every feed-forward block gives zero, or its mean; `ValueError` for another way, or a mean without means"
-    if how not in ('zero', 'mean'): raise ValueError(f"how={how!r}: ablation is 'zero' or 'mean'.")
-    if how == 'mean' and means is None: raise ValueError('Mean ablation needs means=ffn_means(model, batches).')
-    def hook(i): return lambda m, args, out: _replace(out, torch.zeros_like(_first(out)) if how == 'zero' else means[i].to(_first(out)).expand_as(_first(out)).clone())
-    hooks = [s.out.register_forward_hook(hook(s.index)) for s in (find_sites(model) if sites is None else sites)]
-    try: yield model
-    finally:
-        for h in hooks: h.remove()

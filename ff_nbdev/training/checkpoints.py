@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.files import alive, is_full
+from ..core.io import alive, is_full
 
 # %% ../../nbs/training/checkpoints.ipynb #c0a1d5e4
 class FullDisk(OSError):

@@ -340,7 +340,7 @@ def _check_fused(fused, model):
 def _is_off(config):
     "Is every strength 0?"
     pulsed, recall, forgiven = config.forgetfulness, config.recall, config.forgiveness
-    return not (pulsed.dose or recall.top or forgiven.late_kind not in (None, 'none') or forgiven.kind != 'none')
+    return not (pulsed.dose or recall.top or forgiven.final_kind not in (None, 'none') or forgiven.kind != 'none')
 
 @patch
 def _leaves_out_logits(self:FFTrainer, model, inputs):
@@ -459,7 +459,7 @@ def describe_end(
 )->str: # '' where the run ends where its configuration says
     "What a run that ends elsewhere leaves out, or goes beyond; a search for the collapse goes beyond by intention"
     total, r, g = config.total_sentences, config.recall, config.forgiveness
-    if not total or not (config.dose or r.top or g.late_kind): return ''
+    if not total or not (config.dose or r.top or g.final_kind): return ''
     if end > 1.02*total + step and not (r.limit is not None and r.limit > r.top):
         return f"This run goes on to {end:,.0f} sentences and total_sentences={total:,}: beyond these no pulse is given and noise stays as it is; give fewer steps, or total_sentences='auto'."
     if end >= .98*total - step: return ''
@@ -467,8 +467,8 @@ def describe_end(
     if config.dose: said.append(f'forgetfulness reaches a dose of {_dose_at(config, end/total):.2g} of {config.dose:.2g}')
     if r.top:
         said.append(f'noise starts at {r.start*total:,.0f}' if end <= r.start*total else f'noise reaches {r.top*(end/total - r.start)/(1 - r.start):.2g}x of {r.top:.2g}x')
-    if g.late_kind and end <= g.late_from*total:
-        said.append(f'{g.late_kind} forgiveness starts at {g.late_from*total:,.0f}')
+    if g.final_kind and end <= g.late_from*total:
+        said.append(f'{g.final_kind} forgiveness starts at {g.late_from*total:,.0f}')
     return f"This run ends after {end:,.0f} of {total:,} sentences: {', '.join(said)}; give more steps, or total_sentences='auto'."
 
 # %% ../../nbs/training/trainer.ipynb #f2a1b014

@@ -8,7 +8,7 @@ from ff_nbdev.data.alternatives import Alternatives, quantile_knots
 from ff_nbdev.data.corpus import find_text, language_shares, load_corpus, read_sentences
 from ff_nbdev.data.objectives import Batches, SpanCorruption, Windows
 from ff_nbdev.data.tokenizers import train_tokenizer
-from ff_nbdev.evaluation.closeness import read_categories
+from ff_nbdev.training.closeness import read_categories
 from ff_nbdev.evaluation.robustness import perturbed
 from ff_nbdev.evaluation.spatial import morans_i
 from ff_nbdev.mechanisms.forgetfulness import proximal_kernel, pulse_
@@ -18,7 +18,8 @@ from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.mechanisms.recall import find_hubs, hub_width, multiplier, smooth
 from ff_nbdev.mechanisms.variants import codebook_recall, prototype_margin_loss, spatial_penalty
 from ff_nbdev.models.sites import FFNPattern, find_sites
-from ff_nbdev.models.tiny import ablate, load_pretrained, new_model, random_tiny
+from ff_nbdev.models.tiny import load_pretrained, new_model, random_tiny
+from ff_nbdev.models.ablation import ablate
 from ff_nbdev.training.recipes import recipe
 from ff_nbdev.training.teacher import load_teacher, new_teacher
 

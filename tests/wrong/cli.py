@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 
-from ff_nbdev.reproduce.cli import notebooks_folder, workflow_folder
+from ff_nbdev.run.settings import notebooks_folder, workflow_folder
 
 NODES = ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')
 LINES = '\n'.join(f'Line number {i} says something nice to the others.' for i in range(300))
@@ -30,7 +30,7 @@ def notebook(parameters="steps: int = 3\nrate: float = 0.1\nname: str = 'a'\nsee
     return json.dumps(dict(cells=[cell(parameters, tags=['parameters']), cell(code)], metadata=kernel, nbformat=4,
         nbformat_minor=5) | more)
 
-CHECKED = notebook(code='from ff_nbdev.reproduce.runner import check_params\ncheck_params(globals(), '
+CHECKED = notebook(code='from ff_nbdev.run.runner import check_params\ncheck_params(globals(), '
     'positive=["steps"], ranges=dict(rate=(0, 1)), choices=dict(name=["alpha", "beta"]))')
 
 def strict(*words, content=CHECKED, out='out.ipynb'):

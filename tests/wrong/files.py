@@ -8,8 +8,10 @@ import torch
 from ff_nbdev.baselines import noise_null, reordered, sae, smoothed, sparsity, topographic
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import random_tiny
-from ff_nbdev.reproduce import arm, bundle, claims, publish, report, results
-from ff_nbdev.core import files as F
+from ff_nbdev.run import arm, bundle
+from ff_nbdev.study import claims, examples, publish, report
+from ff_nbdev.core import provenance
+from ff_nbdev.core import io as F
 
 NAN, MATRIX, ROWS = torch.full((6, 6), float('nan')), torch.randn(12, 12), torch.randn(300, 16)
 SITE = find_sites(random_tiny('mt5'))[0]
@@ -117,8 +119,8 @@ CASES = {
     'plan: without a model': (lambda f: arm.read_plan(f('p.json', '{"arm": "a"}')), 'it lacks model'),
     'report of a half-read folder': (lambda f: report.write_report(settings(f)), 'no run folder'),
     'report of no folder': (lambda: report.write_report('nowhere'), 'no folder nowhere'),
-    'not a number in a result': (lambda f: results.save_json(dict(a=float('nan')), f.here/'a.json'), 'must be a finite number or None'),
-    'an object in a result': (lambda f: results.save_json(dict(a=object()), f.here/'a.json'), 'which JSON cannot hold'),
+    'not a number in a result': (lambda f: provenance.save_json(dict(a=float('nan')), f.here/'a.json'), 'must be a finite number or None'),
+    'an object in a result': (lambda f: provenance.save_json(dict(a=object()), f.here/'a.json'), 'which JSON cannot hold'),
     # folders of others
     'publish: no run': (lambda: publish.publish('nowhere', 'out'), 'holds no run'),
     'publish: onto itself': (inside('run'), 'whose models would be lost'),
@@ -130,7 +132,7 @@ CASES = {
     'publish: onto another run': (lambda f: inside('other')(f) if f('other/run.json', json.dumps(BASE)) else None, 'is a run and no folder of results'),
     'publish: onto results with a letter': (lambda f: inside('old')(f) if f('old/run.json', json.dumps(BASE | dict(not_run=[]))) and f('old/base/letter.txt', 'dear') else None, 'holds base/letter.txt'),
     'publish: no arm': (lambda f: publish.publish(settings(f, runs=[]), 'out'), 'names no arm'),
-    'ship: onto itself': (lambda f: publish.ship(results.example_runs(f.here/'quick', ['base', 'full_stack'])/'full_stack', f.here/'quick'/'full_stack'), 'which would be lost'),
+    'ship: onto itself': (lambda f: publish.ship(examples.example_runs(f.here/'quick', ['base', 'full_stack'])/'full_stack', f.here/'quick'/'full_stack'), 'which would be lost'),
     'train: an arm upwards': (lambda: arm.check_out(arm.Plan('../full_stack', 'tiny-mt5', 'python_prose', 'out')), "did you mean 'full_stack'"),
     'train: no folder': (lambda: arm.check_out(plan('')), 'has no folder for its result'),
     'train: onto a file': (lambda f: arm.check_out(plan(f('mine'))), 'is a file'),
@@ -143,7 +145,7 @@ CASES = {
     'empty: a letter': (lambda f: F.empty_own(f('mine/letter.txt').parent, ['*.json'], 'an arm'), 'holds letter.txt'),
     'write: the folder is a file': (lambda f: F.write_whole(f('mine')/'a.json', '{}'), 'a file of that name is there'),
     'write: a name without end': (lambda f: F.save_arrays(f.here/('a'*300 + '.npz'), a=np.zeros(2)), 'its name is too long'),
-    'shown results of an old checkout': (lambda: results.results_folder('nothing.json'), 'has no record results/nothing.json'),
+    'shown results of an old checkout': (lambda: provenance.results_folder('nothing.json'), 'has no record results/nothing.json'),
     # claims
     'claims: none': (lambda: claims.read_claims('nothing.yaml'), 'no file of claims'),
     'claims: empty': (lambda f: claimed(f, ''), 'holds no entries such as C1'),
@@ -231,7 +233,7 @@ CASES = {
 
 def a_run(files, **changed):
     "A run that could be published, with one arm"
-    results.example_runs(files.here/'run', ['base'])
+    examples.example_runs(files.here/'run', ['base'])
     settings(files, **changed)
     return files.here/'run'
 

@@ -11,7 +11,7 @@ from transformers import ByT5Tokenizer
 from ff_nbdev.data.alternatives import pack_rows
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
 from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, effective_rank, neighbour_mean, proximal_kernel, pulse_, pulses_
-from ff_nbdev.mechanisms.forgiveness import Tally, forgiving_loss, prefix_classes
+from ff_nbdev.mechanisms.forgiveness import ForgivenessStats, forgiving_loss, prefix_classes
 from ff_nbdev.mechanisms.linear_loss import headless, linear_forgiving_loss
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.mechanisms.recall import hub_width, keyed_noise, keyed_uniform, multiplier, noise_moments, noisy_hidden, smooth, token_keys, update_usage
@@ -121,7 +121,7 @@ CASES = {
     'a billion hubs': (lambda: RecallConfig(per_sign=10**9), 'at most 100'),
     'hubs over everything': (lambda: FFConfig(10, recall=RecallConfig(share=.4, per_sign=3)), 'put every unit in a hub'),
     'version of nothing': (lambda: FFConfig(version=0), 'at least 1'),
-    'unknown late kind': (lambda: ForgivenessConfig(late_kind='soft'), 'none, two_letter or conceptual'),
+    'unknown late kind': (lambda: ForgivenessConfig(final_kind='soft'), 'none, two_letter or conceptual'),
     'late beyond the end': (lambda: ForgivenessConfig(late_from=1.5), 'between 0 and 1'),
     'length beyond all text': (lambda: FFConfig(10**30), 'for no run sees more sentences'),
     'length below nothing': (lambda: FFConfig(-3), 'must not be negative'),
@@ -204,7 +204,7 @@ CASES = {
     'no targets for hidden states': (lambda: attached().loss(torch.zeros(2, 5, 32), torch.zeros(2, 5).long(), head=nn.Linear(32, 9), targets=0), 'number of targets of the whole step'),
     'no rows at a time': (lambda: listed(chunk=0), 'at least 1'),
     'no letters to compare': (lambda: prefix_classes(ByT5Tokenizer(), 0), 'at least one letter'),
-    'tally of nothing': (lambda: Tally(0), 'at least one id'),
+    'tally of nothing': (lambda: ForgivenessStats(0), 'at least one id'),
     # pulses
     'decay that underflows': (lambda: proximal_kernel(9, .001), 'must be positive, 0.05 at least'),
     'decay that is no number': (lambda: proximal_kernel(9, NAN), 'must be positive'),

@@ -5,7 +5,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, ViTForImag
 
 from ff_nbdev import evaluate
 from ff_nbdev.baselines.reordered import reorder_
-from ff_nbdev.evaluation.evaluate import _batches, ffn_share
+from ff_nbdev.evaluation.evaluate import _batches
+from ff_nbdev.evaluation.contribution import ffn_ratio
 from ff_nbdev.evaluation.spatial import weight_geography
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig
 from ff_nbdev.mechanisms.method import attach
@@ -138,7 +139,7 @@ CASES = {
     'experts on the meta device': (lambda: find_sites(stack(device='meta'), halves()), 'load the weights first'),
     'experts in eight bits': (lambda: find_sites(stack(dtype=torch.int8), halves()), 'has no geography'),
     'experts with one plain matrix': (lambda: find_sites(net(up=nn.Linear(8, 16), down=nn.Parameter(torch.zeros(3, 8, 16))), row()), 'beside'),
-    'share of experts': (lambda: ffn_share(mixtral(), []), 'cannot be reached'),
+    'share of experts': (lambda: ffn_ratio(mixtral(), []), 'cannot be reached'),
     'experts reordered': (lambda: reorder_(mixtral(), [dict(input_ids=torch.ones(2, 4).long(), labels=torch.ones(2, 4).long())]*4), 'cannot be reached'),
     # quantised weights
     'weight of a class of its own': (lambda: attach(coded(), FFConfig(), pattern=row()), 'is a Codes: a quantised or packed weight'),

@@ -13,13 +13,13 @@ from ff_nbdev.data.objectives import NextToken
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.models.tiny import load_pretrained, random_tiny
-from ff_nbdev.reproduce.arm import Plan, Prepared
+from ff_nbdev.run.arm import Plan, Prepared
 from ff_nbdev.training.checkpoints import SEAL, check_checkpoint, check_room, load_nest, prune, save_nest
 from ff_nbdev.training.cost import hours, memory, step_operations, target_length
-from ff_nbdev.training.recipes import SCALES, changed, check_scale, make_optimizer, make_scheduler, recipe, run_length, training_arguments
+from ff_nbdev.training.recipes import SCALES, override, check_scale, make_optimizer, make_scheduler, recipe, run_length, training_arguments
 from ff_nbdev.training.teacher import MaskedTeacher, Teacher, disturb, load_teacher, new_teacher, teacher_scores, train_teacher, word_vectors
 from ff_nbdev.training.trainer import FFTrainer
-from ff_nbdev.training.watch import Cliff, Watch, noisy_accuracy, noisy_hits
+from ff_nbdev.training.watch import CollapseDetector, Watch, noisy_accuracy, noisy_hits
 
 ROWS = [dict(ids=np.arange(3, 19), sentences=1, index=i) for i in range(16)]
 PAIRS = [dict(ids=[3, 4])]*9
@@ -184,7 +184,7 @@ CASES = {
     'plan that sorts what goes on': (lambda: Prepared(Plan('full_stack_continued', 'tiny-mt5', 'python_prose', 'x', start='tiny-mt5-full_stack', reordered=True)), 'leave reordered out'),
     'null of another base': (lambda: healing(NET, random_tiny('mt5'), NET), 'give the base that the run started from'),
     'stage beyond the run': (lambda: watch(stage='there', stage_at=2.), 'stage_at=2.0 must be'),
-    'change by number': (lambda: changed(FFConfig(), 5), 'must be text of the form'),
+    'change by number': (lambda: override(FFConfig(), 5), 'must be text of the form'),
     'negative rate': (lambda: make_optimizer(NET, lr=-1.), 'lr=-1.0 must be a number'),
     'rate that is none': (lambda: make_optimizer(NET, lr=float('nan')), 'lr=nan must be a number'),
     'nothing to train': (lambda: make_optimizer(random_tiny('mt5').requires_grad_(False)), 'no parameter that is to be trained'),
@@ -227,11 +227,11 @@ CASES = {
     'probes in no order': (lambda: watch(probe=print, probe_at=[.5, .2]), 'must ascend'),
     'probe beyond the end': (lambda: watch(probe=print, probe_at=[1.5]), 'probe_at=1.5 must be'),
     'probe that cannot be called': (lambda: watch(probe=5), 'give a function'),
-    'search without checks': (lambda: watch(cliff=Cliff()), 'needs checks'),
+    'search without checks': (lambda: watch(cliff=CollapseDetector()), 'needs checks'),
     'checks without labels': (lambda: watch(checks=[dict(input_ids=IDS)]), "lacks 'labels' or 'index'"),
-    'look every nothing': (lambda: Cliff(every=0), 'every=0 must be'),
-    'look at nan': (lambda: Cliff().add(float('nan'), .5), 'x=nan must be'),
-    'accuracy over 1': (lambda: Cliff().add(1., 50.), 'accuracy=50.0 must be'),
+    'look every nothing': (lambda: CollapseDetector(every=0), 'every=0 must be'),
+    'look at nan': (lambda: CollapseDetector().add(float('nan'), .5), 'x=nan must be'),
+    'accuracy over 1': (lambda: CollapseDetector().add(1., 50.), 'accuracy=50.0 must be'),
     'noise below nothing': (lambda: noisy_hits(attach(random_tiny('mt5'), FFConfig()), [dict(labels=IDS, index=IDS)], [], -1.), 'x=-1.0 must be'),
     'no checks': (lambda: noisy_accuracy(attach(random_tiny('mt5'), FFConfig()), [], []), 'checks is empty'),
     'watched by another trainer': (lambda: watch().load_checkpoint_state({}), 'of a run by another trainer'),
