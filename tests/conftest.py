@@ -42,6 +42,7 @@ def pytest_terminal_summary(terminalreporter):
     "Say how many wrong inputs were tried"
     tried = [r for r in terminalreporter.stats.get('passed', []) if 'test_wrong_inputs.py::test_c' in r.nodeid]
     promises = sorted({v for r in terminalreporter.stats.get('passed', []) for k, v in r.user_properties if k == 'promise'})
+    for said in sorted({v for r in terminalreporter.stats.get('passed', []) for k, v in r.user_properties if k == 'house'}, key=str.split): terminalreporter.write_line(said)
     for said in promises: terminalreporter.write_line(f'promise kept: {said}')
     if tried: terminalreporter.write_line(f'{len(tried)} wrong inputs were each answered by one sentence, with nothing written.')
 
