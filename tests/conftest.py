@@ -1,4 +1,5 @@
 """Shared by the tests: where things are, and a tiny run graph whose notebooks compute nothing."""
+import gc
 import json
 import multiprocessing
 import os
@@ -15,21 +16,32 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')      # tiny models gain nothing fr
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 
-LONG = ['test_cli.py', 'evaluation', 'experiments', 'baselines', 'training', 'test_site.py', 'test_resume.py', 'test_cluster.py', 'test_mechanisms.py', 'study', 'run', 'test_lab.py', 'data', 'test_bundle.py', 'test_runner.py', 'mechanisms', 'evidence', 'test_report.py', 'test_project.py', 'test_claims.py', 'benchmarks', 'test_benchmarks.py', 'models', 'test_devices.py']      # the longest first
+DURATIONS = ROOT/'tests'/'durations.json'          # unit → seconds, as `pytest --record-durations` writes it
+
+def recorded(): return json.loads(DURATIONS.read_text())
 
 def unit(nodeid):
-    "What goes to one process as a whole: a file, for its tests share what it made; of the notebooks, which share nothing, a room"
+    "What goes to one process as a whole: a file, for its tests share what it made; a notebook, for it shares nothing"
     file, _, test = nodeid.partition('::')
-    if file.endswith('test_many_processes.py'): return 'test_resume.py'      # both fork from one process that has imported everything
-    return test.split('[')[-1].split('/')[0] if file.endswith('test_notebooks.py') and '/' in test else file.split('/')[-1]
+    if file.endswith('test_many_processes.py'): return 'test_resume.py'      # both fork from one process
+    notebook = file.endswith('test_notebooks.py') and '[' in test
+    return test.split('[')[1].rstrip(']') if notebook else file.split('/')[-1]
+
+def pytest_addoption(parser):
+    said = f'write into tests/{DURATIONS.name} how long each unit took'
+    parser.addoption('--record-durations', action='store_true', help=said)
 
 def pytest_collection_modifyitems(items):
-    "The longest units first, so that the processes end together"
-    items.sort(key=lambda i: LONG.index(u) if (u := unit(i.nodeid)) in LONG else len(LONG))
+    "The longest units first, so that the processes end together; what is not recorded yet goes before them"
+    known = recorded()
+    def place(item):
+        name = unit(item.nodeid)
+        return -known.get(name, float('inf')), name
+    items.sort(key=place)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    "By file, but notebooks by room: all of them in one process would take longer than all the rest in the other"
+    "By file, and notebooks one by one: all of them in one process would take longer than all the rest in the others"
     if config.getvalue('dist') != 'loadfile': return
     from xdist.scheduler import LoadScopeScheduling
     class ByUnit(LoadScopeScheduling):
@@ -37,9 +49,34 @@ def pytest_xdist_make_scheduler(config, log):
     config.option.loadscopereorder = False
     return ByUnit(config, log)
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """What lives when a unit begins is set apart from the garbage collector
 
-def pytest_terminal_summary(terminalreporter):
-    "Say how many wrong inputs were tried"
+    Transformers' Trainer collects whenever it starts, and half of the time of a tiny run went into looking through a
+    million objects of imported modules. What a unit makes is collected as ever, at the latest when the next begins."""
+    if (name := unit(item.nodeid)) in BEGUN: return
+    BEGUN.add(name)
+    gc.collect()
+    gc.freeze()
+
+BEGUN = set()
+
+def record_durations(reports):
+    "Units that were run take the place of what was recorded; files and notebooks that are gone are left out"
+    took = Counter()
+    for report in reports: took[unit(report.nodeid)] += report.duration
+    known = recorded() | {name: round(seconds, 1) for name, seconds in took.items()}
+    known = {name: seconds for name, seconds in sorted(known.items()) if is_unit(name)}
+    DURATIONS.write_text(json.dumps(known, indent=1) + '\n')
+
+def is_unit(name): return (ROOT/'tests'/name).is_file() or (ROOT/'nbs'/f'{name}.ipynb').is_file()
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    "Say how many wrong inputs were tried, and record durations where that was asked for"
+    if config.getoption('record_durations'):
+        record_durations(r for rs in terminalreporter.stats.values() for r in rs if isinstance(r, pytest.TestReport))
     tried = [r for r in terminalreporter.stats.get('passed', []) if 'test_wrong_inputs.py::test_c' in r.nodeid]
     promises = sorted({v for r in terminalreporter.stats.get('passed', []) for k, v in r.user_properties if k == 'promise'})
     for said in sorted({v for r in terminalreporter.stats.get('passed', []) for k, v in r.user_properties if k == 'house'}, key=str.split): terminalreporter.write_line(said)
@@ -52,7 +89,8 @@ PROCESSES = multiprocessing.get_context('forkserver')
 @pytest.fixture(scope='session')
 def imported():
     "Processes are forked from one that has imported everything and trained nothing, or most of the time would go into imports"
-    PROCESSES.set_forkserver_preload(['train_tiny', 'ff_nbdev.run.arm', 'torch._dynamo', 'transformers.models.mt5.modeling_mt5', 'transformers.models.rwkv.modeling_rwkv'])
+    models = 'transformers.models.mt5.modeling_mt5', 'transformers.models.rwkv.modeling_rwkv'
+    PROCESSES.set_forkserver_preload(['train_tiny', 'train_sharded', 'ff_nbdev.run.arm', 'torch._dynamo', *models])
     with pytest.MonkeyPatch.context() as m:
         m.setenv('PYTHONPATH', str(ROOT/'tests')); m.setenv('TRAIN_TINY_READY', '1')
         forkserver.ensure_running()

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+import train_sharded
 import train_tiny
 from conftest import PROCESSES
 
@@ -19,13 +20,21 @@ def launch(n, out, *words):
 
 def forked(n, out, *words):
     "With the environment that a launcher gives each process, and without the imports, which take longer than the run"
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-    given = [str(out), '--double', *words]
-    ps = [PROCESSES.Process(target=train_tiny.ranked, args=(out/f'log{i}', i, n, port, given), daemon=True) for i in range(n)]
-    for p in ps: p.start()
-    for p in ps: p.join(240)
-    assert [p.exitcode for p in ps] == [0]*n, '\n'.join((out/f'log{i}').read_text()[-2000:] for i in range(n))
+    started(train_tiny.train, n, out, [str(out), '--double', *words])
     return ended(n, out)
+
+def started(train, n, out, words):
+    "The logs of n processes that each call `train`"
+    logs = [out/f'log{i}' for i in range(n)]
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    ranks = [PROCESSES.Process(target=train_tiny.ranked, args=(train, log, i, n, port, words), daemon=True)
+        for i, log in enumerate(logs)]
+    for rank in ranks: rank.start()
+    for rank in ranks: rank.join(240)
+    assert [rank.exitcode for rank in ranks] == [0]*n, '\n'.join(log.read_text()[-3000:] for log in logs)
+    return logs
 
 def ended(n, out):
     "Weights, what was told, and the method's state, of every rank"
@@ -58,43 +67,10 @@ def test_a_rank_without_targets_and_a_stream_go_where_one_process_goes(tmp_path)
         assert other['pulses'] == told['pulses'] and sum(told['pulses']) > 0 and other['sentences'] == told['sentences']
 
 
-SHARDED = '''import sys, torch, torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
-from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig
-from ff_nbdev.mechanisms.method import attach
-from ff_nbdev.models.tiny import random_tiny
-dist.init_process_group('gloo'); rank = dist.get_rank(); torch.set_num_threads(1)
-def train(sharded):
-    torch.manual_seed(0); model = random_tiny('mt5').double().train()
-    ff = attach(model, FFConfig(total_sentences=96, forgetfulness=ForgetfulnessConfig(dose=.6), recall=RecallConfig(top=2., start=.3)))
-    if sharded:
-        mesh = init_device_mesh('cpu', (dist.get_world_size(),))
-        for stack in (model.encoder, model.decoder):
-            for b in stack.block: fully_shard(b, mesh=mesh)
-        fully_shard(model, mesh=mesh)
-    opt = torch.optim.SGD(model.parameters(), 1e-2)
-    for s in range(6):
-        x = torch.randint(3, 500, (4, 12), generator=torch.Generator().manual_seed(s))
-        part = x.chunk(dist.get_world_size())[rank]
-        ff.loss(model(input_ids=part, labels=part).logits, part, targets=x.numel()).mul(dist.get_world_size()).backward()
-        if not sharded:
-            for p in model.parameters(): dist.all_reduce(p.grad); p.grad /= dist.get_world_size()
-        opt.step(); opt.zero_grad(); ff.step(sentences=16)
-    assert sharded == isinstance(ff.sites[0].weight('down'), DTensor) and ff.pulses.sum() > 0
-    return {k: (v.full_tensor() if isinstance(v, DTensor) else v).detach() for k, v in model.state_dict().items()}, ff
-(a, f), (b, g) = train(True), train(False)
-worst = max((a[k] - b[k]).abs().max().item() for k in a)
-assert worst < 1e-10 and torch.equal(f.doses, g.doses) and all(torch.allclose(u, v) for u, v in zip(f.usage, g.usage)), worst
-if rank == 0: print('worst', worst)
-dist.destroy_process_group()
-'''
-
 def test_fully_sharded_matrices_are_pulsed_whole(tmp_path):
-    (tmp_path/'sharded.py').write_text(SHARDED)
-    r = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2', str(tmp_path/'sharded.py')], capture_output=True, text=True, timeout=240)
-    assert r.returncode == 0 and 'worst' in r.stdout, r.stdout[-1500:] + r.stderr[-3000:]
+    "Sharded over two processes against whole in both: `train_sharded.compare` raises where they part"
+    logs = started(train_sharded.compare, 2, tmp_path, [])
+    assert 'worst' in logs[0].read_text()
 
 def test_what_would_train_something_else_is_refused(tmp_path, monkeypatch):
     from transformers import TrainingArguments

@@ -3,7 +3,7 @@ import tomllib
 from functools import partial
 
 import pytest
-from conftest import LONG, NOTEBOOKS, ROOT, page, unit
+from conftest import NOTEBOOKS, ROOT, is_unit, page, recorded, unit
 
 FLAGS = tomllib.loads((ROOT/'pyproject.toml').read_text())['tool']['nbdev']['tst_flags'].split()
 
@@ -22,7 +22,9 @@ def test_notebook(nb, monkeypatch):
     finally: torch.set_num_threads(threads); torch.use_deterministic_algorithms(False); torch.set_grad_enabled(True); torch.set_default_dtype(torch.float32)
     assert ok, f'{page(nb)} failed; its error is printed above'
 
-def test_what_goes_first_is_there():
-    "Names in the list of long units are files of tests or rooms of notebooks, and every notebook is of one unit"
-    assert all((ROOT/'tests'/u).exists() or (ROOT/'nbs'/u).is_dir() for u in LONG)
-    assert {unit(f'tests/test_notebooks.py::test_notebook[{page(n)}]') for n in NOTEBOOKS} == {n.parent.name if n.parent.name != 'nbs' else 'test_notebooks.py' for n in NOTEBOOKS}
+def test_recorded_durations_are_of_what_is_there():
+    "Of files of tests and of notebooks, of which each is a unit; most are recorded, or the processes would not end together"
+    known, own = recorded(), [page(notebook) for notebook in NOTEBOOKS]
+    assert [unit(f'tests/test_notebooks.py::test_notebook[{name}]') for name in own] == own
+    assert [name for name in known if not is_unit(name)] == [], 'gone, and still in tests/durations.json: pytest --record-durations'
+    assert len(set(own) & set(known)) >= .75*len(own), 'notebooks without a recorded duration: pytest --record-durations'

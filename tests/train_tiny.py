@@ -1,5 +1,6 @@
 """A small training run, for tests that kill it or start it on several processes: a script, and functions for a process that has imported everything."""
 import argparse
+import gc
 import json
 import os
 import signal
@@ -109,12 +110,15 @@ def train_arm(words):
 def apart(log, f, words):
     "Do it in this new process, and say into a file what it says"
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(fd, 1); os.dup2(fd, 2); f(words)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    gc.freeze()          # what was imported is looked through no more: the Trainer collects garbage at every start
+    f(words)
 
-def ranked(log, rank, ranks, port, words):
+def ranked(f, log, rank, ranks, port, words):
     "Do it in this new process as one of several, as torchrun would have started it"
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    apart(log, train, words)
+    apart(log, f, words)
 
 if __name__ == '__main__': train(sys.argv[1:])
 elif os.environ.get('TRAIN_TINY_READY'): text()      # in a process that others are forked from
