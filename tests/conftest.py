@@ -16,7 +16,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')      # tiny models gain nothing fr
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 
-DURATIONS = ROOT/'tests'/'durations.json'          # unit → seconds, as `pytest --record-durations` writes it
+DURATIONS = ROOT/'tests'/'durations.json'      # unit → seconds, as `make test ARGS=--record-durations` writes it
 
 def recorded(): return json.loads(DURATIONS.read_text())
 
@@ -49,6 +49,8 @@ def pytest_xdist_make_scheduler(config, log):
     config.option.loadscopereorder = False
     return ByUnit(config, log)
 
+BEGUN = set()      # units
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """What lives when a unit begins is set apart from the garbage collector
@@ -59,8 +61,6 @@ def pytest_runtest_setup(item):
     BEGUN.add(name)
     gc.collect()
     gc.freeze()
-
-BEGUN = set()
 
 def record_durations(reports):
     "Units that were run take the place of what was recorded; files and notebooks that are gone are left out"
