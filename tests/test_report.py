@@ -92,8 +92,8 @@ def test_findings_are_three_to_seven_sentences(runs):
         said = R.findings(some); assert 3 <= len(said) <= 7 and all(s.endswith('.') for s in said)
 
 def test_verdicts_follow_the_planted_effects(tmp_path):
-    good = R.verdicts(load_runs(example_runs(tmp_path/'good', price=0., moran=.1, line=.2, sixteen=.9, half=4.)))
-    poor = R.verdicts(load_runs(example_runs(tmp_path/'poor', price=.3, sixteen=.15, half=1.)))
+    good = R.verdicts(load_runs(example_runs(tmp_path/'good', ce_increase=0., moran=.1, line=.2, sixteen=.9, half=4.)))
+    poor = R.verdicts(load_runs(example_runs(tmp_path/'poor', ce_increase=.3, sixteen=.15, half=1.)))
     assert {c.split()[0] for c, v in good.items() if v == 'holds'} >= {'C1', 'C3', 'C4', 'C11', 'C12', 'C13', 'C14', 'C15', 'C16'} and 'fails' not in good.values(), good
     assert {c.split()[0] for c, v in poor.items() if v == 'fails'} >= {'C1', 'C11', 'C12', 'C15', 'C16'} and {c.split()[0] for c, v in poor.items() if v == 'holds'}.isdisjoint({'C3', 'C4', 'C14'}) and poor.keys() == good.keys(), poor
     assert R.verdicts(load_runs(example_runs(tmp_path/'dead', ffn=.05))).keys().isdisjoint(k for k in good if k.startswith(('C15', 'C16')))
