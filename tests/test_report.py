@@ -11,7 +11,7 @@ import pytest
 from ff_nbdev.study import report as R
 from ff_nbdev.study.claims import difference
 from ff_nbdev.study.figures import above_null, all_figures, main_arm, phases
-from ff_nbdev.study.records import Runs, load_run, load_runs, paired_interval, price
+from ff_nbdev.study.records import Runs, load_run, load_runs, paired_interval, ce_increase
 from ff_nbdev.study.examples import QUICK, example_runs
 from ff_nbdev.core.provenance import save_json
 
@@ -134,7 +134,7 @@ def test_paired_interval_covers_the_truth():
     assert 88 <= hits <= 100
 
 def test_price_without_window_scores_is_wider_and_says_so(runs):
-    a, b = runs['full_stack'], runs['base_continued']; loose = price(replace(a, arrays={}), b); tight = price(a, b)
+    a, b = runs['full_stack'], runs['base_continued']; loose = ce_increase(replace(a, arrays={}), b); tight = ce_increase(a, b)
     assert tight['paired'] and not loose['paired'] and 'unpaired' in loose['resampled'] and loose['hi'] - loose['lo'] > tight['hi'] - tight['lo']
 
 

@@ -17,7 +17,7 @@ from ..evaluation.overlap import Places, between, compare, more_alike, second_or
 from ..evaluation.robustness import paired_ratio, paired_threshold, format_threshold, scores_from
 from ..evaluation.signatures import bootstrap
 from ..core.io import shown
-from .records import Run, Runs, price, signed
+from .records import Run, Runs, ce_increase, signed
 from ..run.settings import command_for, run_scale
 from ..run.records import regime_of
 
@@ -163,7 +163,7 @@ def lost(
     reference:Run, # Usually base_continued
 )->tuple[float, float, float]: # Share, lo, hi; windows resampled
     "Share of what the reference has learned beyond the unigram that an arm lost; `NotRun` if that is nothing"
-    p, gain = price(run, reference), reference.evaluation['unigram_ce'] - reference.evaluation['clean']['ce']
+    p, gain = ce_increase(run, reference), reference.evaluation['unigram_ce'] - reference.evaluation['clean']['ce']
     if gain <= 0: raise NotRun('base_continued is no better than the unigram, so there is nothing to lose')
     return p['nats']/gain, p['lo']/gain, p['hi']/gain
 
@@ -174,7 +174,7 @@ within_1 = lambda e: costs(e, .01)
 
 @claim('C1', within_1)
 def _c1(get):
-    p = price(get('full_stack'), get('base_continued')); q = price(get('base_continued'), get('base'))
+    p = ce_increase(get('full_stack'), get('base_continued')); q = ce_increase(get('base_continued'), get('base'))
     return Effect(p['relative'], p['relative_lo'], p['relative_hi'], False, f"base_continued against base {_pct(q['relative'])}", p['resampled'], unit='%')
 
 @claim('C2', lambda e: 'fails' if e.hi < .5 else 'undecided' if e.lo <= .5 else 'fails' if e.control else 'holds')
@@ -184,7 +184,7 @@ def _c2(get):
 
 @claim('C25', within_1)
 def _c25(get):
-    run, base = get('from_scratch'), get('from_scratch_base'); p = price(run, base); under = 1 - base.evaluation['clean']['ce']/base.evaluation['unigram_ce']
+    run, base = get('from_scratch'), get('from_scratch_base'); p = ce_increase(run, base); under = 1 - base.evaluation['clean']['ce']/base.evaluation['unigram_ce']
     if under < .25: raise NotRun(f'not measurable: from_scratch_base lies {_pct(under)} under the unigram, and a model that has learned nothing pays nothing')
     return Effect(p['relative'], p['relative_lo'], p['relative_hi'], False, f'from_scratch_base lies {_pct(under)} under the unigram', p['resampled'], unit='%')
 
@@ -445,7 +445,7 @@ KERNELS = ('size_5', 'size_17', 'decay_0.5', 'decay_2')
 
 @claim('C24', within_1)
 def _c24(get):
-    f = get('full_stack'); d = {k: price(get(f'full_stack~{k}'), f) for k in KERNELS}
+    f = get('full_stack'); d = {k: ce_increase(get(f'full_stack~{k}'), f) for k in KERNELS}
     far = {k: (abs(p['relative']), 0. if p['relative_lo'] <= 0 <= p['relative_hi'] else min(abs(p['relative_lo']), abs(p['relative_hi'])), max(abs(p['relative_lo']), abs(p['relative_hi']))) for k, p in d.items()}
     return Effect(*(max(x) for x in zip(*far.values())), False, ', '.join(f"{k.replace('_', ' ')} {_pct(p['relative'])}" for k, p in d.items()), 'windows; the farthest of the four', unit='%')
 

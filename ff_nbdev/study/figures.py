@@ -23,7 +23,7 @@ from ..evaluation.evaluate import saved_signatures
 from ..evaluation.pathways import pathway_plot
 from ..evaluation.robustness import METRICS, format_threshold
 from ..evaluation.spatial import local_morans, morans_i
-from .records import Run, Runs, price, reference
+from .records import Run, Runs, ce_increase, reference
 from ..run.records import rate_of
 
 # %% ../../nbs/study/figures.ipynb #74148b94
@@ -390,7 +390,7 @@ def price_figure(
     margin:float=.01, # Share of the reference's cross-entropy that counts as none [C1]
 )->Figure:
     "Cross-entropy over that of the reference, with 95 % intervals and the margin"
-    t = runs.prices(reference); title = f'The price: cross-entropy against {reference}'
+    t = runs.ce_increases(reference); title = f'The price: cross-entropy against {reference}'
     with _draw(size=(6.4, .9 + .3*len(t))) as (fig, ax):
         ax.axvspan(-100*margin, 100*margin, color=GRID, alpha=.6, lw=0); ax.axvline(0, color=INK, lw=.8)
         for i, r in enumerate(t.itertuples()): ax.errorbar(100*r.relative, i, xerr=[[100*(r.relative - r.relative_lo)], [100*(r.relative_hi - r.relative)]], fmt=mark(r.arm), color=colour(r.arm), ms=6, capsize=3)
@@ -528,7 +528,7 @@ def dose_points(
         t = r.train or {}
         if not t.get('dose') or t.get('dose_before') or t.get('change') or t.get('penalty') or t.get('model') != usual.get('model') or rate_of(t) != rate_of(usual) or t['sentences'] < usual['sentences']/2: continue
         p, task = reference(runs, r), [k for k in r.evaluation['signatures'] if ':' in k][-1]; s = r.evaluation['signatures'][task]
-        p = price(r, p) if p else None
+        p = ce_increase(r, p) if p else None
         out.append(dict(run=a, arm=t['arm'], sentences=t['sentences'], dose=r.dose, per_million=1e6*r.dose/t['sentences'], price=(p['relative'], p['relative_lo'], p['relative_hi']) if p else None, names=(s['accuracy'], *s['ci']), task=task))
     most = max({p['arm'] for p in out}, key=lambda a: (sum(p['arm'] == a for p in out), a), default=None)
     return sorted((p for p in out if p['arm'] == most), key=lambda p: (p['sentences'], p['dose']))

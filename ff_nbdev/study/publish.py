@@ -17,7 +17,7 @@ import numpy as np
 from ..models.tiny import load_pretrained
 from ..core.io import MODEL_FILES, beside, check_own, read_json, same_place, save_arrays, shown, sweep, write_whole
 from ..run.preflight import NODES
-from .records import dose_words, kinds_of, final_kind, load_run, load_runs, per_million, price, reference, top_noise
+from .records import format_dose, kinds_of, final_kind, load_run, load_runs, per_million, ce_increase, reference, final_noise
 from ..run.settings import command_for, settings_of
 from ..core.provenance import hardware_name
 from ..run.runner import RunError
@@ -151,9 +151,9 @@ def arm_card(
 )->str: # Markdown, with the header of a model card
     "The card of a retrofitted model"
     t, c = run.train, run.evaluation['clean']; kind = 'rwkv' if t['arm'].startswith('rwkv_') else 'mt5'
-    p = price(run, reference) if reference and reference is not run else None; name = Path(run.folder).name
+    p = ce_increase(run, reference) if reference and reference is not run else None; name = Path(run.folder).name
     command = command_for(run.folder, NODES[:4], [] if shipped else [SEED.sub('', name)])
-    made = {'base': t['model'], 'recipe': t['arm'] + (f", {t['change']}" if t.get('change') else ''), 'text': t['corpus'], 'sentences seen': f"{t['sentences']:,}", 'tokens seen': f"{t['tokens']:,}", 'dose Σp of each matrix': dose_words(t) + (f', {per_million(t):.3g} a million sentences' if t['dose'] else ''), 'noise at the end': f'{top:.3g}x' if (top := top_noise(t)) else 'none', 'forgiveness': t['forgiveness'] + (f', {k} at the end' if (k := final_kind(t)) else ''), 'seed': t['seed'],
+    made = {'base': t['model'], 'recipe': t['arm'] + (f", {t['change']}" if t.get('change') else ''), 'text': t['corpus'], 'sentences seen': f"{t['sentences']:,}", 'tokens seen': f"{t['tokens']:,}", 'dose Σp of each matrix': format_dose(t) + (f', {per_million(t):.3g} a million sentences' if t['dose'] else ''), 'noise at the end': f'{top:.3g}x' if (top := final_noise(t)) else 'none', 'forgiveness': t['forgiveness'] + (f', {k} at the end' if (k := final_kind(t)) else ''), 'seed': t['seed'],
         'parameters': f"{run.evaluation.get('parameters') or t.get('parameters'):,}", 'training': f"{t['seconds']/60:.0f} minutes on {hardware_name(t.get('hardware'))}", 'commit': t.get('commit') or 'not recorded', 'command': f'`{command}`'}
     found = {'held-out cross-entropy, nats': f"{c['ce']:.3f} ({c['ce_ci'][0]:.3f} to {c['ce_ci'][1]:.3f})", **({'over base_continued, the same sentences without the method': f"{100*p['relative']:+.1f} % ({100*p['relative_lo']:+.1f} to {100*p['relative_hi']:+.1f} %)".replace('-', '−')} if p else {}), 'with its feed-forward layers zeroed': f"{run.evaluation['floors']['zero']['ce']:.3f}", "the unigram's": f"{run.evaluation['unigram_ce']:.3f}"}
     table = lambda d: '\n'.join(['| | |', '|---|---|', *(f'| {k} | {_text(v)} |' for k, v in d.items())])

@@ -25,7 +25,7 @@ from ..evaluation.robustness import METRICS, paired_threshold, reading, format_t
 from .claims import VERDICTS, answer, is_arm, mean_of_layers, named_more, say, verdict, within
 from .figures import GROUPS, Figure, joined, down_slices, above_null, all_figures, lisa_shares, main_arm, pct
 from ..core.io import shown, sweep, write_whole
-from .records import Run, Runs, dose_words, free_rows, kinds_of, final_kind, load_runs, paired_interval, per_million, price, reference, signed, top_noise
+from .records import Run, Runs, format_dose, free_rows, kinds_of, final_kind, load_runs, paired_interval, per_million, ce_increase, reference, signed, final_noise
 from ..run.settings import command_for
 from ..run.records import regime_of
 from ..core.provenance import save_json
@@ -78,7 +78,7 @@ def say_base(
 MARGIN = .01
 
 def say_price(
-    p:dict,      # From `price`
+    p:dict,      # From `ce_increase`
     arm:str,     # The arm that paid
     dose:float,  # Its dose
     margin:float=MARGIN, # Share of cross-entropy that counts as none [C1]
@@ -230,7 +230,7 @@ def say_seeds(
     def all_of(a): return [runs[a], *(r for s, r in getattr(runs, 'seeds', {}).items() if s.split('.s')[0] == a)] if a in runs else []
     me, free, plain = all_of(arm), all_of('base_continued'), all_of('no_fzr'); task = tasks(runs[arm])[-1]
     if len(me) < 2: return None
-    prices = [pct(price(r, f)['relative'], 1, True) for r in me if (f := reference(runs, r))]
+    prices = [pct(ce_increase(r, f)['relative'], 1, True) for r in me if (f := reference(runs, r))]
     names = lambda rs: ', '.join(pct(_signature(r, task)[0]) for r in rs)
     half = lambda rs: ', '.join(format_threshold(t, t['measurable'], 'half').split(' (')[0] for r in rs if (z := scores_from(r.arrays)) for t in [reading(z, 'noise', 'half')])
     beside = lambda f: ' (' + '; '.join(f'{n} {v}' for n, rs in (('base_continued', free), ('no_fzr', plain)) if rs and rs is not me and (v := f(rs))) + ')'
@@ -242,7 +242,7 @@ def findings(
     "What was found, in plain sentences chosen by the rules"
     arm = main_arm(runs); base = next((a for a in ('base', 'rwkv_base') if a in runs), next(iter(runs))); out = [say_scale(runs), say_base(runs[base])]
     if arm is None: return out + ['No arm with pulses was run, so there is nothing to say about the method.']
-    if 'base_continued' in runs: out.append(say_price(price(runs[arm], runs['base_continued']), arm, runs[arm].dose, base=price(runs[arm], runs[base]) if base != arm else None))
+    if 'base_continued' in runs: out.append(say_price(ce_increase(runs[arm], runs['base_continued']), arm, runs[arm].dose, base=ce_increase(runs[arm], runs[base]) if base != arm else None))
     out += [say_spatial(spatial_numbers(runs[arm]), arm), say_signatures(runs, arm), say_robustness(runs, arm), *([say_robustness(runs, arm, 'blur')] if runs[arm].evaluation['robustness']['measurable'] and 'blur' in runs[arm].evaluation['robustness']['threshold'] else [])]
     return out + ([more] if (more := say_seeds(runs, arm)) else [])
 
@@ -329,7 +329,7 @@ def score_table(
     runs:Runs, # Any arms
 )->list[dict]: # Rows
     "Cross-entropy, accuracy and price"
-    prices = {r.arm: r for r in runs.prices().itertuples()} if 'base_continued' in runs else {}
+    prices = {r.arm: r for r in runs.ce_increases().itertuples()} if 'base_continued' in runs else {}
     def row(a, r):
         c, p = r.evaluation['clean'], prices.get(a)
         return {'arm': a, 'dose Σp': f'{r.dose:.3g}', 'CE (95 % interval)': f"{c['ce']:.3f} ({c['ce_ci'][0]:.3f} to {c['ce_ci'][1]:.3f})", 'token accuracy': _ci(c['accuracy'], *c['accuracy_ci'], 1), 'price: CE over base_continued': '–' if p is None else f'{pct(p.relative, 1, True)} ({pct(p.relative_lo, 1, True)} to {pct(p.relative_hi, 1, True)})', 'tokens scored': r.evaluation.get('tokens_scored')}
@@ -355,7 +355,7 @@ def seed_rows(
     for arm, first in runs.items():
         more = [first, *(r for a, r in runs.seeds.items() if a.split('.s')[0] == arm)]
         if len(more) < 2: continue
-        free = [reference(runs, r) for r in more]; prices = [100*price(r, f)['relative'] for r, f in zip(more, free) if f and f is not r]
+        free = [reference(runs, r) for r in more]; prices = [100*ce_increase(r, f)['relative'] for r, f in zip(more, free) if f and f is not r]
         over = lambda v, d=1, unit='': ('–' if len(v) < 2 else ' and '.join(f'{x:.{d}f}' for x in v) + unit if len(v) == 2 else '{:.{d}f}{u} ({:.{d}f} to {:.{d}f})'.format(*mean_of_layers(v), d=d, u=unit)).replace('-', '−')
         rows.append({'arm': arm, 'seeds': len(more), 'CE': over([r.evaluation['clean']['ce'] for r in more], 3), 'price': over(prices, 2, ' %'), **{k: over([100*_signature(r, k)[0] for r in more], 1, ' %') for k in tasks(first)},
                      "Moran's I, weights": over([spatial_numbers(r)['moran'] or 0. for r in more], 3), 'activations': over([sum(x['mean'] for x in a)/len(a) for r in more if (a := r.evaluation['activation_moran'])], 3)})
@@ -367,7 +367,7 @@ def made_table(
 )->list[dict]: # Rows
     "What each row was made with"
     number, begun = lambda v: None if v is None or v != v else int(v), {a: r.train.get('model') for a, r in runs.items() if r.trained}
-    return [{'arm': t.arm, **({'base': begun.get(t.arm) or '–'} if len({*begun.values()}) > 1 else {}), 'dose Σp': dose_words(runs[t.arm].train) if t.sentences else '0', 'a million sentences': f'{per_million(runs[t.arm].train):.3g}' if t.sentences else '–', 'noise x': f'{top:.3g}' if (top := top_noise(runs[t.arm].train or {})) else '–', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'evaluated at': runs[t.arm].evaluation.get('commit') or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
+    return [{'arm': t.arm, **({'base': begun.get(t.arm) or '–'} if len({*begun.values()}) > 1 else {}), 'dose Σp': format_dose(runs[t.arm].train) if t.sentences else '0', 'a million sentences': f'{per_million(runs[t.arm].train):.3g}' if t.sentences else '–', 'noise x': f'{top:.3g}' if (top := final_noise(runs[t.arm].train or {})) else '–', 'sentences': int(t.sentences), 'tokens': int(t.tokens), 'seed': str(t.seed), 'parameters': number(t.parameters), 'training (s)': number(t.seconds), 'commit': t.commit or '–', 'evaluated at': runs[t.arm].evaluation.get('commit') or '–', 'hardware': t.hardware} for t in runs.arms.itertuples()]
 
 # %% ../../nbs/study/report.ipynb #040a08f3
 def regime_table(
@@ -436,8 +436,8 @@ def variant_rows(
     arms = dict.fromkeys(r.train['arm'] for r in runs.variants.values()); rows = []
     for arm in arms:
         for a, r in {**{a: r for a, r in runs.items() if r.trained and r.train['arm'] == arm}, **{v: r for v, r in runs.variants.items() if r.train['arm'] == arm}}.items():
-            t, ref, n = r.train, reference(runs, r), spatial_numbers(r); p = price(r, ref) if ref and ref is not r else None; th = r.evaluation['robustness']
-            rows.append({'arm': a, 'changed': t.get('change') or a.partition('~')[2].replace('_', ' ') or '–', 'sentences': t['sentences'], 'dose Σp': dose_words(t), 'a million sentences': f'{per_million(t):.3g}', 'CE': f"{r.evaluation['clean']['ce']:.3f}", 'price': '–' if p is None else f"{pct(p['relative'], 1, True)} ({pct(p['relative_lo'], 1, True)} to {pct(p['relative_hi'], 1, True)})",
+            t, ref, n = r.train, reference(runs, r), spatial_numbers(r); p = ce_increase(r, ref) if ref and ref is not r else None; th = r.evaluation['robustness']
+            rows.append({'arm': a, 'changed': t.get('change') or a.partition('~')[2].replace('_', ' ') or '–', 'sentences': t['sentences'], 'dose Σp': format_dose(t), 'a million sentences': f'{per_million(t):.3g}', 'CE': f"{r.evaluation['clean']['ce']:.3f}", 'price': '–' if p is None else f"{pct(p['relative'], 1, True)} ({pct(p['relative_lo'], 1, True)} to {pct(p['relative_hi'], 1, True)})",
                          **{k: _ci(*_signature(r, k)) for k in tasks(r)}, 'weights': n['moran'], 'noise, same dose': n['null'], 'activations': n['line'], 'their null': n['line_null'], 'stands noise': format_threshold(th['threshold']['noise'], th['measurable']), 'of windows': th.get('windows'), 'training (s)': round(t['seconds']), 'commit': t.get('commit') or '–'})
     return rows
 
@@ -447,7 +447,7 @@ def match_table(
 )->list[dict]: # Rows; none without a rival
     "Did the rivals reach the Moran's I of full_stack, and at what price?"
     def row(a, r, m):
-        ref = reference(runs, r); p = price(r, ref) if ref else None
+        ref = reference(runs, r); p = ce_increase(r, ref) if ref else None
         return {'arm': a, "1-D Moran's I wanted": m['target'], 'reached': m['reached'], 'within': f"± {m['tolerance']:.3g}", 'strength at the end': f"{m['strength']:.3g}", 'looks at its limit': pct(_stuck(m)), 'matched': m['within'] and _stuck(m) <= .25, 'price: CE over base_continued': '–' if p is None else f"{pct(p['relative'], 1, True)} ({pct(p['relative_lo'], 1, True)} to {pct(p['relative_hi'], 1, True)})"}
     return [row(a, r, r.train['match']) for a, r in {**runs, **runs.variants}.items() if r.train and r.train.get('match')]
 
@@ -829,7 +829,7 @@ def _written(runs, out, progress):
     if len(text) > 4_000_000: raise ValueError(f'The report would have {len(text)/1e6:.1f} MB, over 4 MB: report fewer arms or smaller slices.')
     sweep(out.parent, of=out.name); write_whole(out, text)
     arm = main_arm(runs); _interactive(runs[arm or next(iter(runs))], out.with_name(f'{out.stem}_pathways.svg')); first = next(iter(runs.values())).evaluation
-    save_json(dict(findings=findings(runs), scale=first.get('scale'), corpus=first.get('corpus'), claims=answers, verdicts={f"{r['id']} {r['claim']}": r['verdict'] for r in answers if r['verdict'] not in ('not run', 'not measurable')}, main_arm=arm, base_test=base_numbers(next(iter(runs.values())).evaluation), price=price(runs[arm], runs['base_continued']) if arm and 'base_continued' in runs else None,
+    save_json(dict(findings=findings(runs), scale=first.get('scale'), corpus=first.get('corpus'), claims=answers, verdicts={f"{r['id']} {r['claim']}": r['verdict'] for r in answers if r['verdict'] not in ('not run', 'not measurable')}, main_arm=arm, base_test=base_numbers(next(iter(runs.values())).evaluation), price=ce_increase(runs[arm], runs['base_continued']) if arm and 'base_continued' in runs else None,
                    spatial=spatial_numbers(runs[arm]) if arm else None, signatures={a: {k: r.evaluation['signatures'][k]['accuracy'] for k in tasks(r)} for a, r in runs.items()}, thresholds={a: {k: v['relative'] for k, v in r.evaluation['robustness']['threshold'].items()} for a, r in runs.items()},
                    captions={k: p.caption for k, p in plates.items()}, missing=missing, arms=json.loads(runs.arms.drop(columns=['ce_lo', 'ce_hi']).to_json(orient='records')), versions=first.get('versions')), out.with_suffix('.json'))
     tell(3, 3, 'report written')
