@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ff_nbdev.study import report as R
-from ff_nbdev.study.claims import difference
+from ff_nbdev.study.effects import difference
 from ff_nbdev.study.figures import above_null, all_figures, main_arm, phases
 from ff_nbdev.study.records import Runs, load_run, load_runs, paired_interval, ce_increase
 from ff_nbdev.study.examples import QUICK, example_runs

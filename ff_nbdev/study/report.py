@@ -22,7 +22,9 @@ from ..evaluation.evaluate import saved_signatures
 from ..evaluation.overlap import Places, overlap_table, second_order
 from ..evaluation.pathways import pathway_svg
 from ..evaluation.robustness import METRICS, paired_threshold, reading, format_threshold, scores_from
-from .claims import VERDICTS, answer, is_arm, mean_of_layers, named_more, say, verdict, within
+from .claims import VERDICTS, answer, format_answer
+from .effects import mean_of_layers, verdict, within
+from .rules import is_arm, named_more
 from .figures import GROUPS, Figure, joined, down_slices, above_null, all_figures, lisa_shares, main_arm, pct
 from ..core.io import shown, sweep, write_whole
 from .records import Run, Runs, format_dose, free_rows, kinds_of, final_kind, load_runs, paired_interval, per_million, ce_increase, reference, signed, final_noise
@@ -789,7 +791,7 @@ def claim_table(
     rows:list[dict], # From `answer`
 )->list[dict]: # Rows
     "Every claim with its number, control, verdict and command"
-    return [{'claim': f"{r['id']} {r['claim']}", 'verdict': r['verdict'], 'ours (95 % interval; what was resampled)': f"{say(r)}; {r['resampled']}" + (f" ({r['seeds']})" if r['seeds'] > 1 else '') if r['value'] is not None else r['why'] if r['verdict'] == 'not measurable' else f"not run: {r['why']}", 'paper': r['paper'], 'control': r['control'], 'command': r['command']} for r in rows]
+    return [{'claim': f"{r['id']} {r['claim']}", 'verdict': r['verdict'], 'ours (95 % interval; what was resampled)': f"{format_answer(r)}; {r['resampled']}" + (f" ({r['seeds']})" if r['seeds'] > 1 else '') if r['value'] is not None else r['why'] if r['verdict'] == 'not measurable' else f"not run: {r['why']}", 'paper': r['paper'], 'control': r['control'], 'command': r['command']} for r in rows]
 
 def verdict_table(
     **rows:list[dict], # From `answer`, by the name of their column: mT5=answer(runs)
