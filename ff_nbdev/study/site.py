@@ -6,6 +6,7 @@ __all__ = ['new_names', 'fix_links', 'sized_figure', 'prune', 'prune_navigation'
 
 # %% ../../nbs/study/site.ipynb #8e1e7c3d
 import html
+import itertools
 import json
 import os
 import re
@@ -29,8 +30,10 @@ def new_names(
     pages:dict, # path → notebook JSON
 )->dict[str, str]: # file name → the name that its front matter asks for, where they differ
     "Which notebooks are called otherwise on the site"
-    asked = {p.name: _outfile.search(_source(nb['cells'][0])) for p, nb in pages.items() if nb['cells']}
-    return {a: Path(m[1]).with_suffix('.ipynb').name for a, m in asked.items() if m and Path(m[1]).stem != Path(a).stem}
+    fronts = {path.name: _source(notebook['cells'][0]) for path, notebook in pages.items() if notebook['cells']}
+    asked = {name: found[1] for name, front in fronts.items() if (found := _outfile.search(front))}
+    wanted = {name: Path(output).with_suffix('.ipynb').name for name, output in asked.items()}
+    return {name: other for name, other in wanted.items() if other != name}
 
 # %% ../../nbs/study/site.ipynb #08ff44b5
 def fix_links(
@@ -56,7 +59,8 @@ def sized_figure(
     caption = re.search(r'^#\| *fig-cap: *(.+)$', source, re.M)
     caption = f'<figcaption>{html.escape(caption[1].strip(chr(34)))}</figcaption>' if caption else ''
     png = ''.join(data['image/png']).replace('\n', '')
-    data['text/html'] = f'<figure class="figure"><img src="data:image/png;base64,{png}" width="{width}" class="img-fluid">{caption}</figure>'
+    image = f'<img src="data:image/png;base64,{png}" width="{width}" class="img-fluid">'
+    data['text/html'] = f'<figure class="figure">{image}{caption}</figure>'
 
 # %% ../../nbs/study/site.ipynb #b9e42575
 def prune(
@@ -64,7 +68,9 @@ def prune(
     root:Path,   # Paths in it are seen from here
 ): # The same without entries that lead nowhere; None where nothing is left
     "Leave out of the navigation what is not written yet"
-    if isinstance(node, list): return [x for x in (prune(n, root) for n in node) if x is not None]
+    if isinstance(node, list):
+        kept = [prune(entry, root) for entry in node]
+        return [entry for entry in kept if entry is not None]
     if isinstance(node, str): return node if not node.endswith('.ipynb') or (root/node).exists() else None
     if isinstance(node, dict):
         if 'href' in node and prune(node['href'], root) is None: return None
@@ -80,12 +86,29 @@ def prune_navigation(
     quarto:bool, # Will Quarto read it?
 ):
     "Leave pages that are not there out of the navigation in `_quarto.yml`"
-    path = folder/'_quarto.yml'; y = yaml.safe_load(path.read_text('utf-8')); web = y['website']
-    for part in ('sidebar', 'navbar'): web[part] = {k: prune(v, folder) if k in ('contents', 'left', 'right') else v for k, v in web[part].items()}
-    if not quarto: y['format']['html'].pop('html-math-method', None)             # smalldocs uses KaTeX anyhow
-    path.write_text(yaml.safe_dump(y, sort_keys=False, allow_unicode=True), 'utf-8')
+    path = folder/'_quarto.yml'
+    config = yaml.safe_load(path.read_text('utf-8'))
+    for part in ('sidebar', 'navbar'):
+        bar = config['website'][part]
+        for key in bar.keys() & {'contents', 'left', 'right'}: bar[key] = prune(bar[key], folder)
+    if not quarto: config['format']['html'].pop('html-math-method', None)        # smalldocs uses KaTeX anyhow
+    path.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), 'utf-8')
 
 # %% ../../nbs/study/site.ipynb #a9bbc033
+def _stage_page(notebook, up, site_url, names):
+    "Mend links, names and figures of one page, in place"
+    for cell in notebook['cells']:
+        if cell['cell_type'] == 'markdown': cell['source'] = fix_links(_source(cell), up, site_url, names)
+        if cell['cell_type'] == 'raw': cell['source'] = _outfile.sub('', _source(cell))
+        for output in cell.get('outputs', []):
+            data = output.get('data', {})
+            if 'text/markdown' in data:
+                data['text/markdown'] = fix_links(''.join(data['text/markdown']), up, site_url, names)
+            sized_figure(output, _source(cell))
+
+# %% ../../nbs/study/site.ipynb #a6000001
+def _way_up(path, root): return '../'*(len(path.relative_to(root).parts) - 1)
+
 def stage(
     cache:Path,    # What nbdev made
     dest:Path,     # A folder that is not there yet
@@ -93,22 +116,28 @@ def stage(
 ):
     "Copy nbdev's pages, with working links, names and figure sizes"
     shutil.copytree(cache, dest, ignore=shutil.ignore_patterns('_docs'))
-    pages = {p: json.loads(p.read_text('utf-8')) for p in dest.rglob('*.ipynb')}
+    pages = {path: json.loads(path.read_text('utf-8')) for path in dest.rglob('*.ipynb')}
     names = new_names(pages)
-    for p, nb in pages.items():
-        up = '../'*(len(p.relative_to(dest).parts) - 1)
-        for c in nb['cells']:
-            if c['cell_type'] == 'markdown': c['source'] = fix_links(_source(c), up, site_url, names)
-            if c['cell_type'] == 'raw': c['source'] = _outfile.sub('', _source(c))
-            for o in c.get('outputs', []):
-                if 'text/markdown' in o.get('data', {}): o['data']['text/markdown'] = fix_links(''.join(o['data']['text/markdown']), up, site_url, names)
-                sized_figure(o, _source(c))
-        p.unlink(); p.with_name(names.get(p.name, p.name)).write_text(json.dumps(nb), 'utf-8')
-    for y in dest.glob('*.yml'): y.write_text(fix_links(y.read_text('utf-8'), '', '', names), 'utf-8')
+    for path, notebook in pages.items():
+        _stage_page(notebook, _way_up(path, dest), site_url, names)
+        path.unlink()
+        path.with_name(names.get(path.name, path.name)).write_text(json.dumps(notebook), 'utf-8')
+    for path in dest.glob('*.yml'): path.write_text(fix_links(path.read_text('utf-8'), '', '', names), 'utf-8')
 
 # %% ../../nbs/study/site.ipynb #2d30ddc1
 _katex = re.compile(r'https://cdn\.jsdelivr\.net/npm/katex@([\d.]+)/dist')
 
+def _unpacked_katex(folder):
+    "The parts of KaTeX that a page needs, out of its package"
+    shutil.unpack_archive(next(folder.glob('*.tgz')), folder)
+    dist, made = folder/'package'/'dist', folder/'katex'
+    fonts = [f'fonts/{path.name}' for path in dist.glob('fonts/*.woff2')]
+    for name in ['katex.min.css', 'katex.min.js', 'contrib/auto-render.min.js', *fonts]:
+        (made/name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(dist/name, made/name)
+    return made
+
+# %% ../../nbs/study/site.ipynb #a6000002
 def fetch_katex(
     version:str, # For example '0.16.11'
 )->Path|None: # Its folder in the cache; None where npm is absent or cannot fetch it
@@ -116,15 +145,14 @@ def fetch_katex(
     folder = cache_dir('site')/f'katex-{version}'
     if folder.exists(): return folder
     if not shutil.which('npm'): return None
-    with tempfile.TemporaryDirectory() as t:
-        if subprocess.run(['npm', 'pack', '--silent', f'katex@{version}'], cwd=t, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode: return None
-        shutil.unpack_archive(next(Path(t).glob('*.tgz')), t)
-        dist, made = Path(t)/'package'/'dist', Path(t)/'katex'
-        for f in ['katex.min.css', 'katex.min.js', 'contrib/auto-render.min.js', *(f'fonts/{x.name}' for x in dist.glob('fonts/*.woff2'))]:
-            (made/f).parent.mkdir(parents=True, exist_ok=True); shutil.copy(dist/f, made/f)
-        part = folder.with_name(f'{folder.name}.part{os.getpid()}'); shutil.copytree(made, part)
-        try: part.rename(folder)
-        except OSError: shutil.rmtree(part)                    # another process was quicker
+    with tempfile.TemporaryDirectory() as scratch:
+        pack = ['npm', 'pack', '--silent', f'katex@{version}']
+        done = subprocess.run(pack, cwd=scratch, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if done.returncode: return None
+        part = folder.with_name(f'{folder.name}.part{os.getpid()}')
+        shutil.copytree(_unpacked_katex(Path(scratch)), part)
+    try: part.rename(folder)
+    except OSError: shutil.rmtree(part)                    # another process was quicker
     return folder
 
 # %% ../../nbs/study/site.ipynb #5e69a93d
@@ -134,100 +162,135 @@ def draw_diagrams(
     "Draw Mermaid diagrams now rather than in the reader's browser"
     if 'class="mermaid"' not in page: return page
     from mermaidx import render
-    def svg(m):
-        svg.n += 1
-        r = render(html.unescape(m[1])); r = getattr(r, 'svg', r)
-        return f'<div class="mermaid-svg">{(r() if callable(r) else str(r)).replace("my-svg", f"mermaid-{svg.n}")}</div>'
-    svg.n = 0
-    page = re.sub(r'<pre class="mermaid">(.*?)</pre>', svg, page, flags=re.S)
+    numbers = itertools.count(1)
+    def drawn(found):
+        picture = render(html.unescape(found[1]))
+        picture = getattr(picture, 'svg', picture)
+        text = str(picture() if callable(picture) else picture)
+        return f'<div class="mermaid-svg">{text.replace("my-svg", f"mermaid-{next(numbers)}")}</div>'
+    page = re.sub(r'<pre class="mermaid">(.*?)</pre>', drawn, page, flags=re.S)
     return re.sub(r'<script type="module">\s*import mermaid from.*?</script>', '', page, flags=re.S)
 
 # %% ../../nbs/study/site.ipynb #1a51aef4
+_import = re.compile(r'''@import\s*(?:url\([^)]*\)|"[^"]*"|'[^']*')\s*;''')
+
+def _katex_here(site):
+    "Let the pages use KaTeX from beside them; the versions that cannot be had"
+    folders = {}
+    for path in site.rglob('*.html'):
+        page = draw_diagrams(path.read_text('utf-8'))
+        for version in set(_katex.findall(page)):
+            if version not in folders: folders[version] = fetch_katex(version)
+            if not folders[version]: continue
+            own = f'{_way_up(path, site)}site_libs/katex-{version}'
+            page = page.replace(f'https://cdn.jsdelivr.net/npm/katex@{version}/dist', own)
+        path.write_text(page, 'utf-8')
+    for version, folder in folders.items():
+        if folder: shutil.copytree(folder, site/'site_libs'/f'katex-{version}', dirs_exist_ok=True)
+    return [version for version, folder in folders.items() if not folder]
+
+# %% ../../nbs/study/site.ipynb #a6000003
 def offline(
     site:Path, # The rendered pages; changed in place
-    say=print, # Called with a line where something is amiss
+    log=print, # Called with a line where something is amiss
 ):
     "Make the site work with no network"
-    asked, missing = {}, set()
-    for p in site.rglob('*.html'):
-        page = draw_diagrams(p.read_text('utf-8')); up = '../'*(len(p.relative_to(site).parts) - 1)
-        for version in set(_katex.findall(page)):
-            asked.setdefault(version, fetch_katex(version))
-            if asked[version]: page = page.replace(f'https://cdn.jsdelivr.net/npm/katex@{version}/dist', f'{up}site_libs/katex-{version}')
-            else: missing.add(version)
-        p.write_text(page, 'utf-8')
-    for version, folder in asked.items():
-        if folder: shutil.copytree(folder, site/'site_libs'/f'katex-{version}', dirs_exist_ok=True)
-    if missing: say('npm is not here or could not fetch KaTeX: maths will be loaded from a CDN when a page is viewed.')
-    for p in site.rglob('*.css'):
-        css = p.read_text('utf-8'); cut = re.sub(r'@import\s*(?:url\([^)]*\)|"[^"]*"|\'[^\']*\')\s*;', '', css)
-        if css != cut: p.write_text(cut, 'utf-8')
+    if _katex_here(site):
+        log('npm is not here or could not fetch KaTeX: maths will be loaded from a CDN when a page is viewed.')
+    for path in site.rglob('*.css'):
+        style = path.read_text('utf-8')
+        if _import.search(style): path.write_text(_import.sub('', style), 'utf-8')
 
 # %% ../../nbs/study/site.ipynb #ea5b088b
 def _checkout():
     "nbdev's settings; `RunError` outside a checkout"
-    here = next((p for p in [Path.cwd(), *Path.cwd().parents] if (p/'settings.ini').exists() and (p/'nbs').is_dir()), None)
-    if here is None: raise RunError('The site is built from the notebooks: run this inside a checkout of the repository.')
+    folders = [Path.cwd(), *Path.cwd().parents]
+    here = next((p for p in folders if (p/'settings.ini').exists() and (p/'nbs').is_dir()), None)
+    if here is None:
+        raise RunError('The site is built from the notebooks: run this inside a checkout of the repository.')
     from nbdev.config import get_config
     os.chdir(here)
     return get_config()
 
 # %% ../../nbs/study/site.ipynb #26b47ac7
 def _processed(cfg, **kw):
-    "nbdev's pages; a changed library changes pages whose notebook did not, so nothing is taken from its cache"
+    "nbdev's pages, all made anew: a changed library changes pages whose notebook did not"
     import nbdev.doclinks
     from nbdev.serve import proc_nbs
     nbdev.doclinks._build_modidx()
-    os.environ['IN_TEST'] = '1'                                # cells that are run for the sake of their names stay small
+    os.environ['IN_TEST'] = '1'                                # cells run for the sake of their names stay small
     try: return proc_nbs(cfg.nbs_path, force=True, **kw)
     except Exception as e:
         last = str(e).strip().splitlines() or ['']
-        raise RunError(f'nbdev could not prepare the pages ({last[0]} {last[-1]}): imports must stand in cells of their own, for these are run when the site is built.') from None
+        raise RunError(f'nbdev could not prepare the pages ({last[0]} {last[-1]}): imports must stand in cells of '
+                       'their own, for these are run when the site is built.') from None
 
 # %% ../../nbs/study/site.ipynb #bbc52bda
 def _check_pages(out):
     "`RunError` where the folder that the site is built in holds something else, for it is replaced"
-    if out.is_dir() and any(out.iterdir()) and not (out/'index.html').exists(): raise RunError(f'{out} holds files and no site, and building one would replace them: move them, or give another doc_path in settings.ini.')
+    if out.is_dir() and any(out.iterdir()) and not (out/'index.html').exists():
+        raise RunError(f'{out} holds files and no site, and building one would replace them: move them, or give '
+                       'another doc_path in settings.ini.')
 
+# %% ../../nbs/study/site.ipynb #a6000004
 def build_site(
     quarto:bool|None=None, # Render with Quarto; by default where it is installed
     n_workers:int=2,       # Processes that prepare the pages
-    say=print,             # Called with a line where something is amiss
+    log=print,             # Called with a line where something is amiss
 )->Path: # Its first page
     "Build the site in `_docs`; `RunError` where that folder holds anything but a site"
-    cfg = _checkout(); _check_pages(cfg.doc_path)
-    cache, out = _processed(cfg, n_workers=n_workers), cfg.doc_path
-    use = shutil.which('quarto') is not None if quarto is None else quarto
-    prune_navigation(cache, use)
-    with tempfile.TemporaryDirectory() as t:
-        site = Path(t)/'site'
+    cfg = _checkout()
+    out = cfg.doc_path
+    _check_pages(out)
+    cache = _processed(cfg, n_workers=n_workers)
+    if quarto is None: quarto = shutil.which('quarto') is not None
+    prune_navigation(cache, quarto)
+    smalldocs = [sys.executable, '-m', 'smalldocs.cli', 'render', '.', '--quiet']
+    with tempfile.TemporaryDirectory() as scratch:
+        site = Path(scratch)/'site'
         stage(cache, site, f'{cfg.doc_host}{cfg.doc_baseurl}'.rstrip('/') + '/' if cfg.doc_host else '')
-        subprocess.run(['quarto', 'render', '--no-execute'] if use else [sys.executable, '-m', 'smalldocs.cli', 'render', '.', '--quiet'], cwd=site, check=True)
-        shutil.rmtree(out, ignore_errors=True); shutil.move(site/'_docs', out)
-    offline(out, say)
+        subprocess.run(['quarto', 'render', '--no-execute'] if quarto else smalldocs, cwd=site, check=True)
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.move(site/'_docs', out)
+    offline(out, log)
     shutil.rmtree(cache, ignore_errors=True)
     return out/'index.html'
 
 # %% ../../nbs/study/site.ipynb #5519f1d2
+def _front_matter(nb):
+    "The front matter, taken off the notebook"
+    return yaml.safe_load(nb.cells.pop(0).source.strip().strip('-')) if nb.cells[0].cell_type == 'raw' else {}
+
+def _alert(found):
+    "A callout as GitHub's own"
+    lines = ''.join(f'> {line}\n' for line in found[2].strip().splitlines())
+    return f'> [!{found[1].upper()}]\n{lines}'
+
+def _for_github(text, nbs):
+    "Markdown of nbconvert without what GitHub does not know"
+    text = text.replace('```{mermaid}', '```mermaid')
+    text = re.sub(r'\]\((?!https?:|#|/|index_files)([^)\s]+\.ipynb)', rf']({nbs}/\1', text)
+    text = re.sub(r'^::: ?\{\.callout-(\w+)[^}]*\}\n(.*?)^:::\s*$', _alert, text, flags=re.M | re.S)
+    text = re.sub(r'<!-- WARNING.*?-->\n*', '', text)
+    return re.sub(r'\n\s*\n\s*(?=\n)', '\n\n', text).strip() + '\n'
+
+# %% ../../nbs/study/site.ipynb #a6000005
 def readme_text(
-    nb,          # A processed notebook, as nbformat reads it
-    nbs:str='nbs', # Folder of the notebooks, for links
+    nb:dict,           # A processed notebook, as nbformat reads it
+    nbs:str='nbs',     # Folder of the notebooks, for links
 )->tuple[str, dict]: # Markdown, and name → bytes of its figures
     "A notebook as GitHub's Markdown"
     from nbconvert import MarkdownExporter
-    front = yaml.safe_load(nb.cells.pop(0).source.strip().strip('-')) if nb.cells[0].cell_type == 'raw' else {}
-    for c in nb.cells:
-        if c.cell_type != 'code': continue
-        c.source = re.sub(r'^#\|.*\n?', '', c.source, flags=re.M)
-        c.outputs = [o for o in c.outputs if o.get('name') != 'stderr']
+    front = _front_matter(nb)
+    for cell in nb.cells:
+        if cell.cell_type != 'code': continue
+        cell.source = re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M)
+        cell.outputs = [output for output in cell.outputs if output.get('name') != 'stderr']
     nb.metadata.language_info = {'name': 'python'}
-    md, extra = MarkdownExporter().from_notebook_node(nb, {'output_files_dir': 'index_files'})
-    md = md.replace('```{mermaid}', '```mermaid')
-    md = re.sub(r'\]\((?!https?:|#|/|index_files)([^)\s]+\.ipynb)', rf']({nbs}/\1', md)
-    quote = lambda m: f'> [!{m[1].upper()}]\n' + ''.join(f'> {l}\n' for l in m[2].strip().splitlines())
-    md = re.sub(r'^::: ?\{\.callout-(\w+)[^}]*\}\n(.*?)^:::\s*$', quote, md, flags=re.M | re.S)
-    head = f"# {front.get('title', '')}\n\n" + (f"{front['description']}\n\n" if front.get('description') else '')
-    return head + re.sub(r'\n\s*\n\s*(?=\n)', '\n\n', re.sub(r'<!-- WARNING.*?-->\n*', '', md)).strip() + '\n', extra['outputs']
+    text, extra = MarkdownExporter().from_notebook_node(nb, {'output_files_dir': 'index_files'})
+    head = f"# {front.get('title', '')}\n\n"
+    if front.get('description'): head += f"{front['description']}\n\n"
+    return head + _for_github(text, nbs), extra['outputs']
 
 # %% ../../nbs/study/site.ipynb #47fa6c07
 def build_readme()->Path: # README.md
@@ -237,6 +300,7 @@ def build_readme()->Path: # README.md
     nb = nbformat.read(_processed(cfg, n_workers=0, file_glob='index.ipynb')/'index.ipynb', 4)
     text, figures = readme_text(nb, Path(cfg.nbs_path).name)
     for name, data in figures.items():
-        p = cfg.config_path/name; p.parent.mkdir(exist_ok=True); p.write_bytes(data)
+        (cfg.config_path/name).parent.mkdir(exist_ok=True)
+        (cfg.config_path/name).write_bytes(data)
     (cfg.config_path/'README.md').write_text(text, 'utf-8')
     return cfg.config_path/'README.md'
