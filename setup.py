@@ -22,7 +22,7 @@ setup(
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=[cfg['lib_path'], f"{cfg['lib_path']}.*"]) + [f"{cfg['lib_path']}.{p}" for p in carried],
     package_dir={f"{cfg['lib_path']}.{p}": folder for p, folder in carried.items()},
-    include_package_data=True, package_data={'': ['*.ipynb', '*.yaml', 'Snakefile', 'gpu_check', 'profiles/*/*', 'config/*'], cfg['lib_path']: ['pretrained/**']},
+    include_package_data=True, package_data={'': ['*.ipynb', '*.yaml', 'Snakefile', 'gpu_check', 'profiles/*/*', 'config/*'], cfg['lib_path']: ['pretrained/**', 'study/*.css']},
     install_requires=cfg['requirements'].split(), extras_require={'slurm': cfg['slurm_requirements'].split(), 'dev': cfg['dev_requirements'].split()},
     entry_points={'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"],
                   'console_scripts': [f"ff-nbdev={cfg['lib_path']}.cli:main"]},

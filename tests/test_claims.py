@@ -13,7 +13,7 @@ from ff_nbdev.study.effects import (Effect, costs, crossing_draws, crossing_inte
                                     same)
 from ff_nbdev.study.examples import example_runs
 from ff_nbdev.study.records import Run, load_runs
-from ff_nbdev.study.report import seed_rows
+from ff_nbdev.study.tables import seed_rows
 from ff_nbdev.study.rules import KERNELS, RULES
 from ff_nbdev.training.recipes import RECIPES
 

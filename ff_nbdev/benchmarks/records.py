@@ -14,7 +14,7 @@ import pandas as pd
 
 from ..core.bench import Row, Wanted, hardware, read_row, row, row_dict, short
 from ..core.io import read_json
-from ..study.figures import Figure, plot_style
+from ..study.plots import Figure, plot_style
 from ..core.provenance import commit, results_folder, save_json
 
 # %% ../../nbs/benchmarks/records.ipynb #6b46bc48

@@ -7,7 +7,7 @@ __all__ = ['holds', 'no_difference', 'spatial_columns', 'named_points', 'increas
 import pandas as pd
 
 from .records import Run, ce_increase, signed, signed_increase
-from .report import spatial_numbers
+from .numbers import spatial_numbers
 from .rules import named_more
 
 # %% ../../nbs/study/evidence.ipynb #v0000007
