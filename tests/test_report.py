@@ -1,4 +1,4 @@
-"""Reports from run folders with planted effects: each rule of wording, each way a folder can be broken, the page itself."""
+"""Reports from run folders with planted effects: each rule of wording, each way a folder can be broken, the page."""
 import copy
 import html.parser
 import json
@@ -37,7 +37,8 @@ def changed(runs, arm, **paths):
 
 def priced(lo, hi): return dict(relative=(lo + hi)/2, relative_lo=lo, relative_hi=hi)
 
-def planted(tmp_path, *arms, **effects): return load_runs(example_runs(tmp_path/'quick', list(arms) or QUICK, **effects))
+def planted(tmp_path, *arms, **effects):
+    return load_runs(example_runs(tmp_path/'quick', list(arms) or QUICK, **effects))
 
 
 # --- rules
@@ -217,7 +218,8 @@ def test_figures(runs):
     for figure in figures.values():
         axes, caption = figure.figure.axes, figure.caption
         assert any(ax.get_xlabel() for ax in axes) or any(ax.get_ylabel() for ax in axes)
-        assert caption.endswith('.') and (caption[0].isupper() or caption[0].isdigit() or caption.startswith(tuple(runs)))
+        assert caption.endswith('.')
+        assert caption[0].isupper() or caption[0].isdigit() or caption.startswith(tuple(runs)), caption
         assert len(figure.png()) < 60_000 and figure.svg() == figure.svg()
     assert main_arm(runs) == 'full_stack' and main_arm(Runs(base=runs['base'])) is None
     assert phases([]) == {} and 'noise' not in phases(runs['no_fzr'].train['log'])
@@ -266,13 +268,15 @@ def test_page_is_whole_and_asks_for_nothing(folder, tmp_path):
 def test_page_says_what_it_was_made_of(folder, tmp_path):
     out = R.write_report(folder, tmp_path/'report.html')
     text, record = out.read_text(encoding='utf-8'), json.loads(out.with_suffix('.json').read_text())
-    for words in ('invented', 'ten alternatives a token', 'ff-nbdev run quick', 'base_reordered', 'prefers-color-scheme',
-                  'name="viewport"', '18.6', '0.961'): assert words in text, words
-    assert record['findings'] == F.findings(load_runs(folder)) and record['verdicts'] and len(record['arms']) == len(QUICK)
+    for words in ('invented', 'ten alternatives a token', 'ff-nbdev run quick', 'base_reordered',
+                  'prefers-color-scheme', 'name="viewport"', '18.6', '0.961'): assert words in text, words
+    assert record['findings'] == F.findings(load_runs(folder))
+    assert record['verdicts'] and len(record['arms']) == len(QUICK)
 
 def test_report_of_an_arm_without_pulses(runs, tmp_path):
     out = R.write_report(Runs(base=runs['base']), tmp_path/'only.html')
-    assert 'No arm with pulses' in out.read_text() and json.loads(out.with_suffix('.json').read_text())['verdicts'] == {}
+    assert 'No arm with pulses' in out.read_text()
+    assert json.loads(out.with_suffix('.json').read_text())['verdicts'] == {}
 
 def test_page_escapes_names(runs):
     assert '<script>' not in R.page(changed(runs, 'base', corpus='<script>alert(1)</script>'), {}, {})

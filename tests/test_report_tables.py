@@ -53,8 +53,8 @@ def test_tables_are_escaped(runs):
 def test_a_rival_is_matched_where_its_search_ended_within_its_limits(runs):
     assert tables.match_table(runs) == []
     history = [[0, 0., 0., 1.], [9, .055, .06, 3.]]
-    match = dict(target=.06, reached=.055, within=True, tolerance=.006, strength=3., limits=[.001, 1e4], history=history)
-    runs['no_fzr'].train['match'] = match
+    reached = dict(target=.06, reached=.055, within=True, tolerance=.006)
+    runs['no_fzr'].train['match'] = reached | dict(strength=3., limits=[.001, 1e4], history=history)
     assert [(row['arm'], row['matched']) for row in tables.match_table(runs)] == [('no_fzr', True)]
 
 def test_verdicts_are_counted_by_column():
@@ -107,8 +107,8 @@ def test_full_stack_turned_to_the_other_arm_is_a_mirror(runs, quiet):
     assert {how for how, *_ in score_tables.scaling_gains(runs)} == {'quiet', 'matched', 'mirror'}
 
 def test_accuracy_at_each_strength(runs, quiet):
-    table = score_tables.strength_table(runs)
-    for row, (name, hits) in zip(table, dict([('undisturbed', 6), ('1', 5), ('4', 2), ('layers zeroed', 1)]).items(), strict=True):
+    hits_at = {'undisturbed': 6, '1': 5, '4': 2, 'layers zeroed': 1}
+    for row, (name, hits) in zip(score_tables.strength_table(runs), hits_at.items(), strict=True):
         share = f'{10*hits}.0 %'
         assert list(row.values()) == [name, share, share, share, '+0.0 (+0.0 to +0.0)', '+0.00 (+0.00 to +0.00)']
     assert len(score_tables.strength_table(runs, how='quiet')) == 4
@@ -148,7 +148,7 @@ def test_figures_say_what_they_lack(runs):
 
 def test_groups_of_local_moran_are_all_of_the_cells():
     noise = np.random.default_rng(0).standard_normal((50, 60))
-    assert abs(sum(maps.lisa_shares(noise).values()) - 1) < 1e-9
+    assert abs(sum(maps.lisa_fractions(noise).values()) - 1) < 1e-9
 
 def test_phases_of_training(runs):
     assert sorted(phases(runs['full_stack'].train['log'])) == ['held', 'noise', 'ramp']

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['WORTH', 'NO_MODEL', 'SHADES', 'ENDS', 'UNTRAINED', 'SCALES', 'PAYS', 'NAMES', 'APART', 'HUBS', 'FIGURES',
-           'base_test_figure', 'share_figure', 'phases', 'training_figure', 'collapse_figure', 'price_figure',
+           'base_test_figure', 'ffn_ratio_figure', 'phases', 'training_figure', 'collapse_figure', 'ce_increase_figure',
            'signature_figure', 'overlap_figure', 'pathway_figure', 'all_figures']
 
 # %% ../../nbs/study/figures.ipynb #1e1feee1
@@ -44,11 +44,11 @@ def base_test_figure(
         ax.tick_params(axis='y', length=0)
     return Figure('base-test', title, fig, _base_caption(run))
 
-# %% ../../nbs/study/figures.ipynb #73a53a78
-def _mean_fraction(layers): return pct(mean(layer['share'] for layer in layers))
+# %% ../../nbs/study/figures.ipynb #656dbf53
+def _mean_ratio(layers): return pct(mean(layer['share'] for layer in layers))
 
 @of_few
-def share_figure(
+def ffn_ratio_figure(
     runs:Runs, # Any arms
 )->Figure:
     "What each feed-forward layer adds to the residual stream, over its length [§4.1]; `ValueError` if no arm has it"
@@ -65,7 +65,7 @@ def share_figure(
         ax.grid(axis='y')
         fig.suptitle(title)
         legend_below(fig, ax)
-    words = [f'{arm} {_mean_fraction(layers)}' for arm, layers in have.items()]
+    words = [f'{arm} {_mean_ratio(layers)}' for arm, layers in have.items()]
     return Figure('share', title, fig, f'Mean over the layers: {joined(words)}.')
 
 # %% ../../nbs/study/figures.ipynb #f2263ac9
@@ -196,8 +196,8 @@ def _price_caption(table, arm, margin):
     percents = [pct(row[key], 1, True) for key in ('relative', 'relative_lo', 'relative_hi')]
     return PAYS.format(row['arm'], *percents, row['resampled'], pct(margin))
 
-# %% ../../nbs/study/figures.ipynb #d7dd27c5
-def price_figure(
+# %% ../../nbs/study/figures.ipynb #6e7d5075
+def ce_increase_figure(
     runs:Runs, # base_continued among them
     reference:str='base_continued', # Trained on the same sentences without the method
     margin:float=.01, # Fraction of the reference's cross-entropy that counts as none [C1]
@@ -346,7 +346,7 @@ def pathway_figure(
         ax.set_title(title)
     return Figure('pathways', title, fig, HUBS.format(len(saved)))
 
-# %% ../../nbs/study/figures.ipynb #d5aedf68
+# %% ../../nbs/study/figures.ipynb #85bf2ff0
 def _base(runs): return runs[base_arm(runs)]
 def _main(runs): return runs[main_arm(runs) or base_arm(runs)]
 
@@ -356,12 +356,12 @@ def _pulsed(runs, what):
     return runs[main_arm(runs)]
 
 FIGURES = { # In the order in which they are drawn
-    'base-test': lambda runs: base_test_figure(_base(runs)), 'price': price_figure,
+    'base-test': lambda runs: base_test_figure(_base(runs)), 'price': ce_increase_figure,
     'weights': lambda runs: weights_figure(_base(runs), _pulsed(runs, 'matrix to compare')),
     'lisa': lambda runs: lisa_figure(_pulsed(runs, 'matrix')), 'moran': moran_figure,
     'correlogram': correlogram_figure, 'bands': lambda runs: bands_figure(_pulsed(runs, 'band to show')),
     'signatures': signature_figure, 'robustness': robustness_figure, 'training': training_figure,
-    'overlap': overlap_figure, 'bleu': bleu_figure, 'share': share_figure,
+    'overlap': overlap_figure, 'bleu': bleu_figure, 'share': ffn_ratio_figure,
     'pathways': lambda runs: pathway_figure(_main(runs)), 'rates': lambda runs: rates_figure(_main(runs)),
     'dose': dose_figure, 'collapse': collapse_figure}
 

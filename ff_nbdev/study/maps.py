@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['PIECE', 'WHOLE', 'ABOVE', 'NO_PULSE', 'GROUPS', 'LISA_COLOURS', 'UNLIKE', 'CORRELATION', 'NO_BANDS', 'BANDS',
-           'down_slices', 'weights_figure', 'moran_figure', 'lisa_shares', 'lisa_figure', 'correlogram_figure',
+           'down_slices', 'weights_figure', 'moran_figure', 'lisa_fractions', 'lisa_figure', 'correlogram_figure',
            'bands_figure']
 
 # %% ../../nbs/study/maps.ipynb #f41e119b
@@ -136,17 +136,17 @@ def moran_figure(
         legend_below(fig, by_label(axes[0][0]) | {'null: mean (line) ± 2 sd': null}, rows=2)
     return Figure('moran', title, fig, _moran_caption(runs))
 
-# %% ../../nbs/study/maps.ipynb #ec491689
+# %% ../../nbs/study/maps.ipynb #f65b1a8d
 GROUPS = ('high among high', 'low among high', 'low among low', 'high among low')
 
-def lisa_shares(
+def lisa_fractions(
     slice_, # (rows, columns) of weights
 )->dict: # Group → fraction of the cells
     "How many cells are in each group of the local Moran's I"
     groups = local_morans(slice_.astype(float))[1].numpy()
     return {name: float((groups == number).mean()) for number, name in enumerate(GROUPS, 1)}
 
-# %% ../../nbs/study/maps.ipynb #d21866bb
+# %% ../../nbs/study/maps.ipynb #3da31ef5
 LISA_COLOURS = ('#B2182B', '#F4C7A8', '#2166AC', '#B3D3E8')
 UNLIKE = ('Of {:,} weights of {}, {} differ in sign from the mean of their neighbours; in white noise of the same dose '
           '({:.3g}) {}, without pulses half.')
@@ -154,8 +154,8 @@ UNLIKE = ('Of {:,} weights of {}, {} differ in sign from the mean of their neigh
 def _lisa_caption(run, own, null):
     unlike = []
     for piece in (own, null):
-        shares = lisa_shares(piece)
-        unlike.append(pct(shares[GROUPS[1]] + shares[GROUPS[3]]))
+        found = lisa_fractions(piece)
+        unlike.append(pct(found[GROUPS[1]] + found[GROUPS[3]]))
     return UNLIKE.format(own.size, run.arm, unlike[0], run.dose, unlike[1])
 
 # %% ../../nbs/study/maps.ipynb #887e39ef

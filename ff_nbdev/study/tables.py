@@ -7,14 +7,14 @@ __all__ = ['PAPER', 'BASE_COLUMNS', 'SCORE_COLUMNS', 'MADE_COLUMNS', 'REGIME_COL
            'base_table', 'score_table', 'collapse_rows', 'seed_rows', 'made_table', 'regime_table',
            'increase_over_reference', 'variant_rows', 'match_table', 'spatial_table', 'lisa_table', 'activation_table']
 
-# %% ../../nbs/study/tables.ipynb #0446b77d
+# %% ../../nbs/study/tables.ipynb #aec34f2e
 import html
 import math
 from functools import wraps
 from pathlib import Path
 
 from .effects import mean_of_layers
-from .maps import GROUPS, down_slices, lisa_shares
+from .maps import GROUPS, down_slices, lisa_fractions
 from .numbers import above_null, all_seeds, base_numbers, below_null, format_increase, format_interval
 from .numbers import format_value, mean, pct, signature, spatial_numbers, tasks
 from .records import Run, Runs, format_dose, free_rows, per_million, ce_increase, reference, final_noise
@@ -415,15 +415,15 @@ def spatial_table(runs:Runs): # Any arms
             matrices = [row for row in found['spatial'] if row['role'] == role]
             yield found | dict(matrix=role, matrices=matrices, average=average(matrices))
 
-# %% ../../nbs/study/tables.ipynb #68f2f31d
+# %% ../../nbs/study/tables.ipynb #e6fd745a
 def _unlike(groups): return groups[GROUPS[1]] + groups[GROUPS[3]]
 
 def _in_order(shares): return {group: shares[group] for group in GROUPS}
 
 def _lisa_row(run, arm, pieces):
-    own = [lisa_shares(piece) for piece in pieces.values()]
+    own = [lisa_fractions(piece) for piece in pieces.values()]
     nulls = [run.arrays.get(f'null_slice_{site}') for site in pieces]
-    nulls = [lisa_shares(null) for null in nulls if null is not None]
+    nulls = [lisa_fractions(null) for null in nulls if null is not None]
     return {'arm': arm} | {group: pct(share) for group, share in _in_order(average(own)).items()} | {
         'unlike their neighbours': pct(mean(map(_unlike, own)), 1),
         'null': pct(mean(map(_unlike, nulls)), 1) if nulls else '–',
