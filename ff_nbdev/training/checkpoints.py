@@ -14,7 +14,6 @@ import random
 import re
 import shutil
 import socket
-import time
 import warnings
 from pathlib import Path
 
@@ -22,7 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.io import alive, is_full
+from ..core.io import is_full
+from ..core.io import sweep as sweep_parts
 
 # %% ../../nbs/training/checkpoints.ipynb #c0a1d5e4
 class FullDisk(OSError):
@@ -267,26 +267,14 @@ def prune(
     return gone
 
 # %% ../../nbs/training/checkpoints.ipynb #c0a1d5eb
-_hidden = re.compile(r'\.(?:part|gone)-.+?(?:\.(?P<host>[\w-]+)\.(?P<pid>\d+))?')
-_written = re.compile(r'\..+\.(?:json|jsonl|safetensors|npz|npy|txt)\.(?:part)?(?P<pid>\d+)|tokens-[0-9a-f]+\.part(?P<pid2>\d+)')
-
-def _is_rest(path, own):
-    "Was it left behind by a process that is gone?"
-    age = time.time() - path.lstat().st_mtime
-    if m := _hidden.fullmatch(path.name):
-        if m['pid'] is None: return age > 3600                  # of an older version, which noted no process
-        if m['host'] != _host(): return age > 86400
-        pid = int(m['pid'])
-    elif m := _written.fullmatch(path.name): pid = int(m['pid'] or m['pid2'])
-    else: return False
-    return own if pid == os.getpid() else pid > 0 and not alive(pid)
+_parts = tuple(map(re.compile, [
+    r'\.(?:part|gone)-(?P<name>.+?)(?:\.(?P<host>[\w-]+)\.(?P<pid>\d+))?',      # an older version noted no process
+    r'\.(?P<name>.+\.(?:json|jsonl|safetensors|npz|npy|txt))\.(?:part)?(?P<pid>\d+)',
+    r'(?P<name>tokens-[0-9a-f]+)\.part(?P<pid>\d+)']))
 
 def sweep(
     folder:str|Path, # Of a run
     own:bool=False,  # Those of this process too, which is not writing now: numbers come again
-)->list[Path]: # What was removed
+)->list[str]: # Names of what was removed
     "Remove what killed processes left behind in a folder; what a living process is writing stays"
-    rests = [p for p in sorted(Path(folder).glob('*')) if _is_rest(p, own)]
-    for p in rests:
-        shutil.rmtree(p, ignore_errors=True) if p.is_dir() and not p.is_symlink() else p.unlink(missing_ok=True)
-    return rests
+    return sweep_parts(folder, patterns=_parts, own=own)
