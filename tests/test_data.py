@@ -221,7 +221,7 @@ def test_alternatives_reach_the_loss(arch, tokens, tmp_path):
 HINDI = [f'{a} {b} {c}।' for a in ('वह', 'राम', 'सीता') for b in ('घर', 'नदी', 'पानी', 'रात', 'दिन') for c in ('आता है', 'आती है', 'जाता है', 'जाती है', 'देखता है', 'देखती है')]
 
 def test_marks_and_symbols_tell_sentences_apart(cache):
-    from ff_nbdev.data.corpus import sentence_hash
+    from ff_nbdev.data.store import sentence_hash
     assert len({sentence_hash(s) for s in [*HINDI, '🙂🙂🙂', '🎉🎉', '!!!', '???']}) == len(HINDI) + 4
     assert sentence_hash('A cat, 3.') == sentence_hash('a cat 4!')
     corpus = corpus_of(cache, '\n'.join(HINDI*3 + lines(600)))

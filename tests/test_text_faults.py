@@ -26,11 +26,13 @@ import torch
 from datasets import Dataset, DatasetDict, IterableDataset
 
 from ff_nbdev.data import corpus as corpus_page
+from ff_nbdev.data import store as store_page
 from ff_nbdev.data.alternatives import Alternatives, write_alternatives
-from ff_nbdev.data.corpus import cache_dir, corpus_info, find_text, load_corpus, read_sentences, source_name, sweep_rests, text_documents
+from ff_nbdev.data.corpus import cache_dir, corpus_info, find_text, load_corpus, read_sentences, source_name, text_documents
 from ff_nbdev.data.files import guess_encoding, text_lines, unwrap, wrap_width
 from ff_nbdev.data.objectives import (Batches, MaskedTokens, NextToken, SpanCorruption, TextInfilling, Windows, encode_corpus, language_task, objective_for,
     open_tokens, tokens_info)
+from ff_nbdev.data.store import sweep_unlocked
 from ff_nbdev.data.tokenizers import frame_of, sentence_gap, special_ids, train_tokenizer
 from ff_nbdev.models.tiny import load_pretrained, random_tiny
 
@@ -374,7 +376,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(name, made, tmp_path, promise):
     for k in range(20):
         flip(path, r.randrange(8*len(whole)))
         if k % 2:                                                       # half of them as another process sees them, with the time unchanged
-            corpus_page._matched.clear()
+            store_page._matched.clear()
         with pytest.raises(ValueError) as e: open_all(folder, tokens)
         found += str(path) in str(e.value)
         path.write_bytes(whole)
@@ -389,7 +391,7 @@ def test_a_flip_that_keeps_the_time_is_found_by_the_next_process(made, tmp_path)
         s = path.stat()
         flip(path, 4000)
         os.utime(path, ns=(s.st_atime_ns, s.st_mtime_ns))
-        corpus_page._matched.clear()
+        store_page._matched.clear()
         with pytest.raises(ValueError, match=re.escape(path.name)): open_all(folder, tokens)
         flip(path, 4000)
 
@@ -495,7 +497,7 @@ def alive(pid):
 
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='needs /proc')
 def test_workers_end_with_a_killed_build_and_its_rests_are_swept(cache, promise):
-    code = 'from ff_nbdev.data.corpus import python_prose; python_prose(n_workers=2)'
+    code = 'from ff_nbdev.data.prose import python_prose; python_prose(n_workers=2)'
     p = subprocess.Popen([sys.executable, '-c', code], env=dict(os.environ, OMP_NUM_THREADS='1'))
     try:
         start, workers = time.time(), []
@@ -521,10 +523,10 @@ def test_only_rests_of_the_dead_are_swept(tmp_path):
     kept = [f'a.part{os.getpid()}', 'novel.part', '.hidden.json', 'text.part2x', f'held.part{dead}', f'b.part{os.getppid()}']
     gone = [f'c.part{dead}', f'.run.json.{dead}', f'00001.bin.part{dead}']
     for name in kept + gone: (tmp_path/name).mkdir() if name.startswith('c') else (tmp_path/name).write_text('x')
-    with FileLock(tmp_path/'held.lock'): assert sorted(sweep_rests(tmp_path)) == sorted(gone)
+    with FileLock(tmp_path/'held.lock'): assert sorted(sweep_unlocked(tmp_path)) == sorted(gone)
     assert {p.name for p in tmp_path.iterdir()} >= set(kept)
     (tmp_path/f'other.part{dead}').touch()
-    assert sweep_rests(tmp_path, 'tokens-') == []
+    assert sweep_unlocked(tmp_path, 'tokens-') == []
 
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='needs /dev/full')
 @pytest.mark.parametrize('file', ['train.txt', 'ids.raw'])
@@ -532,7 +534,7 @@ def test_a_full_disk_names_path_and_space(file, cache, monkeypatch):
     import ff_nbdev.data.objectives as objectives_page
     corpus = load_corpus(lines(900)) if file == 'ids.raw' else None
     def full(path, mode='r', *a, **kw): return builtins.open('/dev/full' if Path(str(path)).name == file and 'w' in mode else path, mode, *a, **kw)
-    for page in (corpus_page, objectives_page): monkeypatch.setattr(page, 'open', full, raising=False)
+    for page in (store_page, objectives_page): monkeypatch.setattr(page, 'open', full, raising=False)
     with pytest.raises(OSError, match=r'The disk of .* ran full \(\d+ MiB free\): free some space') as e:
         encode_corpus(corpus, TOK) if corpus else load_corpus(lines(900))
     assert str(cache) in str(e.value) and '\n' not in str(e.value)
@@ -540,9 +542,9 @@ def test_a_full_disk_names_path_and_space(file, cache, monkeypatch):
 
 def test_numpy_words_for_a_full_disk_are_understood(tmp_path):
     with pytest.raises(OSError, match='ran full'):
-        with corpus_page.disk_errors(tmp_path/'not'/'there'): raise OSError('1000 requested and 12 written')
+        with store_page.disk_errors(tmp_path/'not'/'there'): raise OSError('1000 requested and 12 written')
     with pytest.raises(OSError, match='other'):
-        with corpus_page.disk_errors(tmp_path): raise OSError(5, 'other')
+        with store_page.disk_errors(tmp_path): raise OSError(5, 'other')
 
 def test_no_code_that_comes_with_a_model_is_run(tmp_path, monkeypatch):
     from ff_nbdev.data.tokenizers import load_tokenizer

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .corpus import check_disk, disk_errors, file_crc, files_digest, sweep_rests
+from .store import check_disk, disk_errors, file_crc, files_digest, sweep_unlocked
 from .objectives import open_tokens, tokens_info
 
 # %% ../../nbs/data/alternatives.ipynb #1b1831bb
@@ -227,7 +227,7 @@ def write_alternatives(
     count = min(len(starts), sentences or len(starts)); end = int(starts[count]) if count < len(starts) else len(ids)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    sweep_rests(out)
+    sweep_unlocked(out)
     header = dict(version=1, n=n, vocab=len(tokenizer), packed=packed, floor=floor, teacher=teacher, shard=shard, sentences=count, tokens=end, **bound)
     header = _begin(rank, ids, starts, count, header, out, sample, seed)
     special = np.asarray(special_ids(tokenizer))

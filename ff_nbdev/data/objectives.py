@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .corpus import (SPLITS, check_disk, corpus_info, disk_errors, file_crc, language_shares, load_corpus, made_once,
-    matches, read_sealed, read_sentences, sealed)
+from .corpus import language_shares, load_corpus, read_sentences
+from .store import (SPLITS, check_disk, corpus_info, disk_errors, file_crc, made_once, making, matches,
+    read_sealed, sealed, sizes_and_sums)
 from .tokenizers import end_id, frame_of, sentence_gap, sentinel_ids, special_ids, tokenizer_digest, word_marker
 from ..models.wrappers import unwrap_model
 
@@ -145,7 +146,7 @@ def encode_corpus(
         if 'format' not in info and sentence_gap(tokenizer) != (' ' if word_marker(tokenizer) == 'Ġ' else ''):
             raise ValueError(f'{folder} was written by a version that glued sentences together with this tokenizer.')
     make = lambda: _encode(corpus, folder, tokenizer, batch, progress)
-    return made_once(folder, 'tokens.json', make, check=check, rests='tokens-')
+    return made_once(folder, 'tokens.json', make, check=check, begins='tokens-')
 
 # %% ../../nbs/data/objectives.ipynb #b67e6c17
 class Windows:

@@ -13,7 +13,8 @@ import tempfile
 import unicodedata
 from pathlib import Path
 
-from .corpus import cache_dir, is_dataset, load_corpus, mixed_sentences, read_sentences
+from .corpus import is_dataset, load_corpus, mixed_sentences, read_sentences
+from .store import cache_dir
 
 # %% ../../nbs/data/tokenizers.ipynb #c8bc35f9
 def train_pieces(
