@@ -531,10 +531,10 @@ def test_only_rests_of_the_dead_are_swept(tmp_path):
 @pytest.mark.skipif(not Path('/dev/full').exists(), reason='needs /dev/full')
 @pytest.mark.parametrize('file', ['train.txt', 'ids.raw'])
 def test_a_full_disk_names_path_and_space(file, cache, monkeypatch):
-    import ff_nbdev.data.objectives as objectives_page
+    import ff_nbdev.data.tokens as tokens_page
     corpus = load_corpus(lines(900)) if file == 'ids.raw' else None
     def full(path, mode='r', *a, **kw): return builtins.open('/dev/full' if Path(str(path)).name == file and 'w' in mode else path, mode, *a, **kw)
-    for page in (store_page, objectives_page): monkeypatch.setattr(page, 'open', full, raising=False)
+    for page in (store_page, tokens_page): monkeypatch.setattr(page, 'open', full, raising=False)
     with pytest.raises(OSError, match=r'The disk of .* ran full \(\d+ MiB free\): free some space') as e:
         encode_corpus(corpus, TOK) if corpus else load_corpus(lines(900))
     assert str(cache) in str(e.value) and '\n' not in str(e.value)
