@@ -12,9 +12,11 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from fastcore.basics import patch
 
-from .store import check_disk, disk_errors, file_crc, files_digest, sweep_unlocked
-from .objectives import open_tokens, tokens_info
+from .store import check_disk, disk_errors, file_crc, files_digest, json_digest, sweep_unlocked
+from .tokenizers import special_ids, tokenizer_digest
+from .tokens import open_tokens, require_tokens, tokens_info
 
 # %% ../../nbs/data/alternatives.ipynb #1b1831bb
 LEVELS = 255                      # 1 to 255; 0 means that there is no alternative
@@ -22,8 +24,11 @@ LEVELS = 255                      # 1 to 255; 0 means that there is no alternati
 def quantile_knots(
     scores, # Any shape, from a sample of pairs
 )->np.ndarray: # (256,) float32, rising
-    "The quantiles of a sample of scores, between which levels lie; `ValueError` if none is finite"
-    scores = np.asarray(scores, np.float64).ravel(); scores = scores[np.isfinite(scores)]
+    """The quantiles of a sample of scores, between which levels lie.
+
+    Raises: `ValueError` if none is finite."""
+    scores = np.asarray(scores, np.float64).ravel()
+    scores = scores[np.isfinite(scores)]
     if not len(scores): raise ValueError('No finite scores: the teacher ranked nothing.')
     return np.quantile(scores, np.linspace(0, 1, LEVELS + 1)).astype(np.float32)
 
@@ -35,41 +40,44 @@ def score_levels(
     level = np.clip(np.searchsorted(knots, scores, 'right'), 1, LEVELS)
     return np.where(np.isfinite(scores), level, 0).astype(np.uint8)
 
+# %% ../../nbs/data/alternatives.ipynb #f4430791
 def level_shares(
     levels:np.ndarray, # uint8
     low:float=.3,      # Forgiven of the least close (paper: about 30 %)
     high:float=.6,     # Forgiven of the closest (paper: about 60 %)
 )->np.ndarray: # float32, the same shape; 0 where the level is 0
-    "The share of the loss that is forgiven"
-    return np.where(levels > 0, low + (high - low)*(levels.astype(np.float32) - 1)/(LEVELS - 1), 0).astype(np.float32)
+    "The fraction of the loss that is forgiven"
+    fraction = low + (high - low)*(levels.astype(np.float32) - 1)/(LEVELS - 1)
+    return np.where(levels > 0, fraction, 0).astype(np.float32)
 
 # %% ../../nbs/data/alternatives.ipynb #6b37f47c
+def _high_bits(vocab): return max(0, int(vocab - 1).bit_length() - 16)
+
 def row_bytes(
     n:int,          # Alternatives a token
     vocab:int,      # Ids
-    packed:bool=True,
+    packed:bool=True, # False: four bytes an id
 )->int: # Bytes a token
     "The size of a row"
-    return 5*n if not packed else 3*n + -(-n*_high_bits(vocab)//8)
-
-def _high_bits(vocab): return max(0, int(vocab - 1).bit_length() - 16)
+    return 3*n + -(-n*_high_bits(vocab)//8) if packed else 5*n
 
 def pack_rows(
     ids:np.ndarray,    # (rows, n) whole numbers
     levels:np.ndarray, # (rows, n) uint8
     vocab:int,         # Ids
-    packed:bool=True,  # False: four bytes an id
+    packed:bool=True,  # As for `row_bytes`
 )->np.ndarray: # (rows, bytes) uint8
-    "Rows as they are stored; `ValueError` for ids that would come back as others"
-    k, ids = len(ids), np.ascontiguousarray(ids)
-    most = 2**31 if not packed else 2**(16 + _high_bits(vocab))
-    if ids.size and not 0 <= ids.min() <= ids.max() < most:
+    """Rows as they are stored.
+
+    Raises: `ValueError` for ids that would come back as others."""
+    ids, bits = np.ascontiguousarray(ids), _high_bits(vocab)
+    if ids.size and not 0 <= ids.min() <= ids.max() < 2**(16 + bits if packed else 31):
         raise ValueError(f'Alternatives hold ids from {ids.min()} to {ids.max()}, and a vocabulary of {vocab} has '
             'none beyond: the teacher belongs to another tokenizer.')
-    if not packed: return np.concatenate([ids.astype('<u4').view(np.uint8).reshape(k, -1), levels], 1)
-    bits = _high_bits(vocab)
-    parts = [ids.astype('<u2').view(np.uint8).reshape(k, -1)]
-    if bits: parts.append(np.packbits((ids[..., None] >> (16 + np.arange(bits)) & 1).astype(np.uint8).reshape(k, -1), axis=1, bitorder='little'))
+    parts = [ids.astype('<u2' if packed else '<u4').view(np.uint8).reshape(len(ids), -1)]
+    if packed and bits:
+        high = (ids[..., None] >> (16 + np.arange(bits)) & 1).astype(np.uint8).reshape(len(ids), -1)
+        parts.append(np.packbits(high, axis=1, bitorder='little'))
     return np.concatenate([*parts, levels], 1)
 
 # %% ../../nbs/data/alternatives.ipynb #dcc6d4d7
@@ -77,40 +85,37 @@ def unpack_rows(
     rows:np.ndarray,  # (rows, bytes) uint8
     n:int,            # Alternatives a token
     vocab:int,        # Ids
-    packed:bool=True, # As for `pack_rows`
+    packed:bool=True, # As for `row_bytes`
 )->tuple[np.ndarray, np.ndarray]: # (rows, n) int32 ids, (rows, n) uint8 levels
     "The reverse of `pack_rows`"
-    k, levels = len(rows), rows[:, -n:]
-    if not packed: return np.ascontiguousarray(rows[:, :4*n]).view('<u4').astype(np.int32), levels
-    ids, bits = np.ascontiguousarray(rows[:, :2*n]).view('<u2').astype(np.int32), _high_bits(vocab)
+    width, bits = (2, _high_bits(vocab)) if packed else (4, 0)
+    ids = np.ascontiguousarray(rows[:, :width*n]).view(f'<u{width}').astype(np.int32)
     if bits:
-        high = np.unpackbits(rows[:, 2*n:-n], axis=1, count=n*bits, bitorder='little').reshape(k, n, bits)
-        for b in range(bits): ids |= high[..., b].astype(np.int32) << (16 + b)
-    return ids, levels
+        high = np.unpackbits(rows[:, 2*n:-n], axis=1, count=n*bits, bitorder='little').reshape(len(rows), n, bits)
+        for bit in range(bits): ids |= high[..., bit].astype(np.int32) << (16 + bit)
+    return ids, rows[:, -n:]
 
 # %% ../../nbs/data/alternatives.ipynb #8c326d4a
 def binding(
     tokens:str|Path,   # Folder written by `encode_corpus`
     split:str='train', # 'train', 'valid' or 'test'
 )->dict: # corpus, tokenizer, split, ids
-    "What alternatives for these tokens are bound to; `FileNotFoundError` if the split has no tokens yet"
-    path = Path(tokens)/f'{split}.ids.npy'
-    if not path.exists(): raise FileNotFoundError(f'No tokens of split {split!r} in {tokens}: run encode_corpus on the corpus first.')
-    info = tokens_info(tokens, [split])
+    """What alternatives for these tokens are bound to.
+
+    Raises: `FileNotFoundError` if the split has no tokens yet."""
+    path, info = require_tokens(tokens, split), tokens_info(tokens, [split])
     return dict(corpus=info['corpus'], tokenizer=info['tokenizer'], split=split, ids=files_digest([path]))
 
 # %% ../../nbs/data/alternatives.ipynb #62aaebbf
 def _write(path, data):
-    tmp = path.with_name(path.name + f'.part{os.getpid()}')
+    part = path.with_name(path.name + f'.part{os.getpid()}')
     try:
-        with disk_errors(path), open(tmp, 'wb') as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-    except BaseException:
-        tmp.unlink(missing_ok=True)
-        raise
-    os.replace(tmp, path)
+        with disk_errors(path), open(part, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally: part.unlink(missing_ok=True)
 
 def sentence_ids(
     ids:np.ndarray,    # All ids of a split
@@ -123,14 +128,19 @@ def sentence_ids(
     return [np.asarray(ids[a:b]).astype(np.int64) for a, b in zip(starts[first:last], ends)]
 
 # %% ../../nbs/data/alternatives.ipynb #9b70fa25
-def _shard_rows(rank, sentences, header, knots, special, batch):
-    n, out = header['n'], []
+def _shard_rows(rank, sentences, header, special, batch):
+    "Rows of these sentences, ranked some at a time"
+    n, knots, out = header['n'], np.asarray(header['knots'], np.float32), []
     for i in range(0, len(sentences), batch):
-        part = sentences[i:i + batch]; target = np.concatenate(part)
-        ids, scores = (np.asarray(x) for x in rank(part))
-        if ids.shape != (len(target), n) or scores.shape != ids.shape: raise ValueError(f'The teacher gave {ids.shape} alternatives for {len(target)} tokens: give ({len(target)}, {n}) ids and as many scores.')
+        part = sentences[i:i + batch]
+        target = np.concatenate(part)
+        ids, scores = (np.asarray(found) for found in rank(part))
+        if not ids.shape == scores.shape == (len(target), n):
+            raise ValueError(f'The teacher gave {ids.shape} alternatives for {len(target)} tokens: give '
+                f'({len(target)}, {n}) ids and as many scores.')
         levels = score_levels(scores, knots)
-        levels[np.isin(target, special)] = 0; levels[(ids == target[:, None]) | np.isin(ids, special)] = 0
+        levels[np.isin(target, special)] = 0
+        levels[(ids == target[:, None]) | np.isin(ids, special)] = 0
         if header['floor'] is not None: levels[scores < header['floor']] = 0
         out.append(pack_rows(np.where(levels > 0, ids, 0), levels, header['vocab'], header['packed']))
     return np.concatenate(out)
@@ -144,6 +154,7 @@ def _read_json(path, again):
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
         raise ValueError(f'{path} is damaged: {again}') from None
 
+# %% ../../nbs/data/alternatives.ipynb #ca590720
 def _read_header(folder):
     path, again = folder/'alternatives.json', 'Write the alternatives again, into a new folder.'
     if not path.exists():
@@ -159,7 +170,8 @@ def _read_header(folder):
         raise ValueError(f'{path} is damaged: it tells impossible numbers. {again}')
     return header
 
-def _mark(header): return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:12]
+# %% ../../nbs/data/alternatives.ipynb #71d21316
+def _mark(header): return json_digest(header, sort=True)
 
 def _is_whole(data, k, mark):
     "Is this shard there, of this header and in this place, and as it was written?"
@@ -170,42 +182,57 @@ def _is_whole(data, k, mark):
     except (OSError, ValueError, KeyError, TypeError): return False
 
 # %% ../../nbs/data/alternatives.ipynb #5369e116
-def _begin(rank, ids, starts, count, header, out, sample, seed):
+def _begin(rank, ids, starts, header, out, sample, seed):
     path = out/'alternatives.json'
     if path.exists():
         old = _read_header(out)
-        if differs := [k for k in header if old.get(k) != header[k]]: raise ValueError(f'{out} holds alternatives with other settings ({", ".join(differs)}): give another folder, or remove this one to write it anew.')
+        if differs := [k for k in header if old.get(k) != header[k]]:
+            raise ValueError(f'{out} holds alternatives with other settings ({", ".join(differs)}): give another '
+                'folder, or remove this one to write it anew.')
         return old
     check_disk(out, int(1.1*header['tokens']*row_bytes(header['n'], header['vocab'], header['packed'])))
-    chosen = np.sort(np.random.default_rng(seed).permutation(count)[:sample])
-    scores = np.asarray(rank([s for c in chosen for s in sentence_ids(ids, starts, int(c), int(c) + 1)])[1])
+    chosen = np.sort(np.random.default_rng(seed).permutation(header['sentences'])[:sample])
+    sentences = [s for first in map(int, chosen) for s in sentence_ids(ids, starts, first, first + 1)]
+    scores = np.asarray(rank(sentences)[1])
     if header['floor'] is not None: scores = scores[scores >= header['floor']]
-    header = dict(header, knots=[float(k) for k in quantile_knots(scores)])
+    header = dict(header, knots=[float(knot) for knot in quantile_knots(scores)])
     _write(path, json.dumps(header, indent=1).encode())
     return header
 
 # %% ../../nbs/data/alternatives.ipynb #4a2b3818
-def _write_shard(path, k, rank, sentences, header, special, batch, before):
-    "Rows of these sentences, behind rows of zeros for what stands before the first one"
-    rows = _shard_rows(rank, sentences, header, np.asarray(header['knots'], np.float32), special, batch)
+def _write_shard(path, k, rows, before, header):
+    "These rows, behind rows of zeros for what stands before the first one"
     if before: rows = np.concatenate([np.zeros((before, rows.shape[1]), np.uint8), rows])
-    data = rows.tobytes(); _write(path, data)
-    _write(path.with_suffix('.json'), json.dumps(dict(shard=k, of=_mark(header), tokens=len(rows), bytes=len(data), crc32=zlib.crc32(data))).encode())
+    data = rows.tobytes()
+    told = dict(shard=k, of=_mark(header), tokens=len(rows), bytes=len(data), crc32=zlib.crc32(data))
+    _write(path, data)
+    _write(path.with_suffix('.json'), json.dumps(told).encode())
 
 # %% ../../nbs/data/alternatives.ipynb #f8bc6a1f
 def _open_text(rank, tokens, tokenizer, split):
     "Ids and starts of a split, and what it is bound to; `ValueError` where tokenizer or teacher do not fit it"
-    from ff_nbdev.data.tokenizers import tokenizer_digest
     bound = binding(tokens, split)
-    if bound['tokenizer'] != tokenizer_digest(tokenizer): raise ValueError(f'The tokens in {tokens} were made by another tokenizer: give the one they were made with, or encode the corpus again.')
+    if bound['tokenizer'] != tokenizer_digest(tokenizer):
+        raise ValueError(f'The tokens in {tokens} were made by another tokenizer: give the one they were made with, or '
+            'encode the corpus again.')
     ids, starts = open_tokens(tokens, split)
     judge = getattr(rank, '__self__', None)
     if hasattr(judge, 'check'): judge.check(ids[:200_000])
     return ids, starts, bound
 
+# %% ../../nbs/data/alternatives.ipynb #cd590851
+def _write_all(rank, ids, starts, header, out, special, batch, progress):
+    count, size = header['sentences'], header['shard']
+    for k, first in enumerate(range(0, count, size)):
+        path, last = out/f'{k:05d}.bin', min(first + size, count)
+        if not _is_whole(path, k, _mark(header)):
+            rows = _shard_rows(rank, sentence_ids(ids, starts, first, last), header, special, batch)
+            _write_shard(path, k, rows, 0 if first else int(starts[0]), header)
+        if progress: progress(last, count, f'{last:,} of {count:,} sentences')
+
 # %% ../../nbs/data/alternatives.ipynb #5ae53f9c
 def write_alternatives(
-    rank,              # The teacher: called with a list of sentences (arrays of ids); gives (ids, scores), both (tokens, n), higher is closer
+    rank,              # The teacher: sentences (arrays of ids) → (ids, scores), both (tokens, n); higher is closer
     tokens:str|Path,   # Folder written by `encode_corpus`
     out:str|Path,      # Folder of the alternatives
     tokenizer,         # Its special ids are exempt
@@ -221,25 +248,46 @@ def write_alternatives(
     seed:int=0,        # Of that sample
     progress=None,     # Called as progress(done, total, note)
 )->Path: # `out`
-    "Write alternatives for every token of a split; taken up where it stopped, `ValueError` where `out` holds others"
-    from ff_nbdev.data.tokenizers import special_ids
+    """Write alternatives for every token of a split; taken up where it stopped.
+
+    Raises: `ValueError` where `out` holds others, or teacher or tokenizer do not fit."""
     ids, starts, bound = _open_text(rank, tokens, tokenizer, split)
-    count = min(len(starts), sentences or len(starts)); end = int(starts[count]) if count < len(starts) else len(ids)
-    out = Path(out)
+    count, out = min(len(starts), sentences or len(starts)), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     sweep_unlocked(out)
-    header = dict(version=1, n=n, vocab=len(tokenizer), packed=packed, floor=floor, teacher=teacher, shard=shard, sentences=count, tokens=end, **bound)
-    header = _begin(rank, ids, starts, count, header, out, sample, seed)
-    special = np.asarray(special_ids(tokenizer))
-    for k in range(-(-count//shard)):
-        first, last = k*shard, min((k + 1)*shard, count)
-        if not _is_whole(out/f'{k:05d}.bin', k, _mark(header)): _write_shard(out/f'{k:05d}.bin', k, rank, sentence_ids(ids, starts, first, last), header, special, batch, int(starts[0]) if k == 0 else 0)
-        if progress: progress(last, count, f'{last:,} of {count:,} sentences')
+    header = dict(version=1, n=n, vocab=len(tokenizer), packed=packed, floor=floor, teacher=teacher, shard=shard)
+    header |= dict(sentences=count, tokens=int(starts[count]) if count < len(starts) else len(ids), **bound)
+    header = _begin(rank, ids, starts, header, out, sample, seed)
+    _write_all(rank, ids, starts, header, out, np.asarray(special_ids(tokenizer)), batch, progress)
     return out
+
+# %% ../../nbs/data/alternatives.ipynb #512f6d31
+def _compare(folder, header, bound):
+    what = dict(tokenizer='another tokenizer', corpus='another corpus', ids='another order of the same text')
+    if other := next((name for name in what if header[name] != bound[name]), None):
+        raise ValueError(f'The alternatives in {folder} were made for {what[other]}: write them again for these '
+            'tokens.')
+
+def _open_shard(data, k, mark, width, verify):
+    "The rows of a shard, mapped"
+    side = data.with_suffix('.json')
+    again = f'remove {data.name} and {side.name}, and write_alternatives makes them again.'
+    info, size = _read_json(side, again), data.stat().st_size
+    if not isinstance(info, dict) or {'shard', 'of', 'tokens', 'bytes', 'crc32'} - set(info):
+        raise ValueError(f'{side} is damaged: {again}')
+    if info['of'] != mark or info['shard'] != k:
+        raise ValueError(f'{data} belongs to other alternatives or to another place: {again}')
+    if size != info['bytes'] or size != info['tokens']*width:
+        raise ValueError(f'{data} has {size:,} of {info["bytes"]:,} bytes: {again}')
+    rows = np.memmap(data, np.uint8, 'r').reshape(-1, width)
+    if verify and zlib.crc32(rows) != info['crc32']: raise ValueError(f'{data} does not match its checksum: {again}')
+    return rows
 
 # %% ../../nbs/data/alternatives.ipynb #ab9fbea4
 class Alternatives:
-    "Alternatives of a split: called with places of tokens, gives ids and shares forgiven; `ValueError` unless 0 ≤ low ≤ high ≤ 1"
+    """Alternatives of a split: called with places of tokens, gives ids and fractions forgiven.
+
+    Raises: `ValueError` unless 0 ≤ low ≤ high ≤ 1, or where the folder is damaged, not complete, or of other tokens."""
     def __init__(self,
         folder:str|Path,  # Written by `write_alternatives`
         tokens:str|Path|None=None, # Folder of the tokens they are for; compared with what they are bound to
@@ -248,52 +296,61 @@ class Alternatives:
         verify:bool=True, # Read everything once and compare checksums
     ):
         self.folder, self.low, self.high = Path(folder), low, high
-        if not 0 <= low <= high <= 1: raise ValueError(f'low={low} and high={high} must rise between 0 and 1: they are shares of a loss.')
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f'low={low} and high={high} must rise between 0 and 1: they are shares of a loss.')
         self.header = _read_header(self.folder)
         if tokens is not None: _compare(self.folder, self.header, binding(tokens, self.header['split']))
         self.bytes = row_bytes(self.header['n'], self.header['vocab'], self.header['packed'])
         self.shards, self.begins = _open_shards(self.folder, self.header, self.bytes, verify)
-        self.key = tuple(self.header[k] for k in ('split', 'corpus', 'tokenizer'))           # compared with that of the windows
-    def __getstate__(self): return {k: v for k, v in self.__dict__.items() if k not in ('shards', 'begins')}
-    def __setstate__(self, d): self.__dict__.update(d); self.shards, self.begins = _open_shards(self.folder, self.header, self.bytes, False)
-    def __len__(self): return self.header['tokens']
-    def __repr__(self): return f"Alternatives({len(self):,} tokens of {self.header['split']}, {self.bytes} bytes each, teacher {self.header['teacher'] or 'unnamed'!r})"
+        self.key = tuple(self.header[k] for k in ('split', 'corpus', 'tokenizer'))   # compared with that of the windows
+
+# %% ../../nbs/data/alternatives.ipynb #ba5dbca3
+@patch
+def __getstate__(self:Alternatives):
+    return {name: value for name, value in self.__dict__.items() if name not in ('shards', 'begins')}
+
+@patch
+def __setstate__(self:Alternatives, state):
+    self.__dict__.update(state)
+    self.shards, self.begins = _open_shards(self.folder, self.header, self.bytes, False)
+
+@patch
+def __len__(self:Alternatives): return self.header['tokens']
+
+@patch
+def __repr__(self:Alternatives):
+    teacher = self.header['teacher'] or 'unnamed'
+    return f"Alternatives({len(self):,} tokens of {self.header['split']}, {self.bytes} bytes each, teacher {teacher!r})"
 
 # %% ../../nbs/data/alternatives.ipynb #34d02f5a
-def _compare(folder, header, bound):
-    what = dict(tokenizer='another tokenizer', corpus='another corpus', ids='another order of the same text')
-    for k, v in what.items():
-        if header[k] != bound[k]: raise ValueError(f'The alternatives in {folder} were made for {v}: write them again for these tokens.')
-
 def _open_shards(folder, header, width, verify):
-    shards, mark, n = [], _mark(header), -(-header['sentences']//header['shard'])
+    "Rows of all shards, and the token with which each begins"
+    shards, n = [], -(-header['sentences']//header['shard'])
     for k in range(n):
-        data = folder/f'{k:05d}.bin'; side = data.with_suffix('.json')
-        if not side.exists() or not data.exists(): raise ValueError(f'{folder} is not complete ({k} of {n} shards): run write_alternatives with the same settings again, and it goes on from there.')
-        again = f'remove {data.name} and {side.name}, and write_alternatives makes them again.'
-        info = _read_json(side, again)
-        if not isinstance(info, dict) or {'shard', 'of', 'tokens', 'bytes', 'crc32'} - set(info): raise ValueError(f'{side} is damaged: {again}')
-        if info['of'] != mark or info['shard'] != k: raise ValueError(f'{data} belongs to other alternatives or to another place: {again}')
-        if data.stat().st_size != info['bytes'] or info['bytes'] != info['tokens']*width: raise ValueError(f'{data} has {data.stat().st_size:,} of {info["bytes"]:,} bytes: {again}')
-        rows = np.memmap(data, np.uint8, 'r').reshape(-1, width)
-        if verify and zlib.crc32(rows) != info['crc32']: raise ValueError(f'{data} does not match its checksum: {again}')
-        shards.append(rows)
+        data = folder/f'{k:05d}.bin'
+        if not data.with_suffix('.json').exists() or not data.exists():
+            raise ValueError(f'{folder} is not complete ({k} of {n} shards): run write_alternatives with the same '
+                'settings again, and it goes on from there.')
+        shards.append(_open_shard(data, k, _mark(header), width, verify))
     begins = np.cumsum([0, *map(len, shards)])
-    if begins[-1] != header['tokens']: raise ValueError(f'{folder} holds {begins[-1]:,} rows for {header["tokens"]:,} tokens: write the alternatives again, into a new folder.')
+    if begins[-1] != header['tokens']:
+        raise ValueError(f'{folder} holds {begins[-1]:,} rows for {header["tokens"]:,} tokens: write the alternatives '
+            'again, into a new folder.')
     return shards, begins[:-1]
 
 # %% ../../nbs/data/alternatives.ipynb #5ff777ca
-def _lookup(self,
+@patch
+def __call__(self:Alternatives,
     places,       # Whole numbers of any shape: places in the split, −1 for none
     targets=None, # Not needed
-)->tuple[np.ndarray, np.ndarray]: # int32 ids and float32 shares, the shape of `places` and n; 0 where there is none
-    "The alternatives of these tokens"
-    places = np.asarray(places); flat = places.ravel()
-    if flat.size and flat.max() >= len(self): raise IndexError(f'Token {flat.max():,} has no alternatives: {self.folder} covers the first {len(self):,}. Write them for more sentences.')
+)->tuple[np.ndarray, np.ndarray]: # int32 ids and float32 fractions, the shape of `places` and n; 0 where there is none
+    "The alternatives of these tokens; `IndexError` for a place beyond those that were written"
+    flat, shape = np.ravel(places), np.shape(places)
+    if flat.size and flat.max() >= len(self):
+        raise IndexError(f'Token {flat.max():,} has no alternatives: {self.folder} covers the first {len(self):,}. '
+            'Write them for more sentences.')
     rows = np.zeros((len(flat), self.bytes), np.uint8)
-    shard = np.searchsorted(self.begins, flat, 'right') - 1
-    for k in np.unique(shard[flat >= 0]): here = (shard == k) & (flat >= 0); rows[here] = self.shards[k][flat[here] - self.begins[k]]
+    shard = np.where(flat < 0, -1, np.searchsorted(self.begins, flat, 'right') - 1)
+    for k in np.unique(shard[shard >= 0]): rows[shard == k] = self.shards[k][flat[shard == k] - self.begins[k]]
     ids, levels = unpack_rows(rows, self.header['n'], self.header['vocab'], self.header['packed'])
-    return ids.reshape(*places.shape, -1), level_shares(levels, self.low, self.high).reshape(*places.shape, -1)
-
-Alternatives.__call__ = _lookup
+    return ids.reshape(*shape, -1), level_shares(levels, self.low, self.high).reshape(*shape, -1)

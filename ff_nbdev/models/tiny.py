@@ -16,18 +16,34 @@ from .sites import find_sites
 
 # %% ../../nbs/models/tiny.ipynb #93578069
 TINY = dict(
-    mt5=dict(d_model=128, d_ff=1024, d_kv=32, num_heads=4, num_layers=2, num_decoder_layers=2, dropout_rate=0., feed_forward_proj='gated-gelu_pytorch_tanh',
-        decoder_start_token_id=0, pad_token_id=0, eos_token_id=1),
-    rwkv=dict(hidden_size=128, intermediate_size=1024, num_hidden_layers=3, context_length=1024, rescale_every=0, bos_token_id=1, eos_token_id=1))
+    mt5=dict(d_model=128, d_ff=1024, d_kv=32, num_heads=4, num_layers=2, num_decoder_layers=2, dropout_rate=0.,
+        feed_forward_proj='gated-gelu_pytorch_tanh', decoder_start_token_id=0, pad_token_id=0, eos_token_id=1),
+    rwkv=dict(hidden_size=128, intermediate_size=1024, num_hidden_layers=3, context_length=1024, rescale_every=0,
+        bos_token_id=1, eos_token_id=1))
 
 # %% ../../nbs/models/tiny.ipynb #36479ccc
 SIZES = dict(
     tiny=dict(mt5={}, rwkv={}),
-    mini=dict(mt5=dict(d_model=256, d_ff=2048, d_kv=32, num_heads=8), rwkv=dict(hidden_size=256, intermediate_size=2048, tie_word_embeddings=True)),
-    base=dict(mt5=dict(d_model=768, d_ff=2048, d_kv=64, num_heads=12, num_layers=12, num_decoder_layers=12, dropout_rate=.1),
+    mini=dict(mt5=dict(d_model=256, d_ff=2048, d_kv=32, num_heads=8),
+        rwkv=dict(hidden_size=256, intermediate_size=2048, tie_word_embeddings=True)),
+    base=dict(mt5=dict(d_model=768, d_ff=2048, d_kv=64, num_heads=12, num_layers=12, num_decoder_layers=12,
+            dropout_rate=.1),
         rwkv=dict(hidden_size=768, intermediate_size=3072, num_hidden_layers=12)))
 
 # %% ../../nbs/models/tiny.ipynb #b3c333e4
+def _known(what, name, names):
+    if name not in names: raise ValueError(f'Unknown {what} {name!r}: it is one of {", ".join(names)}.')
+
+def _drawn(make, config, seed, own_output=False):
+    "A model with random weights; the generator of everybody else stays as it was"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = make(config)
+    if config.model_type == 'mt5': model.shared.weight.data.mul_(config.d_model**-.5)
+    if own_output: model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+    return model
+
+# %% ../../nbs/models/tiny.ipynb #c94c5ea6
 def new_model(
     arch:str,        # 'mt5' or 'rwkv'
     vocab_size:int,  # Ids of the tokenizer
@@ -35,17 +51,16 @@ def new_model(
     size:str='tiny', # 'tiny', 'mini' or 'base'
     **shape,         # Instead of the values of that size
 )->nn.Module: # In training mode, float32
-    "A randomly initialised mT5 or RWKV-4 of one of the sizes, or of your own; `ValueError` for an unknown architecture or size"
+    """A randomly initialised mT5 or RWKV-4 of one of the sizes, or of your own.
+
+    Raises: `ValueError` for an unknown architecture or size."""
     from transformers import MT5Config, MT5ForConditionalGeneration, RwkvConfig, RwkvForCausalLM
-    if arch not in TINY: raise ValueError(f'Unknown architecture {arch!r}: it is one of {", ".join(TINY)}.')
-    if size not in SIZES: raise ValueError(f'Unknown size {size!r}: it is one of {", ".join(SIZES)}.')
-    cfg = {**TINY[arch], **SIZES[size][arch], 'vocab_size': vocab_size, **shape}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = MT5ForConditionalGeneration(MT5Config(**cfg)) if arch == 'mt5' else RwkvForCausalLM(RwkvConfig(**cfg))
-        if arch == 'mt5': model.shared.weight.data.mul_(cfg['d_model']**-.5)
-        if arch == 'mt5' and size == 'base': model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())      # the published one has an output matrix of its own
-    return model.train()
+    _known('architecture', arch, TINY)
+    _known('size', size, SIZES)
+    kinds = dict(mt5=(MT5ForConditionalGeneration, MT5Config), rwkv=(RwkvForCausalLM, RwkvConfig))
+    make, of = kinds[arch]
+    config = of(**{**TINY[arch], **SIZES[size][arch], 'vocab_size': vocab_size, **shape})
+    return _drawn(make, config, seed, (arch, size) == ('mt5', 'base')).train()   # whose published output is its own
 
 # %% ../../nbs/models/tiny.ipynb #0791f319
 def random_like(
@@ -54,44 +69,61 @@ def random_like(
     **shape,         # Instead of the values in its configuration, for example `d_ff`
 )->nn.Module: # In evaluation mode
     "The same architecture with random weights"
-    config = copy.deepcopy(model.config); config.update(shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed); new = type(model)(config)
-        if 'mt5' in model.config.model_type: new.shared.weight.data.mul_(model.config.d_model**-.5)
-        if 'mt5' in model.config.model_type and model.lm_head.weight is not model.shared.weight: new.lm_head.weight = nn.Parameter(new.lm_head.weight.detach().clone())
-    return new.eval()
+    config = copy.deepcopy(model.config)
+    config.update(shape)
+    own = config.model_type == 'mt5' and model.lm_head.weight is not model.shared.weight
+    return _drawn(type(model), config, seed, own).eval()
 
 # %% ../../nbs/models/tiny.ipynb #29b510b8
+_smallest = dict(mt5=dict(d_model=32, d_ff=128, d_kv=8),
+    rwkv=dict(hidden_size=32, intermediate_size=128, num_hidden_layers=2))
+
 def random_tiny(
     arch:str='mt5', # 'mt5' or 'rwkv'
     seed:int=0,     # Of the weights
     **shape,        # Instead of d_model 32, d_ff 128, vocab 512
 )->nn.Module: # In evaluation mode
     "A very small random model for pages and tests"
-    small = dict(d_model=32, d_ff=128, d_kv=8) if arch == 'mt5' else dict(hidden_size=32, intermediate_size=128, num_hidden_layers=2)
-    return new_model(arch, shape.pop('vocab_size', 512), seed, **{**small, **shape}).eval()
+    return new_model(arch, seed=seed, **{'vocab_size': 512, **_smallest.get(arch, {}), **shape}).eval()
 
 # %% ../../nbs/models/tiny.ipynb #a58d7615
+def _own_parameters(sites):
+    "Ids of the parameters that feed-forward projections own, biases among them"
+    own = set()
+    for site in sites:
+        for role in site.names:
+            held = site.module(role).parameters() if site.reachable else ()
+            own |= {id(p) for p in (site.parameter(role), *held)}
+    return own
+
+# %% ../../nbs/models/tiny.ipynb #9956bbfd
 def new_blocks(
     model:nn.Module, # A Hugging Face model with feed-forward sites
     d_ff:int=0,      # Width; 0: as it is
     seed:int=0,      # Of the new weights
 )->nn.Module: # In evaluation mode
-    "The same model with random feed-forward projections, of another width if asked; all else is kept. `ValueError` where the width of such a model has no name that we know"
-    key = next((k for k in ('d_ff', 'intermediate_size', 'n_inner') if hasattr(model.config, k)), None)
-    if d_ff and not key: raise ValueError(f'The configuration of {type(model).__name__} has neither d_ff nor intermediate_size nor n_inner: make a model of another width yourself.')
+    """The same model with random feed-forward projections, of another width if asked; all else is kept.
+
+    Raises: `ValueError` where the width of such a model has no name that we know."""
+    key = next((name for name in ('d_ff', 'intermediate_size', 'n_inner') if hasattr(model.config, name)), None)
+    if d_ff and not key:
+        raise ValueError(f'The configuration of {type(model).__name__} has neither d_ff nor intermediate_size nor '
+            'n_inner: make a model of another width yourself.')
     new, old = random_like(model, seed, **({key: d_ff} if d_ff else {})), dict(model.named_parameters())
-    sites = find_sites(new)
-    own = {id(s.parameter(r)) for s in sites for r in s.names} | {id(p) for s in sites if s.reachable for r in s.names for p in s.module(r).parameters()}
-    with torch.no_grad(): [p.copy_(old[n]) for n, p in new.named_parameters() if id(p) not in own]
+    own = _own_parameters(find_sites(new))
+    with torch.no_grad():
+        for name, p in new.named_parameters():
+            if id(p) not in own: p.copy_(old[name])
     return new
 
 # %% ../../nbs/models/tiny.ipynb #0b95d9dc
-SHIPPED = Path(__file__).parent.parent/'pretrained' if '__file__' in globals() else Path.cwd().parent.parent/'ff_nbdev'/'pretrained'
+_package = Path(__file__).parent.parent if '__file__' in globals() else Path.cwd().parent.parent/'ff_nbdev'
+SHIPPED = _package/'pretrained'
 
 def shipped_models()->list[str]: # For example ['tiny-mt5', 'tiny-rwkv']
     "Names of the models that come with the package: bases, and `base-arm` for a retrofitted one"
-    return sorted((p.parent.name for p in SHIPPED.glob('*/config.json')), key=lambda n: (not n.startswith('tiny'), n))
+    names = (path.parent.name for path in SHIPPED.glob('*/config.json'))
+    return sorted(names, key=lambda name: (not name.startswith('tiny'), name))
 
 # %% ../../nbs/models/tiny.ipynb #82d926a3
 @contextlib.contextmanager
@@ -106,7 +138,7 @@ def without_progress_bars():
 
 # %% ../../nbs/models/tiny.ipynb #08b71661
 def _class_for(config, name):
-    "The class that predicts tokens: an encoder-decoder, a masked model, or a decoder; `ValueError` for one that reads no text"
+    "The class that predicts tokens: an encoder-decoder, a masked model, or a decoder; `ValueError` where there is none"
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
     kinds = AutoModelForSeq2SeqLM, AutoModelForMaskedLM, AutoModelForCausalLM
     two, masked, causal = (type(config) in kind._model_mapping for kind in kinds)
@@ -138,19 +170,21 @@ def _tokenizer_of(where):
     return tokenizer
 
 # %% ../../nbs/models/tiny.ipynb #d0ad8f91
-def load_pretrained(
-    name:str|Path='tiny-mt5', # A shipped name, a folder, or a hub id such as `google/mt5-base`
-    dtype=torch.float32,      # Weights are pulsed in float32
-):
-    "Load model (in evaluation mode) and tokenizer; `ValueError` or `FileNotFoundError` where there is no such model"
+def _model_path(name):
+    "A shipped folder, a path or a hub id, as text; `FileNotFoundError` for what can be none of these"
+    path, where, shipped = Path(name).expanduser(), str(name), ", ".join(shipped_models())
+    if where in shipped_models(): return str(SHIPPED/where)
+    if path.exists() and not (path/'config.json').exists():
+        raise FileNotFoundError(f'{path} holds no config.json: give a folder written by save_pretrained, a hub id, or '
+            f'one of {shipped}.')
+    if not path.exists() and ('/' not in where or where.startswith(('.', '/', '~'))):
+        raise FileNotFoundError(f'No model {where!r}: the shipped ones are {shipped}; else give an existing folder or '
+            'a hub id such as google/mt5-base.')
+    return where
+
+# %% ../../nbs/models/tiny.ipynb #c4d41f21
+def _config_of(where):
     from transformers import AutoConfig
-    if not isinstance(name, (str, Path)):
-        raise TypeError(f'{name!r} is no name of a model: give a shipped name, a folder, or a hub id.')
-    path, where = Path(name).expanduser(), str(name)
-    if where in shipped_models(): where = str(SHIPPED/where)
-    elif path.exists():
-        if not (path/'config.json').exists(): raise FileNotFoundError(f'{path} holds no config.json: give a folder written by save_pretrained, a hub id, or one of {", ".join(shipped_models())}.')
-    elif '/' not in where or where.startswith(('.', '/', '~')): raise FileNotFoundError(f'No model {where!r}: the shipped ones are {", ".join(shipped_models())}; else give an existing folder or a hub id such as google/mt5-base.')
     try: config = AutoConfig.from_pretrained(where, trust_remote_code=False)
     except ValueError as e:
         if 'trust_remote_code' not in str(e): raise
@@ -158,14 +192,29 @@ def load_pretrained(
             'yourself, and pass model and tokenizer.') from None
     if hasattr(config, 'auto_map'): del config.auto_map                  # code that comes with a model is never run
     if config.model_type == 'rwkv': config.rescale_every = 0
-    kind = _class_for(config, name)
-    tokenizer = _tokenizer_of(where)
+    return config
+
+# %% ../../nbs/models/tiny.ipynb #5a3eb859
+def load_pretrained(
+    name:str|Path='tiny-mt5', # A shipped name, a folder, or a hub id such as `google/mt5-base`
+    dtype=torch.float32,      # Weights are pulsed in float32
+):
+    """Load model (in evaluation mode) and tokenizer.
+
+    Raises: `ValueError` or `FileNotFoundError` where there is no such model; `TypeError` for what is no name."""
+    if not isinstance(name, (str, Path)):
+        raise TypeError(f'{name!r} is no name of a model: give a shipped name, a folder, or a hub id.')
+    where = _model_path(name)
+    config = _config_of(where)
+    kind, tokenizer = _class_for(config, name), _tokenizer_of(where)
     with without_progress_bars(): model = kind.from_pretrained(where, config=config, dtype=dtype).eval()
     return model, tokenizer
 
 # %% ../../nbs/models/tiny.ipynb #9f7517fa
+_taken = 'input_ids', 'attention_mask', 'labels', 'decoder_input_ids', 'decoder_attention_mask'
+
 def model_inputs(
     batch:dict, # From an objective
 )->dict: # What a Hugging Face model takes of it
     "Leave out what describes the batch (`sentences`, `index`, `alternatives`)"
-    return {k: v for k, v in batch.items() if k in ('input_ids', 'attention_mask', 'labels', 'decoder_input_ids', 'decoder_attention_mask')}
+    return {name: value for name, value in batch.items() if name in _taken}

@@ -16,15 +16,17 @@ from .native import as_array, from_bf16, in_rows, native, runs_native, to_bf16
 
 # %% ../../nbs/models/wkv.ipynb #fca976e4
 def _wkv_chunk(k, v, u, w, num, den, top):
-    "One chunk: outputs, and the state after it"
+    "One chunk of n tokens: outputs, and the state after it"
     n = k.shape[1]
     j = torch.arange(n, device=k.device, dtype=k.dtype)
     lag = j[:, None] - 1 - j                                                  # t − 1 − i
     decay = torch.where(lag >= 0, torch.exp(lag.clamp(min=0)*w[:, None, None]), 0.)   # (c, n, n)
-    past, last = torch.exp(j*w[:, None])[..., None], torch.exp((n - 1 - j)*w[:, None])[:, None]   # (c, n, 1), (c, 1, n): decay since the first token, and to the end
-    m = torch.maximum(k.detach().amax(1, keepdim=True), top)                  # (c, 1, b): the chunk's largest exponent, which divides out
+    past = torch.exp(j*w[:, None])[..., None]                                 # (c, n, 1): decay since the first token
+    last = torch.exp((n - 1 - j)*w[:, None])[:, None]                         # (c, 1, n): decay to the end
+    m = torch.maximum(k.detach().amax(1, keepdim=True), top)                  # (c, 1, b): divides out
     e, carry = torch.exp(k - m), torch.exp(top - m)
-    x, state = torch.cat([e*v, e], -1), torch.cat([num*carry, den*carry], -1) # (c, n, 2b), (c, 1, 2b): numerator beside denominator
+    x = torch.cat([e*v, e], -1)                                               # (c, n, 2b): numerator, denominator
+    state = torch.cat([num*carry, den*carry], -1)                             # (c, 1, 2b)
     numer, denom = (torch.baddbmm(past*state, decay, x) + torch.exp(u)[:, None, None]*x).chunk(2, -1)
     num, den = torch.baddbmm(torch.exp(n*w)[:, None, None]*state, last, x).chunk(2, -1)
     return numer/denom, num, den, m
@@ -74,7 +76,8 @@ def exp_negative(x):
 
 # %% ../../nbs/models/wkv.ipynb #7c0de005
 LANES = 128                                    # channels of a job: their states over a window stay in the cache
-_K, _V, _U, _W, _NUM, _DEN, _TOP, _LAST, _Y, _G, _ALPHA, _BETA, _MOST, _DK, _DV, _DU, _DW = (LANES*i for i in range(17))
+_K, _V, _U, _W, _NUM, _DEN, _TOP, _LAST, _Y, _G = (LANES*row for row in range(10))
+_ALPHA, _BETA, _MOST, _DK, _DV, _DU, _DW = (LANES*row for row in range(10, 17))
 
 @register_jitable
 def _read(given, half, s, row, n):
@@ -83,6 +86,7 @@ def _read(given, half, s, row, n):
     else:
         for j in range(n): s[row + j] = given[j]
 
+# %% ../../nbs/models/wkv.ipynb #53e41e03
 @register_jitable
 def _write(s, row, n, half, out):
     if half:
@@ -90,6 +94,7 @@ def _write(s, row, n, half, out):
     else:
         for j in range(n): out[j] = s[row + j]
 
+# %% ../../nbs/models/wkv.ipynb #92b50564
 @native(fastmath={'contract'})
 def _present(s, n):
     "The mean over past and present"
@@ -120,13 +125,15 @@ def _job(job, channels):
     first = job%blocks*LANES
     return job//blocks, first, min(LANES, channels - first)
 
+# %% ../../nbs/models/wkv.ipynb #38bca22c
 @register_jitable
 def _begin(s, b, first, n, w, u, states):
     s[:] = 0
     for j in range(n):
         s[_W + j], s[_U + j], s[_LAST + j] = w[first + j], u[first + j], -1
-        s[_NUM + j], s[_DEN + j], s[_TOP + j] = states[b, 0, first + j], states[b, 1, first + j], states[b, 2, first + j]
+        for i in range(3): s[_NUM + i*LANES + j] = states[b, i, first + j]
 
+# %% ../../nbs/models/wkv.ipynb #4b2fc327
 @native(fastmath={'contract'})
 def _wkv_forward(start, stop, key, value, half, w, u, states, out):
     "Outputs of jobs `start` to `stop`; `states` (batch, 3, channels) is what came in, and becomes what goes out"
@@ -141,14 +148,26 @@ def _wkv_forward(start, stop, key, value, half, w, u, states, out):
             _pass_on(s, n, t)
             _write(s, _Y, n, half, out[b, t, first:])
         for j in range(n):
-            states[b, 0, first + j], states[b, 1, first + j], states[b, 2, first + j] = s[_NUM + j], s[_DEN + j], s[_TOP + j]
+            for i in range(3): states[b, i, first + j] = s[_NUM + i*LANES + j]
 
 # %% ../../nbs/models/wkv.ipynb #7c0de007
 @native(fastmath={'contract'})
+def _hand_back(s, j, new, pull, y):
+    "Alpha, beta and their exponent go one token back"
+    alpha, beta, old = s[_ALPHA + j], s[_BETA + j], s[_MOST + j] + s[_W + j]
+    less = exp_negative(-abs(new - old))
+    kept, added = (less, pull) if new > old else (1., less*pull)
+    s[_ALPHA + j] = kept*alpha + added
+    s[_BETA + j] = kept*beta - added*y
+    s[_MOST + j] = max(new, old)
+
+# %% ../../nbs/models/wkv.ipynb #03deceb8
+@native(fastmath={'contract'})
 def _step_back(s, n):
-    "Gradients of one token; alpha, beta and their exponent go one token back"
+    "Gradients of one token"
     for j in range(n):
-        num, den, top, v, alpha, beta, most = s[_NUM + j], s[_DEN + j], s[_TOP + j], s[_V + j], s[_ALPHA + j], s[_BETA + j], s[_MOST + j]
+        num, den, top, v = s[_NUM + j], s[_DEN + j], s[_TOP + j], s[_V + j]
+        alpha, beta, most = s[_ALPHA + j], s[_BETA + j], s[_MOST + j]
         own = s[_U + j] + s[_K + j]
         less = exp_negative(-abs(own - top))
         past, here = (less, 1.) if own > top else (1., less)
@@ -159,12 +178,7 @@ def _step_back(s, n):
         s[_DK + j] = bonus + later*(v*alpha + beta)
         s[_DU + j] += bonus
         s[_DW + j] += exp_negative(min(0., top + s[_W + j] + most))*(num*alpha + den*beta)
-        new, old = -max(own, top), most + s[_W + j]
-        less = exp_negative(-abs(new - old))
-        kept, added = (less, pull) if new > old else (1., less*pull)
-        s[_ALPHA + j] = kept*alpha + added
-        s[_BETA + j] = kept*beta - added*y
-        s[_MOST + j] = max(new, old)
+        _hand_back(s, j, -max(own, top), pull, y)
 
 # %% ../../nbs/models/wkv.ipynb #7c0de008
 @register_jitable
@@ -174,6 +188,41 @@ def _end_gradients(s, moved, b, first, n, ends):
         s[_ALPHA + j], s[_BETA + j], s[_MOST + j] = ends[b, 0, first + j], ends[b, 1, first + j], -s[_TOP + j]
         moved[j] = ends[b, 2, first + j] - s[_NUM + j]*s[_ALPHA + j] - s[_DEN + j]*s[_BETA + j]
 
+# %% ../../nbs/models/wkv.ipynb #8d107f6c
+@register_jitable
+def _replay(s, past, key, value, b, first, half, n):
+    "The states before each token, made again"
+    for t in range(key.shape[1]):
+        _read(key[b, t, first:], half, s, _K, n)
+        _read(value[b, t, first:], half, s, _V, n)
+        past[t] = s[_NUM:_NUM + 3*LANES]
+        _pass_on(s, n, t)
+
+@native(fastmath={'contract'})
+def _first_gradients(s, moved, latest, b, first, n, tokens, dstates, dw, du):
+    "What is wanted of the state that came in, and the sums for decay and bonus"
+    for j in range(n):
+        back, untouched = exp_negative(min(0., s[_TOP + j] + s[_MOST + j])), moved[j] if latest[j] < 0 else 0.
+        dstates[b, 0, first + j], dstates[b, 1, first + j] = back*s[_ALPHA + j], back*s[_BETA + j]
+        dstates[b, 2, first + j] = back*(s[_NUM + j]*s[_ALPHA + j] + s[_DEN + j]*s[_BETA + j]) + untouched
+        dw[b, first + j] = s[_DW + j] + moved[j]*(tokens - 1 - latest[j])
+        du[b, first + j] = s[_DU + j]
+
+# %% ../../nbs/models/wkv.ipynb #79df0bb2
+@register_jitable
+def _walk_back(s, past, moved, latest, key, value, grad, dkey, dvalue, b, first, half, n):
+    "Gradients of all tokens, the last one first"
+    for t in range(key.shape[1] - 1, -1, -1):
+        _read(key[b, t, first:], half, s, _K, n)
+        _read(value[b, t, first:], half, s, _V, n)
+        _read(grad[b, t, first:], half, s, _G, n)
+        s[_NUM:_NUM + 3*LANES] = past[t]
+        _step_back(s, n)
+        for j in range(n): s[_DK + j] += moved[j] if latest[j] == t else 0.
+        _write(s, _DK, n, half, dkey[b, t, first:])
+        _write(s, _DV, n, half, dvalue[b, t, first:])
+
+# %% ../../nbs/models/wkv.ipynb #06c92797
 @native(fastmath={'contract'})
 def _wkv_backward(start, stop, key, value, grad, half, w, u, states, ends, dkey, dvalue, dstates, dw, du):
     "Gradients of jobs `start` to `stop`; `ends` (batch, 3, channels) is the gradient of the state that went out"
@@ -182,37 +231,23 @@ def _wkv_backward(start, stop, key, value, grad, half, w, u, states, ends, dkey,
     for job in range(start, stop):
         b, first, n = _job(job, key.shape[2])
         _begin(s, b, first, n, w, u, states)
-        for t in range(tokens):
-            _read(key[b, t, first:], half, s, _K, n)
-            _read(value[b, t, first:], half, s, _V, n)
-            past[t] = s[_NUM:_NUM + 3*LANES]
-            _pass_on(s, n, t)
+        _replay(s, past, key, value, b, first, half, n)
         _end_gradients(s, moved, b, first, n, ends)
         latest[:] = s[_LAST:_LAST + LANES]
-        for t in range(tokens - 1, -1, -1):
-            _read(key[b, t, first:], half, s, _K, n)
-            _read(value[b, t, first:], half, s, _V, n)
-            _read(grad[b, t, first:], half, s, _G, n)
-            s[_NUM:_NUM + 3*LANES] = past[t]
-            _step_back(s, n)
-            for j in range(n): s[_DK + j] += moved[j] if latest[j] == t else 0.
-            _write(s, _DK, n, half, dkey[b, t, first:])
-            _write(s, _DV, n, half, dvalue[b, t, first:])
-        for j in range(n):
-            back, untouched = exp_negative(min(0., s[_TOP + j] + s[_MOST + j])), moved[j] if latest[j] < 0 else 0.
-            dstates[b, 0, first + j], dstates[b, 1, first + j] = back*s[_ALPHA + j], back*s[_BETA + j]
-            dstates[b, 2, first + j] = back*(s[_NUM + j]*s[_ALPHA + j] + s[_DEN + j]*s[_BETA + j]) + untouched
-            dw[b, first + j] = s[_DW + j] + moved[j]*(tokens - 1 - latest[j])
-            du[b, first + j] = s[_DU + j]
+        _walk_back(s, past, moved, latest, key, value, grad, dkey, dvalue, b, first, half, n)
+        _first_gradients(s, moved, latest, b, first, n, tokens, dstates, dw, du)
 
 # %% ../../nbs/models/wkv.ipynb #7c0de00a
+def _shared(key):
+    "Number of jobs; are the numbers of 16 bits?"
+    return key.shape[0]*-(-key.shape[2]//LANES), key.dtype == torch.bfloat16
+
 class _NativeWKV(torch.autograd.Function):
     "(batch, time, channels) keys and values and a (batch, 3, channels) state to outputs and the next state"
     @staticmethod
     def forward(ctx, w, u, key, value, states):
         ctx.save_for_backward(w, u, key, value, states)
-        after, out = states.clone(), torch.empty_like(key)
-        jobs, half = key.shape[0]*-(-key.shape[2]//LANES), key.dtype == torch.bfloat16
+        after, out, (jobs, half) = states.clone(), torch.empty_like(key), _shared(key)
         in_rows(_wkv_forward, jobs, *map(as_array, (key, value)), half, *map(as_array, (w, u, after, out)), least=1)
         return out, after
 
@@ -222,11 +257,13 @@ class _NativeWKV(torch.autograd.Function):
         w, u, key, value, states = ctx.saved_tensors
         made = torch.empty_like(key), torch.empty_like(value), torch.empty_like(states)
         sums = [states.new_zeros(states.shape[::2]) for _ in range(2)]
-        jobs, half = key.shape[0]*-(-key.shape[2]//LANES), key.dtype == torch.bfloat16
+        jobs, half = _shared(key)
         given = map(as_array, (key, value, grad.contiguous().to(key.dtype)))
-        in_rows(_wkv_backward, jobs, *given, half, *map(as_array, (w, u, states, ends.contiguous(), *made, *sums)), least=1)
+        rest = map(as_array, (w, u, states, ends.contiguous(), *made, *sums))
+        in_rows(_wkv_backward, jobs, *given, half, *rest, least=1)
         return *(s.sum(0) for s in sums), *made
 
+# %% ../../nbs/models/wkv.ipynb #2721fe0d
 def _wkv_native(time_decay, time_first, key, value, state, return_state):
     dtype, (b, _, c) = key.dtype, key.shape
     common = key.dtype if key.dtype == value.dtype and key.dtype != torch.float16 else torch.float32
@@ -247,18 +284,20 @@ def wkv(
     return_state:bool=False, # Give the state back also where none came in
     chunk:int=32,      # Tokens a chunk, where it is done in chunks
 )->tuple[Tensor, list|None]: # (batch, time, channels) in the dtype of `key`, and the state
-    "RWKV-4's WKV, native on a CPU and in chunks elsewhere; same signature and results as `rwkv_linear_attention_cpu` of transformers"
-    plain = [t.detach().float() if t.dtype == torch.float16 else t for t in (key, value, time_decay, time_first, *(state or ()))]
-    if runs_native(*plain) and key.numel(): return _wkv_native(time_decay, time_first, key, value, state, return_state)
+    "RWKV-4's WKV with the signature of transformers' `rwkv_linear_attention_cpu`: native on a CPU, elsewhere in chunks"
+    given = [t.detach() for t in (key, value, time_decay, time_first, *(state or ()))]
+    given = [t.float() if t.dtype == torch.float16 else t for t in given]
+    if runs_native(*given) and key.numel(): return _wkv_native(time_decay, time_first, key, value, state, return_state)
     return wkv_chunks(time_decay, time_first, key, value, state, return_state, chunk)
 
 # %% ../../nbs/models/wkv.ipynb #1ededf8f
 @contextlib.contextmanager
 def fast_wkv():
     "Within this context, RWKV-4 models of transformers compute WKV with `wkv` instead of token by token in Python"
-    from transformers.models.rwkv import modeling_rwkv as m
-    old = m.rwkv_linear_attention_cpu
-    m.rwkv_linear_attention_cpu = lambda decay, first, key, value, state=None, return_state=False: \
-        old(decay, first, key, value, state, return_state) if key.shape[1] == 1 else wkv(decay, first, key, value, state, return_state)
+    from transformers.models.rwkv import modeling_rwkv
+    loop = modeling_rwkv.rwkv_linear_attention_cpu
+    def fast(decay, first, key, value, state=None, return_state=False):
+        return (loop if key.shape[1] == 1 else wkv)(decay, first, key, value, state, return_state)
+    modeling_rwkv.rwkv_linear_attention_cpu = fast
     try: yield
-    finally: m.rwkv_linear_attention_cpu = old
+    finally: modeling_rwkv.rwkv_linear_attention_cpu = loop
