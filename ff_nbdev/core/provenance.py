@@ -48,8 +48,8 @@ def provenance()->dict: # `commit`, `versions` (package → version), `hardware`
         try: versions[p] = metadata.version(p)
         except metadata.PackageNotFoundError: pass
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
-    return dict(commit=commit(), versions=versions, hardware=dict(device='cuda' if gpu else 'cpu', cpu=_cpu(), cores=os.cpu_count(),
-                threads=torch.get_num_threads(), gpu=gpu))
+    hardware = dict(device='cuda' if gpu else 'cpu', cpu=_cpu(), cores=os.cpu_count(), threads=torch.get_num_threads())
+    return dict(commit=commit(), versions=versions, hardware=dict(hardware, gpu=gpu))
 
 # %% ../../nbs/core/provenance.ipynb #4fd0ba86
 def hardware_name(
@@ -68,14 +68,16 @@ def plain(
     "The same in JSON's types; NaN and infinity raise a `ValueError`; what JSON cannot hold raises a `TypeError`"
     if x is None or isinstance(x, (bool, str, int)): return x
     if isinstance(x, float):
-        if not math.isfinite(x): raise ValueError(f'{where or "the value"} is {x}: a result must be a finite number or None. Leave the entry out, or mend the measurement.')
-        return x
+        if math.isfinite(x): return x
+        raise ValueError(f'{where or "the value"} is {x}: a result must be a finite number or None. Leave the entry '
+            'out, or mend the measurement.')
     if isinstance(x, dict): return {str(k): plain(v, f'{where}.{k}' if where else str(k)) for k, v in x.items()}
     if isinstance(x, (list, tuple, set)): return [plain(v, f'{where}[{i}]') for i, v in enumerate(x)]
     if hasattr(x, 'detach'): x = x.detach().cpu().double().numpy() if x.is_floating_point() else x.cpu().numpy()
     if isinstance(x, (np.ndarray, np.generic)): return plain(x.tolist(), where)
     if isinstance(x, Path): return x.name
-    raise TypeError(f'{where or "the value"} is a {type(x).__name__}, which JSON cannot hold: turn it into numbers, text, lists or dicts.')
+    raise TypeError(f'{where or "the value"} is a {type(x).__name__}, which JSON cannot hold: turn it into numbers, '
+        'text, lists or dicts.')
 
 # %% ../../nbs/core/provenance.ipynb #468721d7
 def save_json(
@@ -83,9 +85,8 @@ def save_json(
     path:str|Path,  # A file name ending in .json
 )->Path: # The same path
     "Write a result: plain types, sorted out for reading, whole or not at all"
-    path = Path(path); text = json.dumps(plain(data), indent=1, ensure_ascii=False, allow_nan=False) + '\n'
-    write_whole(path, text)
-    return path
+    write_whole(path, json.dumps(plain(data), indent=1, ensure_ascii=False, allow_nan=False) + '\n')
+    return Path(path)
 
 # %% ../../nbs/core/provenance.ipynb #fa330142
 def _repository():
@@ -99,8 +100,11 @@ def results_folder(
 )->Path: # Seen from anywhere
     "The records of the study; `FileNotFoundError` outside a checkout, for they do not come with the package"
     top = _repository()
-    if top is None: raise FileNotFoundError('The records of the study are in the repository and not in the installed package: git clone it, pip install -e ., and run this page there.')
-    if not (top/'results'/name).exists(): raise FileNotFoundError(f'The study has no record results/{name}: update the checkout with git pull.')
+    if top is None:
+        raise FileNotFoundError('The records of the study are in the repository and not in the installed package: git '
+            'clone it, pip install -e ., and run this page there.')
+    if not (top/'results'/name).exists():
+        raise FileNotFoundError(f'The study has no record results/{name}: update the checkout with git pull.')
     return top/'results'/name
 
 def smoke_folder(

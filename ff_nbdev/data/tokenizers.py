@@ -21,18 +21,24 @@ def train_pieces(
     sentences,      # Iterable of text
     vocab_size:int, # Pieces, the three special ones and 256 bytes included
 )->list[tuple[str, float]]: # (piece, log probability), in order of id
-    "Train a SentencePiece unigram model; `ValueError` where the text is too small for so many pieces"
+    """Train a SentencePiece unigram model.
+
+    Raises: `ValueError` where the text is too small for so many pieces."""
     import sentencepiece as spm
+    normal = (unicodedata.normalize('NFKC', s) for s in sentences)
     with tempfile.TemporaryDirectory() as d:
         try:
-            spm.SentencePieceTrainer.train(sentence_iterator=(unicodedata.normalize('NFKC', s) for s in sentences), model_prefix=f'{d}/m', vocab_size=vocab_size,
-                model_type='unigram', pad_id=0, eos_id=1, unk_id=2, bos_id=-1, byte_fallback=True, normalization_rule_name='identity',
+            spm.SentencePieceTrainer.train(
+                sentence_iterator=normal, model_prefix=f'{d}/m', vocab_size=vocab_size, model_type='unigram',
+                pad_id=0, eos_id=1, unk_id=2, bos_id=-1, byte_fallback=True, normalization_rule_name='identity',
                 input_sentence_size=500_000, shuffle_input_sentence=False, num_threads=1, minloglevel=2)
         except RuntimeError as e:
             most = re.search(r'<= ?(\d+)', str(e))
-            raise ValueError(f'The text is too small for a vocabulary of {vocab_size} pieces' + (f': it allows at most {most[1]}' if most else '') + '. Ask for fewer pieces or give more text.') from None
-        m = spm.SentencePieceProcessor(model_file=f'{d}/m.model')
-        return [(m.id_to_piece(i), m.get_score(i)) for i in range(len(m))]
+            allowed = f': it allows at most {most[1]}' if most else ''
+            raise ValueError(f'The text is too small for a vocabulary of {vocab_size} pieces{allowed}. Ask for fewer '
+                'pieces or give more text.') from None
+        made = spm.SentencePieceProcessor(model_file=f'{d}/m.model')
+    return [(made.id_to_piece(i), made.get_score(i)) for i in range(len(made))]
 
 # %% ../../nbs/data/tokenizers.ipynb #ee2a52a6
 def make_tokenizer(
@@ -47,19 +53,28 @@ def make_tokenizer(
     tok = Tokenizer(Unigram(pieces + [(s, 0.) for s in reversed(sentinels)], unk_id=2, byte_fallback=True))
     tok.normalizer = normalizers.NFKC()
     tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
-    tok.decoder = decoders.Sequence([decoders.Replace('▁', ' '), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(' ', 1, 0)])
-    tok.post_processor = processors.TemplateProcessing(single='$A </s>', pair='$A </s> $B </s>', special_tokens=[('</s>', 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tok, pad_token='<pad>', eos_token='</s>', unk_token='<unk>', extra_special_tokens=sentinels,
+    tok.decoder = decoders.Sequence(
+        [decoders.Replace('▁', ' '), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(' ', 1, 0)])
+    ends = dict(single='$A </s>', pair='$A </s> $B </s>', special_tokens=[('</s>', 1)])
+    tok.post_processor = processors.TemplateProcessing(**ends)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tok, pad_token='<pad>', eos_token='</s>', unk_token='<unk>', extra_special_tokens=sentinels,
         clean_up_tokenization_spaces=False, model_input_names=['input_ids', 'attention_mask'])
 
+# %% ../../nbs/data/tokenizers.ipynb #24d6e071
 def train_tokenizer(
     corpus:str|Path|dict, # Anything that `load_corpus` takes, or language → such a text
     vocab_size:int=5120, # All ids, sentinels included
     extra_ids:int=100,   # Sentinels
     alpha:float=.3,      # Several languages: power of their sizes (see `language_shares`)
 ):
-    "Train on the sentences of `train.txt`, and return a Hugging Face tokenizer of exactly `vocab_size` ids; `ValueError` for fewer ids than bytes, special pieces and sentinels need"
-    if vocab_size < 256 + 3 + extra_ids + 100: raise ValueError(f'vocab_size={vocab_size} is too small: 256 bytes, 3 special pieces, {extra_ids} sentinels and at least 100 pieces must fit, so give {256+3+extra_ids+100} or more.')
+    """Train on the sentences of `train.txt`, and return a Hugging Face tokenizer of exactly `vocab_size` ids.
+
+    Raises: `ValueError` for fewer ids than bytes, special pieces and sentinels need."""
+    least = 256 + 3 + extra_ids + 100
+    if vocab_size < least:
+        raise ValueError(f'vocab_size={vocab_size} is too small: 256 bytes, 3 special pieces, {extra_ids} sentinels '
+            f'and at least 100 pieces must fit, so give {least} or more.')
     several = isinstance(corpus, dict) and not is_dataset(corpus)
     sentences = mixed_sentences(corpus, alpha) if several else (s for s in read_sentences(load_corpus(corpus)) if s)
     pieces = train_pieces(sentences, vocab_size - extra_ids)
@@ -69,14 +84,17 @@ def train_tokenizer(
 def sentinel_ids(
     tokenizer, # Any Hugging Face tokenizer
 )->list[int]: # Ids of `<extra_id_0>`, `<extra_id_1>`, …
-    "Ids of the sentinels in order; mT5 spells them `▁<extra_id_0>`, which comes first where both are there. `ValueError` where there are none"
+    """Ids of the sentinels in order; mT5 spells them `▁<extra_id_0>`, which comes first where both are there.
+
+    Raises: `ValueError` where there are none."""
     vocab, out = tokenizer.get_vocab(), []
     for i in range(len(vocab)):
         s = next((vocab[f] for f in (f'▁<extra_id_{i}>', f'<extra_id_{i}>') if f in vocab), None)
         if s is None: break
         out.append(s)
-    if not out: raise ValueError('This tokenizer has no sentinels (<extra_id_0>, …), so spans cannot be masked with it: use a T5, mT5 or umT5 tokenizer, one made by `train_tokenizer`, or the next-token objective.')
-    return out
+    if out: return out
+    raise ValueError('This tokenizer has no sentinels (<extra_id_0>, …), so spans cannot be masked with it: use a T5, '
+        'mT5 or umT5 tokenizer, one made by `train_tokenizer`, or the next-token objective.')
 
 def special_ids(
     tokenizer, # Any Hugging Face tokenizer
@@ -91,8 +109,9 @@ def word_marker(
     tokenizer, # Any Hugging Face tokenizer
 )->str: # '▁' (SentencePiece), 'Ġ' (byte-level BPE) or '##' (WordPiece, where it marks what is no beginning)
     "How this tokenizer marks where words begin"
-    vocab = tokenizer.get_vocab(); count = {m: sum(p.startswith(m) and len(p) > len(m) and p[len(m)].isalpha() for p in vocab) for m in ('▁', 'Ġ', '##')}
-    return max(count, key=count.get)
+    vocab = tokenizer.get_vocab()
+    def count(mark): return sum(piece.startswith(mark) and piece[len(mark):][:1].isalpha() for piece in vocab)
+    return max(('▁', 'Ġ', '##'), key=count)
 
 def tokenizer_digest(
     tokenizer, # Any Hugging Face tokenizer
@@ -150,6 +169,7 @@ def _tokenizer_path(source):
         raise FileNotFoundError(f'{path} holds no tokenizer: give a folder written by save_pretrained.')
     return path
 
+# %% ../../nbs/data/tokenizers.ipynb #397303e3
 def load_tokenizer(
     source:str|Path, # A shipped model, a folder, a `tokenizer.json` file, or a hub id such as `google/mt5-base`
 ):

@@ -22,15 +22,18 @@ def ffn_means(
     "Mean output of every feed-forward block over all positions that are not padding"
     sites, sums, n = find_sites(model), {}, Counter()
     def hook(i, stack):
-        def f(m, args, out):
-            mask = masks[stack]
-            x = first_output(out)[mask].double() if mask is not None else first_output(out).flatten(0, -2).double()
-            sums[i] = sums.get(i, 0) + x.sum(0); n[i] += len(x)
-        return f
+        def add(module, args, out):
+            x, mask = first_output(out), masks[stack]
+            x = (x.flatten(0, -2) if mask is None else x[mask]).double()
+            sums[i] = sums.get(i, 0) + x.sum(0)
+            n[i] += len(x)
+        return add
     hooks = [s.out.register_forward_hook(hook(s.index, s.stack)) for s in sites]
     try:
         for b in batches:
-            masks = dict(encoder=b['attention_mask'].bool() if 'attention_mask' in b else None, decoder=(b['labels'] != -100) if model.config.is_encoder_decoder else None)
+            masks = dict.fromkeys(('encoder', 'decoder'))
+            if 'attention_mask' in b: masks['encoder'] = b['attention_mask'].bool()
+            if model.config.is_encoder_decoder: masks['decoder'] = b['labels'] != -100
             model(**model_inputs(b))
     finally:
         for h in hooks: h.remove()
@@ -46,10 +49,17 @@ def ablate(
     means:list[Tensor]|None=None, # From `ffn_means`, for 'mean'
     sites=None,      # Only these; all by default
 ):
-    "Within this context every feed-forward block gives zero, or its mean; `ValueError` for another way, or a mean without means"
+    """Within this context every feed-forward block gives zero, or its mean.
+
+    Raises: `ValueError` for another way, or a mean without means."""
     if how not in ('zero', 'mean'): raise ValueError(f"how={how!r}: ablation is 'zero' or 'mean'.")
     if how == 'mean' and means is None: raise ValueError('Mean ablation needs means=ffn_means(model, batches).')
-    def hook(i): return lambda m, args, out: replace_output(out, torch.zeros_like(first_output(out)) if how == 'zero' else means[i].to(first_output(out)).expand_as(first_output(out)).clone())
+    def hook(i):
+        def give(module, args, out):
+            x = first_output(out)
+            new = torch.zeros_like(x) if how == 'zero' else means[i].to(x).expand_as(x).clone()
+            return replace_output(out, new)
+        return give
     hooks = [s.out.register_forward_hook(hook(s.index)) for s in (find_sites(model) if sites is None else sites)]
     try: yield model
     finally:

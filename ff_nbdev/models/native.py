@@ -37,7 +37,8 @@ def runs_native(
     *tensors:Tensor,
 )->bool:
     "Can a kernel work on these: plain tensors on a CPU, in float32, float64 or bfloat16 where they hold real numbers?"
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._functorch.maybe_get_level(tensors[0]) > 0: return False
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack(): return False
+    if torch._C._functorch.maybe_get_level(tensors[0]) > 0: return False
     fits = torch.float32, torch.float64, torch.bfloat16
     return all(t.device.type == 'cpu' and type(t) in (Tensor, torch.nn.Parameter)
         and (t.dtype in fits or not t.is_floating_point()) for t in tensors)
