@@ -32,7 +32,7 @@ from ..mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig
 from ..mechanisms.forgetfulness import proximal_kernel, pulse_
 from ..mechanisms.method import attach
 from ..models.tiny import load_pretrained, new_model
-from ..training.recipes import make_optimizer
+from ..training.schedules import make_optimizer
 from ..training.trainer import FFTrainer
 
 # %% ../../nbs/benchmarks/gpu.ipynb #e289208a

@@ -36,7 +36,7 @@ from ..mechanisms.method import FF, attach
 from ..models.tiny import load_pretrained, new_model
 from ..models.fast import fast_blocks
 from ..models.wkv import fast_wkv
-from ..training.recipes import make_optimizer
+from ..training.schedules import make_optimizer
 
 # %% ../../nbs/benchmarks/measures.ipynb #c8106aa9
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 from fastcore.basics import patch
 
+from .registry import RECIPES
+
 # %% ../../nbs/mechanisms/config.ipynb #95bdf8e5
 NOISE = ('uniform', 'gaussian', 'range') # Kinds of noise, explained under fuzzy recall
 FORMS = ('literal', 'soft')              # Forms of forgiveness, explained under forgiveness
@@ -277,36 +279,7 @@ def from_dict(cls:FFConfig,
     return cls(**d)
 
 # %% ../../nbs/mechanisms/config.ipynb #c879338b
-_pfg, _con, _tlf = dict(dose=5.4), dict(kind='conceptual'), dict(kind='two_letter')
-_late = dict(kind='conceptual', final_kind='two_letter')
-_held = dict(dose=round(.4*5.4/.65, 2), ramp=0.)    # 40 % more sentences at full power and the same period: 5.4 was 65 % of full power on average
-PRESETS = {
-    'base': {}, 'base_reordered': {}, 'base_continued': {}, 'rwkv_base': {}, 'rwkv_base_continued': {},
-    'forgiveness_only': dict(forgiveness=_con),
-    'no_fzr': dict(forgetfulness=_pfg, forgiveness=_con),
-    'pfg_fzr': dict(forgetfulness=_pfg, recall=dict(top=9.6)),
-    'full_stack': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=9.6)),
-    'highway': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=4.8, mode='highway')),
-    'tlf': dict(forgetfulness=_pfg, forgiveness=_late, recall=dict(top=5.6)),
-    'tlf_minus_fzr': dict(forgetfulness=_held, forgiveness=_tlf),
-    'full_stack_tlf_fzr': dict(forgetfulness=_held, forgiveness=_tlf, recall=dict(top=5.6, start=0.)),
-    'full_stack_continued': dict(forgetfulness=_held, forgiveness=_con),
-    'full_stack_to_collapse': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=9.6, limit=15.)),                # the same ramp, going on beyond the paper's 12x
-    'full_stack_to_collapse_slow': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=9.6, limit=15., slow_from=6.)), # half as steep beyond the highway's 6x
-    'highway_to_collapse': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=4.8, limit=7.5, mode='highway')),   # beyond its 6x
-    'tlf_to_collapse': dict(forgetfulness=_pfg, forgiveness=_late, recall=dict(top=5.6, limit=9.)),                       # beyond its 7x
-    'rwkv_full_stack': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=5.6)),
-    'rwkv_pfg_fzr': dict(forgetfulness=_pfg, recall=dict(top=5.6)),
-    'rwkv_from_scratch': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=5.6)),
-    'rwkv_full_stack_to_collapse': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=5.6, limit=9.)),
-    'rwkv_full_stack_to_collapse_slow': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=5.6, limit=9., slow_from=6.)),
-    'rwkv_tlf': dict(forgetfulness=_pfg, forgiveness=_tlf, recall=dict(top=5.6)),
-    'rwkv_tlf_to_collapse': dict(forgetfulness=_pfg, forgiveness=_tlf, recall=dict(top=5.6, limit=9.)),
-    'no_ramp': dict(forgetfulness=dict(dose=round(5.4/.65, 2), ramp=0.), forgiveness=_con),       # the same period, at full power from the start
-    'from_scratch': dict(forgetfulness=_pfg, forgiveness=_con, recall=dict(top=9.6)), 'from_scratch_base': {},
-    'topoloss': {}, 'topolm': {}, 'sparse': {},         # rivals: something else in place of the three mechanisms
-}
-PRESETS |= {f'rwkv_{k}': v for k, v in PRESETS.items() if not k.startswith('rwkv_') and f'rwkv_{k}' not in PRESETS}
+PRESETS = {name: recipe.mechanisms for name, recipe in RECIPES.items()}
 
 # %% ../../nbs/mechanisms/config.ipynb #7e1cd1cb
 def _real(name, value):

@@ -42,7 +42,8 @@ from .progress import Progress
 from .records import Regime, model_name
 from ..core.provenance import provenance, save_json
 from .runner import library_files
-from ..training.recipes import RECIPES, Scale, override, check_arm, check_number, check_scale, relative_length, make_optimizer, make_scheduler, rate_at, recipe, run_length, arch_index, training_arguments, warmup_steps
+from ..training.recipes import RECIPES, Scale, override, check_arm, check_number, check_scale, relative_length, recipe, run_length, arch_index
+from ..training.schedules import make_optimizer, make_scheduler, rate_at, training_arguments, warmup_steps
 from ..training.checkpoints import check_checkpoint, hidden_name, last_checkpoint, load_nest, save_nest, seal
 from ..training.watch import CollapseDetector, Watch
 
