@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from conftest import tiny
-from ff_nbdev.baselines.sparsity import WeightSparsity, abs_top_k, keep_largest_, paired_cost, pruning_curve, share_at, sparsity_table
+from ff_nbdev.baselines.sparsity import WeightSparsity, abs_top_k, keep_largest_, paired_cost, pruning_curve, fraction_at, sparsity_table
 from ff_nbdev.evaluation.spatial import morans_i
 from ff_nbdev.models.sites import FFNPattern, find_sites
 from ff_nbdev.models.tiny import random_tiny
@@ -25,10 +25,10 @@ def batch(seed=0, n=4, time=12):
 
 def inputs(b): return {k: v for k, v in b.items() if k != 'index'}
 
-def slow_keep(w, share, least=0, dim=0):
+def slow_keep(w, share, min_count=0, dim=0):
     "Entries by magnitude, then reading order; those of each unit first"
     w = w.double().numpy(); n = w.size; k = round(share*n); units = w.shape[dim]
-    few = min(least, k//units, w.shape[1 - dim]); out, taken = np.zeros_like(w), set()
+    few = min(min_count, k//units, w.shape[1 - dim]); out, taken = np.zeros_like(w), set()
     for u in range(units):
         own = [(r, c) for r, c in itertools.product(*map(range, w.shape)) if (r, c)[dim] == u and w[r, c] != 0]
         taken |= set(sorted(own, key=lambda p: -abs(w[p]))[:few])
@@ -74,16 +74,16 @@ def test_idempotent_and_in_place_on_views():
 
 def test_bad_arguments():
     w = draw(4, 5)
-    for kw in (dict(share=0), dict(share=1.1), dict(share=float('nan')), dict(share='a'), dict(share=True), dict(share=.5, least=-1), dict(share=.5, least=.5), dict(share=.5, dim=2)):
+    for kw in (dict(fraction=0), dict(fraction=1.1), dict(fraction=float('nan')), dict(fraction='a'), dict(fraction=True), dict(fraction=.5, min_count=-1), dict(fraction=.5, min_count=.5), dict(fraction=.5, dim=2)):
         with pytest.raises(ValueError): keep_largest_(w, **kw)
     with pytest.raises(ValueError, match='matrix'): keep_largest_(torch.ones(3), .5)
     assert torch.equal(w, draw(4, 5))
 
 
 def test_schedule():
-    assert [share_at(t, .2, .5) for t in (0, .25, .5, 1)] == pytest.approx([1, .6, .2, .2]) and share_at(0, .2, 0) == .2 and share_at(1, .2, 1) == pytest.approx(.2)
+    assert [fraction_at(t, .2, .5) for t in (0, .25, .5, 1)] == pytest.approx([1, .6, .2, .2]) and fraction_at(0, .2, 0) == .2 and fraction_at(1, .2, 1) == pytest.approx(.2)
     for bad in (-.1, 1.1, float('nan')):
-        with pytest.raises(ValueError, match='progress='): share_at(bad)
+        with pytest.raises(ValueError, match='progress='): fraction_at(bad)
 
 @pytest.mark.parametrize('share', [.1, .25, .5, 1.])
 def test_abs_top_k(share):
@@ -100,12 +100,12 @@ def test_abs_top_k(share):
 @pytest.mark.parametrize('arch', ARCHS)
 def test_step_changes_the_feed_forward_matrices_alone(arch):
     model = tiny(arch); before = copy.deepcopy(model.state_dict()); sparse = WeightSparsity(model, .2)
-    sparse.step(.25); assert all(v == pytest.approx(.6, abs=.001) for v in sparse.shares.values()) and sparse.share == pytest.approx(.6)
+    sparse.step(.25); assert all(v == pytest.approx(.6, abs=.001) for v in sparse.fractions.values()) and sparse.fraction == pytest.approx(.6)
     sparse.step(1.)
-    assert len(sparse.shares) == sum(len(s.names) for s in sparse.sites)
+    assert len(sparse.fractions) == sum(len(s.names) for s in sparse.sites)
     for s in find_sites(model):
         for r in s.names:
-            w = s.weight(r); n = w.numel(); assert round(sparse.shares[s.name, r]*n) == round(.2*n) == (w != 0).sum()
+            w = s.weight(r); n = w.numel(); assert round(sparse.fractions[s.name, r]*n) == round(.2*n) == (w != 0).sum()
             assert (w != 0).sum(0 if r == 'down' else 1).min() >= 4
     inside = {id(s.weight(r)) if s.weight(r)._base is None else id(s.module(r).weight) for s in find_sites(model) for r in s.names}
     changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
@@ -113,11 +113,11 @@ def test_step_changes_the_feed_forward_matrices_alone(arch):
 
 def test_only_some_roles_and_an_own_pattern():
     model = tiny('mt5'); sparse = WeightSparsity(model, .1, roles=('down',)); sparse.step(1)
-    assert {r for _, r in sparse.shares} == {'down'} and all((s.weight('gate') != 0).all() for s in sparse.sites)
+    assert {r for _, r in sparse.fractions} == {'down'} and all((s.weight('gate') != 0).all() for s in sparse.sites)
     class Block(nn.Module):
         def __init__(self): super().__init__(); self.up, self.down = nn.Linear(8, 32), nn.Linear(32, 8)
     own = nn.Sequential(); own.ffn = Block(); s = WeightSparsity(own, .25, anneal=0, pattern=FFNPattern('own', 'ffn', 'down', 'up')); s.step(0)
-    assert set(s.shares.values()) == {.25} and (own.ffn.up.bias != 0).all()
+    assert set(s.fractions.values()) == {.25} and (own.ffn.up.bias != 0).all()
     assert [r['share'] for r in sparsity_table(own, pattern=FFNPattern('own', 'ffn', 'down', 'up'))] == [.25, .25]
 
 def train(arch='mt5', steps=6, stop=None, start=None, **kw):
@@ -163,7 +163,7 @@ def test_it_stands_where_a_topographic_loss_stands():
     sparse.steps = 5; assert 'keep 0.1' in repr(sparse) and sparse.strength == 0
     state = torch.get_rng_state(); sparse.step(.5); assert torch.equal(state, torch.get_rng_state())
 
-@pytest.mark.parametrize('kw', [dict(keep=0), dict(keep=2), dict(anneal=-1), dict(anneal=float('nan')), dict(activations=0), dict(activations=1.5), dict(roles=()), dict(roles=('up',)), dict(least=-2), dict(least=1.5)])
+@pytest.mark.parametrize('kw', [dict(keep=0), dict(keep=2), dict(anneal=-1), dict(anneal=float('nan')), dict(activations=0), dict(activations=1.5), dict(roles=()), dict(roles=('up',)), dict(min_count=-2), dict(min_count=1.5)])
 def test_bad_settings_are_refused_before_anything_starts(kw):
     model = tiny('mt5')
     with pytest.raises(ValueError, match=list(kw)[0]): WeightSparsity(model, **kw)
@@ -182,9 +182,9 @@ def test_bad_progress_changes_nothing():
 
 @pytest.mark.parametrize('arch', ARCHS)
 def test_table(arch):
-    model = tiny(arch); sparse = WeightSparsity(model, .15, least=0); sparse.step(1)
+    model = tiny(arch); sparse = WeightSparsity(model, .15, min_count=0); sparse.step(1)
     s = sparse.sites[0]; s.weight('value').data[3] = 0; rows = {(r['site'], r['role']): r for r in sparsity_table(model)}
-    assert len(rows) == len(sparse.shares)
+    assert len(rows) == len(sparse.fractions)
     w = s.weight('value').detach().numpy(); r = rows[s.name, 'value']; n = (w != 0).sum(1)
     assert (r['share'], r['per_unit'], r['per_unit_min'], r['per_unit_max'], r['dead']) == (pytest.approx((w != 0).mean()), pytest.approx(n.mean()), n.min(), n.max(), (n == 0).sum()) and r['dead'] >= 1
     d = s.weight('down').detach(); assert rows[s.name, 'down']['per_unit_max'] == int((d != 0).sum(0).max()) and rows[s.name, 'down']['mask_moran'] == pytest.approx(morans_i((d != 0).double()))
@@ -214,4 +214,4 @@ def test_pruning_curve_is_what_cutting_by_hand_gives_and_puts_back(arch):
     assert got['rows'][0]['cost'] == 0 and got['rows'][0]['cost_ci'] == [0, 0]
     WeightSparsity(before, .3, anneal=0).step(0); by_hand = pruning_curve(before, bs, [], (1.,), draws=50)
     assert by_hand['clean'] == pytest.approx(got['rows'][2]['ce'], abs=1e-6) and got['rows'][2]['cost'] == pytest.approx(by_hand['clean'] - got['clean'], abs=1e-6) and got['rows'][2]['cost'] != 0
-    with pytest.raises(ValueError, match='share'): pruning_curve(model, bs, [], (0.,))
+    with pytest.raises(ValueError, match='fraction'): pruning_curve(model, bs, [], (0.,))

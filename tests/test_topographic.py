@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from conftest import tiny
-from ff_nbdev.baselines.topographic import KINDS, LineMoran, MoranController, TopographicLoss, blurred, topo_loss, topolm_loss, window_starts
+from ff_nbdev.baselines.topographic import KINDS, LineMoran, MoranController, TopographicLoss, coarsened, topo_loss, topolm_loss, window_starts
 from ff_nbdev.models.sites import FFNPattern, find_sites
 from ff_nbdev.models.tiny import random_tiny
 
@@ -399,7 +399,7 @@ CASES = {
     'short line': (lambda: TopographicLoss(MODEL, factor=129), 'has 128 hidden units, and a factor of 129'),
     'short sheet': (lambda: topo_loss(torch.randn(7, 3)), 'at least 8 units'),
     'factor 1': (lambda: TopographicLoss(MODEL, factor=1), 'factor=1 must be a whole number, 2 or more'),
-    'broken factor': (lambda: blurred(torch.randn(9, 3), 2.5), 'factor=2.5 must be a whole number'),
+    'broken factor': (lambda: coarsened(torch.randn(9, 3), 2.5), 'factor=2.5 must be a whole number'),
     'wide window': (lambda: TopographicLoss(MODEL, 'topolm', radius=64), 'a radius of at most 63'),
     'no window': (lambda: TopographicLoss(MODEL, 'topolm', neighbourhoods=0), 'neighbourhoods=0 must be a whole number, 1 or more'),
     'no reach': (lambda: TopographicLoss(MODEL, 'topolm', reach=0), 'reach=0 must be above 0'),

@@ -18,7 +18,7 @@ from ff_nbdev.data.tokenizers import make_tokenizer, train_pieces
 from ff_nbdev.mechanisms.config import FFConfig
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.models.tiny import random_tiny
-from ff_nbdev.training import trainer as training
+from ff_nbdev.training import resume as training
 from ff_nbdev.training.trainer import FFTrainer
 
 

@@ -16,7 +16,8 @@ from ff_nbdev.models.tiny import load_pretrained, random_tiny
 from ff_nbdev.run.arm import Plan, Prepared
 from ff_nbdev.training.checkpoints import SEAL, check_checkpoint, check_room, load_nest, prune, save_nest
 from ff_nbdev.training.cost import hours, memory, step_operations, target_length
-from ff_nbdev.training.recipes import SCALES, override, check_scale, make_optimizer, make_scheduler, recipe, run_length, training_arguments
+from ff_nbdev.training.recipes import SCALES, override, check_scale, recipe, run_length
+from ff_nbdev.training.schedules import make_optimizer, make_scheduler, training_arguments
 from ff_nbdev.training.teacher import MaskedTeacher, Teacher, disturb, load_teacher, new_teacher, teacher_scores, train_teacher, word_vectors
 from ff_nbdev.training.trainer import FFTrainer
 from ff_nbdev.training.watch import CollapseDetector, Watch, noisy_accuracy, noisy_hits
@@ -144,7 +145,7 @@ CASES = {
     'a batch that is a list': (lambda: stepping(Never()), 'a batch is a dictionary'),
     'no target in a step': (lambda: stepping(hollow), 'all their labels are -100'),
     'labels of one dimension': (lambda: stepping(lambda rows: dict(NextToken()(rows), labels=torch.zeros(4).long())), 'of the shape (windows, time)'),
-    'evaluation of a model without a loss': (lambda: trainer()._own_loss(lambda **kw: dict(logits=0), {}), 'The model returns no loss'),
+    'evaluation of a model without a loss': (lambda: trainer()._evaluation_loss(lambda **kw: dict(logits=0), {}), 'The model returns no loss'),
     # checkpoints
     'resumed from nowhere': (lambda: trainer().train(resume_from_checkpoint='nowhere'), 'is no complete checkpoint'),
     'seal of a list': (lambda d: check_checkpoint(seal(d, '[]')), 'does not list the files'),
@@ -194,8 +195,8 @@ CASES = {
     'negative micro': (lambda: training_arguments(SCALES['quick'], 'full_stack', 'x', 5, micro=-2), 'micro=-2 must be'),
     'arguments without a folder': (lambda: training_arguments(SCALES['quick'], 'full_stack', '', 5), 'folder is empty'),
     # teachers
-    'share over a third': (lambda: disturb(IDS, IDS > 0, None, 9, None, share=.4), 'at most 0.333'),
-    'share of nothing': (lambda: disturb(IDS, IDS > 0, None, 9, None, share=0.), 'above 0'),
+    'share over a third': (lambda: disturb(IDS, IDS > 0, None, 9, None, fraction=.4), 'at most 0.333'),
+    'share of nothing': (lambda: disturb(IDS, IDS > 0, None, 9, None, fraction=0.), 'above 0'),
     'padding of another shape': (lambda: disturb(IDS, IDS[:1] > 0, None, 9, None), 'real says of each id'),
     'vectors of no text': (lambda: word_vectors('nowhere', 600), 'nowhere/train.ids.npy is missing'),
     'vectors of no width': (lambda d: word_vectors(tokens(d), 600, dim=0), 'dim=0 must be'),
