@@ -20,11 +20,11 @@ from ..mechanisms.method import FF, attach
 from ..models.sites import find_sites
 
 # %% ../../nbs/baselines/noise_null.ipynb #f4c62ce7
-def _two(shape):
-    "Rows and columns; `ValueError` where a shape is none of a matrix"
+def _rows_and_columns(shape):
+    "`ValueError` where a shape is none of a matrix"
     shape = tuple(shape)
-    if len(shape) != 2 or not all(isinstance(k, int) and k > 0 for k in shape): raise ValueError(f'A shape of {shape} is none of a matrix: give rows and columns, each 1 or more.')
-    return shape
+    if len(shape) == 2 and all(isinstance(k, int) and k > 0 for k in shape): return shape
+    raise ValueError(f'A shape of {shape} is none of a matrix: give rows and columns, each 1 or more.')
 
 def _turned(kernel, shape):
     "A kernel that is a line lies along the longer side of a matrix, that of the hidden units"
@@ -37,13 +37,16 @@ def pulse_gain(
     power:float,           # p of each pulse
     pulses:int,            # How many
 )->Tensor: # (rows, columns), float64: gain at each frequency of `torch.fft.fft2`, 0 at frequency 0
-    "What a number of pulses does to each frequency on a torus, before rescaling; `ValueError` for a shape, power or number that is none"
-    _two(shape)
-    if not 0 <= power <= 1 or pulses < 0: raise ValueError(f'power={power!r} and pulses={pulses!r}: a power lies between 0 and 1, and a number of pulses is 0 or more.')
-    k, kernel = torch.zeros(shape, dtype=torch.float64), _turned(kernel, shape)
-    rows, cols = [torch.arange(-(side//2), side//2 + 1) % n for side, n in zip(kernel.shape, shape)]
-    k.index_put_((rows[:, None].expand(kernel.shape), cols.expand(kernel.shape)), kernel.double(), accumulate=True)
-    gain = (1 - power + power*torch.fft.fft2(k).real)**pulses
+    "What a number of pulses does to each frequency on a torus, before rescaling; `ValueError` for what is none"
+    _rows_and_columns(shape)
+    if not 0 <= power <= 1 or pulses < 0:
+        raise ValueError(f'power={power!r} and pulses={pulses!r}: a power lies between 0 and 1, and a number of pulses '
+            'is 0 or more.')
+    torus, kernel = torch.zeros(shape, dtype=torch.float64), _turned(kernel, shape)
+    rows, cols = (torch.arange(-(side//2), side//2 + 1) % n for side, n in zip(kernel.shape, shape))
+    places = rows[:, None].expand(kernel.shape), cols.expand(kernel.shape)
+    torus.index_put_(places, kernel.double(), accumulate=True)
+    gain = (1 - power + power*torch.fft.fft2(torus).real)**pulses
     gain[0, 0] = 0
     return gain
 
@@ -53,15 +56,19 @@ def pulses_for(
     power:float=.03, # Largest p of a pulse
 )->tuple[int, float]: # Number of pulses, and the p of each
     "Equal pulses that add up to a dose; `ValueError` if the dose is negative or the power lies outside (0, 1]"
-    if not 0 <= dose < math.inf: raise ValueError(f'dose={dose} must be 0 or more, and finite: it is the sum of the powers of all pulses.')
-    if not 0 < power <= 1: raise ValueError(f'power={power} must lie in (0, 1]: it is the share of the way to the neighbours.')
+    if not 0 <= dose < math.inf:
+        raise ValueError(f'dose={dose} must be 0 or more, and finite: it is the sum of the powers of all pulses.')
+    if not 0 < power <= 1:
+        raise ValueError(f'power={power} must lie in (0, 1]: it is the share of the way to the neighbours.')
     n = math.ceil(dose/power - 1e-9)
     return n, (dose/n if n else 0.)
 
 # %% ../../nbs/baselines/noise_null.ipynb #4f658197
 def _pulsed(w, dose, power, method, kernel):
     "A matrix in float64 after a dose, mean 0 and standard deviation 1"
-    if w.ndim != 2 or not w.isfinite().all() or w.numel() < 2 or w.std() == 0: raise ValueError(f'A weight of shape {tuple(w.shape)} cannot be pulsed: give a matrix of finite numbers that are not all the same.')
+    if w.ndim != 2 or not w.isfinite().all() or w.numel() < 2 or w.std() == 0:
+        raise ValueError(f'A weight of shape {tuple(w.shape)} cannot be pulsed: give a matrix of finite numbers that '
+            'are not all the same.')
     if method not in ('spectral', 'simulate'): raise ValueError(f"method={method!r}: it is 'spectral' or 'simulate'.")
     (n, p), kernel = pulses_for(dose, power), _turned(proximal_kernel() if kernel is None else kernel, w.shape)
     if method == 'spectral': w = torch.fft.ifft2(torch.fft.fft2(w)*pulse_gain(tuple(w.shape), kernel, p, n)).real
@@ -81,21 +88,28 @@ def noise_field(
     kernel:Tensor|None=None, # From `proximal_kernel`; None: the paper's
 )->Tensor: # (rows, columns), float64, mean 0, standard deviation 1
     "White noise after a dose; `ValueError` for a shape or a dose that is none"
-    return _pulsed(torch.randn(_two(shape), generator=torch.Generator().manual_seed(seed), dtype=torch.float64), dose, power, method, kernel)
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(_rows_and_columns(shape), generator=generator, dtype=torch.float64)
+    return _pulsed(noise, dose, power, method, kernel)
 
 # %% ../../nbs/baselines/noise_null.ipynb #0af01df9
+_MEASURES = dict(queen=morans_i, rook=lambda w: morans_i(w, 'rook'), rci=rci, lcps=lcps)
+
 @lru_cache(maxsize=512)
 def _null(shape, dose, power, repeats, seed, method, rank, kernel):
-    fields = [noise_field(shape, dose, power, seed + i, method, torch.tensor(kernel, dtype=torch.float64)) for i in range(repeats)]
-    out = dict(pulses=pulses_for(dose, power)[0], repeats=repeats, method=method)
-    for name, f in dict(queen=morans_i, rook=lambda w: morans_i(w, 'rook'), rci=rci, lcps=lcps).items():
-        v = torch.tensor([f(w) for w in fields], dtype=torch.float64)
-        out |= {name: v.mean().item(), f'{name}_sd': v.std().item() if repeats > 1 else 0.}
-    if rank: out['effective_rank'] = sum(map(effective_rank, fields))/repeats
-    return out
+    kernel = torch.tensor(kernel, dtype=torch.float64)
+    fields = [noise_field(shape, dose, power, seed + i, method, kernel) for i in range(repeats)]
+    found = dict(pulses=pulses_for(dose, power)[0], repeats=repeats, method=method)
+    for name, measure in _MEASURES.items():
+        values = torch.tensor([measure(w) for w in fields], dtype=torch.float64)
+        found |= {name: values.mean().item(), f'{name}_sd': values.std().item() if repeats > 1 else 0.}
+    if rank: found['effective_rank'] = sum(map(effective_rank, fields))/repeats
+    return found
 
 # %% ../../nbs/baselines/noise_null.ipynb #b638601a
-def _how(shape, dose, power): return 'simulate' if shape[0]*shape[1]*pulses_for(dose, power)[0] <= 5e7 else 'spectral'
+def _method_for(shape, dose, power):
+    "Pulse by pulse where that takes a few seconds"
+    return 'simulate' if shape[0]*shape[1]*pulses_for(dose, power)[0] <= 5e7 else 'spectral'
 
 def null_moran(
     shape:tuple[int, int],  # Rows, columns of the matrix
@@ -108,14 +122,16 @@ def null_moran(
     rank:bool=True,         # The effective rank too
     kernel:Tensor|None=None, # From `proximal_kernel`; None: the paper's
 )->dict: # mean, sd; queen, rook, rci, lcps, each with _sd; effective_rank, pulses, repeats, method
-    "What a dose does to white noise of this shape: the matched-dose null; `ValueError` for an unknown contiguity or no repeats"
+    """What a dose does to white noise of this shape: the matched-dose null
+
+    Raises: `ValueError` for an unknown contiguity or no repeats."""
     if contiguity not in ('queen', 'rook'): raise ValueError(f"contiguity={contiguity!r}: it is 'queen' or 'rook'.")
     if repeats < 1: raise ValueError(f'repeats={repeats} must be at least 1.')
-    shape = tuple(sorted(map(int, _two(shape))))                                # rows and columns may be exchanged
-    if method == 'auto': method = _how(shape, dose, power)
+    shape = tuple(sorted(map(int, _rows_and_columns(shape))))
+    if method == 'auto': method = _method_for(shape, dose, power)
     kernel = proximal_kernel() if kernel is None else kernel
-    out = _null(shape, float(dose), float(power), repeats, seed, method, rank, tuple(map(tuple, kernel.tolist())))
-    return dict(mean=out[contiguity], sd=out[f'{contiguity}_sd'], **out)
+    found = _null(shape, float(dose), float(power), repeats, seed, method, rank, tuple(map(tuple, kernel.tolist())))
+    return dict(mean=found[contiguity], sd=found[f'{contiguity}_sd'], **found)
 
 # %% ../../nbs/baselines/noise_null.ipynb #b93d8b41
 def permuted_moran(
@@ -128,20 +144,24 @@ def permuted_moran(
 )->dict: # mean, sd, repeats
     "Moran's I (queen) that a dose gives a matrix whose rows and columns were put in random order"
     if repeats < 1: raise ValueError(f'repeats={repeats} must be at least 1.')
-    if weight.ndim != 2: raise ValueError(f'A weight of shape {tuple(weight.shape)} has no rows and columns: give a matrix.')
-    w, found = weight.detach().cpu().double(), []
+    if weight.ndim != 2:
+        raise ValueError(f'A weight of shape {tuple(weight.shape)} has no rows and columns: give a matrix.')
+    w, found, method = weight.detach().cpu().double(), [], _method_for(weight.shape, dose, power)
     for i in range(repeats):
-        g = torch.Generator().manual_seed(seed + i); rows, cols = (torch.randperm(n, generator=g) for n in w.shape)
-        found.append(morans_i(_pulsed(w[rows][:, cols], dose, power, _how(w.shape, dose, power), kernel)))
-    v = torch.tensor(found, dtype=torch.float64)
-    return dict(mean=v.mean().item(), sd=v.std().item() if repeats > 1 else 0., repeats=repeats)
+        generator = torch.Generator().manual_seed(seed + i)
+        rows, cols = (torch.randperm(n, generator=generator) for n in w.shape)
+        found.append(morans_i(_pulsed(w[rows][:, cols], dose, power, method, kernel)))
+    values = torch.tensor(found, dtype=torch.float64)
+    return dict(mean=values.mean().item(), sd=values.std().item() if repeats > 1 else 0., repeats=repeats)
 
 # %% ../../nbs/baselines/noise_null.ipynb #6824938d
 @contextlib.contextmanager
 def _lend(model, change):
     "Every feed-forward matrix changed in place, and restored"
     weights = [w for s in find_sites(model) for w in s.roles.values()]
-    if not all(w.isfinite().all() for w in weights): raise ValueError('The model has feed-forward weights that are NaN or infinite: load it anew before it is compared with anything.')
+    if not all(w.isfinite().all() for w in weights):
+        raise ValueError('The model has feed-forward weights that are NaN or infinite: load it anew before it is '
+            'compared with anything.')
     kept = [w.detach().clone() for w in weights]
     try:
         with torch.no_grad():
@@ -149,7 +169,7 @@ def _lend(model, change):
         yield model
     finally:
         with torch.no_grad():
-            for w, k in zip(weights, kept): w.copy_(k)
+            for w, old in zip(weights, kept): w.copy_(old)
 
 # %% ../../nbs/baselines/noise_null.ipynb #31fec575
 def _dose_(w, dose, power, kernel):
@@ -184,7 +204,8 @@ def noise_diffused(
     pulses_for(dose, power)
     def change(i, w):
         z = torch.randn(w.shape, generator=torch.Generator().manual_seed(seed*100_003 + i))
-        w.copy_(w.mean() + w.std(unbiased=False)*(z - z.mean())/z.std(unbiased=False)); _dose_(w, dose, power, kernel)
+        w.copy_(w.mean() + w.std(unbiased=False)*(z - z.mean())/z.std(unbiased=False))
+        _dose_(w, dose, power, kernel)
     return _lend(model, change)
 
 # %% ../../nbs/baselines/noise_null.ipynb #9339e889
@@ -200,29 +221,37 @@ def pulse_alike_(
     return ff
 
 # %% ../../nbs/baselines/noise_null.ipynb #7a0165bd
-def _beside(site, trained, null, base):
-    "One matrix of a run"
-    (s, name, role), (w, x, b) = site, (t.detach().double() for t in (trained, null, base))
-    both = torch.stack([w.flatten(), x.flatten()])
-    told = dict(site=name, stack=s.stack, layer=s.layer, role=role, norm=b.norm().item())
-    return told | dict(healing=((w - x).norm()/b.norm()).item(), moved=((w - b).norm()/b.norm()).item(),
-        correlation=torch.corrcoef(both)[0, 1].item(), moran=float(morans_i(w)), null_moran=float(morans_i(x)))
+def _beside(site, role, trained, null, base):
+    "One matrix of a run, and how far it is from what it could be"
+    trained, null, base = (w.detach().double() for w in (trained, null, base))
+    both = torch.stack([trained.flatten(), null.flatten()])
+    norm = base.norm()
+    return dict(site=site.name, stack=site.stack, layer=site.layer, role=role, norm=norm.item(),
+        healing=((trained - null).norm()/norm).item(), moved=((trained - base).norm()/norm).item(),
+        correlation=torch.corrcoef(both)[0, 1].item(), moran=float(morans_i(trained)), null_moran=float(morans_i(null)))
 
+def _matrices(model):
+    "(site, role) → weight, of each feed-forward matrix"
+    return {(site.name, role): site.weight(role) for site in find_sites(model) for role in site.names}
+
+def _shapes(matrices): return [(role, tuple(w.shape)) for (_, role), w in matrices.items()]
+
+# %% ../../nbs/baselines/noise_null.ipynb #88900f6d
 def healing(
     model:nn.Module, # As it was trained
     null:nn.Module,  # The base, pulsed alike and never trained: see `pulse_alike_`
     base:nn.Module,  # The base
 )->dict: # healing, moved, correlation (mean), moran and null_moran (queen, mean of down), matrices: one row each
     "What learning added to the feed-forward matrices of a run; `ValueError` where the three have not the same ones"
-    sites = [find_sites(m) for m in (model, null, base)]
-    shapes = [[{r: tuple(s.weight(r).shape) for r in s.names} for s in x] for x in sites]
-    if not shapes[0] == shapes[1] == shapes[2]:
+    every = [_matrices(m) for m in (model, null, base)]
+    if not _shapes(every[0]) == _shapes(every[1]) == _shapes(every[2]):
         raise ValueError('The trained model, its null and its base have not the same feed-forward matrices: give the '
             'base that the run started from.')
-    rows = [_beside((s, s.name, r), *(x[i].weight(r) for x in sites)) for i, s in enumerate(sites[0]) for r in s.names]
+    sites = [(site, role) for site in find_sites(model) for role in site.names]
+    rows = [_beside(*at, *weights) for at, *weights in zip(sites, *map(dict.values, every))]
     size = math.sqrt(sum(r['norm']**2 for r in rows))
-    whole = {k: math.sqrt(sum((r[k]*r['norm'])**2 for r in rows))/size for k in ('healing', 'moved')}
+    def whole(name): return math.sqrt(sum((r[name]*r['norm'])**2 for r in rows))/size
+    def mean(name, of): return sum(r[name] for r in of)/len(of)
     down = [r for r in rows if r['role'] == 'down']
-    mean = lambda k, of: sum(r[k] for r in of)/len(of)
-    return whole | dict(correlation=mean('correlation', rows), moran=mean('moran', down),
-        null_moran=mean('null_moran', down), matrices=rows)
+    return dict(healing=whole('healing'), moved=whole('moved'), correlation=mean('correlation', rows),
+        moran=mean('moran', down), null_moran=mean('null_moran', down), matrices=rows)

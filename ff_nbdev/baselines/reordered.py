@@ -4,6 +4,8 @@
 __all__ = ['hidden_permutation', 'gate_along_hidden', 'permute_hidden_', 'reorder_']
 
 # %% ../../nbs/baselines/reordered.ipynb #7f93e129
+import contextlib
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,25 +16,37 @@ from ..models.sites import FFNSite, find_sites
 from ..models.tiny import model_inputs
 
 # %% ../../nbs/baselines/reordered.ipynb #f0ee6c41
+def _check_seriation(x, sharpness):
+    "`ValueError` for activations that give no order"
+    if x.ndim != 2 or len(x) < 2:
+        raise ValueError('Seriation needs activations of shape (positions, d_ff) with at least two positions, not '
+            f'{tuple(x.shape)}.')
+    if x.shape[1] < 3: raise ValueError(f'Seriation needs at least 3 units, and there are {x.shape[1]}.')
+    if not 0 < sharpness < float('inf'):
+        raise ValueError(f'sharpness={sharpness!r} must be above 0, and finite: it is the power of the correlations.')
+    if not np.isfinite(x).all():
+        raise ValueError('The activations hold NaN or infinity: look at the model before you sort its units.')
+
+# %% ../../nbs/baselines/reordered.ipynb #cd613fd1
 def hidden_permutation(
     activations,       # (positions, d_ff) hidden activations on training text
     sharpness:float=4., # Power of the correlations
 )->Tensor: # (d_ff,) long: the unit that comes at each place
-    "Spectral seriation: an order in which units that are active together are near each other; `ValueError` for fewer than two positions, or activations that are not finite"
+    """Spectral seriation: an order in which units that are active together are near each other
+
+    Raises: `ValueError` for fewer than two positions, or activations that are not finite."""
     from scipy.linalg import eigh
     x = np.asarray(torch.as_tensor(activations).detach().cpu().double())
-    if x.ndim != 2 or len(x) < 2: raise ValueError(f'Seriation needs activations of shape (positions, d_ff) with at least two positions, not {tuple(x.shape)}.')
-    if x.shape[1] < 3: raise ValueError(f'Seriation needs at least 3 units, and there are {x.shape[1]}.')
-    if not 0 < sharpness < float('inf'): raise ValueError(f'sharpness={sharpness!r} must be above 0, and finite: it is the power of the correlations.')
-    if not np.isfinite(x).all(): raise ValueError('The activations hold NaN or infinity: look at the model before you sort its units.')
-    x = x - x.mean(0); x /= np.maximum(np.linalg.norm(x, axis=0), 1e-12)
-    s = np.maximum(x.T@x, 0)**sharpness + 1e-6                            # the floor joins units that never fire to the rest
-    np.fill_diagonal(s, 0)
-    d = s.sum(1)**-.5
-    _, v = eigh(np.eye(len(s)) - d[:, None]*s*d, subset_by_index=[1, 1])
-    f = v[:, 0]*d
-    f = f if f[np.argmax(np.abs(f))] > 0 else -f
-    return torch.from_numpy(np.argsort(f, kind='stable'))
+    _check_seriation(x, sharpness)
+    x = x - x.mean(0)
+    x /= np.maximum(np.linalg.norm(x, axis=0), 1e-12)
+    S = np.maximum(x.T@x, 0)**sharpness + 1e-6 # the floor joins units that never fire to the rest
+    np.fill_diagonal(S, 0)
+    d = S.sum(1)**-.5
+    _, v = eigh(np.eye(len(S)) - d[:, None]*S*d, subset_by_index=[1, 1])
+    place = v[:, 0]*d
+    if place[np.argmax(np.abs(place))] <= 0: place = -place
+    return torch.from_numpy(np.argsort(place, kind='stable'))
 
 # %% ../../nbs/baselines/reordered.ipynb #f0a56bd9
 def gate_along_hidden(
@@ -47,55 +61,86 @@ def permute_hidden_(
     site:FFNSite, # Changed in place
     order:Tensor, # (d_ff,) the unit that comes at each place
 )->FFNSite:
-    "Put the hidden units of a feed-forward block in another order; what the block computes stays the same; `ValueError` if the order does not hold each unit once"
+    """Put the hidden units of a feed-forward block in another order; what the block computes stays the same
+
+    Raises: `ValueError` if the order does not hold each unit once."""
     order = torch.as_tensor(order)
-    if not torch.equal(order.sort().values.cpu(), torch.arange(site.d_ff)): raise ValueError(f'{site.name} has {site.d_ff} hidden units: the order must hold each of 0 to {site.d_ff - 1} once.')
+    if not torch.equal(order.sort().values.cpu(), torch.arange(site.d_ff)):
+        raise ValueError(f'{site.name} has {site.d_ff} hidden units: the order must hold each of 0 to {site.d_ff - 1} '
+            'once.')
     for role in ['value', 'gate'] if gate_along_hidden(site) else ['value']:
-        w, bias = site.weight(role), site.bias(role)
-        w.copy_(w[order].clone())
-        if bias is not None: bias.copy_(bias[order].clone())
-    w = site.weight('down'); w.copy_(w[:, order].clone())
+        for rows in (site.weight(role), site.bias(role)):
+            if rows is not None: rows.copy_(rows[order].clone())
+    down = site.weight('down')
+    down.copy_(down[:, order].clone())
     return site
 
 # %% ../../nbs/baselines/reordered.ipynb #fe92a845
 @torch.no_grad()
 def _hidden(model, batch, sites):
     "The hidden activation of each site at positions that are not padding, and the logits"
-    masks = dict(encoder=batch['attention_mask'].bool() if model.config.is_encoder_decoder and 'attention_mask' in batch else None,
-                 decoder=(batch['labels'] != -100) if model.config.is_encoder_decoder else None)
-    got, hooks = {}, []
-    for s in sites: hooks.append(s.down.register_forward_pre_hook(lambda m, a, s=s: got.__setitem__(s.index, a[0][masks[s.stack]] if masks[s.stack] is not None else a[0].flatten(0, -2))))
+    masks, seen = dict(encoder=None, decoder=None), {}
+    if model.config.is_encoder_decoder:
+        masks['decoder'] = batch['labels'] != -100
+        if 'attention_mask' in batch: masks['encoder'] = batch['attention_mask'].bool()
+    def keep(site):
+        mask = masks[site.stack]
+        def hook(module, args): seen[site.index] = args[0].flatten(0, -2) if mask is None else args[0][mask]
+        return hook
+    hooks = [site.down.register_forward_pre_hook(keep(site)) for site in sites]
     try: logits = model(**model_inputs(batch)).logits
     finally:
         for h in hooks: h.remove()
-    return [got[s.index].float().cpu() for s in sites], logits
+    return [seen[site.index].float().cpu() for site in sites], logits
 
 # %% ../../nbs/baselines/reordered.ipynb #8855fe83
+def _learn_order(site, learn, test, positions, sharpness):
+    "Put a site in order, and say what that did on positions that were kept out"
+    learn = learn[torch.linspace(0, len(learn) - 1, min(positions, len(learn))).long()]
+    order = hidden_permutation(learn, sharpness)
+    permute_hidden_(site, order)
+    before, after = (morans_i(x.double(), 'line').nanmean().item() for x in (test[:2000], test[:2000, order]))
+    return dict(site=site.name, stack=site.stack, layer=site.layer, positions=len(learn), moran_before=before,
+        moran_after=after)
+
+# %% ../../nbs/baselines/reordered.ipynb #b8833ee7
+@contextlib.contextmanager
+def _restored_on_error(sites):
+    "Weights and biases come back where something goes wrong"
+    tensors = []
+    for site in sites:
+        for role in site.names: tensors += [t for t in (site.weight(role), site.bias(role)) if t is not None]
+    kept = [t.detach().clone() for t in tensors]
+    try: yield
+    except Exception:
+        for t, old in zip(tensors, kept): t.data.copy_(old)
+        raise
+
+# %% ../../nbs/baselines/reordered.ipynb #c9fe8df5
 def reorder_(
     model:nn.Module,     # Changed in place, without changing what it computes
     batches:list[dict],  # At least four, from an objective on training text
     positions:int=4000,  # Positions that seriation looks at, at most
     sharpness:float=4.,  # See `hidden_permutation`
 )->list[dict]: # site, stack, layer, positions, moran_before, moran_after, logits_changed
-    "Make `base_reordered`: hidden units of every site in an order learned from training text; `ValueError` for fewer than 4 batches, or, with all undone, if a logit changed"
+    """Make `base_reordered`: hidden units of every site in an order learned from training text
+
+    Raises: `ValueError` for fewer than 4 batches, or, with all undone, if a logit changed."""
     batches, sites = list(batches), find_sites(model)
-    if len(batches) < 4: raise ValueError(f'reorder_ needs at least 4 batches, and got {len(batches)}: three quarters to learn the order, one quarter to measure it.')
+    if len(batches) < 4:
+        raise ValueError(f'reorder_ needs at least 4 batches, and got {len(batches)}: three quarters to learn the '
+            'order, one quarter to measure it.')
     if positions < 2: raise ValueError(f'positions={positions!r} must be 2 or more: the order is learned from them.')
-    with evaluating(model):
-        seen = [_hidden(model, b, sites)[0] for b in batches]; _, before = _hidden(model, batches[0], sites)
-        cut, rows = len(batches) - max(1, len(batches)//4), []
-        kept = [{r: s.weight(r).clone() for r in s.names} for s in sites]; kept_bias = [{r: b.clone() for r in s.names if (b := s.bias(r)) is not None} for s in sites]
-        for i, s in enumerate(sites):
-            learn, test = torch.cat([x[i] for x in seen[:cut]]), torch.cat([x[i] for x in seen[cut:]])
-            learn = learn[torch.linspace(0, len(learn) - 1, min(positions, len(learn))).long()]
-            order = hidden_permutation(learn, sharpness); permute_hidden_(s, order)
-            old, new = (morans_i(x.double(), 'line') for x in (test[:2000], test[:2000, order]))
-            rows.append(dict(site=s.name, stack=s.stack, layer=s.layer, positions=len(learn), moran_before=old.nanmean().item(), moran_after=new.nanmean().item()))
+    cut, rows = len(batches) - max(1, len(batches)//4), []
+    with evaluating(model), _restored_on_error(sites):
+        seen = [_hidden(model, b, sites)[0] for b in batches]
+        _, before = _hidden(model, batches[0], sites)
+        for site, *parts in zip(sites, *seen):
+            rows.append(_learn_order(site, torch.cat(parts[:cut]), torch.cat(parts[cut:]), positions, sharpness))
         _, after = _hidden(model, batches[0], sites)
-    change = (before.float() - after.float()).abs().max().item(); allowed = 100*torch.finfo(before.dtype).eps*max(1., before.float().abs().max().item())
-    if not change <= allowed:
-        for s, w, b in zip(sites, kept, kept_bias):
-            for r in w: s.weight(r).data.copy_(w[r])
-            for r in b: s.bias(r).data.copy_(b[r])
-        raise ValueError(f'Reordering changed a logit by {change:.2g} (allowed: {allowed:.2g}), so it was undone: this model does something along its hidden units besides value, gate and down.')
-    return [dict(r, logits_changed=change) for r in rows]
+        change = (before.float() - after.float()).abs().max().item()
+        allowed = 100*torch.finfo(before.dtype).eps*max(1., before.float().abs().max().item())
+        if not change <= allowed:
+            raise ValueError(f'Reordering changed a logit by {change:.2g} (allowed: {allowed:.2g}), so it was undone: '
+                'this model does something along its hidden units besides value, gate and down.')
+    return [dict(row, logits_changed=change) for row in rows]

@@ -16,27 +16,41 @@ from ..evaluation.spatial import morans_i
 
 # %% ../../nbs/baselines/smoothed.ipynb #e415583e
 def _line(acts):
+    "Activations that have a hidden index"
     x = torch.as_tensor(acts)
-    if not x.is_floating_point() or x.ndim == 0 or x.shape[-1] < 3 or not x.isfinite().all(): raise ValueError(f'Activations of shape {tuple(x.shape)} and type {x.dtype} cannot be smoothed: give finite floating-point numbers, (…, d_ff) with at least 3 units.')
-    return x
+    if x.is_floating_point() and x.ndim and x.shape[-1] >= 3 and x.isfinite().all(): return x
+    raise ValueError(f'Activations of shape {tuple(x.shape)} and type {x.dtype} cannot be smoothed: give finite '
+        'floating-point numbers, (…, d_ff) with at least 3 units.')
+
+# %% ../../nbs/baselines/smoothed.ipynb #eed4d1f2
+def _bell(width, n, device):
+    "A convolution of (…, n) with a Gaussian, by Fourier transform"
+    reach = min(math.ceil(6*width), n - 1)
+    size = 2**math.ceil(math.log2(n + 2*reach))
+    d = torch.arange(-reach, reach + 1, dtype=torch.float64, device=device)
+    bell = torch.fft.rfft(torch.exp(-d**2/(2*width**2)), size)
+    return lambda y: torch.fft.irfft(torch.fft.rfft(y, size)*bell, size)[..., reach:reach + n]
 
 def smoothed(
     acts:Tensor,    # (..., d_ff) activations
     width:float,    # σ of the Gaussian, in units; 0 changes nothing
 )->Tensor: # The shape and type of `acts`
-    "Activations smoothed along the hidden index by a Gaussian, cut at 6σ; at the ends over the units that exist; `ValueError` for a width that is negative or infinite"
+    """Activations smoothed along the hidden index by a Gaussian, cut at 6σ; at the ends over the units that exist
+
+    Raises: `ValueError` for a width that is negative or infinite."""
     x = _line(acts)
-    if not 0 <= width < math.inf: raise ValueError(f'width={width!r} must be 0 or more, and finite: it is the σ of the Gaussian, in hidden units.')
+    if not 0 <= width < math.inf:
+        raise ValueError(f'width={width!r} must be 0 or more, and finite: it is the σ of the Gaussian, in hidden '
+            'units.')
     if width == 0 or x.numel() == 0: return x.clone()
-    n = x.shape[-1]; r = min(math.ceil(6*width), n - 1); size = 2**math.ceil(math.log2(n + 2*r))
-    d = torch.arange(-r, r + 1, dtype=torch.float64, device=x.device); bell = torch.fft.rfft(torch.exp(-d**2/(2*width**2)), size)
-    spread = lambda y: torch.fft.irfft(torch.fft.rfft(y, size)*bell, size)[..., r:r + n]
-    mass = spread(torch.ones(n, dtype=torch.float64, device=x.device))
-    rows = x.reshape(-1, n); out = torch.empty_like(rows)
-    for s in range(0, len(rows), 512):
-        y = rows[s:s + 512].double(); first = y[:, :1]
-        out[s:s + 512] = (first + spread(y - first)/mass).to(x.dtype)
-    return out.view(x.shape)
+    n = x.shape[-1]
+    spread = _bell(width, n, x.device)
+    mass, out = spread(torch.ones(n, dtype=torch.float64, device=x.device)), []
+    for rows in x.reshape(-1, n).split(512):
+        rows = rows.double()
+        first = rows[:, :1]
+        out.append((first + spread(rows - first)/mass).to(x.dtype))
+    return torch.cat(out).view(x.shape)
 
 # %% ../../nbs/baselines/smoothed.ipynb #66f3ae00
 def mean_moran(
@@ -54,27 +68,38 @@ def match_moran(
 )->float: # σ in units; 0 where the value is already there
     "The width of smoothing that gives a wanted Moran's I; `ValueError` where none does"
     if not tol > 0: raise ValueError(f'tol={tol!r} must be above 0: no width meets a value exactly.')
-    x = _line(acts); x = x.reshape(-1, x.shape[-1]); n = x.shape[-1]
+    x = _line(acts)
+    x = x.reshape(-1, x.shape[-1])
     if rows and len(x) > rows: x = x[torch.linspace(0, len(x) - 1, rows, device=x.device).long()]
     own = mean_moran(x)
     if math.isnan(own): raise ValueError(f"{name}: every vector is constant and has no Moran's I: read some that vary.")
     if abs(own - moran) <= tol: return 0.
-    low, high = .2, n/8; top = mean_moran(smoothed(x, high))
-    if not moran >= own: raise ValueError(f"{name} have a mean 1-D Moran's I of {own:.3f} before smoothing, and {moran:.3f} was asked for: smoothing only raises it, so ask for more.")
-    if moran > top: raise ValueError(f"{name} reach a mean 1-D Moran's I of {top:.4f} with the widest smoothing, {high:g} of {n} units, and {moran:.4f} was asked for: ask for less.")
+    low, high = .2, x.shape[-1]/8
+    _check_reach(name, moran, own, mean_moran(smoothed(x, high)), x.shape[-1])
     for _ in range(60):
-        middle = math.sqrt(low*high); now = mean_moran(smoothed(x, middle))
+        middle = math.sqrt(low*high)
+        now = mean_moran(smoothed(x, middle))
         if abs(now - moran) <= tol/2: break
         low, high = (middle, high) if now < moran else (low, middle)
     return middle
 
+# %% ../../nbs/baselines/smoothed.ipynb #882e1538
+def _check_reach(name, moran, own, top, units):
+    "`ValueError` for a Moran's I that smoothing cannot give"
+    if not moran >= own:
+        raise ValueError(f"{name} have a mean 1-D Moran's I of {own:.3f} before smoothing, and {moran:.3f} was asked "
+            'for: smoothing only raises it, so ask for more.')
+    if moran > top:
+        raise ValueError(f"{name} reach a mean 1-D Moran's I of {top:.4f} with the widest smoothing, {units/8:g} of "
+            f'{units} units, and {moran:.4f} was asked for: ask for less.')
+
 # %% ../../nbs/baselines/smoothed.ipynb #d65dc428
 def _each(moran, found):
     "One wanted value a site"
-    one = isinstance(moran, (int, float))
-    values = [float(moran)]*len(found.acts) if one else [float(m) for m in moran]
-    if len(values) != len(found.acts): raise ValueError(f"{len(values)} values of Moran's I were given for {len(found.acts)} sites: give one number, or one a site.")
-    return values
+    sites = len(found.acts)
+    values = [moran]*sites if isinstance(moran, (int, float)) else list(moran)
+    if len(values) == sites: return list(map(float, values))
+    raise ValueError(f"{len(values)} values of Moran's I were given for {sites} sites: give one number, or one a site.")
 
 def moran_per_site(
     found:Instances, # As read
@@ -90,30 +115,46 @@ def smoothed_instances(
     tol:float=.002,    # How near it must come
     rows:int=500,      # Vectors that the widths are found on; 0: all
 )->tuple[Instances, list[float]]: # The same instances smoothed, and the width of each site
-    "Smooth what was read, site by site, to a wanted Moran's I or by given widths; `ValueError` unless one of the two is given, and widths for every site"
-    if (moran is None) == (widths is None): raise ValueError('smoothed_instances needs either moran= or widths=, and not both.')
+    """Smooth what was read, site by site, to a wanted Moran's I or by given widths
+
+    Raises: `ValueError` unless one of the two is given, and widths for every site."""
+    sites = len(found.acts)
+    if (moran is None) == (widths is None):
+        raise ValueError('smoothed_instances needs either moran= or widths=, and not both.')
     if widths is None:
-        names = [f'Activations of {s[0]}' for s in found.sites] or ['These activations']*len(found.acts)
-        widths = [match_moran(a, m, tol, rows, k) for a, m, k in zip(found.acts, _each(moran, found), names)]
-    if len(widths) != len(found.acts): raise ValueError(f'{len(widths)} widths were given for {len(found.acts)} sites: give one a site.')
-    return dataclasses.replace(found, acts=[smoothed(a, w) for a, w in zip(found.acts, widths)]), list(widths)
+        names = [f'Activations of {site[0]}' for site in found.sites] or ['These activations']*sites
+        wanted = zip(found.acts, _each(moran, found), names)
+        widths = [match_moran(a, value, tol, rows, name) for a, value, name in wanted]
+    if len(widths) != sites:
+        raise ValueError(f'{len(widths)} widths were given for {sites} sites: give one a site.')
+    acts = [smoothed(a, width) for a, width in zip(found.acts, widths)]
+    return dataclasses.replace(found, acts=acts), list(widths)
 
 # %% ../../nbs/baselines/smoothed.ipynb #18433c3a
 def smoothed_signature_test(
     source:Instances,   # From one text; the widths are found here
     target:Instances,   # The same tokens in another text
-    moran,              # Wanted mean 1-D Moran's I: one number, or one a site, for example `moran_per_site` of a trained arm
+    moran,              # Wanted mean 1-D Moran's I: one number, or one a site (`moran_per_site` of a trained run)
     instances:int=16,   # As for `signature_test`
     redraws:int=20,     # Of instances
     seed:int=0,         # Of the draws
     tol:float=.002,     # How near Moran's I must come
     rows:int=500,       # Vectors that the widths are found on; 0: all
-    **kw,               # For `hubs_of`
-)->dict: # As from `signature_test`, and `smoothing`: rows of site, stack, layer, own, wanted, moran, moran_target, width
-    "How often places alone name a token when the activations are only smoothed to a Moran's I, not trained to it; `ValueError` if the sides differ in their sites"
-    if len(source.acts) != len(target.acts): raise ValueError(f'One side has {len(source.acts)} sites and the other {len(target.acts)}: read the same sites on both.')
-    wanted = _each(moran, source); a, widths = smoothed_instances(source, wanted, tol=tol, rows=rows); b, _ = smoothed_instances(target, widths=widths)
-    sites = source.sites or [(f'site {k}', '', k) for k in range(len(widths))]
-    found = zip(sites, moran_per_site(source), wanted, moran_per_site(a), moran_per_site(b), widths)
-    smoothing = [dict(site=s[0], stack=s[1], layer=s[2], own=o, wanted=m, moran=x, moran_target=y, width=w) for s, o, m, x, y, w in found]
-    return signature_test(a, b, instances, redraws, seed, **kw) | dict(smoothing=smoothing)
+    **options,          # For `hubs_of`
+)->dict: # As `signature_test`, and `smoothing`: site, stack, layer, own, wanted, moran, moran_target, width
+    """How often places alone name a token when activations are only smoothed to a Moran's I, not trained to it
+
+    Raises: `ValueError` if the sides differ in their sites."""
+    if len(source.acts) != len(target.acts):
+        raise ValueError(f'One side has {len(source.acts)} sites and the other {len(target.acts)}: read the same sites '
+            'on both.')
+    wanted = _each(moran, source)
+    a, widths = smoothed_instances(source, wanted, tol=tol, rows=rows)
+    b, _ = smoothed_instances(target, widths=widths)
+    smoothing = []
+    for i, width in enumerate(widths):
+        site, stack, layer = source.sites[i] if source.sites else (f'site {i}', '', i)
+        own, moran_a, moran_b = (mean_moran(side.acts[i]) for side in (source, a, b))
+        smoothing.append(dict(site=site, stack=stack, layer=layer, own=own, wanted=wanted[i], moran=moran_a,
+            moran_target=moran_b, width=width))
+    return signature_test(a, b, instances, redraws, seed, **options) | dict(smoothing=smoothing)
