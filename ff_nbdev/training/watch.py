@@ -25,12 +25,17 @@ from .recipes import check_number
 from .trainer import FFTrainer
 
 # %% ../../nbs/training/watch.ipynb #9ce86704
-def _window_hits(ff, batch, skip):
-    "Hits and counted tokens of each window of a batch"
-    device = next(ff.model.parameters()).device
-    got = token_scores(ff.model, [{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}], skip)
-    rows = (got['window'].cpu()[:, None] == batch['index'].cpu()).double()
-    return torch.stack([got['hit'].cpu().double()@rows, rows.sum(0)])
+def _device(ff): return next(ff.model.parameters()).device
+
+def _on(batch, device):
+    "A batch on a device"
+    return {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+
+def _correct_by_window(ff, batch, skip):
+    "(2, windows): correct tokens and counted tokens of a batch"
+    scores = token_scores(ff.model, [_on(batch, _device(ff))], skip)
+    rows = (scores['window'].cpu()[:, None] == batch['index'].cpu()).double()
+    return torch.stack([scores['hit'].cpu().double()@rows, rows.sum(0)])
 
 def _check_checks(checks):
     "`ValueError` for held-out batches that cannot be read"
@@ -40,32 +45,36 @@ def _check_checks(checks):
             raise ValueError("A batch of checks lacks 'labels' or 'index': make checks with the collator of the run, "
                 "as in objective_for(model, tokenizer)(windows).")
 
+# %% ../../nbs/training/watch.ipynb #4f3abafd
 def noisy_hits(
     ff,          # From `attach`
     checks,      # Held-out batches
     skip,        # Ids that do not count (see `special_ids`)
     x:float=0.,  # Strength of the noise; 0: clean
-)->tuple[list[int], list[int]]: # A number for each window; over all ranks, each of which reads its share of the batches
+)->tuple[list[int], list[int]]: # Correct and counted tokens of each window, over all ranks
     "Held-out tokens that the model predicts under the noise of training, and all that count"
     check_number('x', x, 0)
     _check_checks(checks)
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
-    with evaluating(ff.model), ff.noisy(x): mine = {i: _window_hits(ff, checks[i], skip) for i in range(rank, len(checks), world)}
+    several = dist.is_available() and dist.is_initialized()
+    rank, world = (dist.get_rank(), dist.get_world_size()) if several else (0, 1)
+    with evaluating(ff.model), ff.noisy(x):
+        mine = {i: _correct_by_window(ff, checks[i], skip) for i in range(rank, len(checks), world)}
     every = [mine]*world
     if world > 1: dist.all_gather_object(every, mine)
     both = torch.cat([every[i % world][i] for i in range(len(checks))], 1)
-    return tuple([int(n) for n in v] for v in both)
+    return tuple(both.int().tolist())
 
+# %% ../../nbs/training/watch.ipynb #f898252c
 def noisy_accuracy(
     ff,          # From `attach`
     checks,      # Held-out batches
     skip,        # Ids that do not count
     x:float=0.,  # Strength of the noise; 0: clean
 )->float: # 0 to 1
-    "Share of held-out tokens that the model predicts under the noise of training"
-    hits, of = noisy_hits(ff, checks, skip, x)
-    if not sum(of): raise ValueError('No token of checks counts: all their labels are -100 or in skip.')
-    return sum(hits)/sum(of)
+    "Accuracy on held-out tokens under the noise of training"
+    correct, counted = noisy_hits(ff, checks, skip, x)
+    if not sum(counted): raise ValueError('No token of checks counts: all their labels are -100 or in skip.')
+    return sum(correct)/sum(counted)
 
 # %% ../../nbs/training/watch.ipynb #827ef657
 @dataclass
@@ -77,28 +86,37 @@ class CollapseDetector:
     clean:list=field(default_factory=list)  # Of each look: accuracy without noise
     def __post_init__(self): check_number('every', self.every, 0, above=True)
     @property
-    def start(self): return self.points[0][1] if self.points else None
-    def due(self,
-        x:float, # Strength now
-    )->bool:
-        "Is it time for another look?"
-        return not self.points or x >= self.points[-1][0] + self.every - 1e-9
-    def add(self,
-        x:float,        # Strength
-        accuracy:float, # Under it, 0 to 1
-        hits=None,      # By window
-        clean:float|None=None, # Accuracy without noise
-    )->bool: # Is the model whole at this strength?
-        "Note a look"
-        check_number('x', x, 0)
-        check_number('accuracy', accuracy, 0, 1)
-        self.points.append((x, accuracy)); self.hits.append(hits); self.clean.append(clean); return accuracy >= self.start/2
+    def start(self)->float|None:
+        "Accuracy at the start of the stage"
+        return self.points[0][1] if self.points else None
+
+# %% ../../nbs/training/watch.ipynb #926e2c1d
+@patch
+def due(self:CollapseDetector,
+    x:float, # Strength now
+)->bool:
+    "Is it time for another look?"
+    return not self.points or x >= self.points[-1][0] + self.every - 1e-9
+
+# %% ../../nbs/training/watch.ipynb #f0ad2b44
+@patch
+def add(self:CollapseDetector,
+    x:float,        # Strength
+    accuracy:float, # Under it, 0 to 1
+    hits=None,      # Correct tokens by window
+    clean:float|None=None, # Accuracy without noise
+)->bool: # Is the model whole at this strength?
+    "Note a look"
+    check_number('x', x, 0)
+    check_number('accuracy', accuracy, 0, 1)
+    for kept, value in ((self.points, (x, accuracy)), (self.hits, hits), (self.clean, clean)): kept.append(value)
+    return accuracy >= self.start/2
 
 # %% ../../nbs/training/watch.ipynb #b74a26ea
 @patch(as_prop=True)
 def collapsed(self:CollapseDetector)->bool:
     "Two successive looks under half of the start"
-    return len(self.points) > 2 and all(a < self.start/2 for _, a in self.points[-2:])
+    return len(self.points) > 2 and all(accuracy < self.start/2 for _, accuracy in self.points[-2:])
 
 @patch(as_prop=True)
 def point(self:CollapseDetector)->float|None:
@@ -109,84 +127,107 @@ def point(self:CollapseDetector)->float|None:
 def width(self:CollapseDetector)->float|None:
     "From the last look at 90 % of the start or more to the first under 50 %, in x"
     if not self.collapsed: return None
-    return next(x for x, a in self.points if a < self.start/2) - max(x for x, a in self.points if a >= .9*self.start)
+    first_low = next(x for x, accuracy in self.points if accuracy < self.start/2)
+    return first_low - max(x for x, accuracy in self.points if accuracy >= .9*self.start)
 
+# %% ../../nbs/training/watch.ipynb #79ba86c7
 @patch
 def record(self:CollapseDetector)->dict:
-    "What is saved: `point` and `width` in x, and every look; hits by window, so that the search can be resampled"
-    return dict(collapsed=self.collapsed, point=self.point, width=self.width, start=self.start, hits=self.hits, clean=self.clean, rule=f'accuracy under half of the start in two successive looks, every {self.every}x', points=self.points)
+    "What is saved: `point` and `width` in x, and every look"
+    return dict(collapsed=self.collapsed, point=self.point, width=self.width, start=self.start, hits=self.hits,
+        clean=self.clean, points=self.points,
+        rule=f'accuracy under half of the start in two successive looks, every {self.every}x')
 
 # %% ../../nbs/training/watch.ipynb #c2fbb11e
 class Watch(FFTrainer):
     "FFTrainer that keeps a log of what matters here; `ValueError` for a search of the collapse without checks"
     def __init__(self,
         *args,        # As for `FFTrainer`
-        checks=(),    # Held-out batches: rows read the first, the search for the cliff all; none: accuracies and FFN share are left out
+        checks=(),    # Held-out batches: rows read the first, the search all; none: no accuracies, no FFN ratio
         skip=(),      # Ids that do not count in accuracies (see `special_ids`)
         every:int|None=None, # Steps between two rows; None: a thirtieth of the run
         cliff:CollapseDetector|None=None, # Look for the collapse, and end the run there
-        probe=None,   # Called as `probe(self)` when a share `probe_at` of the run is reached; what it returns is kept
-        probe_at=(),  # Shares of the run, ascending, 0 to 1
+        probe=None,   # Called as `probe(self)` at each fraction `probe_at` of the run; what it returns is kept
+        probe_at=(),  # Fractions of the run, ascending, 0 to 1
         progress=None,# Called as `progress(done, total, note)`
-        stage=None,   # A folder: the checkpoint at the share `stage_at` of the run stays there, for runs that part here
+        stage=None,   # A folder: the checkpoint at the fraction `stage_at` stays there, for runs that part here
         stage_at:float=.8, # Where the noise begins
         **kwargs,     # As for `FFTrainer`
     ):
-        if cliff is not None and not checks: raise ValueError('The search for the collapse needs checks=[…]: held-out batches on which the accuracy under noise is measured.')
-        checks = list(checks)
-        if every is not None: check_number('every', every, 1, whole=True)
-        if checks: _check_checks(checks)
-        if any(check_number('probe_at', x, 0, 1) < before for before, x in zip([0, *probe_at], probe_at)):
-            raise ValueError(f'probe_at={list(probe_at)} must ascend: shares of the run, 0 to 1.')
-        if probe is not None and not callable(probe):
-            raise TypeError(f'probe is a {type(probe).__name__}: give a function that is called as probe(trainer).')
+        checks, probe_at = list(checks), list(probe_at)
+        _check_watch(checks, every, cliff, probe, probe_at)
         super().__init__(*args, **kwargs)
-        self.checks, self.skip, self.every, self.cliff, self.probe, self.probe_at, self.tell = checks, skip, every, cliff, probe, list(probe_at), progress
+        self.checks, self.skip, self.every, self.cliff, self.tell = checks, skip, every, cliff, progress
+        self.probe, self.probe_at, self.stage = probe, probe_at, stage
+        self.stage_at = check_number('stage_at', stage_at, 0, 1)
         self.rows, self.probes, self.good, self.started = [], [], None, time.time()
-        self.stage, self.stage_at = stage, check_number('stage_at', stage_at, 0, 1)
-        n = len(self.ff.sites); self.sample = [self.ff.sites[i] for i in sorted({0, n//2, n - 1})]
+        last = len(self.ff.sites) - 1
+        self.sample = [self.ff.sites[i] for i in sorted({0, (last + 1)//2, last})]
+
+# %% ../../nbs/training/watch.ipynb #be12f642
+def _check_watch(checks, every, cliff, probe, probe_at):
+    "`ValueError` or `TypeError` for what cannot be watched"
+    if cliff is not None and not checks:
+        raise ValueError('The search for the collapse needs checks=[…]: held-out batches on which the accuracy under '
+            'noise is measured.')
+    if every is not None: check_number('every', every, 1, whole=True)
+    if checks: _check_checks(checks)
+    for x in probe_at: check_number('probe_at', x, 0, 1)
+    if probe_at != sorted(probe_at): raise ValueError(f'probe_at={probe_at} must ascend: shares of the run, 0 to 1.')
+    if probe is not None and not callable(probe):
+        raise TypeError(f'probe is a {type(probe).__name__}: give a function that is called as probe(trainer).')
 
 # %% ../../nbs/training/watch.ipynb #be39b0b6
 @patch
 def metrics(self:Watch)->dict:
     "One row, but for step and loss"
-    ff = self.ff
-    out = FFTrainer.metrics(self) | dict(usage_entropy=sum(map(usage_entropy, ff.usage))/len(ff.usage), moran=sum(float(morans_i(s.weight('down').detach())) for s in self.sample)/len(self.sample))
-    if self.checks:
-        out['clean_accuracy'] = noisy_accuracy(ff, self.checks[:1], self.skip)
-        out['noisy_accuracy'] = noisy_accuracy(ff, self.checks[:1], self.skip, ff.noise_x) if ff.noise_x else out['clean_accuracy']
-        device = next(ff.model.parameters()).device
-        shares = ffn_ratio(ff.model, [{k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in self.checks[0].items()}])
-        out['ffn_share'] = sum(s['share'] for s in shares)/len(shares)
-    return out
+    ff, usages = self.ff, self.ff.usage
+    row = FFTrainer.metrics(self) | dict(usage_entropy=sum(map(usage_entropy, usages))/len(usages))
+    row['moran'] = sum(float(morans_i(s.weight('down').detach())) for s in self.sample)/len(self.sample)
+    if not self.checks: return row
+    first = self.checks[:1]
+    row['clean_accuracy'] = row['noisy_accuracy'] = noisy_accuracy(ff, first, self.skip)
+    if ff.noise_x: row['noisy_accuracy'] = noisy_accuracy(ff, first, self.skip, ff.noise_x)
+    ratios = [site['share'] for site in ffn_ratio(ff.model, [_on(first[0], _device(ff))])]
+    return row | dict(ffn_share=sum(ratios)/len(ratios))
 
 # %% ../../nbs/training/watch.ipynb #c79cc176
 @patch
 def on_ff_step(self:Watch, state, control):
-    ff, step = self.ff, state.global_step
-    every = self.every or max(1, state.max_steps//30)
-    if step % every == 0 or step == state.max_steps:
-        self.rows.append(dict(step=step, loss=self._loss.item(), **self.metrics(), seconds=time.time() - self.started))
-        if self.tell: self.tell(step, state.max_steps, f"loss {self._loss.item():.2f}, dose {ff.doses.mean():.2f}, noise {ff.noise_x:.1f}x")
+    "A row, a stage, a look, a probe, where each is due"
+    ff, step, total = self.ff, state.global_step, state.max_steps
+    if step % (self.every or max(1, total//30)) == 0 or step == total:
+        loss = self._loss.item()
+        self.rows.append(dict(step=step, loss=loss, **self.metrics(), seconds=time.time() - self.started))
+        if self.tell: self.tell(step, total, f'loss {loss:.2f}, dose {ff.doses.mean():.2f}, noise {ff.noise_x:.1f}x')
     if self.stage is not None and self._parts_here(): control.should_save = True
     if self.cliff is not None and ff.noise_x > 0 and self.cliff.due(ff.noise_x): self._look(control)
-    while self.probe and self.probe_at and (step >= self.probe_at[0]*state.max_steps or control.should_training_stop):
-        self.probe_at = [] if control.should_training_stop else self.probe_at[1:]; self.probes.append(self.probe(self))
+    while self.probe and self.probe_at and (step >= self.probe_at[0]*total or control.should_training_stop):
+        self.probe_at = [] if control.should_training_stop else self.probe_at[1:]
+        self.probes.append(self.probe(self))
 
+# %% ../../nbs/training/watch.ipynb #ebb198aa
 @patch
 def _look(self:Watch, control):
-    ff = self.ff; hits, of = noisy_hits(ff, self.checks, self.skip); clean = sum(hits)/sum(of)
-    if not self.cliff.points: self.cliff.add(0., clean, hits, clean)
-    hits, of = noisy_hits(ff, self.checks, self.skip, ff.noise_x)
-    whole = self.cliff.add(ff.noise_x, sum(hits)/sum(of), hits, clean)
-    if whole or self.good is None: self.good = dict(model={k: v.detach().cpu().clone() for k, v in ff.model.state_dict().items()}, ff=ff.state())
-    if self.cliff.collapsed:
-        ff.model.load_state_dict(self.good['model']); ff.set_state(self.good['ff']); control.should_training_stop = True
+    "Accuracy under the noise of now; after a collapse, the last good model"
+    ff, cliff = self.ff, self.cliff
+    correct, counted = noisy_hits(ff, self.checks, self.skip)
+    clean = sum(correct)/sum(counted)
+    if not cliff.points: cliff.add(0., clean, correct, clean)
+    correct, counted = noisy_hits(ff, self.checks, self.skip, ff.noise_x)
+    whole = cliff.add(ff.noise_x, sum(correct)/sum(counted), correct, clean)
+    if whole or self.good is None:
+        weights = {name: v.detach().cpu().clone() for name, v in ff.model.state_dict().items()}
+        self.good = dict(model=weights, ff=ff.state())
+    if not cliff.collapsed: return
+    ff.model.load_state_dict(self.good['model'])
+    ff.set_state(self.good['ff'])
+    control.should_training_stop = True
 
 # %% ../../nbs/training/watch.ipynb #4c3a2dfc
 @patch
 def _parts_here(self:Watch)->bool:
-    "Is this the first step at which the share `stage_at` of the sentences is reached?"
+    "Is this the first step at which the fraction `stage_at` of the sentences is reached?"
     line = self.stage_at*self.ff.config.total_sentences
     return self.ff.sentences - self._sentences < line <= self.ff.sentences
 
@@ -196,11 +237,12 @@ def _finish_checkpoint(self:Watch, part, run):
     FFTrainer._finish_checkpoint(self, part, run)
     if self.stage is not None and self._parts_here(): self._keep_stage(Path(run)/Path(part).name)
 
+# %% ../../nbs/training/watch.ipynb #0d19bae5
 @patch
 def _keep_stage(self:Watch, final):
     "A copy of a checkpoint, whole or none"
-    stage = Path(self.stage)
-    with beside(stage, sum(p.stat().st_size for p in final.rglob('*') if p.is_file())) as copy:
+    stage, size = Path(self.stage), sum(p.stat().st_size for p in final.rglob('*') if p.is_file())
+    with beside(stage, size) as copy:
         shutil.copytree(final, copy, dirs_exist_ok=True)
         if stage.exists(): shutil.rmtree(stage)
         os.replace(copy, stage)
@@ -216,19 +258,28 @@ def _load_from_checkpoint(self:Watch, resume_from_checkpoint, model=None):
 # %% ../../nbs/training/watch.ipynb #ea4fc318
 @patch
 def checkpoint_state(self:Watch)->dict:
-    return dict(rows=self.rows, probes=self.probes, probe_at=self.probe_at, seconds=time.time() - self.started, good=self.good, parts=self.stage is not None and self._parts_here(), **(dict(points=self.cliff.points, hits=self.cliff.hits, clean=self.cliff.clean) if self.cliff else {}))
+    "What a checkpoint holds beside that of FFTrainer"
+    state = dict(rows=self.rows, probes=self.probes, probe_at=self.probe_at, seconds=time.time() - self.started,
+        good=self.good, parts=self.stage is not None and self._parts_here())
+    if self.cliff: state |= dict(points=self.cliff.points, hits=self.cliff.hits, clean=self.cliff.clean)
+    return state
 
 @patch
 def load_checkpoint_state(self:Watch, state):
-    needed = {'rows', 'probes', 'probe_at', 'good', 'seconds', *(('points', 'hits', 'clean') if self.cliff is not None else ())}
-    if lacks := needed - set(state):
+    "Take it back; `ValueError` for a checkpoint of another trainer"
+    search = () if self.cliff is None else ('points', 'hits', 'clean')
+    if lacks := {'rows', 'probes', 'probe_at', 'good', 'seconds', *search} - set(state):
         raise ValueError(f'This checkpoint lacks {", ".join(sorted(lacks))}: it is of a run by another trainer, or '
             'without a search for the collapse; go on with the same trainer, or give this run a folder of its own.')
-    self.rows, self.probes, self.probe_at, self.good, self.started = state['rows'], state['probes'], state['probe_at'], state['good'], time.time() - state['seconds']
-    if self.cliff is not None: self.cliff.points, self.cliff.hits, self.cliff.clean = [tuple(p) for p in state['points']], state['hits'], state['clean']
+    for name in ('rows', 'probes', 'probe_at', 'good'): setattr(self, name, state[name])
+    self.started = time.time() - state['seconds']
+    for name in search: setattr(self.cliff, name, state[name])
+    if search: self.cliff.points = [tuple(p) for p in self.cliff.points]
 
 # %% ../../nbs/training/watch.ipynb #78960776
 @patch
-def is_over(self:Watch, checkpoint):
+def is_over(self:Watch, checkpoint)->bool:
     "Also where the collapse was found"
-    return FFTrainer.is_over(self, checkpoint) or self.cliff is not None and CollapseDetector(points=[tuple(p) for p in load_nest(Path(checkpoint)/'extra.safetensors').get('points', [])]).collapsed
+    if FFTrainer.is_over(self, checkpoint) or self.cliff is None: return FFTrainer.is_over(self, checkpoint)
+    points = load_nest(Path(checkpoint)/'extra.safetensors').get('points', [])
+    return CollapseDetector(points=[tuple(p) for p in points]).collapsed
