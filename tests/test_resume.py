@@ -20,13 +20,15 @@ from ff_nbdev.training.checkpoints import check_checkpoint, checkpoints
 pytestmark = pytest.mark.usefixtures('imported')
 
 def begin(f, words, log):
-    p = PROCESSES.Process(target=train_tiny.apart, args=(log, f, list(map(str, words))), daemon=True); p.start()
+    p = PROCESSES.Process(target=train_tiny.apart, args=(log, f, list(map(str, words))), daemon=True)
+    p.start()
     return p
 
 def run(f, *words):
     "To its end: its exit status, and what it said"
     with tempfile.NamedTemporaryFile('r') as log:
-        p = begin(f, words, log.name); p.join(500)
+        p = begin(f, words, log.name)
+        p.join(500)
         return SimpleNamespace(returncode=p.exitcode, said=log.read())
 
 def words(out, more): return out, '--save', '2', *more
@@ -52,7 +54,8 @@ def until_done(out, *words):
 @pytest.fixture(scope='module')
 def calm(tmp_path_factory):
     "An undisturbed run with dropout, by a script that is started as users start theirs"
-    out = tmp_path_factory.mktemp('calm'); r = subprocess.run([sys.executable, train_tiny.__file__, *map(str, words(out, ['--dropout', '.1']))], capture_output=True, text=True)
+    out = tmp_path_factory.mktemp('calm')
+    r = subprocess.run([sys.executable, train_tiny.__file__, *map(str, words(out, ['--dropout', '.1']))], capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     return out
 
@@ -64,24 +67,34 @@ def test_killed_there_it_ends_with_the_same_bits(calm, tmp_path, promise, kill, 
     assert int(checkpoints(tmp_path)[-1].name.split('-')[1]) == left
     r = until_done(tmp_path, '--dropout', '.1')
     assert told(tmp_path)['began'] == left and end(tmp_path) == end(calm)
-    assert len(checkpoints(tmp_path)) == 2 and not list(tmp_path.glob('.part-*'))      # as many as were asked for, and no rest
+    # as many as were asked for, and no rest
+    assert len(checkpoints(tmp_path)) == 2
+    assert not list(tmp_path.glob('.part-*'))
     promise.one_of('Runs killed with SIGKILL, at four moments of a step, that end with the same bits', 4)
 
 def test_killed_at_random_moments(calm, tmp_path):
     rng, ends = random.Random(0), []
     for _ in range(3):
-        before = checkpoints(tmp_path); p = begin(train_tiny.train, words(tmp_path, ['--dropout', '.1']), tmp_path/'log')
+        before = checkpoints(tmp_path)
+        p = begin(train_tiny.train, words(tmp_path, ['--dropout', '.1']), tmp_path/'log')
         while checkpoints(tmp_path) == before and p.is_alive(): time.sleep(.01)       # it has gone further than the one before it
-        time.sleep(rng.random()*.1); p.kill(); p.join(); ends.append(p.exitcode)
+        time.sleep(rng.random()*.1)
+        p.kill()
+        p.join()
+        ends.append(p.exitcode)
     assert -signal.SIGKILL in ends
     until_done(tmp_path, '--dropout', '.1')
     assert end(tmp_path) == end(calm)
 
 def test_a_damaged_checkpoint_is_named_and_passed_over(calm, tmp_path):
     go(tmp_path, '--dropout', '.1', '--kill', 'step 7')
-    with open(tmp_path/'checkpoint-6'/'model.safetensors', 'r+b') as f: f.seek(-3, 2); f.write(b'abc')
+    with open(tmp_path/'checkpoint-6'/'model.safetensors', 'r+b') as f:
+        f.seek(-3, 2)
+        f.write(b'abc')
     r = until_done(tmp_path, '--dropout', '.1')
-    assert 'checkpoint-6/model.safetensors is not as it was written' in r.said and told(tmp_path)['began'] == 4 and end(tmp_path) == end(calm)
+    assert 'checkpoint-6/model.safetensors is not as it was written' in r.said
+    assert told(tmp_path)['began'] == 4
+    assert end(tmp_path) == end(calm)
 
 def test_rwkv_and_adafactor_too(tmp_path):
     rwkv = ['--arch', 'rwkv', '--optimizer', 'adafactor']
@@ -96,7 +109,8 @@ def test_an_arm_that_was_killed_keeps_its_log_and_bands(tmp_path):
     with ThreadPoolExecutor(2) as pool: a, b = pool.map(lambda x: arm(*x), [('a', 'calm'), ('b', '3')])
     assert a.returncode == 0 and b.returncode == -signal.SIGKILL, a.said + b.said
     assert (tmp_path/'b'/'checkpoints'/'checkpoint-2').is_dir() and not (tmp_path/'b'/'train.json').exists()
-    c = arm('b', 'calm'); assert c.returncode == 0, c.said
+    c = arm('b', 'calm')
+    assert c.returncode == 0, c.said
     one, two = (json.loads((tmp_path/x/'train.json').read_text()) for x in 'ab')
     plain = lambda rows: [{k: v for k, v in r.items() if k != 'seconds'} for r in rows]
     assert plain(one['log']) == plain(two['log']) and one['valid'] == two['valid'] and len(one['log']) == one['steps']
@@ -111,13 +125,20 @@ def _arrays(folder):
 def test_checkpoints_of_another_plan_or_code_are_not_gone_on_with(tmp_path):
     from ff_nbdev.run.arm import Plan, _checkpoints
     plan = Plan('no_fzr', 'tiny-mt5', 'python_prose', str(tmp_path))
-    folder = _checkpoints(plan, True); (folder/'checkpoint-3').mkdir()
+    folder = _checkpoints(plan, True)
+    (folder/'checkpoint-3').mkdir()
     assert (_checkpoints(plan, True)/'checkpoint-3').is_dir()
     assert not (_checkpoints(Plan('no_fzr', 'tiny-mt5', 'python_prose', str(tmp_path), seed=1), True)/'checkpoint-3').exists()
-    (folder/'checkpoint-3').mkdir(); Path(folder/'belongs.txt').write_text('other code')
+    (folder/'checkpoint-3').mkdir()
+    Path(folder/'belongs.txt').write_text('other code')
     assert not (_checkpoints(plan, True)/'checkpoint-3').exists()
     shutil.rmtree(folder)
 
 def test_a_run_that_was_over_is_not_trained_on(tmp_path):
-    go(tmp_path); before = end(tmp_path); r = go(tmp_path)
-    assert r.returncode == 0 and told(tmp_path)['began'] == 8 and end(tmp_path) == before and [c.name for c in checkpoints(tmp_path)] == ['checkpoint-6', 'checkpoint-8']
+    go(tmp_path)
+    before = end(tmp_path)
+    r = go(tmp_path)
+    assert r.returncode == 0
+    assert told(tmp_path)['began'] == 8
+    assert end(tmp_path) == before
+    assert [c.name for c in checkpoints(tmp_path)] == ['checkpoint-6', 'checkpoint-8']

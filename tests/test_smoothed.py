@@ -24,7 +24,8 @@ def dense(x, width):
 
 def esda_line(x):
     esda, libpysal = pytest.importorskip('esda'), pytest.importorskip('libpysal')
-    n = len(x); w = libpysal.weights.W({i: [j for j in (i - 1, i + 1) if 0 <= j < n] for i in range(n)}, silence_warnings=True)
+    n = len(x)
+    w = libpysal.weights.W({i: [j for j in (i - 1, i + 1) if 0 <= j < n] for i in range(n)}, silence_warnings=True)
     return esda.Moran(x.numpy(), w, permutations=0).I
 
 
@@ -39,7 +40,9 @@ def test_shapes_types_and_many_rows():
     y = smoothed(x, 2.)                                     # 1,200 rows: in pieces
     assert y.shape == x.shape and torch.allclose(y[2, 399], smoothed(x[2, 399], 2.), atol=1e-13)
     assert smoothed(x.half(), 2.).dtype == torch.float16 and smoothed(x[:0], 2.).shape == (0, 400, 30)
-    before = x.clone(); smoothed(x, 3.); assert torch.equal(x, before)
+    before = x.clone()
+    smoothed(x, 3.)
+    assert torch.equal(x, before)
     assert torch.equal(smoothed(x, 0), x) and smoothed(x, 0) is not x
 
 def test_smoothing_is_linear_and_keeps_constants():
@@ -48,7 +51,8 @@ def test_smoothing_is_linear_and_keeps_constants():
     for c in (0., .1, -7e8): assert torch.equal(smoothed(torch.full((2, 80), c), 4.), torch.full((2, 80), c))
 
 def test_moran_rises_with_the_width():
-    x = draw(60, 300); values = [mean_moran(smoothed(x, w)) for w in np.geomspace(.3, 37, 25)]
+    x = draw(60, 300)
+    values = [mean_moran(smoothed(x, w)) for w in np.geomspace(.3, 37, 25)]
     assert all(a < b for a, b in zip(values, values[1:])) and values[0] < .05 and values[-1] > .99
 
 def test_moran_of_smoothed_noise_is_the_closed_form():
@@ -60,13 +64,15 @@ def test_moran_of_smoothed_noise_is_the_closed_form():
 
 @pytest.mark.parametrize('moran', [.05, .4, .8, .95])
 def test_match_is_that_of_esda(moran):
-    x = draw(12, 120); w = match_moran(x, moran, tol=1e-4)
+    x = draw(12, 120)
+    w = match_moran(x, moran, tol=1e-4)
     assert np.mean([esda_line(v) for v in smoothed(x, w)]) == pytest.approx(moran, abs=1.1e-4)
     dense_moran = np.mean([esda_line(torch.from_numpy(v)) for v in dense(x, w)])
     assert dense_moran == pytest.approx(moran, abs=1.1e-4)
 
 def test_constant_vectors_are_left_out():
-    x = draw(10, 100); mixed = torch.cat([x, torch.full((30, 100), .1), torch.zeros(5, 100)])
+    x = draw(10, 100)
+    mixed = torch.cat([x, torch.full((30, 100), .1), torch.zeros(5, 100)])
     assert mean_moran(mixed) == pytest.approx(mean_moran(x), rel=1e-12)
     assert match_moran(mixed, .7) == pytest.approx(match_moran(x, .7), rel=1e-6)
     assert mean_moran(smoothed(mixed, 3.)) == pytest.approx(mean_moran(smoothed(x, 3.)), abs=1e-12)
@@ -74,7 +80,8 @@ def test_constant_vectors_are_left_out():
     with pytest.raises(ValueError, match='every vector is constant'): match_moran(torch.full((3, 50), .3), .5)
 
 def test_what_cannot_be_had_is_refused():
-    x = draw(20, 100); own = mean_moran(x)
+    x = draw(20, 100)
+    own = mean_moran(x)
     assert match_moran(x, own) == 0 and match_moran(x, own + .001) == 0
     for bad, words in ((own - .01, 'ask for more'), (.99999, 'ask for less'), (1.5, 'ask for less'), (float('nan'), 'ask for more')):
         with pytest.raises(ValueError, match=words): match_moran(x, bad)
@@ -94,26 +101,31 @@ def test_rows_are_a_sample_and_all_of_them_on_request():
 def sides(): return planted_instances(tokens=12, sites=3, d_ff=256), planted_instances(tokens=12, sites=3, d_ff=256, draw=1)
 
 def test_instances_meet_a_value_per_site(sides):
-    known, other = sides; before = [a.clone() for a in known.acts]
+    known, other = sides
+    before = [a.clone() for a in known.acts]
     smooth, widths = smoothed_instances(known, [.3, .6, .9])
     assert moran_per_site(smooth) == pytest.approx([.3, .6, .9], abs=.002) and widths == sorted(widths)
     assert all(torch.equal(a, b) for a, b in zip(known.acts, before)) and smooth.sites == known.sites
     again, same = smoothed_instances(other, widths=widths)
-    assert same == widths and all(torch.allclose(a, torch.from_numpy(dense(b.double(), w)).float(), atol=1e-5) for a, b, w in zip(again.acts, other.acts, widths))
+    assert same == widths
+    assert all(torch.allclose(a, torch.from_numpy(dense(b.double(), w)).float(), atol=1e-5) for a, b, w in zip(again.acts, other.acts, widths))
     for kw, words in ((dict(), 'either'), (dict(moran=.5, widths=[1.]*3), 'either'), (dict(moran=[.5]), '1 values'), (dict(widths=[1.]), '1 widths'), (dict(moran=-.5), 'site 0')):
         with pytest.raises(ValueError, match=words): smoothed_instances(known, **kw)
 
 def test_smoothing_means_is_smoothing_instances_and_the_baseline_comes_off_either_way(sides):
-    known, _ = sides; a, base = known.acts[0].double(), draw(256)
+    known, _ = sides
+    a, base = known.acts[0].double(), draw(256)
     assert torch.allclose(smoothed(a - base, 2.), smoothed(a, 2.) - smoothed(base, 2.), atol=1e-12)
     assert torch.allclose(smoothed(a, 2.).mean(0), smoothed(a.mean(0), 2.), atol=1e-12)
 
 def test_the_test_is_that_of_signatures_on_both_smoothed_sides(sides):
     known, other = sides
     r = smoothed_signature_test(known, other, .9, redraws=3)
-    a, widths = smoothed_instances(known, .9); b, _ = smoothed_instances(other, widths=widths)
+    a, widths = smoothed_instances(known, .9)
+    b, _ = smoothed_instances(other, widths=widths)
     assert {k: v for k, v in r.items() if k != 'smoothing'} == signature_test(a, b, redraws=3)
-    assert [s['width'] for s in r['smoothing']] == widths and all(abs(s['moran'] - .9) < .002 and abs(s['moran_target'] - .9) < .02 and s['own'] < .2 and s['wanted'] == .9 for s in r['smoothing'])
+    assert [s['width'] for s in r['smoothing']] == widths
+    assert all(abs(s['moran'] - .9) < .002 and abs(s['moran_target'] - .9) < .02 and s['own'] < .2 and s['wanted'] == .9 for s in r['smoothing'])
     assert r['16:16']['accuracy'] > .95                     # planted bumps of 9 units survive σ = 1.5
     with pytest.raises(ValueError, match='same sites'): smoothed_signature_test(known, dataclasses.replace(other, acts=other.acts[:2]), .9)
 
@@ -121,7 +133,9 @@ def test_no_information_comes_from_smoothing():
     "Tokens that differ in nothing stay at chance, however smooth"
     a, b = planted_instances(tokens=20, sites=2, power=0.), planted_instances(tokens=20, sites=2, power=0., draw=1)
     r = smoothed_signature_test(a, b, .97, redraws=6)
-    assert r['16:16']['accuracy'] < .05 + .08 and r['16:16']['cosine'] < .05 + .12 and min(s['moran'] for s in r['smoothing']) > .965
+    assert r['16:16']['accuracy'] < .05 + .08
+    assert r['16:16']['cosine'] < .05 + .12
+    assert min(s['moran'] for s in r['smoothing']) > .965
 
 def test_very_wide_smoothing_costs_what_bumps_say():
     "The control can lose: a Gaussian of 60 of 256 units leaves little of bumps of 9"

@@ -169,7 +169,10 @@ def limits_said(run):
 def test_checkpoints_that_go_under_an_unsaid_limit_are_told_of_once(tmp_path):
     saving = dict(save_strategy='steps', save_steps=1)
     said = limits_said(make(tmp_path/'a', max_steps=5, **saving).train)
-    assert len(said) == 1 and 'the two newest' in said[0] and str(tmp_path/'a') in said[0] and len(names(tmp_path/'a')) == 2
+    assert len(said) == 1
+    assert 'the two newest' in said[0]
+    assert str(tmp_path/'a') in said[0]
+    assert len(names(tmp_path/'a')) == 2
     assert not limits_said(make(tmp_path/'b', max_steps=2, **saving).train) and len(names(tmp_path/'b')) == 2
     assert not limits_said(make(tmp_path/'c', max_steps=5, save_total_limit=2, **saving).train)
     assert not limits_said(make(tmp_path/'d', max_steps=4, save_minutes=0.).train) and len(names(tmp_path/'d')) == 2
@@ -232,7 +235,9 @@ def test_a_model_without_a_configuration_trains_with_shift_given(tmp_path):
     trainer = plain_trainer(tmp_path, shift=True, max_steps=24)
     before = trainer.model.ffn['down'].weight.clone()
     trainer.train()
-    assert trainer.ff.sentences > 0 and trainer.ff.doses.sum() > 0 and not torch.equal(before, trainer.model.ffn['down'].weight)
+    assert trainer.ff.sentences > 0
+    assert trainer.ff.doses.sum() > 0
+    assert not torch.equal(before, trainer.model.ffn['down'].weight)
     with pytest.raises(ValueError, match='returns no loss'): trainer.evaluate(Rows(4))
 
 def bart():
@@ -271,7 +276,8 @@ def test_a_saved_model_has_the_method_beside_it_and_no_pickle(tmp_path):
     trainer.train()
     trainer.save_model(str(tmp_path/'end'))
     names = sorted(p.name for p in (tmp_path/'end').iterdir())
-    assert {'ff_config.json', 'ff_state.safetensors', 'model.safetensors'} <= set(names) and all(n.endswith(('.json', '.safetensors', '.jinja')) for n in names)
+    assert {'ff_config.json', 'ff_state.safetensors', 'model.safetensors'} <= set(names)
+    assert all(n.endswith(('.json', '.safetensors', '.jinja')) for n in names)
     from transformers import AutoModelForCausalLM
     again = attach.from_pretrained(AutoModelForCausalLM.from_pretrained(tmp_path/'end'), tmp_path/'end')
     assert again.sentences == trainer.ff.sentences > 0 and torch.equal(again.doses, trainer.ff.doses)
@@ -325,7 +331,8 @@ def test_the_best_model_is_kept_and_loaded_with_its_state(tmp_path, limit):
     trainer.train()
     kept = [p.name for p in ck.checkpoints(tmp_path)]
     assert 'checkpoint-4' in kept and kept[-1] == 'checkpoint-10' and len(kept) == max(2, limit)
-    assert trainer.state.best_model_checkpoint == str(tmp_path/'checkpoint-4') and same(weights(trainer), trainer.seen[4])
+    assert trainer.state.best_model_checkpoint == str(tmp_path/'checkpoint-4')
+    assert same(weights(trainer), trainer.seen[4])
     told = json.loads((tmp_path/'checkpoint-10'/'trainer_state.json').read_text())
     assert told['best_model_checkpoint'] == str(tmp_path/'checkpoint-4')
     from safetensors.torch import load_file
@@ -351,7 +358,9 @@ def test_a_best_model_that_is_damaged_is_named(tmp_path):
     class Damaging(Middle):
         def on_ff_step(self, state, control):
             if state.global_step == 9:
-                with open(tmp_path/'checkpoint-4'/'model.safetensors', 'r+b') as f: f.seek(-3, 2); f.write(b'abc')
+                with open(tmp_path/'checkpoint-4'/'model.safetensors', 'r+b') as f:
+                    f.seek(-3, 2)
+                    f.write(b'abc')
     with pytest.raises(ValueError, match='checkpoint-4/model.safetensors is not as it was written'):
         make(tmp_path, save_total_limit=3, **{**BEST, 'cls': Damaging}).train()
 
@@ -362,7 +371,10 @@ def test_a_run_that_ends_before_its_noise_says_so_once(tmp_path):
     trainer = make(tmp_path, settings=config(20_000), max_steps=4)
     with pytest.warns(UserWarning, match='This run ends after') as caught: trainer.train()
     said = [str(w.message) for w in caught if 'This run' in str(w.message)]
-    assert len(said) == 1 and 'noise starts at 10,000' in said[0] and 'of 20,000 sentences' in said[0] and "total_sentences='auto'" in said[0]
+    assert len(said) == 1
+    assert 'noise starts at 10,000' in said[0]
+    assert 'of 20,000 sentences' in said[0]
+    assert "total_sentences='auto'" in said[0]
 
 def test_a_run_that_goes_on_beyond_its_end_says_so(tmp_path):
     with pytest.warns(UserWarning, match='goes on to .* total_sentences=20: beyond these no pulse is given') as caught:
@@ -375,7 +387,8 @@ def test_a_run_of_the_right_length_says_nothing(tmp_path):
         warnings.filterwarnings('ignore', category=DeprecationWarning)
         make(tmp_path, settings=config(int(Rows().sentences.sum())), max_steps=4).train()
     late = FFConfig(total_sentences=100, forgiveness=ForgivenessConfig(kind='none', final_kind='two_letter'))
-    assert 'two_letter forgiveness starts at 80' in describe_end(late, 60) and describe_end(FFConfig(), 60) == describe_end(late, 100) == ''
+    assert 'two_letter forgiveness starts at 80' in describe_end(late, 60)
+    assert describe_end(FFConfig(), 60) == describe_end(late, 100) == ''
     search = config(100)
     search.recall.limit = 4.
     assert describe_end(search, 400) == ''                                       # a search for the collapse goes beyond by intention
@@ -384,7 +397,9 @@ def test_auto_is_exact_where_windows_say_how_many_sentences_they_have(tmp_path):
     trainer = make(tmp_path, settings=config('auto'), max_steps=-1, num_train_epochs=2)
     assert trainer.ff.config.total_sentences == 'auto' and trainer.ff.noise_x == 0
     trainer.train()
-    assert trainer.ff.config.total_sentences == trainer.ff.sentences == 2*Rows().sentences.sum() and abs(trainer.ff.doses.mean() - .4) < .03 and trainer.ff.noise_x == pytest.approx(1.)
+    assert trainer.ff.config.total_sentences == trainer.ff.sentences == 2*Rows().sentences.sum()
+    assert abs(trainer.ff.doses.mean() - .4) < .03
+    assert trainer.ff.noise_x == pytest.approx(1.)
 
 def test_auto_from_a_sample_is_stated(tmp_path):
     rows = list(Rows(16))*20                                                     # a plain list says nothing
@@ -477,7 +492,9 @@ def seals(folder, *steps):
         ck.seal(part, folder/f'checkpoint-{step}', step=step)
 
 def damage(path):
-    with open(path, 'r+b') as f: f.seek(-1, 2); f.write(b'!')
+    with open(path, 'r+b') as f:
+        f.seek(-1, 2)
+        f.write(b'!')
 
 def names(folder): return [p.name for p in ck.checkpoints(folder)]
 
@@ -486,7 +503,10 @@ def test_damaged_checkpoints_go_first_and_the_last_whole_one_never(tmp_path):
     for step in (30, 40): damage(tmp_path/f'checkpoint-{step}'/'state.safetensors')
     said = []
     gone = ck.prune(tmp_path, 2, say=said.append)
-    assert names(tmp_path) == ['checkpoint-10', 'checkpoint-20'] and len(said) == 2 and 'checkpoint-40/state.safetensors is not as it was written' in said[0] and len(gone) == 2
+    assert names(tmp_path) == ['checkpoint-10', 'checkpoint-20']
+    assert len(said) == 2
+    assert 'checkpoint-40/state.safetensors is not as it was written' in said[0]
+    assert len(gone) == 2
     damage(tmp_path/'checkpoint-20'/'state.safetensors')
     ck.prune(tmp_path, 1)
     assert names(tmp_path) == ['checkpoint-10']
@@ -514,7 +534,8 @@ def test_checkpoints_of_another_program_are_left_alone(tmp_path):
     ck.prune(tmp_path, 1)
     assert names(tmp_path) == ['checkpoint-5', 'checkpoint-30']
     with pytest.warns(UserWarning, match='was moved to .*checkpoint-5.other'): seals(tmp_path, 5)
-    assert (tmp_path/'checkpoint-5.other'/'model.bin').read_text() == 'precious' and ck.check_checkpoint(tmp_path/'checkpoint-5')
+    assert (tmp_path/'checkpoint-5.other'/'model.bin').read_text() == 'precious'
+    assert ck.check_checkpoint(tmp_path/'checkpoint-5')
 
 def dead():
     "The number of a process that is gone"
@@ -549,9 +570,14 @@ def test_a_full_disk_names_path_and_room_and_leaves_the_last_checkpoint(tmp_path
     trainer = make(tmp_path, cls=Filled, save_strategy='steps', save_steps=2, max_steps=6)
     with pytest.raises(OSError) as e: trainer.train()
     said = str(e.value)
-    assert str(tmp_path) in said and ' MB ' in said and f'The last good checkpoint is {tmp_path/"checkpoint-2"}' in said and '\n' not in said
+    assert str(tmp_path) in said
+    assert ' MB ' in said
+    assert f'The last good checkpoint is {tmp_path/"checkpoint-2"}' in said
+    assert '\n' not in said
     monkeypatch.undo()
-    assert names(tmp_path) == ['checkpoint-2'] and not list(tmp_path.glob('.*')) and ck.check_checkpoint(tmp_path/'checkpoint-2')
+    assert names(tmp_path) == ['checkpoint-2']
+    assert not list(tmp_path.glob('.*'))
+    assert ck.check_checkpoint(tmp_path/'checkpoint-2')
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which('mount'), reason='a small disk can be mounted by root alone')
 def test_a_disk_that_is_really_full(tmp_path):
@@ -593,10 +619,15 @@ def test_a_run_with_lora_that_was_killed_ends_with_the_same_bits(tmp_path, promi
     calm.train()
     with pytest.raises(KeyboardInterrupt): start(tmp_path/'b', Killed).train()
     files = {p.name for p in (tmp_path/'b'/'checkpoint-6').iterdir()}
-    assert {'adapter_model.safetensors', 'ff_matrices.safetensors', 'ff_state.safetensors'} <= files and 'model.safetensors' not in files and calm.ff.pulses.sum() > 0
+    assert {'adapter_model.safetensors', 'ff_matrices.safetensors', 'ff_state.safetensors'} <= files
+    assert 'model.safetensors' not in files
+    assert calm.ff.pulses.sum() > 0
     again = start(tmp_path/'b')
     again.train(resume_from_checkpoint=True)
-    assert again.began_at == 6 and same(weights(again), weights(calm)) and same(state(again), state(calm)) and not same(untouched, weights(calm))
+    assert again.began_at == 6
+    assert same(weights(again), weights(calm))
+    assert same(state(again), state(calm))
+    assert not same(untouched, weights(calm))
     promise.one_of('Runs with adapters that were stopped and end with the same bits', len(LORA))
 
 def test_the_best_model_with_lora_has_the_base_of_its_step(tmp_path):

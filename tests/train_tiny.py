@@ -24,9 +24,16 @@ from ff_nbdev.training.trainer import FFTrainer
 
 def arguments(words):
     p = argparse.ArgumentParser()
-    p.add_argument('out'); p.add_argument('--arch', default='mt5'); p.add_argument('--micro', type=int, default=8); p.add_argument('--accumulate', type=int, default=1)
-    p.add_argument('--dropout', type=float, default=0.); p.add_argument('--optimizer', default='adamw_torch'); p.add_argument('--double', action='store_true')
-    p.add_argument('--kill', default=''); p.add_argument('--save', type=int, default=0); p.add_argument('--steps', type=int, default=8)
+    p.add_argument('out')
+    p.add_argument('--arch', default='mt5')
+    p.add_argument('--micro', type=int, default=8)
+    p.add_argument('--accumulate', type=int, default=1)
+    p.add_argument('--dropout', type=float, default=0.)
+    p.add_argument('--optimizer', default='adamw_torch')
+    p.add_argument('--double', action='store_true')
+    p.add_argument('--kill', default='')
+    p.add_argument('--save', type=int, default=0)
+    p.add_argument('--steps', type=int, default=8)
     p.add_argument('--hollow', action='store_true', help='the first four windows have no target')
     p.add_argument('--stream', action='store_true', help='windows come from an iterable data set')
     return p.parse_args(words)
@@ -75,18 +82,23 @@ def text():
 
 def train(words):
     "Train, and write how it ended"
-    a = arguments(words); Killed.kill, training.seal = a.kill, seal
+    a = arguments(words)
+    Killed.kill, training.seal = a.kill, seal
     tok, data = text()
-    torch.manual_seed(0); torch.set_num_threads(1)
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
     model = random_tiny(a.arch, vocab_size=1024, **(dict(dropout_rate=a.dropout) if a.arch == 'mt5' else {}))
     if a.double: model.double()
-    config = FFConfig.preset('full_stack', int(data.sentences[:40].sum()*a.steps/5), dose=.6, top=2., forgiveness='two_letter'); config.recall.start = .4; config.recall.halflife = 50.
+    config = FFConfig.preset('full_stack', int(data.sentences[:40].sum()*a.steps/5), dose=.6, top=2., forgiveness='two_letter')
+    config.recall.start = .4
+    config.recall.halflife = 50.
     ff = attach(model, config, tok)
     args = TrainingArguments(a.out, per_device_train_batch_size=a.micro, gradient_accumulation_steps=a.accumulate, learning_rate=1e-3, max_steps=a.steps, optim=a.optimizer, max_grad_norm=1., report_to=[], disable_tqdm=True, use_cpu=True, logging_strategy='no',
         save_strategy='steps' if a.save else 'no', save_steps=a.save or 500, save_total_limit=2, train_sampling_strategy='sequential' if a.hollow or a.stream else 'random')
     make = objective_for(model, tok)
     trainer = Killed(model=model, args=args, train_dataset=Stream(data) if a.stream else data, data_collator=Hollow(make) if a.hollow else make, ff=ff)
-    trainer.remove_callback(PrinterCallback); trainer.train(resume_from_checkpoint=True)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=True)
     torch.save({k: v.clone() for k, v in model.state_dict().items()}, Path(a.out)/f'end{args.process_index}.pt')
     ff.save_pretrained(Path(a.out)/f'end{args.process_index}')
     (Path(a.out)/f'end{args.process_index}.json').write_text(json.dumps(dict(began=trainer.began_at, sentences=ff.sentences, pulses=ff.pulses.tolist())))
@@ -112,7 +124,6 @@ def apart(log, f, words):
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(fd, 1)
     os.dup2(fd, 2)
-    gc.freeze()          # what was imported is looked through no more: the Trainer collects garbage at every start
     f(words)
 
 def ranked(f, log, rank, ranks, port, words):
