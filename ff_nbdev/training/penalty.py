@@ -4,7 +4,6 @@
 __all__ = ['Penalty', 'as_penalty']
 
 # %% ../../nbs/training/penalty.ipynb #6fd6ccba
-import torch
 from torch import Tensor
 
 # %% ../../nbs/training/penalty.ipynb #a06646b5
