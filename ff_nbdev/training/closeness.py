@@ -7,7 +7,7 @@ __all__ = ['show_alternatives', 'word_ids', 'whole_words', 'read_categories', 'c
 # %% ../../nbs/training/closeness.ipynb #bfeea8d2
 import html
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,15 @@ from ..data.objectives import open_tokens
 from ..data.tokenizers import special_ids, word_marker
 
 # %% ../../nbs/training/closeness.ipynb #2bc75332
+def _cell_html(word, alternatives):
+    "A token, and its alternatives with the fraction forgiven below it"
+    below = ''
+    for fraction, name in alternatives:
+        below += (f'<div style="font-size:11px;color:#111;background:rgba(230,120,20,{(fraction - .25)*2.2:.2f})" '
+            f'title="{fraction:.0%} forgiven">{name}</div>')
+    return ('<div style="display:inline-block;vertical-align:top;margin:0 3px 10px;min-width:2em;text-align:center">'
+        f'<b style="font-size:13px">{word}</b>{below}</div>')
+
 def show_alternatives(
     alternatives,    # `Alternatives`, or anything called with places and targets
     tokens:str|Path, # Folder written by `encode_corpus`
@@ -26,41 +35,42 @@ def show_alternatives(
     split:str='valid', # Of which split
     top:int=4,       # Alternatives shown
 )->str: # HTML
-    "Sentences with their alternatives, coloured by the share forgiven"
+    "Sentences with their alternatives, coloured by the fraction forgiven"
     ids, starts = open_tokens(tokens, split)
-    word = lambda i: html.escape(re.sub('^[▁Ġ]', '', tokenizer.convert_ids_to_tokens(int(i))) or '␣')
-    out = []
+    def word(i): return html.escape(re.sub('^[▁Ġ]', '', tokenizer.convert_ids_to_tokens(int(i))) or '␣')
+    out = ''
     for s in sentences:
-        x = sentence_ids(ids, starts, s, s + 1)[0]; near, share = alternatives(np.arange(starts[s], starts[s] + len(x)), x)
-        cells = []
-        for t, a, f in zip(x, near, share):
-            best = sorted(zip(f, a), key=lambda p: -p[0])[:top]
-            below = ''.join(f'<div style="font-size:11px;color:#111;background:rgba(230,120,20,{(v - .25)*2.2:.2f})" title="{v:.0%} forgiven">{word(i)}</div>' for v, i in best if v > 0)
-            cells.append(f'<div style="display:inline-block;vertical-align:top;margin:0 3px 10px;min-width:2em;text-align:center"><b style="font-size:13px">{word(t)}</b>{below}</div>')
-        out.append('<p style="line-height:1.35">' + ''.join(cells) + '</p>')
-    return ''.join(out)
+        x = sentence_ids(ids, starts, s, s + 1)[0]
+        cells = ''
+        for token, near, forgiven in zip(x, *alternatives(np.arange(starts[s], starts[s] + len(x)), x)):
+            best = sorted(zip(forgiven, near), key=lambda pair: -pair[0])[:top]
+            cells += _cell_html(word(token), [(f, word(i)) for f, i in best if f > 0])
+        out += f'<p style="line-height:1.35">{cells}</p>'
+    return out
 
 # %% ../../nbs/training/closeness.ipynb #9577a2af
 def word_ids(
     tokenizer, # SentencePiece or byte-level BPE
 )->dict[int, str]: # id → the word, in lower case
     "Ids that can be a whole word of at least two letters"
-    out, skip, mark = {}, set(special_ids(tokenizer)), word_marker(tokenizer)
-    for p, i in tokenizer.get_vocab().items():
-        w = p if mark == '##' else p.removeprefix(mark) if p.startswith(mark) else ''
-        if i not in skip and len(w) > 1 and w.isalpha(): out[i] = w.lower()
-    return out
+    words, skip, mark = {}, set(special_ids(tokenizer)), word_marker(tokenizer)
+    for piece, i in tokenizer.get_vocab().items():
+        word = piece if mark == '##' else piece.removeprefix(mark) if piece.startswith(mark) else ''
+        if i not in skip and len(word) > 1 and word.isalpha(): words[i] = word.lower()
+    return words
 
 def whole_words(
     ids:np.ndarray, # A stretch of ids
     tokenizer,      # Of the text
 )->np.ndarray: # (len(ids),) True where a token is a whole word
     "Where a word begins that the next token does not go on with"
-    words, vocab, mark = word_ids(tokenizer), tokenizer.get_vocab(), word_marker(tokenizer)
-    can, on = np.zeros(len(tokenizer) + 1, bool), np.zeros(len(tokenizer) + 1, bool)
-    can[list(words)] = True
-    on[[i for p, i in vocab.items() if i <= len(tokenizer) and (p.startswith('##') if mark == '##' else p[:1].isalpha() and not p.startswith(mark))]] = True     # a letter first: the word goes on
-    return can[ids] & ~on[np.append(ids[1:], 0)]
+    mark = word_marker(tokenizer)
+    begins, goes_on = np.zeros(len(tokenizer) + 1, bool), np.zeros(len(tokenizer) + 1, bool)
+    begins[list(word_ids(tokenizer))] = True
+    for piece, i in tokenizer.get_vocab().items():
+        if i > len(tokenizer): continue
+        goes_on[i] = piece.startswith('##') if mark == '##' else piece[:1].isalpha() and not piece.startswith(mark)
+    return begins[ids] & ~goes_on[np.append(ids[1:], 0)]
 
 # %% ../../nbs/training/closeness.ipynb #8c2812bf
 def read_categories(
@@ -81,9 +91,14 @@ def read_categories(
 
 # %% ../../nbs/training/closeness.ipynb #6c35a0fe
 def _frequency_bins(counts, words, size=8):
-    "Word → bin of like frequency, and the words of each bin"
-    order = sorted(words, key=lambda i: counts[i]); bins = np.array_split(np.array(order), max(1, len(order)//size))
-    return {int(i): b for b, members in enumerate(bins) for i in members}, bins
+    "Word → the words of like frequency; of equal ones the lower ids stand first, for a vocabulary has no order"
+    order = sorted(words, key=lambda i: (counts[i], i))
+    bins = np.array_split(np.array(order), max(1, len(words)//size))
+    alike = {}
+    for members in bins: alike |= dict.fromkeys(members.tolist(), members)
+    return alike
+
+def _same_stem(word, other): return word[:4] == other[:4]
 
 # %% ../../nbs/training/closeness.ipynb #30925711
 def category_agreement(
@@ -96,37 +111,49 @@ def category_agreement(
     seed:int=0,      # Of places, draws and resampling
     stems:bool=False,# True: keep pairs that share their first four letters
     limit:int=20_000_000, # Tokens looked at, from the start of the split
-)->dict: # agreement, matched, difference with its 95 % interval, places, words, upper and lower: agreement of the most and least forgiven third
-    "How often an alternative shares a category with its word, beside a frequency-matched draw; `ValueError` for fewer than 100 words with a category"
+)->dict: # agreement, matched, difference, its 95 % interval, places, words; upper, lower: most and least forgiven third
+    """How often an alternative shares a category with its word, beside a frequency-matched draw
+
+    Raises: `ValueError` for fewer than 100 places with a category."""
     rng, ids = np.random.default_rng(seed), open_tokens(tokens, split)[0]
     end = min(len(ids), limit, len(alternatives) if hasattr(alternatives, '__len__') else len(ids))
     spelt = {i: w for i, w in word_ids(tokenizer).items() if w in categories}
-    text = np.asarray(ids[:end]); places = np.flatnonzero(whole_words(text, tokenizer) & np.isin(text, list(spelt)))
-    if len(places) < 100: raise ValueError(f'Only {len(places)} places hold a word with a category: give more text or another list of categories.')
+    text = np.asarray(ids[:end])
+    places = np.flatnonzero(whole_words(text, tokenizer) & np.isin(text, list(spelt)))
+    if len(places) < 100:
+        raise ValueError(f'Only {len(places)} places hold a word with a category: give more text or another list of '
+            'categories.')
     places = np.sort(rng.choice(places, min(sample, len(places)), replace=False))
-    target = text[places].astype(np.int64); near, share = alternatives(places, target)
-    which, members = _frequency_bins(np.bincount(text, minlength=len(tokenizer)), list(spelt))
-    rows = []                                        # target, share, agrees, drawn agrees
-    for t, near_t, share_t in zip(target, near, share):
-        for a, f in zip(near_t, share_t):
-            if f <= 0 or int(a) not in spelt: continue
-            drawn = int(rng.choice(members[which[int(a)]]))
-            w, x, y = spelt[int(t)], spelt[int(a)], spelt[drawn]
-            if x == w or not stems and x[:4] == w[:4]: continue
-            if y == w or not stems and y[:4] == w[:4]: continue
-            rows.append((t, f, bool(categories[w] & categories[x]), bool(categories[w] & categories[y])))
-    return _summary(np.array(rows, np.float64), rng) | dict(places=len(places))
+    target = text[places].astype(np.int64)
+    alike = _frequency_bins(np.bincount(text, minlength=len(tokenizer)), list(spelt))
+    rows = _agreements(zip(target, *alternatives(places, target)), spelt, categories, alike, stems, rng)
+    return _summary(np.array(list(rows), np.float64), rng) | dict(places=len(places))
+
+# %% ../../nbs/training/closeness.ipynb #79d228be
+def _agreements(found, spelt, categories, alike, stems, rng):
+    "Target, fraction forgiven, does the alternative agree, does the drawn word agree"
+    for target, near, forgiven in found:
+        word = spelt[int(target)]
+        for i, fraction in zip(near, forgiven):
+            if fraction <= 0 or int(i) not in spelt: continue
+            pair = spelt[int(i)], spelt[int(rng.choice(alike[int(i)]))]
+            if any(other == word or not stems and _same_stem(other, word) for other in pair): continue
+            yield (target, fraction, *(bool(categories[word] & categories[other]) for other in pair))
 
 # %% ../../nbs/training/closeness.ipynb #dd8ad43d
 def _summary(rows, rng, draws=1000):
-    if len(rows) < 20: raise ValueError('Hardly any alternative is a word with a category: give a larger list of categories.')
-    words, at = np.unique(rows[:, 0], return_inverse=True)
-    n, hit, drawn = (np.bincount(at, w, minlength=len(words)) for w in (None, rows[:, 2], rows[:, 3]))
+    "Means, the interval of their difference, and agreement by the fraction forgiven"
+    if len(rows) < 20:
+        raise ValueError('Hardly any alternative is a word with a category: give a larger list of categories.')
+    target, forgiven, agrees, drawn = rows.T
+    words, at = np.unique(target, return_inverse=True)
+    n, hits, chance = (np.bincount(at, weights, minlength=len(words)) for weights in (None, agrees, drawn))
     pick = rng.integers(len(words), size=(draws, len(words)))
-    differences = (hit[pick].sum(1) - drawn[pick].sum(1))/n[pick].sum(1)
-    low, high = np.quantile(rows[:, 1], [1/3, 2/3])
-    return dict(agreement=rows[:, 2].mean(), matched=rows[:, 3].mean(), difference=rows[:, 2].mean() - rows[:, 3].mean(), interval=np.quantile(differences, [.025, .975]).tolist(), words=len(words), pairs=len(rows),
-        lower=rows[rows[:, 1] <= low, 2].mean(), upper=rows[rows[:, 1] >= high, 2].mean())
+    differences = (hits[pick].sum(1) - chance[pick].sum(1))/n[pick].sum(1)
+    low, high = np.quantile(forgiven, [1/3, 2/3])
+    return dict(agreement=agrees.mean(), matched=drawn.mean(), difference=agrees.mean() - drawn.mean(),
+        interval=np.quantile(differences, [.025, .975]).tolist(), words=len(words), pairs=len(rows),
+        lower=agrees[forgiven <= low].mean(), upper=agrees[forgiven >= high].mean())
 
 # %% ../../nbs/training/closeness.ipynb #0b3eb500
 class SameLetters:
@@ -137,27 +164,56 @@ class SameLetters:
         seed:int=0,     # Of the draw
     ):
         from ff_nbdev.mechanisms.forgiveness import prefix_classes
-        self.classes, self.rng = prefix_classes(tokenizer).numpy(), np.random.default_rng(seed)
-        words = np.array(sorted(word_ids(tokenizer))); self.members = {}
+        self.classes, self.rng, self.members = prefix_classes(tokenizer).numpy(), np.random.default_rng(seed), {}
+        words = np.array(sorted(word_ids(tokenizer)))
         for c in np.unique(self.classes[words]):
-            if c >= 0: w = words[self.classes[words] == c]; p = counts[w] + 1e-9; self.members[int(c)] = (w, p/p.sum())
+            if c < 0: continue
+            members = words[self.classes[words] == c]
+            weight = counts[members] + 1e-9
+            self.members[int(c)] = (members, weight/weight.sum())
     def __call__(self, places, targets):
-        near = np.zeros((len(targets), 10), np.int64); share = np.zeros((len(targets), 10))
-        for r, t in enumerate(targets):
-            if (m := self.members.get(int(self.classes[t]))) is not None: near[r], share[r] = self.rng.choice(m[0], 10, p=m[1]), .5
-        return near, share
+        near, forgiven = np.zeros((len(targets), 10), np.int64), np.zeros((len(targets), 10))
+        for row, target in enumerate(targets):
+            if (own := self.members.get(int(self.classes[target]))) is None: continue
+            near[row], forgiven[row] = self.rng.choice(own[0], 10, p=own[1]), .5
+        return near, forgiven
 
 # %% ../../nbs/training/closeness.ipynb #6d616fac
-def _instances(text, ids, starts, whole, wanted, length, most, least, rng):
+def _instances(text, ids, starts, whole, wanted, length, max_count, min_count, rng):
     "Sentences in which these ids stand as whole words, and where: [(id, place)], [sentence]"
-    by_id = np.argsort(text[whole], kind='stable'); sorted_ids = text[whole][by_id]; owner, pieces = [], []
+    by_id = np.argsort(text[whole], kind='stable')
+    sorted_ids, owners, pieces = text[whole][by_id], [], []
     for i in wanted:
-        a, b = np.searchsorted(sorted_ids, [i, i + 1])
-        if b - a < least: continue
-        for place in whole[rng.choice(by_id[a:b], min(most, b - a), replace=False)]:
-            s = int(np.searchsorted(starts, place, 'right') - 1); x = sentence_ids(ids, starts, s, s + 1)[0]; k = int(place - starts[s])
-            if k < length: owner.append((i, k)); pieces.append(x[:length])
-    return owner, pieces
+        first, end = np.searchsorted(sorted_ids, [i, i + 1])
+        if end - first < min_count: continue
+        for place in whole[rng.choice(by_id[first:end], min(max_count, end - first), replace=False)]:
+            s = int(np.searchsorted(starts, place, 'right') - 1)
+            at = int(place - starts[s])
+            if at >= length: continue
+            owners.append((i, at))
+            pieces.append(sentence_ids(ids, starts, s, s + 1)[0][:length])
+    return owners, pieces
+
+# %% ../../nbs/training/closeness.ipynb #199a03f7
+def _answers(teacher, owners, pieces):
+    "id → mean log-probabilities of the vocabulary where it stands"
+    import torch
+    from ff_nbdev.training.teacher import by_length, padded
+    sums, counts = {}, Counter(i for i, _ in owners)
+    with torch.no_grad():
+        for group in by_length(pieces, 2048):
+            x, real = padded([pieces[i] for i in group])
+            chosen = torch.zeros_like(real)
+            chosen[range(len(group)), [owners[i][1] for i in group]] = True
+            for i, row in zip(group, teacher.logits(x, real, chosen).log_softmax(-1).numpy()):
+                sums[owners[i][0]] = sums.get(owners[i][0], 0) + row
+    return {i: total/counts[i] for i, total in sums.items()}
+
+def _word_to_id(tokenizer):
+    "Word → id of the piece that is the whole word"
+    mark = word_marker(tokenizer).replace('##', '')
+    vocab = tokenizer.get_vocab()
+    return lambda word: vocab.get(mark + word)
 
 # %% ../../nbs/training/closeness.ipynb #05685529
 def pair_scores(
@@ -171,54 +227,79 @@ def pair_scores(
     limit:int=20_000_000, # Tokens looked at, from the start of the split
 )->tuple[np.ndarray, list[int]]: # Scores, and the numbers of the pairs that could be scored
     "Mean log-probability of one word where the other stands, above the log of its frequency, over both directions"
-    import torch
-    from ff_nbdev.training.teacher import by_length, padded
-    tok, rng, rows = teacher.tokenizer, np.random.default_rng(seed), {}
-    ids, starts = open_tokens(tokens, split)
-    vocab, text, mark = tok.get_vocab(), np.asarray(ids[:limit]), word_marker(tok).replace('##', '')
+    tok, rng, (ids, starts) = teacher.tokenizer, np.random.default_rng(seed), open_tokens(tokens, split)
+    text, id_of = np.asarray(ids[:limit]), _word_to_id(tok)
+    pairs = [(id_of(pair[0]), id_of(pair[1])) for pair in pairs]
+    wanted = dict.fromkeys(i for pair in pairs for i in pair if i is not None)
+    whole = np.flatnonzero(whole_words(text, tok))
+    owners, pieces = _instances(text, ids, starts, whole, wanted, teacher.length, instances, least, rng)
     counts = np.bincount(text, minlength=len(tok))
-    pairs = [(p[0], p[1]) for p in pairs]; wanted = {w: vocab[mark + w] for p in pairs for w in p if mark + w in vocab}
-    owner, pieces = _instances(text, ids, starts, np.flatnonzero(whole_words(text, tok)), wanted.values(), teacher.length, instances, least, rng)
-    with torch.no_grad():
-        for g in by_length(pieces, 2048):
-            x, real = padded([pieces[i] for i in g]); chosen = torch.zeros_like(real); chosen[range(len(g)), [owner[i][1] for i in g]] = True
-            for i, lp in zip(g, teacher.logits(x, real, chosen).log_softmax(-1).numpy()): w = owner[i][0]; s, n = rows.get(w, (0, 0)); rows[w] = (s + lp, n + 1)
-    freq = np.log((counts + 1)/(counts.sum() + len(counts)))
-    score = {w: s[:len(tok)]/n - freq for w, (s, n) in rows.items()}
-    ok = [j for j, (a, b) in enumerate(pairs) if wanted.get(a) in score and wanted.get(b) in score and a != b]
-    return np.array([(score[wanted[a]][wanted[b]] + score[wanted[b]][wanted[a]])/2 for a, b in (pairs[j] for j in ok)]), ok
+    frequency = np.log((counts + 1)/(counts.sum() + len(counts)))
+    score = {i: mean[:len(tok)] - frequency for i, mean in _answers(teacher, owners, pieces).items()}
+    scored = [j for j, (a, b) in enumerate(pairs) if a in score and b in score and a != b]
+    both = []
+    for a, b in map(pairs.__getitem__, scored): both.append((score[a][b] + score[b][a])/2)
+    return np.array(both), scored
 
 # %% ../../nbs/training/closeness.ipynb #d6e2f89d
+def _resampled(statistic, n, rng, draws):
+    "95 % interval of a statistic of row numbers"
+    return np.quantile([statistic(rng.integers(n, size=n)) for _ in range(draws)], [.025, .975]).tolist()
+
 def rating_agreement(
     teacher, tokens,  # As for `pair_scores`
     pairs,           # (word, word, rating) each
     seed:int=0, draws:int=1000, # Of the resampling
-    **kw,            # For `pair_scores`
+    **options,       # For `pair_scores`
 )->dict: # correlation, interval, pairs
     "Spearman's correlation with ratings by people; `ValueError` for fewer than 20 usable pairs"
     from scipy.stats import spearmanr
-    scores, ok = pair_scores(teacher, tokens, pairs, seed=seed, **kw); human, rng = np.array([float(pairs[j][2]) for j in ok]), np.random.default_rng(seed)
-    if len(ok) < 20: raise ValueError(f'Only {len(ok)} of {len(pairs)} pairs have both words as one token, often enough: give more text.')
-    again = [spearmanr(scores[i], human[i])[0] for i in (rng.integers(len(ok), size=len(ok)) for _ in range(draws))]
-    return dict(correlation=float(spearmanr(scores, human)[0]), interval=np.quantile(again, [.025, .975]).tolist(), pairs=len(ok))
+    scores, scored = pair_scores(teacher, tokens, pairs, seed=seed, **options)
+    human = np.array([float(pairs[j][2]) for j in scored])
+    if len(scored) < 20:
+        raise ValueError(f'Only {len(scored)} of {len(pairs)} pairs have both words as one token, often enough: give '
+            'more text.')
+    interval = _resampled(lambda i: spearmanr(scores[i], human[i])[0], len(scored), np.random.default_rng(seed), draws)
+    return dict(correlation=float(spearmanr(scores, human)[0]), interval=interval, pairs=len(scored))
+
+# %% ../../nbs/training/closeness.ipynb #9c075f4e
+def _usable(synonyms, id_of):
+    "Pairs of one token each that do not begin alike, each once"
+    pairs = {tuple(sorted((pair[0].lower(), pair[1].lower()))) for pair in synonyms}
+    return [(a, b) for a, b in sorted(pairs) if id_of(a) is not None and id_of(b) is not None and not _same_stem(a, b)]
+
+def _random_pairs(pairs, id_of, words, counts, rng):
+    "Two pairs of words of the same frequencies for each, but for those that begin alike or are synonyms"
+    known = [i for i in map(id_of, set(words.values())) if i is not None]
+    alike, made = _frequency_bins(counts, known), []
+    def like(word): return words[int(rng.choice(alike[id_of(word)]))]
+    for a, b in pairs:
+        for _ in range(2): made.append(tuple(sorted((like(a), like(b)))))
+    return [pair for pair in made if pair not in set(pairs) and not _same_stem(*pair)]
 
 # %% ../../nbs/training/closeness.ipynb #e283f11a
 def synonym_auc(
     teacher, tokens,  # As for `pair_scores`
     synonyms,        # (word, word, ...) each
     seed:int=0, draws:int=1000, # Of the random pairs and the resampling
-    **kw,            # For `pair_scores`
+    **options,       # For `pair_scores`
 )->dict: # auc, interval, pairs
-    "Is a pair of synonyms scored above a pair of random words of the same frequencies? `ValueError` for fewer than 20 usable pairs"
+    """Is a pair of synonyms scored above a pair of random words of the same frequencies?
+
+    Raises: `ValueError` for fewer than 20 usable pairs."""
     from scipy.stats import mannwhitneyu
-    tok, rng = teacher.tokenizer, np.random.default_rng(seed); vocab, mark = tok.get_vocab(), word_marker(tok).replace('##', '')
-    real = sorted({tuple(sorted((p[0].lower(), p[1].lower()))) for p in synonyms}); real = [p for p in real if all(mark + w in vocab for w in p) and p[0] != p[1] and p[0][:4] != p[1][:4]]
-    counts = np.bincount(open_tokens(tokens, kw.get('split', 'train'))[0], minlength=len(tok))
-    words = word_ids(tok); which, members = _frequency_bins(counts, [vocab[mark + w] for w in set(words.values()) if mark + w in vocab]); close = set(real)
-    def like(w): return words[int(rng.choice(members[which[vocab[mark + w]]]))]
-    made = [tuple(sorted((like(a), like(b)))) for a, b in real for _ in range(2)]; made = [p for p in made if p not in close and p[0][:4] != p[1][:4]]
-    scores, ok = pair_scores(teacher, tokens, real + made, seed=seed, **kw); is_real = np.array(ok) < len(real)
-    if is_real.sum() < 20: raise ValueError(f'Only {is_real.sum()} synonym pairs have both words as one token, often enough: give more text.')
-    auc = lambda a, b: float(mannwhitneyu(a, b).statistic/(len(a)*len(b))); a, b = scores[is_real], scores[~is_real]
+    tok, rng = teacher.tokenizer, np.random.default_rng(seed)
+    id_of = _word_to_id(tok)
+    real = _usable(synonyms, id_of)
+    counts = np.bincount(open_tokens(tokens, options.get('split', 'train'))[0], minlength=len(tok))
+    made = _random_pairs(real, id_of, word_ids(tok), counts, rng)
+    scores, scored = pair_scores(teacher, tokens, real + made, seed=seed, **options)
+    is_real = np.array(scored) < len(real)
+    if is_real.sum() < 20:
+        raise ValueError(f'Only {is_real.sum()} synonym pairs have both words as one token, often enough: give more '
+            'text.')
+    def auc(a, b): return float(mannwhitneyu(a, b).statistic/(len(a)*len(b)))
+    a, b = scores[is_real], scores[~is_real]
     again = [auc(rng.choice(a, len(a)), rng.choice(b, len(b))) for _ in range(draws)]
-    return dict(auc=auc(a, b), interval=np.quantile(again, [.025, .975]).tolist(), pairs=int(is_real.sum()))
+    interval = np.quantile(again, [.025, .975]).tolist()
+    return dict(auc=auc(a, b), interval=interval, pairs=int(is_real.sum()))
