@@ -55,11 +55,13 @@ def until_done(out, *words):
 def calm(tmp_path_factory):
     "An undisturbed run with dropout, by a script that is started as users start theirs"
     out = tmp_path_factory.mktemp('calm')
-    r = subprocess.run([sys.executable, train_tiny.__file__, *map(str, words(out, ['--dropout', '.1']))], capture_output=True, text=True)
+    r = subprocess.run([sys.executable, train_tiny.__file__, *map(str, words(out, ['--dropout', '.1']))],
+        capture_output=True, text=True)
     assert r.returncode == 0, r.stderr
     return out
 
-@pytest.mark.parametrize('kill, left', [('step 5', 4), ('in checkpoint 4', 2), ('before seal 4', 2), ('after seal 6', 6)])
+@pytest.mark.parametrize('kill, left',
+    [('step 5', 4), ('in checkpoint 4', 2), ('before seal 4', 2), ('after seal 6', 6)])
 def test_killed_there_it_ends_with_the_same_bits(calm, tmp_path, promise, kill, left):
     r = go(tmp_path, '--dropout', '.1', '--kill', kill)
     assert r.returncode == -signal.SIGKILL, r.said
@@ -77,7 +79,8 @@ def test_killed_at_random_moments(calm, tmp_path):
     for _ in range(3):
         before = checkpoints(tmp_path)
         p = begin(train_tiny.train, words(tmp_path, ['--dropout', '.1']), tmp_path/'log')
-        while checkpoints(tmp_path) == before and p.is_alive(): time.sleep(.01)       # it has gone further than the one before it
+        # it has gone further than the one before it
+        while checkpoints(tmp_path) == before and p.is_alive(): time.sleep(.01)
         time.sleep(rng.random()*.1)
         p.kill()
         p.join()

@@ -78,14 +78,16 @@ def test_controls_lose_what_neighbourhood_and_places_gave():
     mean = torch.zeros(300)
     f = lambda **kw: C.fvu(x, C.signature_code(x, mean, **kw), mean)
     assert f() < 1e-3 and f(shuffle=3) > .6 and f(borrow=True) > .8
-    assert f(max_hubs=1) > .2                                                        # one of the two positive boxes is not written
+    # one of the two positive boxes is not written
+    assert f(max_hubs=1) > .2
 
 
 def test_best_box_height_is_the_window_mean():
     a = torch.randn(1, 200, generator=torch.Generator().manual_seed(2))
     out = C.Boxes(torch.zeros(200), max_hubs=1, top=10.).write(a)[0][0]
     for inside in (out > 0, out < 0):
-        assert inside.sum() == 7                                                # width hub_width(200), and the two do not overlap here
+        # width hub_width(200), and the two do not overlap here
+        assert inside.sum() == 7
         assert out[inside].unique().item() == pytest.approx(a[0, inside].mean().item(), rel=.02)
         sign = out[inside][0].sign()
         strongest = max((sign*a[0, i:i + 7].mean()).item() for i in range(194))  # no other place has more power
@@ -95,7 +97,8 @@ def test_best_box_height_is_the_window_mean():
 def test_no_negative_values_for_a_hidden_that_has_none():
     x = torch.rand(50, 200).pow(4)
     mean = x.mean(0)
-    for code in (C.signature_code(x, mean, False), C.unit_code(x, mean, False, 3), C.principal_code(x, mean, C.principal_axes(x, mean), False, 5)):
+    for code in (C.signature_code(x, mean, False), C.unit_code(x, mean, False, 3),
+        C.principal_code(x, mean, C.principal_axes(x, mean), False, 5)):
         assert code(x).min() >= 0
         code.signed = True
         free = (code(x) - x).pow(2).sum()
@@ -119,7 +122,8 @@ def test_components_and_units_are_the_best_of_their_kind():
 def dictionary():
     g = torch.Generator().manual_seed(1)
     true = F.normalize(torch.randn(40, 32, generator=g), dim=1)
-    def draw(n): return (true[torch.rand(n, 40, generator=g).topk(2).indices]*(.5 + torch.rand(n, 2, 1, generator=g))).sum(1) + 5
+    def draw(n):
+        return (true[torch.rand(n, 40, generator=g).topk(2).indices]*(.5 + torch.rand(n, 2, 1, generator=g))).sum(1) + 5
     x, held = draw(4000), draw(400)
     return true, x, held, S.train_sae(x, 80, 2, steps=400, held=held)
 
@@ -249,7 +253,8 @@ def test_sampled_positions_have_the_mean_of_all_positions(fake):
     sites, make = X.find_sites(model), objective_for(model, tokenizer, seed=0)
     got = X.scored_positions(model, tokenizer, w, 6000, sites, 0, torch.float32)
     n = min(len(w), 400)
-    with evaluating(model): expected = ffn_means(model, [make([w[i] for i in range(s, min(s + 16, n))]) for s in range(0, n, 16)])
+    with evaluating(model):
+        expected = ffn_means(model, [make([w[i] for i in range(s, min(s + 16, n))]) for s in range(0, n, 16)])
     for s, x, e in zip(sites, got, expected):                                    # the down projection is linear
         assert torch.allclose(s.weight('down').detach() @ x.mean(0), e, atol=6*float((x @ s.weight('down').detach().T).std(0).max())/len(x)**.5)
         assert len(x) > 1000 and len(x.unique(dim=0)) > 100
@@ -271,5 +276,6 @@ def test_places_name_planted_tokens_and_not_when_units_of_one_side_move():
 
 def test_bad_settings_are_refused_before_work():
     model = random_tiny('mt5')
-    for kw, word in ((dict(ks=(1, 99), d_sae=50), 'more than the 50'), (dict(ks=()), 'ks='), (dict(hubs=(40,)), 'do not fit'), (dict(positions=10), 'one batch'), (dict(ks=(100,)), 'components')):
+    for kw, word in ((dict(ks=(1, 99), d_sae=50), 'more than the 50'), (dict(ks=()), 'ks='),
+        (dict(hubs=(40,)), 'do not fit'), (dict(positions=10), 'one batch'), (dict(ks=(100,)), 'components')):
         with pytest.raises(ValueError, match=word): X.sae_comparison(model, 'nowhere', None, **kw)

@@ -83,12 +83,14 @@ def test_what_cannot_be_had_is_refused():
     x = draw(20, 100)
     own = mean_moran(x)
     assert match_moran(x, own) == 0 and match_moran(x, own + .001) == 0
-    for bad, words in ((own - .01, 'ask for more'), (.99999, 'ask for less'), (1.5, 'ask for less'), (float('nan'), 'ask for more')):
+    for bad, words in ((own - .01, 'ask for more'), (.99999, 'ask for less'), (1.5, 'ask for less'),
+        (float('nan'), 'ask for more')):
         with pytest.raises(ValueError, match=words): match_moran(x, bad)
     with pytest.raises(ValueError, match='tol='): match_moran(x, .5, tol=0)
     for bad in (-1, float('nan'), float('inf')):
         with pytest.raises(ValueError, match='width='): smoothed(x, bad)
-    for bad in (torch.ones(4, 2), torch.tensor(1.), torch.ones(3, 9, dtype=torch.long), torch.full((2, 9), float('nan'))):
+    for bad in (torch.ones(4, 2), torch.tensor(1.), torch.ones(3, 9, dtype=torch.long),
+        torch.full((2, 9), float('nan'))):
         with pytest.raises(ValueError, match='cannot be smoothed'): smoothed(bad, 1.)
 
 def test_rows_are_a_sample_and_all_of_them_on_request():
@@ -98,7 +100,8 @@ def test_rows_are_a_sample_and_all_of_them_on_request():
 
 
 @pytest.fixture(scope='module')
-def sides(): return planted_instances(tokens=12, sites=3, d_ff=256), planted_instances(tokens=12, sites=3, d_ff=256, draw=1)
+def sides():
+    return planted_instances(tokens=12, sites=3, d_ff=256), planted_instances(tokens=12, sites=3, d_ff=256, draw=1)
 
 def test_instances_meet_a_value_per_site(sides):
     known, other = sides
@@ -109,7 +112,8 @@ def test_instances_meet_a_value_per_site(sides):
     again, same = smoothed_instances(other, widths=widths)
     assert same == widths
     assert all(torch.allclose(a, torch.from_numpy(dense(b.double(), w)).float(), atol=1e-5) for a, b, w in zip(again.acts, other.acts, widths))
-    for kw, words in ((dict(), 'either'), (dict(moran=.5, widths=[1.]*3), 'either'), (dict(moran=[.5]), '1 values'), (dict(widths=[1.]), '1 widths'), (dict(moran=-.5), 'site 0')):
+    for kw, words in ((dict(), 'either'), (dict(moran=.5, widths=[1.]*3), 'either'), (dict(moran=[.5]), '1 values'),
+        (dict(widths=[1.]), '1 widths'), (dict(moran=-.5), 'site 0')):
         with pytest.raises(ValueError, match=words): smoothed_instances(known, **kw)
 
 def test_smoothing_means_is_smoothing_instances_and_the_baseline_comes_off_either_way(sides):
@@ -127,7 +131,8 @@ def test_the_test_is_that_of_signatures_on_both_smoothed_sides(sides):
     assert [s['width'] for s in r['smoothing']] == widths
     assert all(abs(s['moran'] - .9) < .002 and abs(s['moran_target'] - .9) < .02 and s['own'] < .2 and s['wanted'] == .9 for s in r['smoothing'])
     assert r['16:16']['accuracy'] > .95                     # planted bumps of 9 units survive σ = 1.5
-    with pytest.raises(ValueError, match='same sites'): smoothed_signature_test(known, dataclasses.replace(other, acts=other.acts[:2]), .9)
+    with pytest.raises(ValueError, match='same sites'):
+        smoothed_signature_test(known, dataclasses.replace(other, acts=other.acts[:2]), .9)
 
 def test_no_information_comes_from_smoothing():
     "Tokens that differ in nothing stay at chance, however smooth"
@@ -141,5 +146,6 @@ def test_very_wide_smoothing_costs_what_bumps_say():
     "The control can lose: a Gaussian of 60 of 256 units leaves little of bumps of 9"
     a, b = planted_instances(tokens=20, sites=1, d_ff=256, power=.7), planted_instances(tokens=20, sites=1, d_ff=256, power=.7, draw=1)
     plain = signature_test(a, b, redraws=4)['16:1']['accuracy']
-    wide = signature_test(*(dataclasses.replace(x, acts=[smoothed(x.acts[0], 60.)]) for x in (a, b)), redraws=4)['16:1']['accuracy']
+    wide = signature_test(*(dataclasses.replace(x, acts=[smoothed(x.acts[0], 60.)]) for x in (a, b)),
+        redraws=4)['16:1']['accuracy']
     assert wide < plain - .2

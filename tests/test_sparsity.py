@@ -36,7 +36,8 @@ def slow_keep(w, share, min_count=0, dim=0):
     for u in range(units):
         own = [(r, c) for r, c in itertools.product(*map(range, w.shape)) if (r, c)[dim] == u and w[r, c] != 0]
         taken |= set(sorted(own, key=lambda p: -abs(w[p]))[:few])
-    rest = sorted((p for p in itertools.product(*map(range, w.shape)) if p not in taken), key=lambda p: -abs(w[p]))       # stable: ties in reading order
+    # stable: ties in reading order
+    rest = sorted((p for p in itertools.product(*map(range, w.shape)) if p not in taken), key=lambda p: -abs(w[p]))
     taken |= set(rest[:k - len(taken)])
     assert len(taken) == k
     for p in taken: out[p] = w[p]
@@ -66,7 +67,8 @@ def test_kept_entries_are_untouched_in_any_type(dtype):
     assert w.abs()[got == 0].median() < got[got != 0].abs().median()
 
 def test_units_keep_their_least_and_the_count_stays():
-    w = draw(50, 40)*torch.logspace(-6, 0, 50)[:, None]                                     # the first units are very weak
+    # the first units are very weak
+    w = draw(50, 40)*torch.logspace(-6, 0, 50)[:, None]
     for dim, m in ((0, w), (1, w.T.contiguous())):
         assert ((keep_largest_(m.clone(), .15, 0, dim) != 0).sum(1 - dim) == 0).any()
         got = keep_largest_(m.clone(), .15, 4, dim)
@@ -85,7 +87,9 @@ def test_idempotent_and_in_place_on_views():
 
 def test_bad_arguments():
     w = draw(4, 5)
-    for kw in (dict(fraction=0), dict(fraction=1.1), dict(fraction=float('nan')), dict(fraction='a'), dict(fraction=True), dict(fraction=.5, min_count=-1), dict(fraction=.5, min_count=.5), dict(fraction=.5, dim=2)):
+    for kw in (dict(fraction=0), dict(fraction=1.1), dict(fraction=float('nan')), dict(fraction='a'),
+        dict(fraction=True), dict(fraction=.5, min_count=-1), dict(fraction=.5, min_count=.5),
+            dict(fraction=.5, dim=2)):
         with pytest.raises(ValueError): keep_largest_(w, **kw)
     with pytest.raises(ValueError, match='matrix'): keep_largest_(torch.ones(3), .5)
     assert torch.equal(w, draw(4, 5))
@@ -129,7 +133,8 @@ def test_step_changes_the_feed_forward_matrices_alone(arch):
             n = w.numel()
             assert round(sparse.fractions[s.name, r]*n) == round(.2*n) == (w != 0).sum()
             assert (w != 0).sum(0 if r == 'down' else 1).min() >= 4
-    inside = {id(s.weight(r)) if s.weight(r)._base is None else id(s.module(r).weight) for s in find_sites(model) for r in s.names}
+    inside = {id(s.weight(r)) if s.weight(r)._base is None else id(s.module(r).weight) for s in find_sites(model)
+        for r in s.names}
     changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert changed == {n for n, p in model.named_parameters() if id(p) in inside}
 
@@ -221,7 +226,9 @@ def test_it_stands_where_a_topographic_loss_stands():
     sparse.step(.5)
     assert torch.equal(state, torch.get_rng_state())
 
-@pytest.mark.parametrize('kw', [dict(keep=0), dict(keep=2), dict(anneal=-1), dict(anneal=float('nan')), dict(activations=0), dict(activations=1.5), dict(roles=()), dict(roles=('up',)), dict(min_count=-2), dict(min_count=1.5)])
+@pytest.mark.parametrize('kw',
+    [dict(keep=0), dict(keep=2), dict(anneal=-1), dict(anneal=float('nan')), dict(activations=0),
+        dict(activations=1.5), dict(roles=()), dict(roles=('up',)), dict(min_count=-2), dict(min_count=1.5)])
 def test_bad_settings_are_refused_before_anything_starts(kw):
     model = tiny('mt5')
     with pytest.raises(ValueError, match=list(kw)[0]): WeightSparsity(model, **kw)

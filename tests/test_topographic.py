@@ -118,7 +118,8 @@ def test_limits():
     assert topolm_loss(torch.zeros(20, 9), None, 2, 3).item() == .5
     wave = torch.sin(torch.arange(40.)/9)[:, None]*torch.tensor([[1., 2.]]) + 3
     assert topo_loss(wave, 4).item() < 1e-3 < topo_loss(draw(40, 2), 4).item()
-    near = torch.linalg.cholesky(1/(1 + (torch.arange(9)[:, None] - torch.arange(9)).abs().double()))       # units that correlate exactly as 1/(1 + d)
+    # units that correlate exactly as 1/(1 + d)
+    near = torch.linalg.cholesky(1/(1 + (torch.arange(9)[:, None] - torch.arange(9)).abs().double()))
     x = torch.linalg.qr(draw(400, 10) - draw(400, 10).mean(0))[0][:, :9]
     x = torch.linalg.qr(x - x.mean(0))[0]
     assert topolm_loss(x@near.T, None, 1, 4).item() == pytest.approx(0, abs=1e-9)
@@ -227,7 +228,9 @@ def test_penalty_of_weights_is_the_mean_over_sites(arch):
 def test_penalty_of_activations_is_the_mean_over_sites(arch):
     model, b, got = tiny(arch).train(), batch(), {}
     if arch == 'gpt2': [setattr(m, 'p', 0.) for m in model.modules() if isinstance(m, nn.Dropout)]
-    for s in find_sites(model): s.down.register_forward_pre_hook(lambda m, a, s=s: got.__setitem__(s.index, a[0].detach().double().flatten(0, -2).numpy()))
+    for s in find_sites(model):
+        s.down.register_forward_pre_hook(lambda m, a,
+            s=s: got.__setitem__(s.index, a[0].detach().double().flatten(0, -2).numpy()))
     topo = TopographicLoss(model, 'topolm', 2., neighbourhoods=3, radius=15, seed=4)
     topo.step()
     model(**b)
@@ -416,7 +419,8 @@ def test_a_controller_that_goes_on_is_the_same(at):
                     save_nest(t.state(), f'{d}/s.safetensors')
                     t = make()
                     t.set_state(load_nest(f'{d}/s.safetensors'))
-                t.control(i, steps)                                                         # as the trainer does when it begins
+                # as the trainer does when it begins
+                t.control(i, steps)
             now[0] += .001*math.log1p(t.strength)
             t.control(i + 1, steps)
         return t
@@ -440,7 +444,8 @@ def test_what_is_steered_by_is_what_the_evaluation_reports():
         assert torch.equal(state, torch.get_rng_state())
         assert model.training
         assert m == LineMoran(model, tok, w, 48, seed=3)()
-        for s in find_sites(model):                                                         # rows that follow one another, in every matrix of the hidden units
+        # rows that follow one another, in every matrix of the hidden units
+        for s in find_sites(model):
             for role in set(s.names) - ({'gate'} if arch == 'rwkv' else set()) - {'down'}:
                 w0 = s.weight(role).data
                 w0.copy_(torch.cat([w0[:1], w0[:-1]]).cumsum(0)/len(w0)**.5)
@@ -452,11 +457,13 @@ def test_an_arm_that_was_stopped_finds_the_same_strengths(tmp_path, monkeypatch)
     from ff_nbdev.run import arm as arms
     from ff_nbdev.run.arm import Plan, moran_of, train_arm
     mean = arms.mean_activation
-    monkeypatch.setattr(arms, 'mean_activation', lambda net, tok, held, n, **kw: mean(net, tok, held, n//10, **kw))      # of the bands, which nothing here is about
+    # of the bands, which nothing here is about
+    monkeypatch.setattr(arms, 'mean_activation', lambda net, tok, held, n, **kw: mean(net, tok, held, n//10, **kw))
     def arm(out, stop=None):
         def tell(done, total, note):
             if done == stop: raise InterruptedError
-        return train_arm(Plan('rwkv_topolm', 'tiny-rwkv', 'python_prose', str(tmp_path/out), total_sentences=600, probes=1, save_minutes=0., target=.2), tell)
+        return train_arm(Plan('rwkv_topolm', 'tiny-rwkv', 'python_prose', str(tmp_path/out), total_sentences=600,
+            probes=1, save_minutes=0., target=.2), tell)
     arm('a')
     with pytest.raises(InterruptedError): arm('b', 2)
     assert (tmp_path/'b'/'checkpoints'/'checkpoint-1').is_dir() and not (tmp_path/'b'/'train.json').exists()
@@ -496,11 +503,15 @@ def test_without_a_target_nothing_changes():
 def test_a_model_is_brought_to_a_target(arch, kind):
     from ff_nbdev.evaluation.spatial import morans_i
     model, b, seen = tiny(arch).train(), batch(n=2), {}
-    for s in find_sites(model): s.down.register_forward_pre_hook(lambda m, a, s=s: seen.__setitem__(s.index, a[0].detach().flatten(0, -2).double()))
+    for s in find_sites(model):
+        s.down.register_forward_pre_hook(lambda m, a,
+            s=s: seen.__setitem__(s.index, a[0].detach().flatten(0, -2).double()))
     def measure():
         with torch.no_grad(): model(**b)
         return torch.cat([morans_i(x, 'line') for x in seen.values()]).nanmean().item()
-    topo = TopographicLoss(model, kind, controller=MoranController(measure, .15, (50. if kind == 'topoloss' else 5.) if arch == 'mt5' else .5, looks=12))
+    topo = TopographicLoss(model, kind,
+        controller=MoranController(measure, .15, (50. if kind == 'topoloss' else 5.) if arch == 'mt5' else .5,
+            looks=12))
     opt = torch.optim.Adam(model.parameters(), 2e-3, betas=(.9, .98))
     topo.control(0, 120)
     for i in range(120):
@@ -522,10 +533,12 @@ CASES = {
     'factor 1': (lambda: TopographicLoss(MODEL, factor=1), 'factor=1 must be a whole number, 2 or more'),
     'broken factor': (lambda: coarsened(torch.randn(9, 3), 2.5), 'factor=2.5 must be a whole number'),
     'wide window': (lambda: TopographicLoss(MODEL, 'topolm', radius=64), 'a radius of at most 63'),
-    'no window': (lambda: TopographicLoss(MODEL, 'topolm', neighbourhoods=0), 'neighbourhoods=0 must be a whole number, 1 or more'),
+    'no window': (lambda: TopographicLoss(MODEL, 'topolm', neighbourhoods=0),
+        'neighbourhoods=0 must be a whole number, 1 or more'),
     'no reach': (lambda: TopographicLoss(MODEL, 'topolm', reach=0), 'reach=0 must be above 0'),
     'role': (lambda: TopographicLoss(MODEL, roles=('up',)), "name some of 'gate', 'value' and 'down'"),
-    'role without hidden units': (lambda: TopographicLoss(random_tiny('rwkv'), roles=('gate',)), "add 'value' or 'down'"),
+    'role without hidden units': (lambda: TopographicLoss(random_tiny('rwkv'), roles=('gate',)),
+        "add 'value' or 'down'"),
     'dim': (lambda: topo_loss(torch.randn(9, 9), dim=2), '0 (rows) or 1 (columns)'),
     'mask': (lambda: topolm_loss(torch.randn(2, 5, 9), torch.ones(2, 4), radius=2), 'one mask entry a token'),
     'target': (lambda: MoranController(None, 1.), 'lies between -1 and 1'),

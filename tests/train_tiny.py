@@ -89,19 +89,25 @@ def train(words):
     torch.set_num_threads(1)
     model = random_tiny(a.arch, vocab_size=1024, **(dict(dropout_rate=a.dropout) if a.arch == 'mt5' else {}))
     if a.double: model.double()
-    config = FFConfig.preset('full_stack', int(data.sentences[:40].sum()*a.steps/5), dose=.6, top=2., forgiveness='two_letter')
+    config = FFConfig.preset('full_stack', int(data.sentences[:40].sum()*a.steps/5), dose=.6, top=2.,
+        forgiveness='two_letter')
     config.recall.start = .4
     config.recall.halflife = 50.
     ff = attach(model, config, tok)
-    args = TrainingArguments(a.out, per_device_train_batch_size=a.micro, gradient_accumulation_steps=a.accumulate, learning_rate=1e-3, max_steps=a.steps, optim=a.optimizer, max_grad_norm=1., report_to=[], disable_tqdm=True, use_cpu=True, logging_strategy='no',
-        save_strategy='steps' if a.save else 'no', save_steps=a.save or 500, save_total_limit=2, train_sampling_strategy='sequential' if a.hollow or a.stream else 'random')
+    args = TrainingArguments(a.out, per_device_train_batch_size=a.micro, gradient_accumulation_steps=a.accumulate,
+        learning_rate=1e-3, max_steps=a.steps, optim=a.optimizer, max_grad_norm=1., report_to=[], disable_tqdm=True,
+            use_cpu=True, logging_strategy='no',
+        save_strategy='steps' if a.save else 'no', save_steps=a.save or 500, save_total_limit=2,
+            train_sampling_strategy='sequential' if a.hollow or a.stream else 'random')
     make = objective_for(model, tok)
-    trainer = Killed(model=model, args=args, train_dataset=Stream(data) if a.stream else data, data_collator=Hollow(make) if a.hollow else make, ff=ff)
+    trainer = Killed(model=model, args=args, train_dataset=Stream(data) if a.stream else data,
+        data_collator=Hollow(make) if a.hollow else make, ff=ff)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=True)
     torch.save({k: v.clone() for k, v in model.state_dict().items()}, Path(a.out)/f'end{args.process_index}.pt')
     ff.save_pretrained(Path(a.out)/f'end{args.process_index}')
-    (Path(a.out)/f'end{args.process_index}.json').write_text(json.dumps(dict(began=trainer.began_at, sentences=ff.sentences, pulses=ff.pulses.tolist())))
+    (Path(a.out)/f'end{args.process_index}.json').write_text(json.dumps(dict(began=trainer.began_at,
+        sentences=ff.sentences, pulses=ff.pulses.tolist())))
     if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
 
 def train_arm(words):
@@ -117,7 +123,8 @@ def train_arm(words):
         Watch.on_ff_step = on_ff_step
     mean = arm.mean_activation
     arm.mean_activation = lambda net, tok, held, n, **kw: mean(net, tok, held, n//10, **kw)      # most of the time would go into it
-    arm.train_arm(arm.Plan('pfg_fzr', 'tiny-mt5', 'python_prose', out, total_sentences=900, dose=.3, top=2., probes=3, save_minutes=0.))
+    arm.train_arm(arm.Plan('pfg_fzr', 'tiny-mt5', 'python_prose', out, total_sentences=900, dose=.3, top=2., probes=3,
+        save_minutes=0.))
 
 def apart(log, f, words):
     "Do it in this new process, and say into a file what it says"
@@ -128,8 +135,9 @@ def apart(log, f, words):
 
 def ranked(f, log, rank, ranks, port, words):
     "Do it in this new process as one of several, as torchrun would have started it"
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    apart(log, f, words)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_WORLD_SIZE=str(ranks),
+        MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    apart(log, train, words)
 
 if __name__ == '__main__': train(sys.argv[1:])
 elif os.environ.get('TRAIN_TINY_READY'): text()      # in a process that others are forked from
