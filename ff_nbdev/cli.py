@@ -149,7 +149,7 @@ def _make_text(a, p):
     from ff_nbdev.data.corpus import load_corpus
     folder = load_corpus(a.corpus)
     p.update(1, 3, 'loading the tokenizer')
-    from ff_nbdev.data.objectives import encode_corpus
+    from ff_nbdev.data.tokens import encode_corpus
     from ff_nbdev.data.tokenizers import load_tokenizer
     try: tok = load_tokenizer(a.model)
     except (ValueError, OSError): raise

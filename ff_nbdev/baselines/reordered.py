@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..evaluation.activations import evaluating
 from ..evaluation.spatial import morans_i
-from ..models.sites import FFNSite, find_sites
+from ..models.sites import find_sites
+from ..models.site import FFNSite
 from ..models.tiny import model_inputs
 
 # %% ../../nbs/baselines/reordered.ipynb #f0ee6c41

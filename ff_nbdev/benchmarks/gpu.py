@@ -27,7 +27,8 @@ from . import measures as m
 from .records import Benchmark, new_benchmark, save_benchmark
 from ..core.bench import Row, Wanted, allocations, read_row, row, row_dict
 from ..data.corpus import load_corpus
-from ..data.objectives import Windows, encode_corpus, objective_for
+from ..data.objectives import Windows, objective_for
+from ..data.tokens import encode_corpus
 from ..mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
 from ..mechanisms.forgetfulness import proximal_kernel, pulse_
 from ..mechanisms.method import attach

@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.bench import Row, Wanted, count_ops, fresh_peaks, interleaved, op_shares, row
-from ..data.objectives import Windows, encode_corpus
+from ..data.objectives import Windows
+from ..data.tokens import encode_corpus
 from ..data.corpus import load_corpus
 from ..evaluation.activations import collect, evaluating, random_places
 from ..evaluation.spatial import morans_i

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ..data.objectives import Windows, corrupt, infill, language_task
 from ..data.tokenizers import end_id, frame_of, sentinel_ids, special_ids
 from .spatial import lcps, morans_i, rci
-from ..models.sites import Sites, find_sites
+from ..models.sites import find_sites
+from ..models.site import Sites
 from ..models.wrappers import decoder_inputs, predicts_next
 from ..models.wkv import fast_wkv
 

@@ -7,7 +7,8 @@ __all__ = ['ffn_ratio', 'matching_factors', 'scale_ffn']
 import torch
 import numpy as np
 import contextlib
-from ..models.sites import Sites, find_sites
+from ..models.sites import find_sites
+from ..models.site import Sites
 from .activations import evaluating
 from ..models.ablation import first_output, replace_output
 from ..models.tiny import model_inputs

@@ -18,7 +18,8 @@ from .base_test import token_scores
 from .pathways import agreement, piece_kinds, strata_of, two_letters
 from .signatures import Hubs, hubs_of, mean_of, signature_distance
 from ..mechanisms.recall import hub_width, smooth
-from ..models.sites import FFNSite, find_sites
+from ..models.sites import find_sites
+from ..models.site import FFNSite
 from ..models.wrappers import decoder_inputs
 
 # %% ../../nbs/evaluation/control.ipynb #55b119df

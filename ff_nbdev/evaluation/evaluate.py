@@ -19,7 +19,8 @@ from fastcore.meta import delegates
 from torch import nn
 
 from ..data.corpus import load_corpus, source_name
-from ..data.objectives import Windows, encode_corpus, objective_for
+from ..data.objectives import Windows, objective_for
+from ..data.tokens import encode_corpus
 from ..data.tokenizers import special_ids
 from .activations import Instances, Keep, Map, Mean, activation_geography, evaluating, find_places, frequent_tokens, line_measures, random_places, read_once, token_counts
 from .control import pathway_test

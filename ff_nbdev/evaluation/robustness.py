@@ -16,7 +16,8 @@ from .activations import by_example, evaluating
 from .base_test import token_scores
 from ..mechanisms.forgetfulness import proximal_kernel
 from ..mechanisms.recall import hub_width, keyed_uniform, multiplier, noisy_hidden
-from ..models.sites import Sites, find_sites
+from ..models.sites import find_sites
+from ..models.site import Sites
 from ..models.ablation import ablate
 
 # %% ../../nbs/evaluation/robustness.ipynb #9dea5f39

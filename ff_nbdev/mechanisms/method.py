@@ -31,7 +31,8 @@ from .forgetfulness import PulseSchedule, effective_rank, proximal_kernel, pulse
 from .forgiveness import forgiving_loss, prefix_classes, with_company
 from .linear_loss import linear_forgiving_loss
 from .recall import count_hubs, hub_width, keyed_noise, token_keys, update_usage, usage_entropy
-from ..models.sites import bare, find_sites, remember_pattern
+from ..models.sites import find_sites, remember_pattern
+from ..models.site import bare
 from ..models.wrappers import hf_model, label_shift, unwrap_model
 
 # %% ../../nbs/mechanisms/method.ipynb #259be95d

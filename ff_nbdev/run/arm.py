@@ -28,7 +28,8 @@ from ..baselines.sparsity import WeightSparsity
 from ..baselines.topographic import LineMoran, MoranController, TopographicLoss
 from ..data.alternatives import Alternatives
 from ..data.corpus import load_corpus
-from ..data.objectives import Windows, encode_corpus, objective_for
+from ..data.objectives import Windows, objective_for
+from ..data.tokens import encode_corpus
 from ..data.tokenizers import special_ids
 from ..evaluation.activations import collect, find_places, frequent_tokens, mean_activation
 from ..evaluation.base_test import token_scores
@@ -42,7 +43,8 @@ from .progress import Progress
 from .records import Regime, model_name
 from ..core.provenance import provenance, save_json
 from .runner import library_files
-from ..training.recipes import RECIPES, Scale, override, check_arm, check_number, check_scale, relative_length, recipe, run_length, arch_index
+from ..training.recipes import Scale, override, check_arm, check_number, check_scale, relative_length, recipe, run_length, arch_index
+from ..mechanisms.registry import RECIPES
 from ..training.schedules import make_optimizer, make_scheduler, rate_at, training_arguments, warmup_steps
 from ..training.checkpoints import check_checkpoint, hidden_name, last_checkpoint, load_nest, save_nest, seal
 from ..training.watch import CollapseDetector, Watch

@@ -228,7 +228,7 @@ def _fits(wheels, wanted):
         if have and not r.specifier.contains(taken, prereleases=True): raise RunError(f'{by} needs {r.name}{r.specifier}, and {r.name} {taken} was taken: correct the lock.')
 
 def _room(folder, need):
-    from ff_nbdev.data.corpus import check_disk
+    from ff_nbdev.data.store import check_disk
     check_disk(folder, need)
 
 def _count(folder):
@@ -315,7 +315,7 @@ def pack_text(
 )->list[dict]: # name, source, sentences, sha256 and how to name it on the node
     "Prepare texts and copy them"
     from ff_nbdev.data.corpus import is_hub_id, load_corpus
-    from ff_nbdev.data.objectives import encode_corpus
+    from ff_nbdev.data.tokens import encode_corpus
     from ff_nbdev.data.tokenizers import load_tokenizer
     tokenizers, out = [load_tokenizer(m) for m in models], []
     for source in corpora:

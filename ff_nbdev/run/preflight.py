@@ -20,7 +20,8 @@ from pathlib import Path
 import ff_nbdev
 from ..core.io import check_name, read_json, shown
 from .runner import MAX_SEED, check_given, check_writable, nearest, read_notebook, sentence
-from ..training.recipes import RECIPES, SCALES, override, recipe
+from ..training.recipes import SCALES, override, recipe
+from ..mechanisms.registry import RECIPES
 
 # %% ../../nbs/run/preflight.ipynb #88623559
 SLOTS = ('mt5', 'rwkv')

@@ -61,7 +61,8 @@ def resolve_corpus(
     source:str, # As the user gave it
 )->tuple[str, str]: # The source, seen from anywhere, and a stamp that changes with its text
     "Check that there is text at `source`; `FileNotFoundError` or `ValueError` where there is none"
-    from ff_nbdev.data.corpus import find_text, is_hub_id, prose_versions
+    from ff_nbdev.data.corpus import find_text, is_hub_id
+    from ff_nbdev.data.prose import prose_versions
     if source == 'python_prose': return source, hashlib.sha256(json.dumps(prose_versions()).encode()).hexdigest()[:16]
     full = Path(os.path.expanduser(source))
     if os.path.islink(full) and not full.exists():
@@ -93,7 +94,8 @@ def choose_arms(
     "Choose recipes, with those that they start from; `ValueError` names the nearest where one is unknown"
     if not arms and first is None and not every: return
     ships, sweep, settings['shipped'] = bool(settings.get('shipped')), settings.get('variants') or {}, {}      # what is asked for by name is trained
-    from ff_nbdev.training.recipes import RECIPES, SCALES, dependencies
+    from ff_nbdev.training.recipes import SCALES, dependencies
+    from ff_nbdev.mechanisms.registry import RECIPES
     if first is not None and first < 1: raise ValueError(f'--first must be at least 1, not {first}.')
     parts = lambda a: [of[a] for of in (settings.get('stages') or {}, settings.get('searches') or {}) if a in of]      # where an arm parts from, and what decides its noise
     named = [v for v in arms or [] if '~' in v]
@@ -129,7 +131,7 @@ def check_folder(
     scale:str='', # Name of its scale
 )->bool: # Does it hold a run already?
     "Check that a run can be written to `out`; `OSError` or `ValueError` where not. Nothing is made"
-    from ff_nbdev.data.corpus import check_disk
+    from ff_nbdev.data.store import check_disk
     known = check_place(out, scale)
     stands = next(p for p in [out, *out.absolute().parents] if p.exists())
     check_disk(stands, need)

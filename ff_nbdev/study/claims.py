@@ -18,7 +18,7 @@ from ..run.settings import command_for, run_scale
 from .effects import Effect, NotRun, over_seeds
 from .records import Run, Runs
 from .rules import RULES
-from ..training.recipes import RECIPES
+from ..mechanisms.registry import RECIPES
 
 # %% ../../nbs/study/claims.ipynb #c1000001
 @dataclass

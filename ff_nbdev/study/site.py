@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from ..data.corpus import cache_dir
+from ..data.store import cache_dir
 from ..run.runner import RunError
 
 # %% ../../nbs/study/site.ipynb #92297927

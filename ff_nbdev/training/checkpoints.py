@@ -8,6 +8,7 @@ __all__ = ['SEAL', 'FullDisk', 'free_bytes', 'check_room', 'naming_full_disk', '
 # %% ../../nbs/training/checkpoints.ipynb #8cd8c216
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -60,29 +61,39 @@ def naming_full_disk(
             'free some, or give a folder on another disk.') from e
 
 # %% ../../nbs/training/checkpoints.ipynb #8675a91a
+def _name_tensor(x, tensors, known):
+    "The name of a tensor, which is put into `tensors` where it is new"
+    place = (x.device, x.data_ptr(), x.shape, x.stride(), x.dtype) if x.numel() else id(x)
+    if place not in known:
+        known[place] = str(len(tensors))
+        t = x.detach().cpu().contiguous()
+        tensors[known[place]] = t if t.untyped_storage().nbytes() == t.nbytes else t.clone()
+    return known[place]
+
+# %% ../../nbs/training/checkpoints.ipynb #7f096d14
 def _take_apart(x, tensors, known):
     "The skeleton of a nest; its tensors are put into `tensors`, each once"
-    if isinstance(x, np.ndarray): return {'array': _take_apart(torch.from_numpy(np.ascontiguousarray(x)), tensors, known)}
-    if isinstance(x, Tensor):
-        place = (x.device, x.data_ptr(), x.shape, x.stride(), x.dtype) if x.numel() else id(x)
-        if place not in known:
-            t = x.detach().cpu().contiguous(); known[place] = str(len(tensors))
-            tensors[known[place]] = t if t.untyped_storage().nbytes() == t.nbytes else t.clone()      # a view would bring its whole storage
-        return {'tensor': known[place]}
-    if isinstance(x, dict): return {'dict': [[_take_apart(k, tensors, known), _take_apart(v, tensors, known)] for k, v in x.items()]}
-    if isinstance(x, (list, tuple)): return {type(x).__name__ if type(x) in (list, tuple) else 'tuple': [_take_apart(v, tensors, known) for v in x]}
+    def apart(part): return _take_apart(part, tensors, known)
+    if isinstance(x, np.ndarray): return {'array': apart(torch.from_numpy(np.ascontiguousarray(x)))}
+    if isinstance(x, Tensor): return {'tensor': _name_tensor(x, tensors, known)}
+    if isinstance(x, dict): return {'dict': [[apart(k), apart(v)] for k, v in x.items()]}
+    if isinstance(x, (list, tuple)): return {'list' if type(x) is list else 'tuple': list(map(apart, x))}
     if x is None or isinstance(x, (bool, int, float, str)): return x
     if isinstance(x, np.generic): return x.item()
-    raise TypeError(f'A {type(x).__name__} cannot be saved without running code when it is read: use numbers, texts, tensors, lists and dictionaries.')
+    raise TypeError(f'A {type(x).__name__} cannot be saved without running code when it is read: use numbers, texts, '
+        'tensors, lists and dictionaries.')
 
+# %% ../../nbs/training/checkpoints.ipynb #ac0bfe8f
 def _put_together(x, tensors):
+    "The nest of a skeleton"
+    def together(part): return _put_together(part, tensors)
     if not isinstance(x, dict): return x
-    (kind, v), = x.items()
-    if kind == 'tensor': return tensors[v]
-    if kind == 'array': return _put_together(v, tensors).numpy()
-    if kind == 'dict': return {_put_together(k, tensors): _put_together(w, tensors) for k, w in v}
+    (kind, parts), = x.items()
+    if kind == 'tensor': return tensors[parts]
+    if kind == 'array': return together(parts).numpy()
+    if kind == 'dict': return {together(k): together(v) for k, v in parts}
     if kind not in ('tuple', 'list'): raise ValueError(f'Unknown part {kind!r}.')
-    return (tuple if kind == 'tuple' else list)(_put_together(w, tensors) for w in v)
+    return (tuple if kind == 'tuple' else list)(map(together, parts))
 
 # %% ../../nbs/training/checkpoints.ipynb #530ad4fd
 def save_nest(
@@ -98,24 +109,28 @@ def save_nest(
     with naming_full_disk(path): save_file(tensors, path, metadata={'nest': skeleton})
 
 # %% ../../nbs/training/checkpoints.ipynb #c0a1d5e2
+def _read_tensors(path):
+    "Header and tensors of a safetensors file"
+    from safetensors import SafetensorError, safe_open
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'{path} is missing: a checkpoint has it; resume from another one.')
+    try:
+        with safe_open(path, 'pt') as f: return f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
+    except SafetensorError:
+        raise ValueError(f'{path} cannot be read as safetensors: it is damaged or cut off; resume from another '
+            'checkpoint.') from None
+
 def load_nest(
     path:str|Path, # Written by `save_nest`
 ): # The nest, tensors on the CPU
     """Read it back
 
-    Raises: `FileNotFoundError` or `ValueError`, with the name of the file, where it is missing, damaged, or holds no nest."""
-    from safetensors import SafetensorError, safe_open
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'{path} is missing: a checkpoint has it; resume from another one.')
-    try:
-        with safe_open(path, 'pt') as f: told, tensors = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
-    except SafetensorError:
-        raise ValueError(f'{path} cannot be read as safetensors: it is damaged or cut off; resume from another '
-            'checkpoint.') from None
-    if 'nest' not in told:
+    Raises: `FileNotFoundError` or `ValueError`, with the name of the file, where it is missing, damaged, or no nest."""
+    header, tensors = _read_tensors(path)
+    if 'nest' not in header:
         raise ValueError(f'{path} is a plain safetensors file without a nest: load_nest reads what save_nest has '
             'written.')
-    try: return _put_together(json.loads(told['nest']), tensors)
+    try: return _put_together(json.loads(header['nest']), tensors)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f'The nest in {path} does not fit its tensors: it is damaged; resume from another '
             'checkpoint.') from None
@@ -123,15 +138,17 @@ def load_nest(
 # %% ../../nbs/training/checkpoints.ipynb #212ee7f2
 def random_state()->dict: # A nest for `save_nest`
     "States of the generators of Python, numpy and torch in this process"
-    s = dict(python=random.getstate(), numpy=np.random.get_state(), cpu=torch.get_rng_state())
-    if torch.cuda.is_available(): s['cuda'] = torch.cuda.get_rng_state()
-    return s
+    state = dict(python=random.getstate(), numpy=np.random.get_state(), cpu=torch.get_rng_state())
+    if torch.cuda.is_available(): state['cuda'] = torch.cuda.get_rng_state()
+    return state
 
 def set_random_state(
     state:dict, # From `random_state`
 ):
     "Put the generators where they were"
-    random.setstate(state['python']); np.random.set_state(state['numpy']); torch.set_rng_state(state['cpu'])
+    random.setstate(state['python'])
+    np.random.set_state(state['numpy'])
+    torch.set_rng_state(state['cpu'])
     if 'cuda' in state and torch.cuda.is_available(): torch.cuda.set_rng_state(state['cuda'])
 
 # %% ../../nbs/training/checkpoints.ipynb #fd9b3286
@@ -162,19 +179,27 @@ def _put_away(path):
     shutil.rmtree(gone, ignore_errors=True)
 
 # %% ../../nbs/training/checkpoints.ipynb #c0a1d5e7
+def _free_name(path):
+    "The first of path.other, path.other1, … that is free"
+    for i in itertools.count():
+        aside = path.with_name(f'{path.name}.other{i or ""}')
+        if not aside.exists(): return aside
+
 def seal(
     part:str|Path,  # A folder that holds the files
     final:str|Path, # The name that it gets
     **facts,        # Written into the seal: `step=…`
 )->Path: # `final`
-    "Note the digest of every file, bring all to the disk, and give the folder its name; a folder of that name without a seal is moved aside"
-    part, final = Path(part), Path(final)
-    files = {p.relative_to(part).as_posix(): dict(bytes=p.stat().st_size, sha256=_digest(p)) for p in sorted(part.rglob('*')) if p.is_file() and p.name != SEAL}
+    "Note the digest of every file, bring all to the disk, and name the folder; another of that name is moved aside"
+    part, final, files = Path(part), Path(final), {}
+    for p in sorted(part.rglob('*')):
+        if not p.is_file() or p.name == SEAL: continue
+        files[p.relative_to(part).as_posix()] = dict(bytes=p.stat().st_size, sha256=_digest(p))
     with naming_full_disk(final):
         (part/SEAL).write_text(json.dumps(dict(facts, files=files), indent=1))
         for p in [*part.rglob('*'), part]: _flush(p)
     if final.exists() and not (final/SEAL).exists():
-        aside = next(p for i in range(10**6) if not (p := final.with_name(f'{final.name}.other{i or ""}')).exists())
+        aside = _free_name(final)
         os.replace(final, aside)
         warnings.warn(f'{final} was there already and is not one of these checkpoints: it was moved to '
             f'{aside}.', stacklevel=2)
@@ -184,36 +209,41 @@ def seal(
     return final
 
 # %% ../../nbs/training/checkpoints.ipynb #b242cf5a
+def _is_noted(was):
+    "Does a seal say size and digest of a file?"
+    return isinstance(was, dict) and isinstance(was.get('bytes'), int) and isinstance(was.get('sha256'), str)
+
 def _read_seal(path):
     "What is noted of a checkpoint, where it can be believed"
     try: told = json.loads((path/SEAL).read_text())
     except (ValueError, RecursionError):
         raise ValueError(f'{path/SEAL} cannot be read: this checkpoint is damaged; resume from another one.') from None
     files = told.get('files') if isinstance(told, dict) else None
-    sound = isinstance(files, dict) and files and all(isinstance(was, dict) and isinstance(was.get('bytes'), int) and isinstance(was.get('sha256'), str) for was in files.values())
-    if not sound:
+    if not isinstance(files, dict) or not files or not all(map(_is_noted, files.values())):
         raise ValueError(f'{path/SEAL} does not list the files of a checkpoint: it is damaged; resume from another '
             'one.')
-    outside = next((n for n in files if '\0' in n or Path(n).is_absolute() or '..' in Path(n).parts), None)
-    if outside is not None:
-        raise ValueError(f'{path/SEAL} lists {outside!r}, which does not lie in this checkpoint: it is damaged; resume '
-            'from another one.')
+    for name in files:
+        if '\0' in name or Path(name).is_absolute() or '..' in Path(name).parts:
+            raise ValueError(f'{path/SEAL} lists {name!r}, which does not lie in this checkpoint: it is damaged; '
+                'resume from another one.')
     return told
 
+# %% ../../nbs/training/checkpoints.ipynb #5118d242
 def check_checkpoint(
     path:str|Path, # A checkpoint's folder
 )->dict: # Its seal
     """Read every file of a checkpoint and compare it with what was noted
 
-    Raises: `FileNotFoundError` where it has no seal, `ValueError` with the name of the file where it is not as it was written."""
+    Raises: `FileNotFoundError` where it has no seal, `ValueError` with the name of the file where it has changed."""
     path = Path(path)
     if not (path/SEAL).exists(): raise FileNotFoundError(f'{path} is no complete checkpoint: it has no {SEAL}.')
     told = _read_seal(path)
     for name, was in told['files'].items():
-        f = path/name
-        if not f.is_file():
+        file = path/name
+        if not file.is_file():
             raise ValueError(f'{path} lacks {name}: this checkpoint is damaged; resume from another one.')
-        if f.stat().st_size != was['bytes'] or _digest(f) != was['sha256']: raise ValueError(f'{f} is not as it was written: this checkpoint is damaged; resume from another one.')
+        if file.stat().st_size != was['bytes'] or _digest(file) != was['sha256']:
+            raise ValueError(f'{file} is not as it was written: this checkpoint is damaged; resume from another one.')
     return told
 
 # %% ../../nbs/training/checkpoints.ipynb #fdf97cb6
@@ -221,8 +251,8 @@ def checkpoints(
     folder:str|Path, # Of a run
 )->list[Path]: # Oldest first
     "The checkpoints in a folder, by their step"
-    found = [(int(m[1]), p) for p in Path(folder).glob('checkpoint-*') if (m := re.fullmatch(r'checkpoint-(\d+)', p.name)) and p.is_dir()]
-    return [p for _, p in sorted(found)]
+    found = {p: re.fullmatch(r'checkpoint-(\d+)', p.name) for p in Path(folder).glob('checkpoint-*') if p.is_dir()}
+    return sorted((p for p in found if found[p]), key=lambda p: (int(found[p][1]), p))
 
 def last_checkpoint(
     folder:str|Path, # Of a run
@@ -230,7 +260,9 @@ def last_checkpoint(
 )->Path|None: # None where there is none
     "The newest checkpoint that is as it was written"
     for p in reversed(checkpoints(folder)):
-        try: check_checkpoint(p); return p
+        try:
+            check_checkpoint(p)
+            return p
         except (ValueError, OSError) as e:
             if say: say(str(e))
 
@@ -239,7 +271,9 @@ def _newest_whole(folder, keep, sure, say):
     "The newest `keep` that are whole, those that are damaged, and the older ones, which are not read"
     whole, damaged, older = [], [], []
     for p in reversed([p for p in checkpoints(folder) if (p/SEAL).exists()]):
-        if len(whole) >= keep: older.append(p); continue
+        if len(whole) >= keep:
+            older.append(p)
+            continue
         try:
             if p not in sure: check_checkpoint(p)
             whole.append(p)
@@ -248,6 +282,7 @@ def _newest_whole(folder, keep, sure, say):
             if say: say(str(e))
     return whole, damaged, older
 
+# %% ../../nbs/training/checkpoints.ipynb #04de67c1
 def prune(
     folder:str|Path, # Of a run
     keep:int,        # So many of the newest whole ones stay, those in `spare` counted
@@ -255,13 +290,16 @@ def prune(
     sure=(),         # Paths of those that need not be read: this process has just written them
     say=None,        # Called with a sentence for each damaged one
 )->list[Path]: # Those removed
-    "Remove older checkpoints and damaged ones, never the last whole one; and what killed processes left behind; `ValueError` for fewer than one"
+    """Remove older checkpoints and damaged ones, never the last whole one; and what killed processes left behind
+
+    Raises: `ValueError` for fewer than one."""
     if keep < 1: raise ValueError(f'keep={keep} must be at least 1: the last checkpoint is what a run goes on from.')
     spare, sure = {Path(p).absolute() for p in spare}, {Path(p) for p in sure}
     whole, damaged, older = _newest_whole(folder, keep, sure, say)
-    apart = sum(p.absolute() in spare for p in older)           # the best is older than the newest: it takes a place
-    gone = [*(whole[max(1, keep - apart):] if apart else []), *(damaged if whole else []), *older]
-    gone = [p for p in gone if p.absolute() not in spare]
+    taken = sum(p.absolute() in spare for p in older)
+    gone = whole[max(1, keep - taken):] if taken else []
+    if whole: gone += damaged
+    gone = [p for p in gone + older if p.absolute() not in spare]
     for p in gone: _put_away(p)
     sweep(folder)
     return gone

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..data.alternatives import sentence_ids
 from ..data.files import text_lines
-from ..data.objectives import open_tokens
+from ..data.tokens import open_tokens
 from ..data.tokenizers import special_ids, word_marker
 
 # %% ../../nbs/training/closeness.ipynb #2bc75332

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..data.alternatives import sentence_ids
-from ..data.corpus import SPLITS
+from ..data.store import SPLITS
 from ..data.tokenizers import special_ids, word_marker
 from .recipes import check_number
 
