@@ -96,7 +96,7 @@ def test_pages_show_the_records(record):
 
 @pytest.mark.parametrize('page', ['speed', 'memory'])
 def test_a_page_has_one_strict_parameters_cell(page):
-    from ff_nbdev.run.runner import parse_parameters, read_notebook
+    from ff_nbdev.run.parameters import parse_parameters, read_notebook
     path = ROOT/'nbs'/'benchmarks'/f'{page}.ipynb'
     assert {'measure', 'out'} <= set(parse_parameters(read_notebook(path), page))
     text = path.read_text()

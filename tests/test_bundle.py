@@ -2,6 +2,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,12 @@ from packaging.requirements import Requirement
 
 import ff_nbdev
 from ff_nbdev.data.corpus import cache_dir, load_corpus, read_sentences, write_corpus
-from ff_nbdev.run import bundle
-from ff_nbdev.run.bundle import (Target, accepted_tags, build_wheel, fetch_wheels, find_model, install_script, largest_wheels, make_bundle, needs, read_lock, seal,
-    size_report)
-from ff_nbdev.run.runner import RunError
+from ff_nbdev.run import bundle, packing, wheels
+from ff_nbdev.run.bundle import make_bundle, seal
+from ff_nbdev.run.installer import install_script
+from ff_nbdev.run.packing import find_model, largest_wheels, size_report
+from ff_nbdev.run.wheels import Target, accepted_tags, build_wheel, fetch_wheels, lacking, least_glibc, read_lock
+from ff_nbdev.run.errors import RunError
 
 SHIPPED = ROOT/'ff_nbdev'/'pretrained'/'tiny-mt5'
 PYTHON = '.'.join(map(str, sys.version_info[:2]))
@@ -67,7 +70,7 @@ def wheel(folder, name, version='1.0', needs=(), tag='py3-none-any'):
     folder.mkdir(exist_ok=True, parents=True)
     p = folder/f'{name}-{version}-{tag}.whl'; info = f'{name}-{version}.dist-info'
     with zipfile.ZipFile(p, 'w') as z:
-        z.writestr(f'{info}/METADATA', '\n'.join([f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}', *(f'Requires-Dist: {n}' for n in needs)]) + '\n\n')
+        z.writestr(f'{info}/METADATA', '\n'.join([f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}', *(f'Provides-Extra: {e}' for e in re.findall('extra == "(.+?)"', ' '.join(needs))), *(f'Requires-Dist: {n}' for n in needs)]) + '\n\n')
         z.writestr(f'{info}/WHEEL', f'Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n'); z.writestr(f'{info}/RECORD', '')
     return p
 
@@ -103,15 +106,15 @@ def test_report(small):
 
 def test_wheel_of_the_same_sources_has_the_same_bytes(own, tmp_path, monkeypatch):
     "A frozen copy, for somebody may write in the tree meanwhile"
-    for f in bundle._sources:
+    for f in wheels.SOURCES:
         if (ROOT/f).is_dir(): shutil.copytree(ROOT/f, tmp_path/'repo'/f, ignore=shutil.ignore_patterns('__pycache__', '*.safetensors'))
         else: (tmp_path/'repo'/f).parent.mkdir(parents=True, exist_ok=True); shutil.copy(ROOT/f, tmp_path/'repo'/f)
-    monkeypatch.setattr(bundle, '_repository', lambda: tmp_path/'repo')
+    monkeypatch.setattr(wheels, 'repository', lambda: tmp_path/'repo')
     a, b = build_wheel(tmp_path/'a'), build_wheel(tmp_path/'b')
     assert a.read_bytes() == b.read_bytes() and a.name == own.name
 
 def test_tar_holds_the_same(small, own, story, tmp_path):
-    out = make_bundle(tmp_path/'x.tar', (), [story], wheels='own', own=own, say=silent)
+    out = make_bundle(tmp_path/'x.tar', (), [story], wheels='own', own=own, log=silent)
     with tarfile.open(out) as t: names = [m.name for m in t.getmembers() if m.isfile()]
     assert {'x/install.sh', 'x/text/My-story/train.txt'} <= set(names) and all(n.startswith('x/') for n in names)
     assert size_report(out).set_index('part').files['all'] == len(names)
@@ -122,14 +125,14 @@ def test_text_of_the_hub_is_found_by_its_id(own, tmp_path, monkeypatch):
     monkeypatch.setenv('FF_NBDEV_CACHE', str(tmp_path/'here'))
     folder = cache_dir('corpora')/('text-' + hashlib.sha256(json.dumps([['me/novels:de'], None, 3]).encode()).hexdigest()[:12])
     write_corpus([[f'Satz {chr(97 + i % 26)}{chr(97 + i//26 % 26)} ist lang genug.' for i in range(600)]], folder, dict(source='me/novels:de'))
-    out = make_bundle(tmp_path/'b', (), ['me/novels:de'], wheels='own', own=own, say=silent)
+    out = make_bundle(tmp_path/'b', (), ['me/novels:de'], wheels='own', own=own, log=silent)
     monkeypatch.setenv('FF_NBDEV_CACHE', str(tmp_path/'node')); shutil.copytree(out/'text', tmp_path/'node'/'corpora')
     assert list(read_sentences(load_corpus('me/novels:de'), 'test')) == list(read_sentences(folder, 'test'))
     assert json.loads((out/'bundle.json').read_text())['text'][0]['use'] == 'me/novels:de'
 
 def test_two_texts_of_one_name(own, story, tmp_path):
     other = tmp_path/'deep'/'My story.txt'; other.parent.mkdir(); other.write_text(story.read_text().replace('cat', 'cow'))
-    out = make_bundle(tmp_path/'b', (), [story, other], wheels='own', own=own, say=silent)
+    out = make_bundle(tmp_path/'b', (), [story, other], wheels='own', own=own, log=silent)
     assert len(list((out/'text').iterdir())) == 2
 
 
@@ -208,25 +211,25 @@ def test_killed_in_the_middle_leaves_no_bundle(own, story, tmp_path):
 def say(s):
     print(s, flush=True)
     if s.startswith("text"): time.sleep(60)
-make_bundle(sys.argv[1], (), [sys.argv[2]], wheels="own", own=sys.argv[3], say=say)'''
+make_bundle(sys.argv[1], (), [sys.argv[2]], wheels="own", own=sys.argv[3], log=say)'''
     p = subprocess.Popen([sys.executable, '-c', code, str(tmp_path/'b'), str(story), str(own)], stdout=subprocess.PIPE, text=True)
     for l in p.stdout:
         if l.startswith('text'): break
     p.kill(); p.wait()
     assert [x.name for x in tmp_path.iterdir()] == [f'b.part{p.pid}']
-    make_bundle(tmp_path/'b', (), [story], wheels='own', own=own, say=silent)
+    make_bundle(tmp_path/'b', (), [story], wheels='own', own=own, log=silent)
     assert [x.name for x in tmp_path.iterdir()] == ['b']                      # what the killed one left is gone
 
 def test_an_error_leaves_nothing(own, story, tmp_path, monkeypatch):
     def fail(*a, **kw): raise KeyboardInterrupt
     monkeypatch.setattr(bundle, 'seal', fail)
-    with pytest.raises(KeyboardInterrupt): make_bundle(tmp_path/'b', (), [story], wheels='own', own=own, say=silent)
+    with pytest.raises(KeyboardInterrupt): make_bundle(tmp_path/'b', (), [story], wheels='own', own=own, log=silent)
     assert not list(tmp_path.iterdir())
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(own, story, tmp_path, monkeypatch):
     def fail(*a, **kw): raise OSError(28, 'No space left on device')
     monkeypatch.setattr(bundle, 'seal', fail)
-    with pytest.raises(OSError, match=r'/b could not be written, for the disk is full: [\d.,]+ MiB are needed and [\d.,]+ MiB are left in'): make_bundle(tmp_path/'b', (), [story], wheels='own', own=own, say=silent)
+    with pytest.raises(OSError, match=r'/b could not be written, for the disk is full: [\d.,]+ MiB are needed and [\d.,]+ MiB are left in'): make_bundle(tmp_path/'b', (), [story], wheels='own', own=own, log=silent)
     assert not list(tmp_path.iterdir())
 
 @pytest.mark.parametrize('kw, error, said', [
@@ -238,7 +241,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(own, story, tmp_path, mo
     (dict(wheels='none'), ValueError, 'neither all nor own'), (dict(own='no.whl'), FileNotFoundError, 'no wheel of ff_nbdev'), (dict(lock='no.lock', wheels='all'), FileNotFoundError, '--lock')])
 def test_mistakes_are_answered_before_anything_starts(kw, error, said, own, story, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(error) as e: make_bundle('b', **{**dict(models=(), corpora=[story], wheels='own', own=own, say=lambda s: pytest.fail('it began')), **kw})
+    with pytest.raises(error) as e: make_bundle('b', **{**dict(models=(), corpora=[story], wheels='own', own=own, log=lambda s: pytest.fail('it began')), **kw})
     assert said in str(e.value) and '\n' not in str(e.value) and not list(tmp_path.iterdir())
 
 def test_models_that_are_not_there(tmp_path, monkeypatch):
@@ -248,11 +251,11 @@ def test_models_that_are_not_there(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match='not in the cache of the hub'): find_model('me/none')
 
 def test_place_lock_and_repository(own, small, story, tmp_path, monkeypatch):
-    go = lambda out, **kw: make_bundle(out, (), [story], wheels='own', **{'own': own, 'say': silent, **kw})
+    go = lambda out, **kw: make_bundle(out, (), [story], wheels='own', **{'own': own, 'log': silent, **kw})
     with pytest.raises(FileExistsError, match='is there already'): go(small)
     (tmp_path/'file').touch()
     with pytest.raises(NotADirectoryError, match='is a file'): go(tmp_path/'file'/'b')
-    monkeypatch.setattr(bundle, '_repository', lambda: tmp_path)
+    for module in (wheels, bundle): monkeypatch.setattr(module, 'repository', lambda: tmp_path)
     with pytest.raises(FileNotFoundError, match='run this in a checkout.*--own-wheel'): go(tmp_path/'b', own=None)
     with pytest.raises(FileNotFoundError, match='no lock file'): make_bundle(tmp_path/'b', (), [story], own=own)
     monkeypatch.setattr(shutil, 'disk_usage', lambda p: type('D', (), dict(free=2**20)))
@@ -278,13 +281,13 @@ def test_added_packages_reach_pip_as_they_are(asked, tmp_path):
     word = str(Requirement(asked))
     b = dict(version='1.0', python='3.12', platform='manylinux_2_28_x86_64', glibc=28, wheels='all', lacking=[], extra_requirements=[word])
     line = next(l for l in install_script(b, 1, 1).splitlines() if l.startswith('pip install'))
-    assert shell_words(line, tmp_path)[-2:] == ['ff_nbdev==1.0', word]
+    assert shell_words(line.removesuffix('||'), tmp_path)[-2:] == ['ff_nbdev==1.0', word]
     assert not list(tmp_path.iterdir()), 'a package name was run by the shell'
 
 @pytest.mark.parametrize('name', HOSTILE)
 def test_names_of_models_and_texts_mean_nothing_to_a_shell(name, story, tmp_path):
     mine = tmp_path/name; shutil.copytree(SHIPPED, mine, ignore=shutil.ignore_patterns('*.safetensors', 'train.json'))
-    m = find_model(str(mine)); text = bundle.text_name(tmp_path/f'{name}.txt', Path('text-1'))
+    m = find_model(str(mine)); text = packing.text_name(tmp_path/f'{name}.txt', Path('text-1'))
     for n in (m['name'], text): assert n and not set(n) - set('abcdefghijklmnopqrstuvwxyz-_.0123456789') and n[0] not in '-.', n
     (tmp_path/'empty').mkdir()
     r = subprocess.run(['sh', '-c', f'printf "%s" {m["use"]}'], cwd=tmp_path/'empty', env=dict(FF_NBDEV_MODELS='/models'), capture_output=True, text=True)
@@ -294,7 +297,7 @@ def test_a_bundle_of_hostile_names_installs_nothing_else(own, story, tmp_path):
     "The whole way: names of a folder, a text and the bundle itself; the script is read by a shell, and nothing is run by it"
     mine, text = tmp_path/'in'/'x; touch pwned', tmp_path/'in'/'$(touch pwned).txt'
     shutil.copytree(SHIPPED, mine); shutil.copy(story, text)
-    out = make_bundle(tmp_path/'b; touch pwned', [mine], [text], wheels='own', own=own, say=silent)
+    out = make_bundle(tmp_path/'b; touch pwned', [mine], [text], wheels='own', own=own, log=silent)
     assert not subprocess.run(['sh', '-n', str(out/'install.sh')]).returncode
     said = refused(out, tmp_path/'to', tmp_path/'no python')
     assert 'this bundle is for Python' in said and not list(tmp_path.rglob('pwned'))
@@ -311,7 +314,7 @@ def test_a_wheel_that_is_none_of_ours(story, tmp_path):
         p = folder/name/'ff_nbdev-1.0-py3-none-any.whl'; p.parent.mkdir(parents=True)
         if text is not None: p.write_bytes(text)
         else: wheel(p.parent, 'other' if name == 'other' else 'ff_nbdev', '1.0' if name == 'other' else "1.0'; touch pwned; '").rename(p)
-        with pytest.raises(ValueError, match='wheel'): make_bundle(tmp_path/'b', (), [story], wheels='own', own=p, say=silent)
+        with pytest.raises(ValueError, match='wheel'): make_bundle(tmp_path/'b', (), [story], wheels='own', own=p, log=silent)
     assert [p.name for p in tmp_path.iterdir()] == ['w']
 
 
@@ -327,31 +330,44 @@ def test_wheels_are_those_of_the_node(index, tmp_path):
     wheel(index, 'app', needs=['fast>=1', 'new; python_version >= "3.12"', 'old; python_version < "3.12"', 'extra[http]', 'not_here; extra == "dev"'])
     wheel(index, 'new'); wheel(index, 'old'); wheel(index, 'extra', needs=['web; extra == "http"']); wheel(index, 'web', '1.0'); wheel(index, 'web', '2.0'); sdist(index, 'pure')
     said = []
-    made = fetch_wheels(tmp_path, [Requirement('app'), Requirement('pure')], dict(web='1.0', app='1.0', pure='1.0'), NODE, say=said.append)
+    made = fetch_wheels(tmp_path, [Requirement('app'), Requirement('pure')], dict(web='1.0', app='1.0', pure='1.0'), NODE, log=said.append)
     assert sorted(made) == ['app', 'extra', 'fast', 'new', 'pure', 'web'] and any('not in the lock: extra, fast, new' in s for s in said)
-    assert made['fast'].name.endswith('cp312-manylinux2014_x86_64.whl') and '1.0' in made['web'].name and bundle.lacking(made, NODE) == []
+    assert made['fast'].name.endswith('cp312-manylinux2014_x86_64.whl') and '1.0' in made['web'].name and lacking(made, NODE) == []
     (tmp_path/'b').mkdir()
-    made = fetch_wheels(tmp_path/'b', [Requirement('app')], {}, NODE, leave_out=['Fast'], say=silent)
-    assert 'fast' not in made and bundle.lacking(made, NODE) == ['fast>=1']
+    made = fetch_wheels(tmp_path/'b', [Requirement('app')], dict(fast='1.0'), NODE, leave_out=['Fast'], log=silent)
+    assert 'fast' not in made and not list((tmp_path/'b').glob('fast*')) and lacking(made, NODE) == ['fast>=1']
 
 def test_what_pip_cannot_fetch(index, tmp_path, monkeypatch):
     sdist(index, 'native', ', distclass=Native'); wheel(index, 'picky', needs=['calm<1']); wheel(index, 'calm')
-    with pytest.raises(RunError, match='is not pure Python: build its wheel'): fetch_wheels(tmp_path, [Requirement('native')], {}, NODE, say=silent)
-    with pytest.raises(RunError, match='picky needs calm<1, and calm 1.0 was taken'): fetch_wheels(tmp_path, [Requirement('picky')], dict(calm='1.0'), NODE, say=silent)
-    with pytest.raises(RunError, match='absent has no wheel for Python 3.12 on manylinux_2_28_x86_64'): fetch_wheels(tmp_path, [Requirement('absent')], {}, NODE, say=silent)
+    with pytest.raises(RunError, match='is not pure Python: build its wheel'): fetch_wheels(tmp_path, [Requirement('native')], {}, NODE, log=silent)
+    with pytest.raises(RunError, match='calm<1'): fetch_wheels(tmp_path, [Requirement('picky')], dict(calm='1.0'), NODE, log=silent)
+    with pytest.raises(RunError, match='absent has no wheel for Python 3.12 on manylinux_2_28_x86_64'): fetch_wheels(tmp_path, [Requirement('absent')], {}, NODE, log=silent)
     for k, v in dict(PIP_NO_INDEX='0', PIP_INDEX_URL='http://127.0.0.1:9/simple', PIP_FIND_LINKS='').items(): monkeypatch.setenv(k, v)
-    with pytest.raises(RunError, match='could not reach its index'): fetch_wheels(tmp_path, [Requirement('absent')], {}, NODE, say=silent)
+    with pytest.raises(RunError, match='could not reach its index'): fetch_wheels(tmp_path, [Requirement('absent')], {}, NODE, log=silent)
 
 def test_tags_and_markers():
     assert accepted_tags('manylinux2014_aarch64')[:2] == ['manylinux_2_17_aarch64', 'manylinux2014_aarch64'] and Target('3.13', 'manylinux_2_40_x86_64').arch == 'x86_64'
-    assert [str(r) for r in needs(['a; platform_machine == "aarch64"', 'b; sys_platform == "linux"'], Target('3.11', 'manylinux2014_aarch64'))] == ['a; platform_machine == "aarch64"', 'b; sys_platform == "linux"']
+    answers = Target('3.11', 'manylinux2014_aarch64').answers
+    for word in ('a; platform_machine == "aarch64"', 'b; sys_platform == "linux"', 'c; python_version < "3.12"'):
+        assert Requirement(word).marker.evaluate(answers)
+    assert not Requirement('d; extra == "dev"').marker.evaluate(answers | dict(extra=''))
+
+@pytest.mark.parametrize('source, name', [('data/My story.txt.xz', 'My-story'), ('~/text/*.txt', 'txt'), ('a/b:c', 'text-1'),
+    ('python_prose', 'text-1'), ('*', 'text-1')])
+def test_names_of_texts(source, name): assert packing.text_name(source, Path('text-1')) == name
+
+def test_what_our_own_wheel_needs(own):
+    found = [Requirement(line) for line in wheels.wheel_metadata(own).get_all('Requires-Dist')]
+    def names(extra): return {r.name for r in found if not r.marker or r.marker.evaluate(NODE.answers | dict(extra=extra))}
+    assert {'nbdev', 'jupyterlab', 'pytest'} <= names('dev') - names('')
+    assert least_glibc([own.name]) == 0 and wheels.wheels_in(own.parent) == {'ff-nbdev': own}
 
 
 # The whole, from the index
 
 @slow
 def test_whole_bundle_installs_with_no_network(story, tmp_path):
-    out = make_bundle(tmp_path/'node.tar', corpora=[story], say=silent)
+    out = make_bundle(tmp_path/'node.tar', corpora=[story], log=silent)
     with tarfile.open(out) as t: t.extractall(tmp_path, filter='data')
     b = json.loads((tmp_path/'node'/'bundle.json').read_text())
     assert b['torch'] and b['lacking'] == [] and b['wheels'] == 'all'

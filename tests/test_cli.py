@@ -86,7 +86,7 @@ def test_a_variant_is_an_arm_in_a_folder_of_its_own(ff_nbdev_run):
 def commands(fake, tmp_path, monkeypatch):
     "Arms of the night → the command of each node, as Snakemake prints it"
     from ff_nbdev import cli
-    got = []; monkeypatch.setattr(cli, '_dry_run', lambda a, out, settings: got.append(settings) or 0); monkeypatch.setenv('FF_NBDEV_CACHE', str(fake/'cache'))
+    got = []; monkeypatch.setattr(cli, 'format_plan', lambda settings, *a: got.append(settings.to_dict()) or ''); monkeypatch.setenv('FF_NBDEV_CACHE', str(fake/'cache'))
     def ask(*arms):
         cli.main(['run', 'night', '--dry-run', '--corpus', str(fake/'text.txt'), '--out', str(tmp_path), '--arms', *arms]); (tmp_path/'run.json').write_text(json.dumps(got[-1]))
         r = subprocess.run([*cli.snakemake_command(tmp_path, tmp_path/'run.json', 'local', 1, dry=True), '--printshellcmds'], capture_output=True, text=True); assert r.returncode == 0, r.stdout + r.stderr
@@ -190,7 +190,7 @@ def test_terminal_shows_bars(ff_nbdev_run):
         seen.append(data)
     text = b''.join(seen).decode()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert 'evaluate base' in text and '|' in text and '\x1b[' in text and '100 %' in text and 'Report:' in text.splitlines()[-1]
+    assert 'evaluate base' in text and '━' in text and '\x1b[' in text and '100 %' in text and 'Report:' in text.splitlines()[-1]
 
 
 def children(pid):

@@ -17,10 +17,10 @@ import pytest
 from test_wrong_inputs import check_sentence, snapshot
 
 from ff_nbdev import cli
-from ff_nbdev.run import runner, settings
 from ff_nbdev.cli import main
-from ff_nbdev.run.monitor import RunMonitor
+from ff_nbdev.run import nodes, parameters, runner, settings
 from ff_nbdev.run.launch import failure
+from ff_nbdev.run.monitor import RunMonitor
 from ff_nbdev.run.progress import Progress
 
 FUZZ_CASES, FUZZ_SECONDS = 500, 8
@@ -46,7 +46,7 @@ WORDS = ['', ' ', '-', '--', '=', '..', '../x', '/', '~', '*', '[', 'x'*300, 'ä
          'nb', 'prof', 'empty', 'fifo.txt']
 NB = json.dumps(dict(cells=[dict(cell_type='code', id='a', source='steps: int = 3\nrate: float = 0.1',
     metadata=dict(tags=['parameters']), outputs=[], execution_count=None),
-    dict(cell_type='code', id='b', source='from ff_nbdev.run.runner import '
+    dict(cell_type='code', id='b', source='from ff_nbdev.run.parameters import '
         'check_params\ncheck_params(globals(), positive=["steps"])', metadata={}, outputs=[], execution_count=None)],
     metadata=dict(kernelspec=dict(name='python3')), nbformat=4, nbformat_minor=5))
 
@@ -85,7 +85,7 @@ def fill(folder):
         'c/corpus.json': json.dumps(dict(sentences=dict.fromkeys(splits, 1),
             bytes=dict.fromkeys(splits, 3), sha256='')),
         'run/run.json': json.dumps(settings), 'run/base/evaluation.json': '{}',
-        'run/report.json': '{"findings": ["x"]}',
+        'run/report.json': '{"printed_findings": ["x"]}',
         **{f'c/{s}.txt': 'abc' for s in splits},
         **{f'nb/{n}.ipynb': NB for n in ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')}}
     for name, content in files.items():
@@ -133,9 +133,9 @@ def mistype(rng, words):
 def still(monkeypatch):
     "Nothing is computed: what would be started after every check ends at once"
     from ff_nbdev.data import corpus
-    monkeypatch.setattr(cli, '_dry_run', lambda *a: 0)
+    monkeypatch.setattr(cli, 'format_plan', lambda *a: '')
     monkeypatch.setattr(cli, 'watch_run', lambda command, out, *a: (0, RunMonitor(out)))
-    monkeypatch.setattr(cli, '_make_text', lambda a, p: (cli.Path('c'), {}))
+    monkeypatch.setattr(nodes, '_encode', lambda *a: (cli.Path('c'), {}))
     monkeypatch.setattr(cli, 'run_notebook', lambda *a, **kw: None)
     monkeypatch.setattr(cli, 'bundle_command', lambda a: 0)
     monkeypatch.setattr(cli, 'publish_command', lambda a: 0)
@@ -255,7 +255,7 @@ def test_a_run_folder_that_was_copied_while_it_worked(fake, tmp_path, monkeypatc
         total=2, time=time.time() - 60, started=0, pid=os.getppid())))
     seen = RunMonitor(out); seen.nothing = True
     monkeypatch.setattr(cli, 'watch_run', lambda *a: (0,
-        seen)); (out/'report.json').write_text('{"findings": ["all is well"]}')
+        seen)); (out/'report.json').write_text('{"printed_findings": ["all is well"]}')
     words = ['run', 'quick', '--corpus', fake/'text.txt', '--model', fake/'tokenizer', '--notebooks',
         fake/'experiments', '--out', out, '--plain']
     status, said, err = answer(words)
@@ -285,7 +285,7 @@ def test_a_terminal_without_bars_and_an_output_on_a_full_disk():
         text=True)
     assert r.returncode == 0 and not r.stderr and 'FF_NBDEV_DEBUG' in r.stdout
     if not os.path.exists('/dev/full'): return
-    code = 'import sys; from ff_nbdev.run.runner import guarded; sys.exit(guarded(lambda: print("plan") or 0))'
+    code = 'import sys; from ff_nbdev.run.errors import guarded; sys.exit(guarded(lambda: print("plan") or 0))'
     with open('/dev/full', 'w') as full:
         r = subprocess.run([sys.executable, '-c', code], stdout=full, stderr=subprocess.PIPE, text=True)
     assert r.returncode == 2
@@ -331,7 +331,7 @@ def test_the_command_for_an_unfinished_run_of_many_arms_is_whole(command, tmp_pa
 @pytest.mark.parametrize('dry', [True, False])
 def test_what_is_taken_for_an_id_of_the_hub_is_said(dry, fake, tmp_path, monkeypatch):
     "A slip of the keyboard may look like one; what is there, or is shipped, is not spoken of"
-    monkeypatch.chdir(tmp_path); monkeypatch.setattr(cli, '_dry_run', lambda *a: print('the plan') or 0)
+    monkeypatch.chdir(tmp_path); monkeypatch.setattr(cli, 'format_plan', lambda *a: 'the plan')
     monkeypatch.setattr(cli, 'watch_run', lambda *a: (_ for _ in ()).throw(cli.RunError('It began.')))
     words = ['run', 'quick', *(['--dry-run'] if dry else []), '--plain', '--out', 'run', '--corpus']
     says = '{!r} is no path here and is taken for a {} of the Hugging Face Hub.'
@@ -351,15 +351,16 @@ def test_a_scale_of_ones_own_is_a_file(fake, tmp_path, monkeypatch):
     (tmp_path/'mine.yaml').write_text(yaml.safe_dump(quick)); monkeypatch.chdir(tmp_path)
     s = cli.make_settings(Namespace(scale='mine.yaml', corpus=str(fake/'text.txt'), arms=None, first=None, all=False,
         seed=None, seeds=None, model=None, set=[], notebooks=None))
-    assert s['runs'] == ['base', 'base_reordered', 'rwkv_base', 'no_fzr'] and s['config'] == str(tmp_path/'mine.yaml')
+    assert s.runs == ['base', 'base_reordered', 'rwkv_base', 'no_fzr'] and s.config == str(tmp_path/'mine.yaml')
 
 @pytest.mark.parametrize('name', settings.scales())
 def test_every_scale_passes_its_own_checks(name, fake):
     s = cli.make_settings(cli.make_parser().parse_args(['run', name, '--corpus', str(fake/'text.txt')]))
-    assert s['config'] == name and s['runs']
+    assert s.config == name and s.runs
 
 def test_notebooks_are_held_to_what_they_check_themselves():
     "Every experiment of the graph has ranges that can be read without running it"
     for node in ('pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate'):
-        found = runner.notebook_checks(runner.read_notebook(cli.notebooks_folder()/f'{node}.ipynb'))
+        nb = parameters.read_notebook(cli.notebooks_folder()/f'{node}.ipynb')
+        found = parameters.notebook_checks(nb)
         assert {'choices', 'positive', 'ranges'} == set(found), node

@@ -14,10 +14,10 @@ import yaml
 from test_runner import until
 
 from ff_nbdev.cli import make_parser
-from ff_nbdev.training.watch import Watch
-from ff_nbdev.run.launch import failure
-from ff_nbdev.run.settings import make_settings, workflow_folder
 from ff_nbdev.run.graph import snakemake_command
+from ff_nbdev.run.launch import failure
+from ff_nbdev.run.monitor import RunMonitor
+from ff_nbdev.run.settings import make_settings, workflow_folder
 
 pytest.importorskip('snakemake_executor_plugin_slurm', reason='missing package: snakemake-executor-plugin-slurm')
 
@@ -46,8 +46,8 @@ def environment(fake, env): return {k: v for k, v in dict(env, FF_NBDEV_CACHE=st
 def command(out, words, profile): return [sys.executable, '-m', 'ff_nbdev.cli', *words, '--profile', str(profile), '--out', str(out)]
 
 def run(out, words, profile, env):
-    "(exit status, what was said and logged, what `Watch` saw in it)"
-    w = Watch(out)
+    "(exit status, what was said and logged, what `RunMonitor` saw in it)"
+    w = RunMonitor(out)
     r = subprocess.run(command(out, words, profile), env=env, cwd=out.parent, capture_output=True, text=True, timeout=240)
     log = (out/'snakemake.log').read_text() if (out/'snakemake.log').exists() else ''
     for line in log.splitlines(): w.read(line)
@@ -55,7 +55,7 @@ def run(out, words, profile, env):
 
 def dry(out, words, profile, env):
     "What Snakemake says of its plan"
-    out.mkdir(exist_ok=True); (out/'plan.json').write_text(json.dumps(make_settings(make_parser().parse_args(words))))
+    out.mkdir(exist_ok=True); (out/'plan.json').write_text(json.dumps(make_settings(make_parser().parse_args(words)).to_dict()))
     r = subprocess.run(snakemake_command(out, out/'plan.json', str(profile), dry=True), env=env, cwd=out.parent, capture_output=True, text=True, timeout=240)
     (out/'plan.json').unlink()
     return r.stderr + '\n' + r.stdout
@@ -79,7 +79,7 @@ def plan(fake, asked, profile, tmp_path_factory):
 
 def test_every_job_asks_for_what_its_rule_and_the_profile_say(fake, asked, profile, tmp_path, plan):
     todo, writes = plan; out, s = tmp_path/'run', make_settings(make_parser().parse_args(asked()))
-    assert set(writes) >= {'rule_text', 'rule_report', *(f'rule_retrofit_wildcards_{a}' for a in s['trained']), *(f'rule_evaluate_wildcards_{a}' for a in s['given'] + s['trained'])}
+    assert set(writes) >= {'rule_text', 'rule_report', *(f'rule_retrofit_wildcards_{a}' for a in s.trained), *(f'rule_evaluate_wildcards_{a}' for a in s.given + s.trained)}
     env = environment(fake, fakeslurm.install(tmp_path/'slurm', 8, writes=writes))
     status, said, w = run(out, asked(), profile, env)
     assert status == 0 and sum(w.total.values()) == len(todo) and sum(n for r, n in w.finished.items() if r != 'all') == len(todo), said

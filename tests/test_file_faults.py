@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from ff_nbdev.core import io as files
 from ff_nbdev import cli
-from ff_nbdev.run import arm
+from ff_nbdev.run import arm, prepare
 from ff_nbdev.study import publish, report
 from ff_nbdev.study.records import load_run, load_runs
 from ff_nbdev.run.settings import command_for, settings_of
@@ -196,17 +196,17 @@ def test_a_full_disk_leaves_the_shipped_arm_as_it_was(tmp_path, monkeypatch):
 def test_training_starts_in_no_folder_of_others(tmp_path, there, monkeypatch):
     monkeypatch.setattr(arm, 'Prepared', lambda *a: pytest.fail('it began'))
     out = tmp_path/'mine'; (out/there).parent.mkdir(parents=True); (out/there).write_text('hours of work'); before = state(out)
-    plan = arm.Plan('full_stack', 'tiny-mt5', 'python_prose', str(out))
+    plan = prepare.Plan('full_stack', 'tiny-mt5', 'python_prose', str(out))
     for start in (lambda: arm.train_arm(plan), lambda: arm.launch(plan, 2)):
         with pytest.raises(ValueError, match='[Nn]othing was changed|somebody else') as e: start()
         one_sentence(e.value)
     assert state(out) == before
 
 def test_training_removes_only_its_own_checkpoints(tmp_path):
-    plan = arm.Plan('full_stack', 'tiny-mt5', 'python_prose', str(tmp_path)); folder = arm._checkpoints(plan, True)
+    plan = prepare.Plan('full_stack', 'tiny-mt5', 'python_prose', str(tmp_path)); folder = arm._checkpoints(plan, True)
     (folder/'checkpoint-3').mkdir(); (folder/'checkpoint-3'/'model.safetensors').write_text('w'); (tmp_path/'notes.txt').write_text('mine')
     arm.check_out(plan)
-    assert not (arm._checkpoints(arm.Plan('full_stack', 'tiny-mt5', 'python_prose', str(tmp_path), seed=1), True)/'checkpoint-3').exists()
+    assert not (arm._checkpoints(prepare.Plan('full_stack', 'tiny-mt5', 'python_prose', str(tmp_path), seed=1), True)/'checkpoint-3').exists()
     (folder/'letter.txt').write_text('dear'); (folder/'belongs.txt').write_text('other')
     with pytest.raises(ValueError, match='letter.txt'): arm.check_out(plan)
     with pytest.raises(ValueError, match='letter.txt'): arm._checkpoints(plan, True)

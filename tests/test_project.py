@@ -148,7 +148,7 @@ def test_page_has_a_title_and_no_local_path(nb):
 
 @pytest.mark.parametrize('nb', [p for p in NOTEBOOKS if p.parent.name == 'experiments'], ids=page)
 def test_experiment_has_one_strict_parameters_cell(nb):
-    from ff_nbdev.run.runner import parse_parameters, read_notebook
+    from ff_nbdev.run.parameters import parse_parameters, read_notebook
     declared = parse_parameters(read_notebook(nb), nb.name)
     assert 'out' in declared
     text = '\n'.join(map(source, cells(nb)))

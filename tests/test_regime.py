@@ -20,7 +20,8 @@ from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import random_tiny
 from ff_nbdev.run import arm
 from ff_nbdev.study import claims as C
-from ff_nbdev.run.arm import Plan, Prepared, train_arm
+from ff_nbdev.run.arm import train_arm
+from ff_nbdev.run.prepare import Plan, Prepared
 from ff_nbdev.study.records import free_rows, load_runs, reference
 from ff_nbdev.run.records import Regime, regime_of
 from ff_nbdev.study.examples import example_runs
@@ -397,11 +398,9 @@ def nodes(tmp_path_factory):
     out = tmp_path_factory.mktemp('study')
     text = out/'text.txt'
     text.write_text('\n'.join(f'This is sentence number {i} of a text.' for i in range(400)))
-    words = dict(scale='study', corpus=str(text), arms=None, first=None, all=False, seed=None, seeds=None, model=None,
-        set=[], notebooks=None)
-    (out/'run.json').write_text(json.dumps(cli.make_settings(Namespace(**words))))
-    r = subprocess.run([*cli.snakemake_command(out, out/'run.json', 'local', 2, dry=True), '--printshellcmds'],
-        capture_output=True, text=True)
+    words = dict(scale='study', corpus=str(text), arms=None, first=None, all=False, seed=None, seeds=None, model=None, set=[], notebooks=None)
+    (out/'run.json').write_text(json.dumps(cli.make_settings(Namespace(**words)).to_dict()))
+    r = subprocess.run([*cli.snakemake_command(out, out/'run.json', 'local', 2, dry=True), '--printshellcmds'], capture_output=True, text=True)
     assert r.returncode == 0, r.stdout + r.stderr
     found = {}
     for block in re.split(r'\n(?=rule )', r.stdout + r.stderr):
@@ -454,7 +453,7 @@ def test_minutes_follow_the_steps(graph):
 def test_what_an_arm_parts_from_runs_with_it(asked, also):
     from ff_nbdev.run import settings
     s = settings.read_scale('study')
-    settings.choose_arms(s, [asked])
+    settings.choose_recipes(s, [asked])
     assert also <= {*s['trained'], *s['variants']}
 
 def test_the_study_is_a_scale_like_the_others():

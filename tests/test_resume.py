@@ -126,7 +126,8 @@ def _arrays(folder):
     with np.load(folder/'bands.npz') as z: return {k: z[k].tobytes() for k in z.files}
 
 def test_checkpoints_of_another_plan_or_code_are_not_gone_on_with(tmp_path):
-    from ff_nbdev.run.arm import Plan, _checkpoints
+    from ff_nbdev.run.arm import _checkpoints
+    from ff_nbdev.run.prepare import Plan
     plan = Plan('no_fzr', 'tiny-mt5', 'python_prose', str(tmp_path))
     folder = _checkpoints(plan, True)
     (folder/'checkpoint-3').mkdir()

@@ -9,8 +9,9 @@ import time
 import pytest
 from conftest import make_notebook
 
-from ff_nbdev.run.runner import RunError, library_files, locked, run_notebook
 from ff_nbdev.core.io import alive
+from ff_nbdev.run.errors import RunError
+from ff_nbdev.run.runner import library_files, locked, run_notebook
 
 PARAMETERS = "steps: int = 3\nlr: float = 0.1\nclip: float | None = None\narm: str = 'base'\nsizes: list[int] = [1]\nquick: bool = True\nout: str = 'out'"
 CODE = 'from pathlib import Path\nPath(out).mkdir(exist_ok=True)\nPath(out, "a.txt").write_text(f"{steps} {lr!r} {clip!r} {arm} {sizes} {quick}")'
@@ -21,7 +22,7 @@ def nb(tmp_path): return make_notebook(tmp_path/'exp.ipynb', PARAMETERS, CODE)
 
 def run(nb, tmp_path, **params):
     said = []
-    run_notebook(nb, tmp_path/'runs'/'exp.ipynb', params, cwd=tmp_path, outputs=['out/a.txt'], say=said.append)
+    run_notebook(nb, tmp_path/'runs'/'exp.ipynb', params, cwd=tmp_path, outputs=['out/a.txt'], log=said.append)
     return said[-1]
 
 
@@ -50,7 +51,7 @@ def test_up_to_date_until_something_changes(nb, tmp_path):
 
 def test_input_files_count(nb, tmp_path):
     text = tmp_path/'text.txt'; text.write_text('a'); said = []
-    go = lambda: run_notebook(nb, tmp_path/'exp_out.ipynb', cwd=tmp_path, inputs=[text], say=said.append)
+    go = lambda: run_notebook(nb, tmp_path/'exp_out.ipynb', cwd=tmp_path, inputs=[text], log=said.append)
     go(); go(); text.write_text('b'); go()
     assert ['up to date' in s for s in said] == [False, True, False]
     text.unlink()
@@ -106,7 +107,7 @@ def test_command_line_reads_numbers_as_python_does(nb, tmp_path):
     assert r.returncode == 2 and r.stderr == "ff-nbdev: exp.ipynb has no parameter 'lrr': did you mean 'lr'?\n"
 
 def test_plain_papermill_meets_the_second_line_of_defence(tmp_path):
-    nb = make_notebook(tmp_path/'n.ipynb', 'lr: float = 0.1\nsteps: int = 1', 'from ff_nbdev.run.runner import check_params', 'check_params(globals(), positive=["steps"])')
+    nb = make_notebook(tmp_path/'n.ipynb', 'lr: float = 0.1\nsteps: int = 1', 'from ff_nbdev.run.parameters import check_params', 'check_params(globals(), positive=["steps"])')
     def papermill(*words): return subprocess.run([sys.executable, '-m', 'papermill', str(nb), str(tmp_path/'o.ipynb'), *words], capture_output=True, text=True)
     assert papermill('-p', 'lr', '1').returncode == 0
     for words, said in [(('-y', '{lr: 3e-4}'), 'is a text'), (('-p', 'steps', '0'), 'above 0'), (('-p', 'step', '2'), "did you mean 'steps'")]:

@@ -455,7 +455,8 @@ def test_an_arm_that_was_stopped_finds_the_same_strengths(tmp_path, monkeypatch)
     "Stopped after its second step, gone on with from the checkpoint of the first: log, strengths, record and weights are those of the undisturbed run"
     import json
     from ff_nbdev.run import arm as arms
-    from ff_nbdev.run.arm import Plan, moran_of, train_arm
+    from ff_nbdev.run.arm import train_arm
+    from ff_nbdev.run.prepare import Plan, moran_of
     mean = arms.mean_activation
     # of the bands, which nothing here is about
     monkeypatch.setattr(arms, 'mean_activation', lambda net, tok, held, n, **kw: mean(net, tok, held, n//10, **kw))
@@ -482,12 +483,9 @@ def test_an_arm_that_was_stopped_finds_the_same_strengths(tmp_path, monkeypatch)
 
 def test_what_an_arm_is_matched_with(tmp_path):
     import json
-    from ff_nbdev.run.arm import moran_of
-    f = tmp_path/'train.json'
-    f.write_text(json.dumps(dict(activation_moran=.25)))
-    assert moran_of(f) == .25
-    f.write_text(json.dumps(dict(activation_moran=[dict(site='a', mean=.1), dict(site='b', mean=.4)])))
-    assert moran_of(f) == .25       # an evaluation.json
+    from ff_nbdev.run.prepare import moran_of
+    f = tmp_path/'train.json'; f.write_text(json.dumps(dict(activation_moran=.25))); assert moran_of(f) == .25
+    f.write_text(json.dumps(dict(activation_moran=[dict(site='a', mean=.1), dict(site='b', mean=.4)]))); assert moran_of(f) == .25       # an evaluation.json
     f.write_text(json.dumps(dict(arm='full_stack')))
     with pytest.raises(ValueError, match='train that arm again'): moran_of(f)
 

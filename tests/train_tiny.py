@@ -112,7 +112,7 @@ def train(words):
 
 def train_arm(words):
     "An arm of a run graph, which dies after a step: its folder, and 'calm' or the step"
-    from ff_nbdev.run import arm
+    from ff_nbdev.run import arm, prepare
     from ff_nbdev.training.watch import Watch
     out, how = words
     if how != 'calm':
@@ -123,8 +123,7 @@ def train_arm(words):
         Watch.on_ff_step = on_ff_step
     mean = arm.mean_activation
     arm.mean_activation = lambda net, tok, held, n, **kw: mean(net, tok, held, n//10, **kw)      # most of the time would go into it
-    arm.train_arm(arm.Plan('pfg_fzr', 'tiny-mt5', 'python_prose', out, total_sentences=900, dose=.3, top=2., probes=3,
-        save_minutes=0.))
+    arm.train_arm(prepare.Plan('pfg_fzr', 'tiny-mt5', 'python_prose', out, total_sentences=900, dose=.3, top=2., probes=3, save_minutes=0.))
 
 def apart(log, f, words):
     "Do it in this new process, and say into a file what it says"

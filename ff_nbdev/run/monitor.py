@@ -4,23 +4,26 @@
 __all__ = ['RunMonitor', 'progress_files']
 
 # %% ../../nbs/run/monitor.ipynb #6e73ed6e
-import time
-import re
-from fastcore.basics import patch
 import os
+import re
+import time
 from pathlib import Path
-from .progress import bar, clock, line, read_progress, share_done
+
+from fastcore.basics import patch
+
+from .progress import Bar, bar_of, fraction_done, read_progress
 
 # %% ../../nbs/run/monitor.ipynb #1b3a06bb
 class RunMonitor:
     "What a run has done so far, from Snakemake's log and the nodes' progress files"
     def __init__(self,
-        out:Path,          # The run's folder
-        weights:dict|None=None, # Rule → share of the time
+        out:Path,            # The run's folder
+        weights:dict|None=None, # Rule → how long one of its nodes takes, beside the others
         now:float|None=None, # When it started
     ):
         self.out, self.weights, self.started = Path(out), weights or {}, now or time.time()
-        self.total, self.finished, self.table, self.nothing, self.seen = {}, {}, False, False, {}
+        self.total, self.finished = {}, {}                      # rule → nodes
+        self.in_table, self.nothing, self.seen = False, False, {}
         self.errors, self.broken, self.said = [], [], []
 
 # %% ../../nbs/run/monitor.ipynb #bc47ad20
@@ -29,19 +32,45 @@ def read(self:RunMonitor,
     text:str, # A line of the log
 ):
     "Take in one line of Snakemake's log"
-    if text.startswith('job ') and 'count' in text: self.table, self.total = True, {}
-    elif self.table and (m := re.match(r'(\w+)\s+(\d+)\s*$', text)):
-        if m[1] not in ('total', 'all'): self.total[m[1]] = int(m[2])
-    elif self.table and not text.strip() and self.total: self.table = False
-    elif m := re.search(r'Finished job(?:id:)? ?\d+ \(Rule: (\w+)\)', text): self.finished[m[1]] = self.finished.get(m[1], 0) + 1
+    if text.startswith('job ') and 'count' in text: self.in_table, self.total = True, {}
+    elif self.in_table and self._read_table(text): return
+    elif not self._read_event(text): self._read_error(text)
+
+@patch
+def _read_table(self:RunMonitor, text):
+    "A row or the end of the table of jobs: was it one?"
+    row = re.match(r'(\w+)\s+(\d+)\s*$', text)
+    if row and row[1] not in ('total', 'all'): self.total[row[1]] = int(row[2])
+    ends = bool(self.total) and not text.strip()
+    self.in_table = not ends
+    return bool(row) or ends
+
+# %% ../../nbs/run/monitor.ipynb #64d1ca72
+@patch
+def _read_event(self:RunMonitor, text):
+    "A finished job, nothing to be done, or the sentence with which a node ended: was it one?"
+    job = re.search(r'Finished job(?:id:)? ?\d+ \(Rule: (\w+)\)', text)
+    ended = re.match(r'ff-nbdev: (.+)', text)
+    if job: self.finished[job[1]] = self.finished.get(job[1], 0) + 1
     elif 'Nothing to be done' in text: self.nothing = True
-    elif m := re.match(r'ff-nbdev: (.+)', text): self.said.append(m[1].strip())
-    elif m := re.match(r'\S+: error: (.+)', text): self.errors.append(m[1].strip())
-    elif m := re.match(r'Error in rule (\w+):', text): self.broken.append(dict(rule=m[1]))
-    elif self.broken and (m := re.match(r'\s+(message|output|log): (.*)', text)) and m[1] not in self.broken[-1]: self.broken[-1][m[1]] = m[2]
-    elif re.match(r'\w*(Error|Exception)\b', text) and not text.startswith(('CalledProcessError', 'RuleException')):
-        self.errors.append(re.sub(r'^WorkflowError( in file .*)?:?$', '', text.strip()))
-    elif self.errors and not self.total and text.strip() and not text.strip().startswith('File "'): self.errors.append(text.strip())
+    elif ended: self.said.append(ended[1].strip())
+    else: return False
+    return True
+
+# %% ../../nbs/run/monitor.ipynb #6b76194a
+@patch
+def _read_error(self:RunMonitor, text):
+    "An error, or a line after it that says more"
+    said = re.match(r'\S+: error: (.+)', text)
+    rule = re.match(r'Error in rule (\w+):', text)
+    more = re.match(r'\s+(message|output|log): (.*)', text) if self.broken else None
+    raised = re.match(r'\w*(Error|Exception)\b', text) and not text.startswith(('CalledProcessError', 'RuleException'))
+    line = text.strip()
+    if said: self.errors.append(said[1].strip())
+    elif rule: self.broken.append(dict(rule=rule[1]))
+    elif more and more[1] not in self.broken[-1]: self.broken[-1][more[1]] = more[2]
+    elif raised: self.errors.append(re.sub(r'^WorkflowError( in file .*)?:?$', '', line))
+    elif self.errors and not self.total and line and not line.startswith('File "'): self.errors.append(line)
 
 # %% ../../nbs/run/monitor.ipynb #a36d1b46
 def progress_files(
@@ -49,25 +78,28 @@ def progress_files(
 ): # Paths
     "Every progress file of a run; folders that come and go meanwhile, as those of Snakemake do, are no error"
     for here, inside, files in os.walk(folder):
-        inside[:] = [d for d in inside if not d.startswith('.')]
-        yield from (Path(here)/f for f in files if f.endswith('progress.json'))
+        inside[:] = [name for name in inside if not name.startswith('.')]
+        yield from (Path(here)/name for name in files if name.endswith('progress.json'))
 
 @patch
 def nodes(self:RunMonitor)->list[dict]: # One state for each progress file of this run, the oldest first
     "What the nodes say"
-    found = (read_progress(p) for p in progress_files(self.out))
-    return sorted((s for s in found if s.get('time', 0) >= self.started), key=lambda s: s['started'])
+    found = (read_progress(path) for path in progress_files(self.out))
+    ours = [state for state in found if state.get('time', 0) >= self.started]
+    return sorted(ours, key=lambda state: state['started'])
 
 # %% ../../nbs/run/monitor.ipynb #ed1ad585
 @patch
-def share(self:RunMonitor,
+def fraction(self:RunMonitor,
     nodes:list[dict], # From `nodes`
 )->float: # Of the whole work, between 0 and 1
     "How far the run is"
-    w = lambda rule: self.weights.get(rule, 1)
-    total = sum(w(r)*n for r, n in self.total.items())
-    running = sum(w(s['node'].split()[0])*share_done(s) for s in nodes if s['state'] == 'running' and s.get('node'))
-    return min(1., (sum(w(r)*n for r, n in self.finished.items()) + running)/total) if total else 0.
+    weight = lambda rule: self.weights.get(rule, 1)
+    total = sum(weight(rule)*count for rule, count in self.total.items())
+    done = sum(weight(rule)*count for rule, count in self.finished.items())
+    running = [state for state in nodes if state['state'] == 'running' and state.get('node')]
+    done += sum(weight(state['node'].split()[0])*fraction_done(state) for state in running)
+    return min(1., done/total) if total else 0.
 
 # %% ../../nbs/run/monitor.ipynb #4e27eec5
 @patch
@@ -75,21 +107,23 @@ def events(self:RunMonitor,
     nodes:list[dict], # From `nodes`
 ):
     "Yield a sentence for every node that started, passed a quarter, or ended since the last call"
-    for s in nodes:
-        key = (s['node'], s['started']); old = self.seen.get(key)
-        new = (s['state'], int(4*share_done(s)))
-        if old is None: yield f'{s["node"]}: started'
-        if s['state'] == 'running' and old and new[1] > old[1]: yield f'{s["node"]}: {25*new[1]} %{"  " + s["note"] if s.get("note") else ""}'
-        if s['state'] == 'done' and (old is None or old[0] != 'done'): yield f'{s["node"]}: done in {s["note"]}'
-        if s['state'] == 'failed' and (old is None or old[0] != 'failed'): yield f'{s["node"]}: failed'
-        self.seen[key] = new
+    for state in nodes:
+        name, key, status = state['node'], (state['node'], state['started']), state['state']
+        quarter, (before, passed) = int(4*fraction_done(state)), self.seen.get(key, (None, 0))
+        if before is None: yield f'{name}: started'
+        if before and status == 'running' and quarter > passed:
+            note = f'  {state["note"]}' if state.get('note') else ''
+            yield f'{name}: {25*quarter} %{note}'
+        if status == 'done' != before: yield f'{name}: done in {state["note"]}'
+        if status == 'failed' != before: yield f'{name}: failed'
+        self.seen[key] = (status, quarter)
 
 # %% ../../nbs/run/monitor.ipynb #96ebb24a
 @patch
-def lines(self:RunMonitor,
+def bars(self:RunMonitor,
     nodes:list[dict], # From `nodes`
-)->list[str]: # For `Screen.draw`
+)->list[Bar]: # For `Screen.draw`
     "One bar for the run and one for each running node"
-    x, n, of = self.share(nodes), sum(self.finished.values()), sum(self.total.values())
-    head = f'{"all":26} |{bar(x, 20)}| {100*x:3.0f} %  {clock(time.time() - self.started)}  {n} of {of} nodes'
-    return [head, *(line(s) for s in nodes if s['state'] == 'running')]
+    note = f'{sum(self.finished.values())} of {sum(self.total.values())} nodes'
+    head = Bar('all', self.fraction(nodes), time.time() - self.started, note)
+    return [head, *(bar_of(state) for state in nodes if state['state'] == 'running')]

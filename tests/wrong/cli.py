@@ -30,7 +30,7 @@ def notebook(parameters="steps: int = 3\nrate: float = 0.1\nname: str = 'a'\nsee
     return json.dumps(dict(cells=[cell(parameters, tags=['parameters']), cell(code)], metadata=kernel, nbformat=4,
         nbformat_minor=5) | more)
 
-CHECKED = notebook(code='from ff_nbdev.run.runner import check_params\ncheck_params(globals(), '
+CHECKED = notebook(code='from ff_nbdev.run.parameters import check_params\ncheck_params(globals(), '
     'positive=["steps"], ranges=dict(rate=(0, 1)), choices=dict(name=["alpha", "beta"]))')
 
 def strict(*words, content=CHECKED, out='out.ipynb'):

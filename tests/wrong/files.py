@@ -8,8 +8,9 @@ import torch
 from ff_nbdev.baselines import code_comparison, codes, noise_null, reordered, sae, smoothed, sparsity, topographic
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import random_tiny
-from ff_nbdev.run import arm, bundle
-from ff_nbdev.study import claims, examples, publish, report
+from ff_nbdev.run import arm, bundle, packing, prepare, wheels
+from ff_nbdev.run import settings as run_settings
+from ff_nbdev.study import claims, examples, publish, records, report
 from ff_nbdev.core import provenance
 from ff_nbdev.core import io as F
 
@@ -28,17 +29,17 @@ def settings(files, text='', **changed):
     "A folder with a run.json"
     return files('run/run.json', text or json.dumps(BASE | changed)).parent
 
-def plan(out, **kw): return arm.Plan('full_stack', 'tiny-mt5', 'python_prose', str(out), **kw)
+def plan(out, **kw): return prepare.Plan('full_stack', 'tiny-mt5', 'python_prose', str(out), **kw)
 
 def inside(name): return lambda files: publish.publish(settings(files, runs=['base'], given=['base']) if files('run/base/evaluation.json', '{}') else None, files.here/name)
 
-def train(files, text): return arm.moran_of(files('a/train.json', text))
+def train(files, text): return prepare.moran_of(files('a/train.json', text))
 
 def record(files, text, name='evaluation.json'):
     "Read an arm whose record is damaged"
     files('quick/base/evaluation.json', text if name == 'evaluation.json' else '{}')
     if name != 'evaluation.json': files(f'quick/base/{name}', text)
-    return results.load_run(files.here/'quick'/'base')
+    return records.load_run(files.here/'quick'/'base')
 
 def pickled(files):
     path = files('arrays.npz')
@@ -50,35 +51,35 @@ def claimed(files, text): return claims.read_claims(files('claims.yaml', text))
 def packed(files, **kw):
     "A bundle that is refused before it begins"
     wheel = files('ff_nbdev-0.1.0-py3-none-any.whl', kw.pop('wheel', 'PK'))
-    return bundle.make_bundle(kw.pop('out', 'node'), **{**dict(models=(), corpora=(), wheels='own', own=wheel, say=lambda s: None), **kw})
+    return bundle.make_bundle(kw.pop('out', 'node'), **{**dict(models=(), corpora=(), wheels='own', own=wheel, log=lambda s: None), **kw})
 
-def lock(files, text): return bundle.read_lock(files('a.lock', text))
+def lock(files, text): return wheels.read_lock(files('a.lock', text))
 
 
 CASES = {
     # settings of a run
-    'settings: a list': (lambda f: results.settings_of(settings(f, '[]')), 'run.json is no settings of a run: it holds a list'),
-    'settings: a number': (lambda f: results.settings_of(settings(f, '3')), 'it holds a whole number'),
+    'settings: a list': (lambda f: run_settings.settings_of(settings(f, '[]')), 'run.json is no settings of a run: it holds a list'),
+    'settings: a number': (lambda f: run_settings.settings_of(settings(f, '3')), 'it holds a whole number'),
     'settings: nothing in them': (lambda f: publish.publish(settings(f, '{}'), 'out'), 'it lacks runs, corpus, models, given, trained'),
     'settings: without a corpus': (lambda f: publish.publish(settings(f, '{"runs": [], "models": {}, "given": [], "trained": []}'), 'out'), 'it lacks corpus'),
-    'settings: empty file': (lambda f: results.settings_of(settings(f, ' ')), 'it is empty'),
-    'settings: cut off': (lambda f: results.settings_of(settings(f, '{"runs": ["ba')), 'it was cut off or edited'),
-    'settings: brackets without end': (lambda f: results.settings_of(settings(f, '['*100_000)), 'nested too deeply'),
-    'settings: no text': (lambda f: results.settings_of(settings(f, b'\xff\xfe\x00{')), 'no text in UTF-8'),
-    'settings: runs are a text': (lambda f: results.settings_of(settings(f, runs='base')), 'its runs is of another type'),
-    'settings: models are a list': (lambda f: results.settings_of(settings(f, models=['tiny-mt5'])), 'its models is of another type'),
-    'settings: a model is a number': (lambda f: results.settings_of(settings(f, models=dict(mt5=3))), 'a model of it is no text'),
-    'settings: a seed is a text': (lambda f: results.settings_of(settings(f, seeds=['0'])), 'a seed of it is no whole number'),
-    'settings: a seed is yes': (lambda f: results.settings_of(settings(f, seeds=[True])), 'a seed of it is no whole number'),
-    'settings: a variant is a number': (lambda f: results.settings_of(settings(f, variants={'a~b': 3})), 'a variant of it holds no parameters'),
-    'settings: parameters are a list': (lambda f: results.settings_of(settings(f, retrofit=[1])), 'its retrofit holds no parameters'),
-    'settings: threads in words': (lambda f: results.settings_of(settings(f, threads='two')), 'its threads is of another type'),
-    'settings: a run is a number': (lambda f: results.settings_of(settings(f, runs=[3])), 'is no text'),
+    'settings: empty file': (lambda f: run_settings.settings_of(settings(f, ' ')), 'it is empty'),
+    'settings: cut off': (lambda f: run_settings.settings_of(settings(f, '{"runs": ["ba')), 'it was cut off or edited'),
+    'settings: brackets without end': (lambda f: run_settings.settings_of(settings(f, '['*100_000)), 'nested too deeply'),
+    'settings: no text': (lambda f: run_settings.settings_of(settings(f, b'\xff\xfe\x00{')), 'no text in UTF-8'),
+    'settings: runs are a text': (lambda f: run_settings.settings_of(settings(f, runs='base')), 'its runs is of another type'),
+    'settings: models are a list': (lambda f: run_settings.settings_of(settings(f, models=['tiny-mt5'])), 'its models is of another type'),
+    'settings: a model is a number': (lambda f: run_settings.settings_of(settings(f, models=dict(mt5=3))), 'a model of it is no text'),
+    'settings: a seed is a text': (lambda f: run_settings.settings_of(settings(f, seeds=['0'])), 'a seed of it is no whole number'),
+    'settings: a seed is yes': (lambda f: run_settings.settings_of(settings(f, seeds=[True])), 'a seed of it is no whole number'),
+    'settings: a variant is a number': (lambda f: run_settings.settings_of(settings(f, variants={'a~b': 3})), 'a variant of it holds no parameters'),
+    'settings: parameters are a list': (lambda f: run_settings.settings_of(settings(f, retrofit=[1])), 'its retrofit holds no parameters'),
+    'settings: threads in words': (lambda f: run_settings.settings_of(settings(f, threads='two')), 'its threads is of another type'),
+    'settings: a run is a number': (lambda f: run_settings.settings_of(settings(f, runs=[3])), 'is no text'),
     # names that become folders
-    'name: upwards': (lambda f: results.settings_of(settings(f, runs=['../../elsewhere'])), "the run '../../elsewhere' cannot be a folder"),
-    'name: absolute': (lambda f: results.settings_of(settings(f, trained=['/etc'])), 'cannot be a folder'),
-    'name: a variant upwards': (lambda f: results.settings_of(settings(f, variants={'full_stack~../x': {}})), 'cannot be a folder'),
-    'name: a shipped one upwards': (lambda f: results.settings_of(settings(f, shipped=dict(full_stack='../../models'))), 'cannot be a folder'),
+    'name: upwards': (lambda f: run_settings.settings_of(settings(f, runs=['../../elsewhere'])), "the run '../../elsewhere' cannot be a folder"),
+    'name: absolute': (lambda f: run_settings.settings_of(settings(f, trained=['/etc'])), 'cannot be a folder'),
+    'name: a variant upwards': (lambda f: run_settings.settings_of(settings(f, variants={'full_stack~../x': {}})), 'cannot be a folder'),
+    'name: a shipped one upwards': (lambda f: run_settings.settings_of(settings(f, shipped=dict(full_stack='../../models'))), 'cannot be a folder'),
     'name: a parent': (lambda: F.check_name('..'), 'cannot be a folder'),
     'name: none': (lambda: F.check_name(''), 'begin with a letter or digit'),
     'name: hidden': (lambda: F.check_name('.ssh'), 'begin with a letter or digit'),
@@ -92,13 +93,13 @@ CASES = {
     'name: overlong': (lambda: F.check_name('a'*121), 'is too long'),
     'name: overlong in bytes': (lambda: F.check_name('ü'*61), 'is too long'),
     'name: a number': (lambda: F.check_name(5), 'is no text'),
-    'arms upwards': (lambda f: results.load_runs(settings(f), ['../base']), "The arm '../base' cannot be a folder"),
+    'arms upwards': (lambda f: records.load_runs(settings(f), ['../base']), "The arm '../base' cannot be a folder"),
     # records
     'record: cut off': (lambda f: record(f, '{"clean": {"ce": 3.'), 'make it again with `ff-nbdev run quick`'),
     'record: a list': (lambda f: record(f, '[]'), 'evaluation.json is no record of this version'),
     'record: of another kind': (lambda f: record(f, '{"results": []}'), 'it lacks clean, floors'),
-    'record: scores are a number': (lambda f: record(f, json.dumps(dict.fromkeys(results.NEEDED['evaluation.json'], 3))), 'its clean is a whole number, and named entries belongs there'),
-    'record: without a score': (lambda f: record(f, json.dumps({k: {} if t is dict else [] if t is list else 0 for k, t in results.NEEDED['evaluation.json'].items()})), 'it lacks clean.ce'),
+    'record: scores are a number': (lambda f: record(f, json.dumps(dict.fromkeys(records.NEEDED['evaluation.json'], 3))), 'its clean is a whole number, and named entries belongs there'),
+    'record: without a score': (lambda f: record(f, json.dumps({k: {} if t is dict else [] if t is list else 0 for k, t in records.NEEDED['evaluation.json'].items()})), 'it lacks clean.ce'),
     'record: nested without end': (lambda f: record(f, '{"clean":'*60_000), 'nested too deeply'),
     'training: damaged': (lambda f: record(f, '{"log": 3', 'train.json'), 'train.json is no record of this version'),
     'training: the log is a text': (lambda f: record(f, json.dumps(dict(log='', valid=[], dose=0, sentences=0, tokens=0, seconds=0)), 'train.json'), 'its log is a text'),
@@ -109,8 +110,8 @@ CASES = {
     'tensors: cut off': (lambda f: F.read_tensors(f('a.safetensors', b'\xff'*40)), 'cannot be read as tensors'),
     'tensors: an endless header': (lambda f: F.read_tensors(f('a.safetensors', b'\xff\xff\xff\xff\xff\xff\xff\x7f{}')), 'cannot be read as tensors'),
     'tensors: none': (lambda: F.read_tensors('nothing.safetensors'), 'no file of tensors'),
-    'dose of a damaged record': (lambda f: arm.dose_of(f('a/train.json', '{"dose": "high"}').parent/'model'), 'its dose is a text'),
-    'dose of a damaged state': (lambda f: arm.dose_of(f('a/model/ff_state.safetensors', b'x'*20).parent), 'cannot be read as tensors'),
+    'dose of a damaged record': (lambda f: prepare.dose_of(f('a/train.json', '{"dose": "high"}').parent/'model'), 'its dose is a text'),
+    'dose of a damaged state': (lambda f: prepare.dose_of(f('a/model/ff_state.safetensors', b'x'*20).parent), 'cannot be read as tensors'),
     'moran of a list': (lambda f: train(f, '[]'), 'it holds a list'),
     'moran of a text': (lambda f: train(f, '{"activation_moran": "high"}'), 'its activation_moran is a text'),
     'moran of nothing': (lambda f: train(f, '{}'), "does not say what Moran's I"),
@@ -133,7 +134,7 @@ CASES = {
     'publish: onto results with a letter': (lambda f: inside('old')(f) if f('old/run.json', json.dumps(BASE | dict(not_run=[]))) and f('old/base/letter.txt', 'dear') else None, 'holds base/letter.txt'),
     'publish: no arm': (lambda f: publish.publish(settings(f, runs=[]), 'out'), 'names no arm'),
     'ship: onto itself': (lambda f: publish.ship(examples.example_runs(f.here/'quick', ['base', 'full_stack'])/'full_stack', f.here/'quick'/'full_stack'), 'which would be lost'),
-    'train: an arm upwards': (lambda: arm.check_out(arm.Plan('../full_stack', 'tiny-mt5', 'python_prose', 'out')), "did you mean 'full_stack'"),
+    'train: an arm upwards': (lambda: arm.check_out(prepare.Plan('../full_stack', 'tiny-mt5', 'python_prose', 'out')), "did you mean 'full_stack'"),
     'train: no folder': (lambda: arm.check_out(plan('')), 'has no folder for its result'),
     'train: onto a file': (lambda f: arm.check_out(plan(f('mine'))), 'is a file'),
     'train: over a model of others': (lambda f: arm.check_out(plan(f('mine/model/model.safetensors', 'weights').parent.parent)), 'holds model without the record of an arm'),
@@ -156,7 +157,7 @@ CASES = {
     'claims: no text': (lambda f: claimed(f, b'\xff\xfe\x00'), 'cannot be read as YAML'),
     'claims: without a rule': (lambda f: claimed(f, 'C1: {claim: a, paper: b, statistic: c, control: d, arms: [e]}'), 'C1 has no rule'),
     'claims: arms are a text': (lambda f: claimed(f, 'C1: {claim: a, paper: b, statistic: c, rule: r, control: d, arms: full_stack}'), 'are no list of names'),
-    'claims: an unknown one': (lambda: claims.answer(results.Runs(), claims={'C99': {}}), "no rule for the claim 'C99'"),
+    'claims: an unknown one': (lambda: claims.answer(records.Runs(), claims={'C99': {}}), "no rule for the claim 'C99'"),
     # bundles
     'bundle: a wheel that was cut off': (lambda f: packed(f), 'is no wheel'),
     'bundle: requirements are a text': (lambda f: packed(f, extra_requirements='six'), 'are lists of names'),
@@ -171,9 +172,9 @@ CASES = {
     'bundle: a lock of options': (lambda f: lock(f, '--index-url==1'), 'not of the form name==version'),
     'bundle: a lock of commands': (lambda f: lock(f, 'six==1; touch pwned'), 'not of the form name==version'),
     'bundle: a lock that is no text': (lambda f: lock(f, b'\xff\xfe\x00'), 'holds no text'),
-    'bundle: a hub id upwards': (lambda: bundle.find_model('a/..'), 'No model'),
-    'bundle: a hub id like an option': (lambda: bundle.find_model('-a/b'), 'No model'),
-    'bundle: an archive that was cut off': (lambda f: bundle.bundle_files(f('a.tar', b'x'*100)), 'holds no bundle'),
+    'bundle: a hub id upwards': (lambda: packing.find_model('a/..'), 'No model'),
+    'bundle: a hub id like an option': (lambda: packing.find_model('-a/b'), 'No model'),
+    'bundle: an archive that was cut off': (lambda f: packing.bundle_files(f('a.tar', b'x'*100)), 'holds no bundle'),
     # baselines
     'pulsed noise of no shape': (lambda: noise_null.noise_field((8,), 1.), 'is none of a matrix'),
     'pulsed noise of negative rows': (lambda: noise_null.null_moran((8, -8), 1.), 'is none of a matrix'),

@@ -13,7 +13,7 @@ from ff_nbdev.data.objectives import NextToken
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.models.tiny import load_pretrained, random_tiny
-from ff_nbdev.run.arm import Plan, Prepared
+from ff_nbdev.run.prepare import Plan, Prepared
 from ff_nbdev.training.checkpoints import SEAL, check_checkpoint, check_room, load_nest, prune, save_nest
 from ff_nbdev.training.cost import hours, memory, step_operations, target_length
 from ff_nbdev.training.recipes import SCALES, override, check_scale, recipe, run_length
