@@ -135,25 +135,30 @@ class Screen:
         tty = stream.isatty() if tty is None else tty
         self.console, self.live = Console(file=stream, force_terminal=tty, force_jupyter=False), None
 
-    def draw(self,
-        bars, # `Bar`s
-    ):
-        "Draw bars over those drawn before"
-        if not self.console.is_terminal: return
-        from rich.live import Live
-        options = dict(auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
-        if not self.live:
-            self.live = Live(console=self.console, **options)
-            self.live.start()
-        self.live.update(bar_table(bars), refresh=True)
+# %% ../../nbs/run/progress.ipynb #a60161db
+@patch
+def draw(self:Screen,
+    bars, # `Bar`s
+):
+    "Draw bars over those drawn before"
+    if not self.console.is_terminal: return
+    from rich.live import Live
+    options = dict(auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False)
+    if not self.live:
+        self.live = Live(console=self.console, **options)
+        self.live.start()
+    self.live.update(bar_table(bars), refresh=True)
 
-    def clear(self):
-        "Take the bars away"
-        if self.live: self.live.stop()
-        self.live = None
+# %% ../../nbs/run/progress.ipynb #f9c35eca
+@patch
+def clear(self:Screen):
+    "Take the bars away"
+    if self.live: self.live.stop()
+    self.live = None
 
-    def log(self,
-        text:str, # A line that stays
-    ):
-        "Print a line above the bars"
-        self.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+@patch
+def log(self:Screen,
+    text:str, # A line that stays
+):
+    "Print a line above the bars"
+    self.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
