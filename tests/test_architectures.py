@@ -20,7 +20,7 @@ from ff_nbdev.data.objectives import Windows, encode_corpus, objective_for
 from ff_nbdev.data.tokenizers import sentinel_ids, train_tokenizer
 from ff_nbdev.evaluation.activations import fills_in, masked_word_batches, word_starts
 from ff_nbdev.evaluation.base_test import token_scores
-from ff_nbdev.evaluation.evaluate import _batches
+from ff_nbdev.evaluation.readings import objective_batches
 from ff_nbdev.evaluation.contribution import ffn_ratio
 from ff_nbdev.evaluation.spatial import weight_geography
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig
@@ -779,7 +779,7 @@ def test_masks_alone_are_scored(text):
     "A model that copies what it sees scores nothing"
     corpus, tokenizer = text
     windows = Windows(encode_corpus(corpus, tokenizer), 'test', 24)
-    for b in _batches(make('bert'), tokenizer, windows, 4, 0):
+    for b in objective_batches(make('bert'), tokenizer, windows, 4, 0):
         told = b['labels'] >= 0
         assert 0 < told.float().mean() < 0.3 and (b['input_ids'][told] == tokenizer.mask_token_id).float().mean() > 0.5
         assert (b['input_ids'][~told] != tokenizer.mask_token_id).all()

@@ -9,8 +9,10 @@ from ff_nbdev.data.objectives import Windows, encode_corpus, objective_for
 from ff_nbdev.data.tokenizers import special_ids, train_tokenizer
 from ff_nbdev.evaluation import activations as A, robustness as R, signatures as S, spatial as P
 from ff_nbdev.evaluation.base_test import token_scores
-from ff_nbdev.evaluation.evaluate import Evaluation, evaluate, scored_targets, unigram_ce
+from ff_nbdev.evaluation.evaluate import evaluate, scored_targets, unigram_ce
 from ff_nbdev.evaluation.contribution import ffn_ratio, matching_factors, scale_ffn
+from ff_nbdev.evaluation.readings import Readings, Sizes
+from ff_nbdev.evaluation.result import Evaluation, plain
 from ff_nbdev.mechanisms.forgetfulness import proximal_kernel
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import random_tiny
@@ -294,14 +296,57 @@ def test_a_model_made_as_quiet_as_another(text, arch):
     with scale_ffn(model, factors): got = [s['share'] for s in ffn_ratio(model, batch)]
     assert np.allclose(got, want, atol=1e-4) and not np.allclose(got, own, atol=.02) and np.allclose([s['share'] for s in ffn_ratio(model, batch)], own)
 
+FEW = dict(windows=8, length=48, robust_windows=4, bleu_windows=0, control_tokens=0, rank_from=5, rank_to=24, redraws=2,
+           baseline=60, positions=30)
+
 def test_an_evaluation_as_quiet_as_another(text):
-    "Both controls stand in the record, the matched one with its factors; a model of another shape is refused before any work"
-    corpus, tok, _ = text; model = random_tiny('rwkv', vocab_size=len(tok)); few = dict(windows=8, length=48, robust_windows=4, bleu_windows=0, control_tokens=0, grid=dict(noise=(1., 4.), nonhub=(2.,)), rank_from=5, rank_to=24, redraws=2, baseline=60, positions=30)
-    with pytest.raises(ValueError, match='same shape'): evaluate(model, corpus, tok, quiet_like=('other', random_tiny('mt5', vocab_size=len(tok))), **few)
-    with pytest.raises(ValueError, match='same shape'): evaluate(model, corpus, tok, quiet_like=('other', random_tiny('rwkv', vocab_size=len(tok) + 8)), **few)
-    other = loud('rwkv', len(tok)); r = evaluate(model, corpus, tok, quiet=50, quiet_like=('other', other), **few); q, m = r['robustness_quiet'], r['robustness_matched']
-    assert q['share'] == .5 and np.allclose(m['shares'], m['wanted'], atol=1e-3) and len(m['factors']) == 2 and m['like'] == 'other' and not np.allclose(m['wanted'], [s['share'] for s in r['ffn_share']], atol=.02) and 'nonhub' not in m['threshold'] and any(k.startswith('matched_') for k in r.arrays)
-    one = evaluate(model, corpus, tok, **few); assert one['robustness_quiet'] is None and one['robustness_matched'] is None and one['robustness'] == r['robustness']
+    "Both controls stand in the record, the matched one with its factors; another shape is refused before any work"
+    corpus, tok, _ = text
+    model, few = random_tiny('rwkv', vocab_size=len(tok)), dict(FEW, grid=dict(noise=(1., 4.), nonhub=(2.,)))
+    for arch, ids in (('mt5', len(tok)), ('rwkv', len(tok) + 8)):
+        with pytest.raises(ValueError, match='same shape'):
+            evaluate(model, corpus, tok, match_ffn_ratio=('other', random_tiny(arch, vocab_size=ids)), **few)
+    found = evaluate(model, corpus, tok, quiet=50, match_ffn_ratio=('other', loud('rwkv', len(tok))), **few)
+    quiet, matched = found['robustness_quiet'], found['robustness_matched']
+    assert quiet['share'] == .5
+    assert np.allclose(matched['shares'], matched['wanted'], atol=1e-3)
+    assert len(matched['factors']) == 2 and matched['like'] == 'other'
+    assert not np.allclose(matched['wanted'], [s['share'] for s in found['ffn_share']], atol=.02)
+    assert 'nonhub' not in matched['threshold'] and any(k.startswith('matched_') for k in found.arrays)
+    once = evaluate(model, corpus, tok, **few)
+    assert once['robustness_quiet'] is None and once['robustness_matched'] is None
+    assert once['robustness'] == found['robustness']
+
+def test_measures_need_no_order(text):
+    "Run backwards, every measure finds what it finds in order"
+    from ff_nbdev.evaluation.evaluate import MEASURES, Controls
+    corpus, tok, _ = text
+    model, controls = random_tiny('mt5', vocab_size=len(tok)), Controls(grid=dict(noise=(1.,), nonhub=(2.,)))
+    whole = evaluate(model, corpus, tok, grid=controls.grid, **FEW)
+    readings = Readings(model, corpus, tok, Sizes(**FEW))
+    for measure in MEASURES[::-1]:
+        result, arrays = measure(readings, controls)
+        assert plain(result) == {k: plain(whole[k]) for k in result}, measure.__name__
+        for name, values in arrays.items(): np.testing.assert_array_equal(values, whole.arrays[name])
+
+def test_a_result_is_the_same_again_and_after_it_was_saved(text, tmp_path):
+    corpus, tok, _ = text
+    model, few = random_tiny('mt5', vocab_size=len(tok)), dict(FEW, grid=dict(noise=(1.,), nonhub=(2.,), blur=(.5,)))
+    found, same = (evaluate(model, corpus, tok, metadata=dict(commit='abc'), **few) for _ in range(2))
+    assert plain(same.result) == plain(found.result) and found['commit'] == 'abc' # everything is keyed by the seed
+    expected = ('clean', 'floors', 'unigram_ce', 'spatial', 'signatures', 'robustness', 'dose', 'sentences', 'ffn_share',
+                'activation_moran', 'tokens_scored')
+    assert set(expected) <= set(found.result)
+    tokens = found.arrays['window_tokens']
+    assert (found.arrays['window_ce']*tokens).sum()/tokens.sum() == pytest.approx(found['clean']['ce'], abs=1e-9)
+    assert not model.training
+    assert not any(s.down._forward_pre_hooks or s.block._forward_hooks for s in find_sites(model))
+    path = found.save(tmp_path)
+    again = Evaluation.load(tmp_path)
+    assert again.result == plain(found.result) and again.table().equals(found.table())
+    assert path.stat().st_size < 60_000 and set(again.arrays) == set(found.arrays)
+    with pytest.raises(ValueError, match='no activations'): again.signature('x')
+    with pytest.raises(ValueError, match='no table'): again.table('x')
 
 def test_unigram_is_a_distribution():
     counts = np.array([5, 0, 3, 2, 0])

@@ -323,13 +323,14 @@ def test_texts_are_brought_once_and_known_by_what_is_in_them(cache, monkeypatch)
     assert sum(corpus_info(few)['sentences'].values()) <= 400 and load_corpus((t for t in texts), max_sentences=400) == few
 
 def test_a_data_set_is_taken_wherever_a_corpus_is(cache):
-    from ff_nbdev.evaluation.evaluate import _ready
+    from ff_nbdev.evaluation.readings import prepare
     r = random.Random(0)
     words = [''.join(r.choices('aeiou', k=1)[0] + r.choice('bdfklmnprst') for _ in range(r.randint(1, 4))) for _ in range(300)]
     data = Dataset.from_dict(dict(text=[' '.join(r.choices(words, k=12)).capitalize() + '.' for _ in range(1500)]))
     tok = train_tokenizer(DatasetDict(train=data), 520)
     assert len(tok) == 520 and len(Windows(encode_corpus(data, tok), 'train', 32)) > 10
-    model, _, tokens, windows = _ready(random_tiny('mt5', vocab_size=520), data, tok, 32, 'train', None)
+    _, _, tokens = prepare(random_tiny('mt5', vocab_size=520), data, tok)
+    windows = Windows(tokens, 'train', 32)
     assert tokens == encode_corpus(load_corpus(data), tok) and len(windows) > 10
     assert [source_name(s) for s in (data, ['A text.'], 'python_prose', cache)] == ['a data set', 'texts in memory', 'python_prose', cache.name]
 

@@ -20,7 +20,7 @@ from ..data.objectives import Windows
 from ..data.files import text_lines
 from ..data.tokenizers import special_ids
 from .activations import Mean, Reader, find_places, random_places, read_once, token_counts
-from .overlap import overlap, top_units
+from .places import overlap, top_units
 from .pathways import pair_cells, relatedness_effect, strata_of
 from .signatures import Hubs, bootstrap, classify, hubs_of, mean_of, planted_instances, site_distances
 from ..models.sites import find_sites

@@ -5,7 +5,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, ViTForImag
 
 from ff_nbdev import evaluate
 from ff_nbdev.baselines.reordered import reorder_
-from ff_nbdev.evaluation.evaluate import _batches
+from ff_nbdev.evaluation.readings import objective_batches
 from ff_nbdev.evaluation.contribution import ffn_ratio
 from ff_nbdev.evaluation.spatial import weight_geography
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig
@@ -152,7 +152,7 @@ CASES = {
     'model without a head': (lambda: evaluate(bert(), 'python_prose', object()), 'load the model with its language-model head'),
     'evaluation with a pattern as text': (lambda: evaluate(random_tiny(), 'python_prose', object(), pattern='mlp'), 'must be an FFNPattern'),
     'evaluation with a pattern that fits nothing': (lambda: evaluate(random_tiny(), 'python_prose', object(), pattern=row()), "paste pattern=FFNPattern('MT5ForConditionalGeneration', 'DenseReluDense'"),
-    'masked model without a mask': (lambda: _batches(masked_model(), Unmasked(), [], 1, 0), 'set tokenizer.mask_token'),
+    'masked model without a mask': (lambda: objective_batches(masked_model(), Unmasked(), [], 1, 0), 'set tokenizer.mask_token'),
     'decoder without a start': (lambda: decoder_inputs(unstarted(), torch.zeros(1, 3).long()), 'set config.decoder_start_token_id'),
     'folder of an image model': (lambda files: load_pretrained(saved(files, AutoConfig.for_model('vit', **IMAGES))), 'predicts no tokens of text'),
     'folder of a sound model': (lambda files: load_pretrained(saved(files, AutoConfig.for_model('whisper', **SOUND))), 'predicts no tokens of text'),
