@@ -10,7 +10,8 @@ import numpy as np
 from ..models.ablation import ablate
 from ..models.wrappers import decoder_inputs
 from .activations import evaluating, fills_in
-from .robustness import perturbed, resampled_interval, threshold
+from ..core.stats import quantile_interval, resample
+from .robustness import perturbed, threshold
 from ..data.tokenizers import sentinel_ids, special_ids
 import unicodedata
 from torch import nn
@@ -116,7 +117,7 @@ def _bleu_table(texts, draws, seed):
     def score(k, w=slice(None)):
         c, l = stats[k][w].sum(0), lengths[k][w].sum(0)
         return metric.compute_bleu(c[:4].tolist(), c[4:].tolist(), int(l[0]), int(l[1]), smooth_method=metric.smooth_method).score
-    one = lambda k: dict(bleu=score(k), ci=resampled_interval([score(k, w) for w in pick]))
+    one = lambda k: dict(bleu=score(k), ci=quantile_interval([score(k, w) for w in pick]))
     out = dict(clean=one('clean'), floor_zero=one('zero'), floor_mean=one('mean') if 'mean' in texts else None, windows=n, resampled='windows', threshold={})
     out |= dict(tokenize=metric.get_signature().info['tok'], signature=metric.get_signature().format())
     floor = max(f['bleu'] for f in (out['floor_zero'], out['floor_mean']) if f); out['measurable'] = bool(out['clean']['bleu'] - floor >= 10)      # ten points, as for accuracy
