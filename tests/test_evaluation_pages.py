@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from ff_nbdev.evaluation import robustness as R
+from ff_nbdev.evaluation import robustness as R, signatures as S
 from ff_nbdev.evaluation.activations import evaluating
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import random_tiny
@@ -102,3 +102,31 @@ def test_metrics_agree_with_the_summary(made):
     far = R.reading(made, 'noise', 'ce', 99.)['ce'] # a unigram under the floor changes nothing
     assert far == pytest.approx(t['ce'], abs=1e-9)
     with pytest.raises(ValueError, match='Unknown reading'): R.reading(made, 'noise', 'bleu')
+
+
+# Signatures
+
+def slow_distance(a, b):
+    "Chamfer distance of two tokens, one gap after another"
+    found = []
+    for site, sign in np.ndindex(a.places.shape[1], 2):
+        p, q = (places[~np.isnan(places)] for places in (a.relative[0, site, sign], b.relative[0, site, sign]))
+        if not len(p) or not len(q):
+            found.append(float(len(p) != len(q)))
+            continue
+        there, back = (np.mean([np.abs(other - place).min() for place in own]) for own, other in ((p, q), (q, p)))
+        found.append(.5*(there + back))
+    return np.mean(found)
+
+def test_signature_distance_against_loops():
+    rng = np.random.default_rng(0)
+    def hubs():
+        places = rng.integers(0, 50, (1, 3, 2, 3)).astype(float)
+        places[rng.random(places.shape) < .5] = np.nan
+        return S.Hubs(places, np.ones(places.shape), np.array([50, 60, 70]))
+    for _ in range(20):
+        x, y = hubs(), hubs()
+        assert S.signature_distance(x, y)[0, 0] == pytest.approx(slow_distance(x, y), abs=1e-12)
+        assert S.signature_distance(y, x)[0, 0] == pytest.approx(slow_distance(x, y), abs=1e-12)
+    planted = S.hubs_of(S.mean_of(S.planted_instances()))
+    np.testing.assert_allclose(np.diag(S.signature_distance(planted, planted)), 0, atol=1e-12)

@@ -16,13 +16,14 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
+from ..core.stats import bootstrap_interval
 from ..data.objectives import Windows
 from ..data.files import text_lines
 from ..data.tokenizers import special_ids
 from .activations import Mean, Reader, find_places, random_places, read_once, token_counts
 from .places import overlap, top_units
 from .pathways import pair_cells, relatedness_effect, strata_of
-from .signatures import Hubs, bootstrap, classify, hubs_of, mean_of, planted_instances, site_distances
+from .signatures import Hubs, classify, hubs_of, mean_of, planted_instances, site_distances
 from ..models.sites import find_sites
 
 # %% ../../nbs/evaluation/languages.ipynb #431d62f6
@@ -307,7 +308,7 @@ def pair_agreement(
     effect, null, draws = _resampled(d, strata, permutations, seed); q = lambda v: [float(x) for x in np.nanquantile(v, [.025, .975])]
     if np.isnan(effect): raise ValueError('No pair has a non-pair of its strata: give more pairs, or use fewer bins.')
     return dict(effect=effect, ci=q(draws), resampled='pairs', null=float(np.mean(null)), null_interval=q(null), p=float((1 + (np.array(null) >= effect - 1e-12).sum())/(1 + permutations)), pair=float(np.diag(across).mean()), other=float(off.mean()),
-        standard=float(effect/max(off.std(), 1e-12)), pairs=n, found=float(credit.mean()), found_ci=bootstrap(credit[None], seed=seed), chance=1/n, permutations=permutations)
+        standard=float(effect/max(off.std(), 1e-12)), pairs=n, found=float(credit.mean()), found_ci=bootstrap_interval(credit[None], seed=seed), chance=1/n, permutations=permutations)
 
 # %% ../../nbs/evaluation/languages.ipynb #97eddd10
 def self_test(
@@ -320,7 +321,7 @@ def self_test(
     for s, name in enumerate(t.languages):
         d = distances(a[s], b[s], measure).mean(0); off = d[~np.eye(len(d), dtype=bool)]
         credit = (classify(d)[0] + classify(d.T)[0])/2
-        out[name] = dict(found=float(credit.mean()), found_ci=bootstrap(credit[None], seed=seed), chance=1/len(d), standard=float((off.mean() - np.diag(d).mean())/max(off.std(), 1e-12)))
+        out[name] = dict(found=float(credit.mean()), found_ci=bootstrap_interval(credit[None], seed=seed), chance=1/len(d), standard=float((off.mean() - np.diag(d).mean())/max(off.std(), 1e-12)))
     return out
 
 def same_language(

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['planted_instances', 'mean_of', 'Hubs', 'hubs_of', 'Signature', 'signature', 'site_distances', 'signature_distance',
-           'classify', 'bootstrap', 'mean_cosines', 'close_pairs', 'signature_test']
+           'classify', 'mean_cosines', 'close_pairs', 'signature_test']
 
 # %% ../../nbs/evaluation/signatures.ipynb #27fbb6a2
 from dataclasses import dataclass, field
@@ -12,6 +12,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
+from ..core.stats import bootstrap_interval, quantile_interval, resample
 from .activations import Instances
 from ..mechanisms.recall import find_hubs, hub_width, smooth
 
@@ -27,16 +28,19 @@ def planted_instances(
 )->Instances: # With `places`, (tokens, sites, 2), where the bumps are
     "Instances of invented tokens with one positive and one negative bump at each site"
     width = hub_width(d_ff)
-    place = np.random.default_rng(seed).integers(0, d_ff - width + 1, (tokens, sites, 2))
-    rng, owner, acts = np.random.default_rng([seed, draw, 7]), np.repeat(np.arange(tokens), n), []
-    for s in range(sites):
-        a = rng.standard_normal((tokens*n, d_ff))
-        for k in range(tokens):
-            for sign, p in zip((1, -1), place[k, s]): a[owner == k, p:p+width] += sign*power
-        acts.append(torch.tensor(a, dtype=torch.float32))
-    out = Instances([f'▁{chr(97 + k % 26)}{chr(97 + k//26)}x' for k in range(tokens)], np.arange(tokens), owner, acts, [(f'site {s}', 'encoder' if s < sites//2 else 'decoder', s) for s in range(sites)])
-    out.places = place + width//2
-    return out
+    starts = np.random.default_rng(seed).integers(0, d_ff - width + 1, (tokens, sites, 2))
+    rng, owner, activations = np.random.default_rng([seed, draw, 7]), np.repeat(np.arange(tokens), n), []
+    for site in range(sites):
+        values = rng.standard_normal((tokens*n, d_ff))
+        for token, (high, low) in enumerate(starts[:, site]):
+            values[owner == token, high:high + width] += power
+            values[owner == token, low:low + width] -= power
+        activations.append(torch.tensor(values, dtype=torch.float32))
+    names = [f'▁{chr(97 + k % 26)}{chr(97 + k//26)}x' for k in range(tokens)]
+    stacks = [(f'site {s}', 'encoder' if s < sites//2 else 'decoder', s) for s in range(sites)]
+    found = Instances(names, np.arange(tokens), owner, activations, stacks)
+    found.places = starts + width//2
+    return found
 
 # %% ../../nbs/evaluation/signatures.ipynb #24680ac7
 def mean_of(
@@ -44,13 +48,18 @@ def mean_of(
     n:int|None=None,  # How many of each; all by default
     rng=None,         # `np.random.Generator` that draws them
 )->list[Tensor]: # (tokens, d_ff) for each site
-    "Mean of n instances of every token, drawn without replacement; `ValueError` names tokens with fewer"
+    """Mean of n instances of every token, drawn without replacement
+
+    Raises: `ValueError` naming tokens with fewer"""
     rows = [np.flatnonzero(found.owner == k) for k in range(len(found.tokens))]
-    if n is None: return [torch.stack([a[torch.as_tensor(r)].float().mean(0) for r in rows]) for a in found.acts]
-    few = [found.tokens[k] for k, r in enumerate(rows) if len(r) < n]
-    if few: raise ValueError(f'{len(few)} tokens have fewer than {n} instances ({", ".join(few[:3])}…): give more text, or draw fewer instances.')
-    pick = torch.as_tensor(np.stack([rng.permutation(r)[:n] for r in rows]))
-    return [a[pick].float().mean(1) for a in found.acts]
+    if n is None: return [_mean_rows(values, rows) for values in found.acts]
+    if few := [found.tokens[k] for k, own in enumerate(rows) if len(own) < n]:
+        raise ValueError(f'{len(few)} tokens have fewer than {n} instances ({", ".join(few[:3])}…): give more text, or '
+                         'draw fewer instances.')
+    drawn = torch.as_tensor(np.stack([rng.permutation(own)[:n] for own in rows]))
+    return [values[drawn].float().mean(1) for values in found.acts]
+
+def _mean_rows(values, rows): return torch.stack([values[torch.as_tensor(own)].float().mean(0) for own in rows])
 
 # %% ../../nbs/evaluation/signatures.ipynb #a661e4a7
 @dataclass
@@ -69,24 +78,32 @@ class Hubs:
         return Hubs(self.places[rows], self.powers[rows], self.d_ff)
 
 # %% ../../nbs/evaluation/signatures.ipynb #2d050c07
+def _hubs_at(mean, most, keep, width):
+    "Places and powers of one site, (tokens, 2 signs, most); NaN where there is no hub"
+    start = find_hubs(mean, width, most, True)
+    power = smooth(mean, width).gather(-1, start.clamp(min=0))
+    start, power = (values.view(*start.shape[:-1], 2, most) for values in (start, power))
+    there = (start >= 0) & (power.abs() >= keep*power[..., :1].abs())
+    there[..., 1:] &= there[..., :1]
+    return torch.where(there, start.double() + width//2, torch.nan), torch.where(there, power, torch.nan)
+
 def hubs_of(
     means:list[Tensor],  # (tokens, d_ff) for each site, baseline taken off
     most:int=3,          # Hubs a sign, at most (Appendix D: 3)
-    keep:float=.7,       # Least power of a further hub, as a share of the strongest (Appendix D: 0.7)
-    share:float=.03,     # Width of a hub, as a share of the units (§2.2: 0.03)
+    keep:float=.7,       # Least power of a further hub, as a fraction of the strongest (Appendix D: 0.7)
+    share:float=.03,     # Width of a hub, as a fraction of the units (§2.2: 0.03)
 )->Hubs:
-    "The one to `most` strongest hubs of each sign of each token at each site; `ValueError` for more than fit"
-    places, powers = [], []
-    for x in means:
-        w = hub_width(x.shape[-1], share)
-        if x.shape[-1] < most*w: raise ValueError(f'{most} hubs of {w} units do not fit {x.shape[-1]} units: ask for fewer or narrower hubs.')
-        at = find_hubs(x, w, most, True)
-        power = smooth(x, w).gather(-1, at.clamp(min=0)).view(*at.shape[:-1], 2, most)
-        at = at.view(*at.shape[:-1], 2, most)
-        there = (at >= 0) & (power.abs() >= keep*power[..., :1].abs())
-        there[..., 1:] &= there[..., :1]
-        places.append(torch.where(there, at.double() + w//2, torch.nan)); powers.append(torch.where(there, power, torch.nan))
-    return Hubs(torch.stack(places, 1).numpy(), torch.stack(powers, 1).numpy(), np.array([x.shape[-1] for x in means]))
+    """The one to `most` strongest hubs of each sign of each token at each site
+
+    Raises: `ValueError` for more than fit"""
+    found, d_ff = [], [mean.shape[-1] for mean in means]
+    for mean, units in zip(means, d_ff):
+        width = hub_width(units, share)
+        if units < most*width:
+            raise ValueError(f'{most} hubs of {width} units do not fit {units} units: ask for fewer or narrower hubs.')
+        found.append(_hubs_at(mean, most, keep, width))
+    places, powers = (torch.stack(values, 1).numpy() for values in zip(*found))
+    return Hubs(places, powers, np.array(d_ff))
 
 # %% ../../nbs/evaluation/signatures.ipynb #16f87a39
 @dataclass
@@ -99,37 +116,68 @@ class Signature:
     sites:list=field(default_factory=list) # (name, stack, layer)
     def rows(self)->list[dict]:
         "One row a hub, strongest first within its site and sign"
-        return [dict(stack=st, layer=l, sign='+-'[g], place=int(p), power=float(w), share=float(p/self.d_ff[i])) for i, (_, st, l) in enumerate(self.sites)
-            for g in range(2) for p, w in zip(self.places[i, g], self.powers[i, g]) if not np.isnan(p)]
-    def __repr__(self):
-        def line(i, g): return '  '.join(f'{int(p):5d} ({w:+.2f})' for p, w in zip(self.places[i, g], self.powers[i, g]) if not np.isnan(p)) or '    –'
-        head = f'Signature of {self.token!r}: place (power), of {", ".join(map(str, sorted(set(self.d_ff.tolist()))))} units'
-        return '\n'.join([head, *(f'  {st} {l:<3d} + {line(i, 0):<42} - {line(i, 1)}' for i, (_, st, l) in enumerate(self.sites))])
+        rows = []
+        for site, sign, k in np.argwhere(~np.isnan(self.places)):
+            (_, stack, layer), place = self.sites[site], self.places[site, sign, k]
+            rows.append(dict(stack=stack, layer=layer, sign='+-'[sign], place=int(place),
+                             power=float(self.powers[site, sign, k]), share=float(place/self.d_ff[site])))
+        return rows
+
+@patch
+def __repr__(self:Signature):
+    def hubs(site, sign):
+        there = ~np.isnan(self.places[site, sign])
+        found = zip(self.places[site, sign][there], self.powers[site, sign][there])
+        return '  '.join(f'{int(place):5d} ({power:+.2f})' for place, power in found) or '    –'
+    widths = ', '.join(map(str, sorted(set(self.d_ff.tolist()))))
+    lines = [f'Signature of {self.token!r}: place (power), of {widths} units']
+    for k, (_, stack, layer) in enumerate(self.sites):
+        lines.append(f'  {stack} {layer:<3d} + {hubs(k, 0):<42} - {hubs(k, 1)}')
+    return '\n'.join(lines)
 
 # %% ../../nbs/evaluation/signatures.ipynb #f428edb3
 def signature(
     found:Instances,  # Instances of some tokens, baseline taken off
     token:str|int,    # Text or number of one of them
-    **kw,             # For `hubs_of`
+    **hubs,           # For `hubs_of`
 )->Signature:
-    "The signature of one token, from all its instances; `ValueError` for one that was not read"
-    if isinstance(token, str) and token not in found.tokens: raise ValueError(f'{token!r} is not among the {len(found.tokens)} tokens that were read: {", ".join(found.tokens[:8])}…')
+    """The signature of one token, from all its instances
+
+    Raises: `ValueError` for one that was not read"""
+    if isinstance(token, str) and token not in found.tokens:
+        raise ValueError(f'{token!r} is not among the {len(found.tokens)} tokens that were read: '
+                         f'{", ".join(found.tokens[:8])}…')
     k = found.tokens.index(token) if isinstance(token, str) else int(token)
-    h = hubs_of(mean_of(found.keep([k])), **kw)
-    return Signature(found.tokens[k], h.places[0], h.powers[0], h.d_ff, found.sites)
+    own = hubs_of(mean_of(found.keep([k])), **hubs)
+    return Signature(found.tokens[k], own.places[0], own.powers[0], own.d_ff, found.sites)
 
 # %% ../../nbs/evaluation/signatures.ipynb #fff88801
 @patch
-def plot(self:Signature, ax=None):
+def plot(self:Signature,
+    ax=None, # Matplotlib axes; new ones by default
+): # The axes
     "Places from left to right, sites from top to bottom; area is power, red positive and blue negative"
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(6, .35*len(self.sites) + .8))[1]
-    top = np.nanmax(np.abs(self.powers))
-    for r in self.rows(): ax.scatter(r['share'], [s[2] for s in self.sites].index(r['layer']), s=160*abs(r['power'])/top, color='#b2182b' if r['sign'] == '+' else '#2166ac', alpha=.8)
-    ax.set_yticks(range(len(self.sites)), [f'{st} {l}' for _, st, l in self.sites], fontsize=7); ax.set(xlim=(0, 1), ylim=(len(self.sites) - .5, -.5), xlabel='place (share of the units)', title=self.token)
+    largest, layers = np.nanmax(np.abs(self.powers)), [site[2] for site in self.sites]
+    for hub in self.rows():
+        color = '#b2182b' if hub['sign'] == '+' else '#2166ac'
+        ax.scatter(hub['share'], layers.index(hub['layer']), s=160*abs(hub['power'])/largest, color=color, alpha=.8)
+    ax.set_yticks(range(len(layers)), [f'{stack} {layer}' for _, stack, layer in self.sites], fontsize=7)
+    ax.set(xlim=(0, 1), ylim=(len(layers) - .5, -.5), xlabel='place (share of the units)', title=self.token)
     return ax
 
 # %% ../../nbs/evaluation/signatures.ipynb #6dbdacf4
+def _chamfer(p, q):
+    "(n, m) distance of the places of one sign at one site, (n, k) and (m, k)"
+    has_p, has_q = ~np.isnan(p), ~np.isnan(q)
+    gaps = np.abs(np.where(has_p, p, np.inf)[:, None, :, None] - np.where(has_q, q, -np.inf)[None, :, None])
+    with np.errstate(invalid='ignore', divide='ignore'):
+        there = np.where(has_p[:, None], gaps.min(3), 0).sum(2)/has_p.sum(1)[:, None]
+        back = np.where(has_q[None], gaps.min(2), 0).sum(2)/has_q.sum(1)[None]
+    one, other = has_p.any(1)[:, None], has_q.any(1)[None]
+    return np.where(one & other, .5*(there + back), np.where(one | other, 1., 0.))
+
 def site_distances(
     a:Hubs, # (n tokens)
     b:Hubs, # (m tokens), same sites
@@ -137,16 +185,7 @@ def site_distances(
     "Chamfer distance of places between all pairs, mean over signs, at each site"
     x, y = a.relative, b.relative
     out = np.zeros((len(a), len(b), x.shape[1]))
-    for s in range(x.shape[1]):
-        for g in range(2):
-            p, q = x[:, s, g], y[:, s, g]
-            hp, hq = ~np.isnan(p), ~np.isnan(q)
-            d = np.abs(np.where(hp, p, np.inf)[:, None, :, None] - np.where(hq, q, -np.inf)[None, :, None])
-            with np.errstate(invalid='ignore', divide='ignore'):
-                there = np.where(hp[:, None], d.min(3), 0).sum(2)/hp.sum(1)[:, None]
-                back = np.where(hq[None], d.min(2), 0).sum(2)/hq.sum(1)[None]
-            one, two = hp.any(1)[:, None], hq.any(1)[None]
-            out[..., s] += np.where(one & two, .5*(there + back), np.where(one | two, 1., 0.))/2
+    for site, sign in np.ndindex(x.shape[1], 2): out[..., site] += _chamfer(x[:, site, sign], y[:, site, sign])/2
     return out
 
 # %% ../../nbs/evaluation/signatures.ipynb #9d7157fd
@@ -166,17 +205,6 @@ def classify(
     best = distance <= low + 1e-12
     return np.where(np.diag(best), 1/best.sum(0), 0.), best.argmax(0)
 
-# %% ../../nbs/evaluation/signatures.ipynb #18bee3fc
-def bootstrap(
-    credit:np.ndarray,  # (redraws, tokens)
-    draws:int=1000,     # Bootstrap draws
-    seed:int=0,         # Of the draws
-)->list[float]: # [low, high]
-    "95 % interval of the mean: redraws of instances and tokens are both resampled"
-    rng, (r, t) = np.random.default_rng(seed), credit.shape
-    m = [credit[rng.integers(r, size=r)].mean(0)[rng.integers(t, size=t)].mean() for _ in range(draws)]
-    return [float(x) for x in np.quantile(m, [.025, .975])]
-
 # %% ../../nbs/evaluation/signatures.ipynb #cc62ad99
 def mean_cosines(a, b):
     "(n, m) mean over sites of cosine"
@@ -191,48 +219,76 @@ def close_pairs(
     letters:int=2,    # That must agree (§2.3: two)
 )->np.ndarray: # (tokens, tokens) booleans, False on the diagonal
     "Which tokens begin with the same letters, marker and case aside"
-    key = [''.join(c for c in t.lstrip('▁Ġ').casefold())[:letters] for t in tokens]
-    key = [k if len(k) == letters and k.isalpha() else None for k in key]
-    return np.array([[a is not None and a == b and i != j for j, b in enumerate(key)] for i, a in enumerate(key)])
+    starts = np.array([token.lstrip('▁Ġ').casefold()[:letters] for token in tokens])
+    are_words = np.array([len(start) == letters and start.isalpha() for start in starts])
+    return (starts[:, None] == starts) & are_words[:, None] & ~np.eye(len(tokens), dtype=bool)
 
 # %% ../../nbs/evaluation/signatures.ipynb #99d228b5
-def _one_task(source, target, n, m, redraws, seed, controls=5, **kw):
+def _named(distance): return classify(distance)[0]
+
+def _permuted_credits(a, b, rng, **hubs):
+    "Credits with the units in different orders on both sides, and in the same order"
+    unlike = [hubs_of(_permuted(means, rng), **hubs) for means in (a, b)]
+    order = rng.integers(2**31)
+    alike = [hubs_of(_permuted(means, np.random.default_rng(order)), **hubs) for means in (a, b)]
+    return dict(permuted_differently=_named(signature_distance(*unlike)),
+                permuted_alike=_named(signature_distance(*alike)))
+
+# %% ../../nbs/evaluation/signatures.ipynb #8beaa43a
+def _one_redraw(a, b, stack, rng, permute, **hubs):
+    "Credits, predictions and lowest distances of one draw of instances, (tokens,) each"
+    per_site = site_distances(hubs_of(a, **hubs), hubs_of(b, **hubs))
+    distance = per_site.mean(-1)
+    credit, predicted = classify(distance)
+    found = dict(places=credit, predicted=predicted, distance=distance.min(0), cosine=_named(-mean_cosines(a, b)),
+                 shuffled_labels=_named(distance[rng.permutation(len(distance))]))
+    for name in ('encoder', 'decoder'):
+        if (stack == name).any(): found[name] = _named(per_site[..., stack == name].mean(-1))
+    return found | (_permuted_credits(a, b, rng, **hubs) if permute else {})
+
+# %% ../../nbs/evaluation/signatures.ipynb #bf58eaf0
+def _one_task(source, target, n, m, redraws, seed, controls=5, **hubs):
     "Credits and predictions of one task, (redraws, tokens) each; units are permuted in the first `controls` redraws"
-    out = {k: [] for k in ('places', 'predicted', 'distance', 'cosine', 'permuted_differently', 'permuted_alike', 'shuffled_labels', 'encoder', 'decoder')}
-    stack = np.array([s[1] for s in source.sites])
-    for r in range(redraws):
-        rng = np.random.default_rng([seed, r])
+    found, stack = {}, np.array([site[1] for site in source.sites])
+    for redraw in range(redraws):
+        rng = np.random.default_rng([seed, redraw])
         a, b = mean_of(source, n, rng), mean_of(target, m, rng)
-        per_site = site_distances(hubs_of(a, **kw), hubs_of(b, **kw)); d = per_site.mean(-1)
-        credit, predicted = classify(d)
-        out['places'].append(credit); out['predicted'].append(predicted); out['distance'].append(d.min(0))
-        out['cosine'].append(classify(-mean_cosines(a, b))[0])
-        out['shuffled_labels'].append(classify(d[rng.permutation(len(d))])[0])
-        for k in ('encoder', 'decoder'):
-            if (stack == k).any(): out[k].append(classify(per_site[..., stack == k].mean(-1))[0])
-        if r >= controls: continue
-        out['permuted_differently'].append(classify(signature_distance(hubs_of(_permuted(a, rng), **kw), hubs_of(_permuted(b, rng), **kw)))[0])
-        same = rng.integers(2**31)
-        out['permuted_alike'].append(classify(signature_distance(*(hubs_of(_permuted(x, np.random.default_rng(same)), **kw) for x in (a, b))))[0])
-    return {k: np.array(v) for k, v in out.items() if v}
+        for name, values in _one_redraw(a, b, stack, rng, redraw < controls, **hubs).items():
+            found.setdefault(name, []).append(values)
+    return {name: np.array(values) for name, values in found.items()}
 
 # %% ../../nbs/evaluation/signatures.ipynb #bd8bf2b5
 def _share_interval(draws, share, n):
-    lo, hi = np.quantile(draws, [.025, .975])
-    return [float(lo if share < 1 else .025**(1/n)), float(hi if share > 0 else 1 - .025**(1/n))]
+    "Interval of a share of n; the exact one where it is 0 or 1"
+    low, high = quantile_interval(draws)
+    return [float(low if share < 1 else .025**(1/n)), float(high if share > 0 else 1 - .025**(1/n))]
 
+def _close_errors(wrong, near, n):
+    "Share of the errors that are close, with its interval over tokens"
+    of_token = np.stack([(wrong & near).sum(0), wrong.sum(0)]) # (close, all) errors of each token
+    close, every = of_token[:, resample(n, 1000, 0)].sum(-1)
+    share = near[wrong].mean()
+    draws, tokens = (close/np.maximum(every, 1))[every > 0], max(1, int((of_token[1] > 0).sum()))
+    return dict(close_error_share=float(share), close_error_ci=_share_interval(draws, share, tokens))
+
+def _nearer(close, other):
+    "Chance that a close error lies nearer than another error; None where one kind is missing"
+    if not len(close) or not len(other): return None
+    return float((close[:, None] < other).mean() + .5*(close[:, None] == other).mean())
+
+# %% ../../nbs/evaluation/signatures.ipynb #91b0c774
 def _errors(t, close, tokens):
     "What the wrong predictions have in common"
-    truth = np.broadcast_to(np.arange(len(tokens)), t['predicted'].shape)
-    wrong = t['predicted'] != truth
-    is_close, d = close[t['predicted'][wrong], truth[wrong]], t['distance'][wrong]
-    each = np.stack([(wrong & close[t['predicted'], truth]).sum(0), wrong.sum(0)])                    # (close, all) errors of each token
-    pick = each[:, np.random.default_rng(0).integers(len(tokens), size=(1000, len(tokens)))].sum(-1)
-    n_wrong = max(1, int((each[1] > 0).sum()))                                                        # where no error is close, or all are: the exact interval for so many tokens
-    nearer = (d[is_close][:, None] < d[~is_close]).mean() + .5*(d[is_close][:, None] == d[~is_close]).mean() if is_close.any() and not is_close.all() else None
-    n = np.bincount(t['predicted'].ravel(), minlength=len(tokens))
-    return dict(close_error_share=float(is_close.mean()) if wrong.any() else None, close_error_ci=_share_interval((pick[0]/np.maximum(pick[1], 1))[pick[1] > 0], is_close.mean(), n_wrong) if wrong.any() else None, close_by_chance=float(close.sum()/(len(tokens)*(len(tokens) - 1))), errors=int(wrong.sum()),
-        close_errors_nearer=None if nearer is None else float(nearer), most_frequent_prediction=tokens[int(n.argmax())], most_frequent_share=float(n.max()/n.sum()))
+    predicted, n = t['predicted'], len(tokens)
+    truth = np.broadcast_to(np.arange(n), predicted.shape)
+    wrong, near = predicted != truth, close[predicted, truth]
+    said = np.bincount(predicted.ravel(), minlength=n)
+    found = dict(close_error_share=None, close_error_ci=None)
+    if wrong.any(): found = _close_errors(wrong, near, n)
+    return found | dict(
+        close_by_chance=float(close.sum()/(n*(n - 1))), errors=int(wrong.sum()),
+        close_errors_nearer=_nearer(t['distance'][wrong & near], t['distance'][wrong & ~near]),
+        most_frequent_prediction=tokens[int(said.argmax())], most_frequent_share=float(said.max()/said.sum()))
 
 # %% ../../nbs/evaluation/signatures.ipynb #a46c851b
 def signature_test(
@@ -242,18 +298,36 @@ def signature_test(
     redraws:int=20,     # Of instances
     seed:int=0,         # Of the draws
     credits:bool=False, # Keep what every draw gave every token: (redraws, tokens) of each task, under `credits`
-    **kw,               # For `hubs_of`
+    **options,          # For `hubs_of`; and `controls`, redraws with permuted units
 )->dict: # Two tasks with accuracy, ci and controls; chance, close_error_share, most_frequent_prediction, …
-    "How often places alone name a token [Table 3]; tokens with too few instances on either side are left out; `ValueError` if the sides hold different tokens, or fewer than two are left"
-    if source.tokens != target.tokens: raise ValueError('The two sides hold different tokens: read the same ids on both.')
+    """How often places alone name a token [Table 3]; tokens with too few instances on either side are left out
+
+    Raises: `ValueError` if the sides hold different tokens, or fewer than two are left"""
+    if source.tokens != target.tokens:
+        raise ValueError('The two sides hold different tokens: read the same ids on both.')
     enough = np.flatnonzero((source.counts() >= instances) & (target.counts() >= instances))
-    if len(enough) < 2: raise ValueError(f'Only {len(enough)} tokens have {instances} instances on both sides: give more text, lower ranks or fewer instances.')
+    if len(enough) < 2:
+        raise ValueError(f'Only {len(enough)} tokens have {instances} instances on both sides: give more text, lower '
+                         'ranks or fewer instances.')
     a, b = source.keep(enough), target.keep(enough)
-    out = dict(n_tokens=len(enough), left_out=len(source.tokens) - len(enough), instances=instances, redraws=redraws, chance=1/len(enough), resampled='tokens and redraws of instances')
-    close = close_pairs(a.tokens)
+    out = dict(n_tokens=len(enough), left_out=len(source.tokens) - len(enough), instances=instances, redraws=redraws,
+               chance=1/len(enough), resampled='tokens and redraws of instances')
     for name, m in ((f'{instances}:1', 1), (f'{instances}:{instances}', instances)):
-        t = _one_task(a, b, instances, m, redraws, seed, **kw)
-        if credits: out.setdefault('credits', {})[name] = t['places']
-        out[name] = dict(accuracy=float(t['places'].mean()), ci=bootstrap(t['places'], seed=seed), sd_redraws=float(t['places'].mean(1).std()), cosine_ci=bootstrap(t['cosine'], seed=seed),
-            **{k: float(t[k].mean()) for k in ('cosine', 'shuffled_labels', 'permuted_differently', 'permuted_alike')}, **{k: float(t[k].mean()) if k in t else None for k in ('encoder', 'decoder')}, **_errors(t, close, a.tokens))
-    return out | {k: out[name][k] for k in ('close_error_share', 'close_by_chance', 'close_errors_nearer', 'most_frequent_prediction', 'most_frequent_share')}
+        task = _one_task(a, b, instances, m, redraws, seed, **options)
+        if credits: out.setdefault('credits', {})[name] = task['places']
+        out[name] = _task_result(task, a.tokens, seed)
+    return out | {k: out[name][k] for k in _OF_ERRORS}
+
+# %% ../../nbs/evaluation/signatures.ipynb #acca5a3f
+_OF_ERRORS = ('close_error_share', 'close_by_chance', 'close_errors_nearer', 'most_frequent_prediction',
+              'most_frequent_share')
+
+def _task_result(task, tokens, seed):
+    "Accuracy of a task with its interval, controls and errors"
+    places = task['places']
+    controls = ('cosine', 'shuffled_labels', 'permuted_differently', 'permuted_alike')
+    controls = {k: float(task[k].mean()) for k in controls}
+    stacks = {k: float(task[k].mean()) if k in task else None for k in ('encoder', 'decoder')}
+    return dict(accuracy=float(places.mean()), ci=bootstrap_interval(places, seed=seed),
+                sd_redraws=float(places.mean(1).std()), cosine_ci=bootstrap_interval(task['cosine'], seed=seed),
+                **controls, **stacks, **_errors(task, close_pairs(tokens), tokens))
