@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 import torch
 
-from ff_nbdev.evaluation import robustness as R, signatures as S
+from ff_nbdev.evaluation import languages as L, robustness as R, signatures as S
 from ff_nbdev.evaluation.activations import evaluating
+from ff_nbdev.evaluation.pathways import agreement, strata_of
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import random_tiny
 
@@ -130,3 +131,32 @@ def test_signature_distance_against_loops():
         assert S.signature_distance(y, x)[0, 0] == pytest.approx(slow_distance(x, y), abs=1e-12)
     planted = S.hubs_of(S.mean_of(S.planted_instances()))
     np.testing.assert_allclose(np.diag(S.signature_distance(planted, planted)), 0, atol=1e-12)
+
+
+# Languages
+
+def test_pair_agreement_is_the_agreement_of_pathways():
+    half = L.planted_translations()
+    d = L.word_distances(half, 'places').mean(0)
+    strata = []
+    for side in (0, 1):
+        of_words = strata_of(['▁' + pair[side] for pair in half.words], half.counts[:, side])
+        strata += [(side, *stratum) for stratum in of_words]
+    whole = agreement(d, [*range(60)]*2, strata=strata, permutations=99)
+    mine = L.pair_agreement(d, half, permutations=99)
+    assert mine['effect'] == pytest.approx(whole['effect'], abs=1e-9)
+    np.testing.assert_allclose(mine['null_interval'], whole['null_interval'], atol=.03)
+
+def test_planted_translations_are_found_and_nothing_else():
+    half, none = L.planted_translations(), L.planted_translations(share=0)
+    agree = lambda t, **centring: L.pair_agreement(L.word_distances(t, 'places', **centring).mean(0), t)
+    found, apart = agree(half), agree(half, permuted='differently')
+    assert found['p'] < .01 and found['ci'][0] > 0 and found['found'] > .4
+    assert agree(none)['p'] > .05 and apart['p'] > .05
+    assert agree(half, baseline='both')['standard'] < found['standard']
+    for measure in ('units', 'cosine'):
+        alike = L.word_distances(half, measure, permuted='alike')
+        np.testing.assert_allclose(alike, L.word_distances(half, measure), atol=1e-5)
+    powers = L.word_distances(half, 'powers').mean(0)
+    np.testing.assert_allclose(powers, powers.T, atol=1e-9)
+    assert not np.diag(powers).any()

@@ -9,7 +9,7 @@ from scipy.stats import wasserstein_distance
 from ff_nbdev.data.corpus import load_corpus
 from ff_nbdev.data.objectives import Windows, encode_corpus
 from ff_nbdev.data.tokenizers import load_tokenizer
-from ff_nbdev.evaluation import languages as L
+from ff_nbdev.evaluation import concepts as K, languages as L
 from ff_nbdev.evaluation.activations import instances, mean_activation
 from ff_nbdev.evaluation.pathways import agreement, strata_of
 from ff_nbdev.evaluation.signatures import Hubs
@@ -38,35 +38,35 @@ def two(tmp_path_factory):
 # Pairs
 
 def test_our_own_list_is_sound():
-    for a in L.LANGUAGES:
-        for b in L.LANGUAGES:
+    for a in K.LANGUAGES:
+        for b in K.LANGUAGES:
             if a == b: continue
-            rows = L.concepts(a, b); assert len(rows) >= 150 and all(x and y and k in ('noun', 'verb', 'adjective', 'number', 'other') for x, y, k in rows)
+            rows = K.concepts(a, b); assert len(rows) >= 150 and all(x and y and k in ('noun', 'verb', 'adjective', 'number', 'other') for x, y, k in rows)
             for side in (0, 1): assert len({r[side] for r in rows}) == len(rows), 'a word stands twice'
-    assert {(y, x, k) for x, y, k in L.concepts('fr', 'de')} == set(L.concepts('de', 'fr')) and ('water', 'eau', 'noun') in L.concepts()
+    assert {(y, x, k) for x, y, k in K.concepts('fr', 'de')} == set(K.concepts('de', 'fr')) and ('water', 'eau', 'noun') in K.concepts()
 
 @pytest.mark.parametrize('line', ['water eau', 'water\t', '\teau', 'a\tb\tc\td'])
 def test_a_bad_line_is_named(tmp_path, line):
     p = tmp_path/'p.tsv'; p.write_text(f'# words\n\nred\trouge\n{line}\n', 'utf-8')
-    with pytest.raises(ValueError, match='line 4'): L.read_pairs(p)
+    with pytest.raises(ValueError, match='line 4'): K.read_pairs(p)
     p.write_text('# nothing\n\n')
-    with pytest.raises(ValueError, match='no pairs'): L.read_pairs(p)
+    with pytest.raises(ValueError, match='no pairs'): K.read_pairs(p)
     p.write_text('red\trouge\n fire\tfeu \tnoun\n', 'utf-8')
-    assert L.read_pairs(p) == [('red', 'rouge', ''), ('fire', 'feu', 'noun')]
+    assert K.read_pairs(p) == [('red', 'rouge', ''), ('fire', 'feu', 'noun')]
 
 def test_accents_do_not_hide_a_cognate():
-    assert L.same_start('Éducation', 'education') and L.same_start('idea', 'idée') and not L.same_start('school', 'école')
+    assert K.same_start('Éducation', 'education') and K.same_start('idea', 'idée') and not K.same_start('school', 'école')
 
 def test_pairs_are_left_out_for_a_reason(two):
     tok, a, b = two
     ask = list(zip(HERE, THERE, ['noun']*12)) + [('file', 'file', ''), ('value', 'incomprehensibilities', ''), ('method', 'path', '')]
-    why = {(r['a'], r['b']): r['why'] for r in L.usable_pairs(tok, ask, a, b)}
+    why = {(r['a'], r['b']): r['why'] for r in K.usable_pairs(tok, ask, a, b)}
     assert why['list', 'array'] == 'at home in both languages' and why['set', 'key'] == 'under 16 instances'
     assert why['file', 'file'] == 'one token for both' and why['value', 'incomprehensibilities'] == 'not one token' and why['method', 'path'] == 'a word of another pair'
     assert sum(v is None for v in why.values()) == 10
-    n = {r['a']: r['counts'] for r in L.usable_pairs(tok, ask, a, b)}
+    n = {r['a']: r['counts'] for r in K.usable_pairs(tok, ask, a, b)}
     assert n['file'][0] == sum((np.asarray(a.ids) == tok.get_vocab()['▁file']).tolist())
-    with pytest.raises(ValueError, match='9 of 9 pairs can be used, and 10'): L.usable_pairs(tok, ask[:8] + ask[9:10], a, b)
+    with pytest.raises(ValueError, match='9 of 9 pairs can be used, and 10'): K.usable_pairs(tok, ask[:8] + ask[9:10], a, b)
 
 
 # Reading

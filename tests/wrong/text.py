@@ -15,7 +15,7 @@ from ff_nbdev.data.corpus import find_text, language_shares, load_corpus, mixed_
 from ff_nbdev.data.objectives import MaskedTokens, Mixture, NextToken, SpanCorruption, TextInfilling, Windows, encode_corpus, language_task, objective_for, open_tokens
 from ff_nbdev.data.tokenizers import load_tokenizer, train_tokenizer
 from ff_nbdev.training.closeness import read_categories
-from ff_nbdev.evaluation.languages import read_pairs
+from ff_nbdev.evaluation.concepts import read_pairs
 from ff_nbdev.models.tiny import load_pretrained, random_tiny
 
 TOK = load_pretrained('tiny-mt5')[1]
