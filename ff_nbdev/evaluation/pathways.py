@@ -13,8 +13,8 @@ import re
 from pathlib import Path
 
 import numpy as np
-from fastcore.basics import patch
 
+from ..core.stats import permutation_p, quantile_interval
 from .activations import Instances
 from .signatures import Hubs, Signature, hubs_of, mean_of
 from ..mechanisms.recall import hub_width
@@ -23,146 +23,267 @@ from ..mechanisms.recall import hub_width
 def signatures_of(
     found:Instances, # Instances of some tokens, baseline taken off
     tokens=None,     # Texts or numbers of some of them; all by default
-    **kw,            # For `hubs_of`
+    **hubs,          # For `hubs_of`
 )->list[Signature]:
-    "Signatures of several tokens, from all instances of each; `ValueError` for a token that was not read"
-    which = list(range(len(found.tokens))) if tokens is None else [found.tokens.index(t) if t in found.tokens else t for t in tokens]
-    unknown = [t for t in which if isinstance(t, str) or not 0 <= t < len(found.tokens)]
-    if unknown: raise ValueError(f'{unknown[0]!r} is not among the {len(found.tokens)} tokens that were read: {", ".join(found.tokens[:8])}…')
-    h = hubs_of(mean_of(found.keep(which)), **kw)
-    return [Signature(found.tokens[k], p, w, h.d_ff, found.sites) for k, p, w in zip(which, h.places, h.powers)]
+    """Signatures of several tokens, from all instances of each
 
+    Raises: `ValueError` for a token that was not read"""
+    which = range(len(found.tokens)) if tokens is None else tokens
+    which = [found.tokens.index(t) if t in found.tokens else t for t in which]
+    for token in which:
+        if isinstance(token, str) or not 0 <= token < len(found.tokens):
+            raise ValueError(f'{token!r} is not among the {len(found.tokens)} tokens that were read: '
+                             f'{", ".join(found.tokens[:8])}…')
+    h = hubs_of(mean_of(found.keep(which)), **hubs)
+    return [Signature(found.tokens[k], *own, h.d_ff, found.sites) for k, *own in zip(which, h.places, h.powers)]
+
+# %% ../../nbs/evaluation/pathways.ipynb #692e5293
 def as_hubs(
     signatures:list[Signature], # Of the same sites
 )->Hubs: # (tokens, sites, 2, most)
-    "Signatures as one pair of arrays; `ValueError` for none, or for signatures of different sites"
+    """Signatures as one pair of arrays
+
+    Raises: `ValueError` for none, or for signatures of different sites"""
     if not signatures: raise ValueError('There is no signature to show: give at least one.')
-    a = signatures[0]; odd = next((s for s in signatures if s.places.shape[:2] != a.places.shape[:2] or list(s.d_ff) != list(a.d_ff)), None)
-    if odd: raise ValueError(f'The signatures of {a.token!r} and {odd.token!r} are of different sites: take them from one model.')
-    most = max(s.places.shape[-1] for s in signatures)
+    first, most = signatures[0], max(s.places.shape[-1] for s in signatures)
+    for s in signatures:
+        if s.places.shape[:2] != first.places.shape[:2] or list(s.d_ff) != list(first.d_ff):
+            raise ValueError(f'The signatures of {first.token!r} and {s.token!r} are of different sites: take them '
+                             'from one model.')
     full = lambda x: np.pad(x, ((0, 0), (0, 0), (0, most - x.shape[-1])), constant_values=np.nan)
-    return Hubs(np.stack([full(s.places) for s in signatures]), np.stack([full(s.powers) for s in signatures]), np.asarray(a.d_ff))
+    places, powers = np.stack([full(s.places) for s in signatures]), np.stack([full(s.powers) for s in signatures])
+    return Hubs(places, powers, np.asarray(first.d_ff))
 
 # %% ../../nbs/evaluation/pathways.ipynb #f591d5fc
 def strengths(
     signatures:list[Signature], # Of the same sites
 )->np.ndarray: # (tokens, sites, 2, most), 0 to 1, nan where there is no hub
-    "Absolute power as a share of the strongest at each site"
-    p = np.abs(as_hubs(signatures).powers)
-    top = np.nanmax(np.where(np.isnan(p), 0, p), axis=(0, 2, 3), keepdims=True)
-    return p/np.where(top > 0, top, 1)
+    "Absolute power as a fraction of the strongest at each site"
+    power = np.abs(as_hubs(signatures).powers)
+    strongest = np.nan_to_num(power).max(axis=(0, 2, 3), keepdims=True)
+    return power/np.where(strongest > 0, strongest, 1)
 
 def links(
     signatures:list[Signature], # Of the same sites
-)->list[dict]: # token, sign, site, place and next (shares of the units), width
+)->list[dict]: # token, sign, site, place and next (fractions of the units), width
     "Lines between the strongest hubs of one sign at successive sites of one stack"
-    at, w = as_hubs(signatures).relative[..., 0], strengths(signatures)[..., 0]
-    stack = [s[1] for s in signatures[0].sites]
-    return [dict(token=t, sign=g, site=s, place=float(at[t, s, g]), next=float(at[t, s+1, g]), width=float(min(w[t, s, g], w[t, s+1, g])))
-            for t in range(len(at)) for g in range(2) for s in range(at.shape[1] - 1) if stack[s] == stack[s+1] and not np.isnan(at[t, s:s+2, g]).any()]
+    place, width = as_hubs(signatures).relative[..., 0], strengths(signatures)[..., 0]
+    stack, lines = [site[1] for site in signatures[0].sites], []
+    for token, sign, site in np.ndindex(len(place), 2, place.shape[1] - 1):
+        ends = place[token, site:site + 2, sign]
+        if stack[site] != stack[site + 1] or np.isnan(ends).any(): continue
+        weaker = width[token, site:site + 2, sign].min()
+        lines.append(dict(token=token, sign=sign, site=site, place=float(ends[0]), next=float(ends[1]),
+                          width=float(weaker)))
+    return lines
 
 # %% ../../nbs/evaluation/pathways.ipynb #a2d1937f
 RED, BLUE = '#b2182b', '#2166ac'
-TOKEN_COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#8C6D31', '#6A3D9A', '#3AA0DB', '#B8A800', '#777777', '#1B9E77')
+TOKEN_COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#8C6D31', '#6A3D9A', '#3AA0DB', '#B8A800', '#777777',
+                 '#1B9E77')
 
+def _tint(token, sign, alone):
+    "Colour of a hub: by its sign where one token is shown, else by its token"
+    return (RED, BLUE)[sign] if alone else TOKEN_COLOURS[token % len(TOKEN_COLOURS)]
+
+def _plot_hubs(ax, signatures, area):
+    "Lines and discs of some tokens"
+    hubs, strength, alone = as_hubs(signatures), strengths(signatures), len(signatures) == 1
+    for line in links(signatures):
+        site, solid = line['site'], alone or line['sign'] == 0
+        ax.plot([line['place'], line['next']], [site, site + 1], color=_tint(line['token'], line['sign'], alone),
+                lw=.4 + 3*line['width'], alpha=.35, solid_capstyle='round', ls='-' if solid else (0, (2, 1)))
+    for token, site, sign, k in np.argwhere(~np.isnan(hubs.places)):
+        color = _tint(token, sign, alone)
+        ax.scatter(hubs.relative[token, site, sign, k], site, s=area*strength[token, site, sign, k],
+                   color=color if alone or sign == 0 else 'white', edgecolor=color, lw=1.2, zorder=3)
+
+# %% ../../nbs/evaluation/pathways.ipynb #2ab6bfc8
 def pathway_plot(
-    signatures:list[Signature], # One: red positive, blue negative. Several: a colour each, positive filled, negative hollow
+    signatures:list[Signature], # One: red positive, blue negative. Several: a colour each, negative hollow
     ax=None,         # Matplotlib axes
     area:float=110., # Of the strongest hub, points²
 ): # The axes
     "Sites from top to bottom, places from left to right, area is power, lines are as wide as the weaker power"
     import matplotlib.pyplot as plt
-    h, w, sites = as_hubs(signatures), strengths(signatures), signatures[0].sites
-    ax, one = ax or plt.subplots(figsize=(6.4, .3*len(sites) + 1.2))[1], len(signatures) == 1
-    tint = lambda t, g: (RED, BLUE)[g] if one else TOKEN_COLOURS[t % len(TOKEN_COLOURS)]
-    for r in links(signatures): ax.plot([r['place'], r['next']], [r['site'], r['site'] + 1], color=tint(r['token'], r['sign']), lw=.4 + 3*r['width'], alpha=.35, solid_capstyle='round', ls='-' if one or r['sign'] == 0 else (0, (2, 1)))
-    for t, s, g, k in np.argwhere(~np.isnan(h.places)):
-        ax.scatter(h.relative[t, s, g, k], s, s=area*w[t, s, g, k], color=tint(t, g) if one or g == 0 else 'white', edgecolor=tint(t, g), lw=1.2, zorder=3)
-    ax.set_yticks(range(len(sites)), [f'{st} {l}' for _, st, l in sites], fontsize=7); ax.set(xlim=(0, 1), ylim=(len(sites) - .5, -.5), xlabel='place (share of the units)')
-    if one: ax.set_title(signatures[0].token, fontsize=9)
-    else:
-        marks = [ax.scatter([], [], s=area/3, color=tint(t, 0), label=f' {x.token}') for t, x in enumerate(signatures)]      # a label that begins with _ would be left out
-        ax.legend(handles=marks, frameon=False, fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
+    sites = signatures[0].sites if signatures else as_hubs(signatures)
+    ax = ax or plt.subplots(figsize=(6.4, .3*len(sites) + 1.2))[1]
+    _plot_hubs(ax, signatures, area)
+    ax.set_yticks(range(len(sites)), [f'{stack} {layer}' for _, stack, layer in sites], fontsize=7)
+    ax.set(xlim=(0, 1), ylim=(len(sites) - .5, -.5), xlabel='place (share of the units)')
+    if len(signatures) == 1:
+        ax.set_title(signatures[0].token, fontsize=9)
+        return ax
+    marks = [] # a label that begins with _ would be left out, so a space stands before it
+    for k, s in enumerate(signatures):
+        marks.append(ax.scatter([], [], s=area/3, color=_tint(k, 0, False), label=f' {s.token}'))
+    ax.legend(handles=marks, frameon=False, fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
     return ax
 
 # %% ../../nbs/evaluation/pathways.ipynb #b2f08c3a
-_DIGITS = '0123456789abcdefghijklmnopqrstuvwxyz'
-
 def _base36(n, size):
-    out = ''
-    for _ in range(size): n, r = divmod(n, 36); out = _DIGITS[r] + out
-    return out
+    "A number in so many digits of base 36"
+    text = ''
+    for _ in range(size):
+        n, digit = divmod(n, 36)
+        text = '0123456789abcdefghijklmnopqrstuvwxyz'[digit] + text
+    return text
 
 def _packed(places, power):
     "One token as text: sites joined by ',', signs by '|', five characters a hub"
-    hub = lambda p, w: _base36(int(p), 3) + _base36(round(1295*float(w)), 2)
-    return ','.join('|'.join(''.join(hub(p, w) for p, w in zip(ps, ws) if not np.isnan(p)) for ps, ws in zip(*site)) for site in zip(places, power))
+    sites = []
+    for site in zip(places, power):
+        signs = []
+        for own in zip(*site):
+            hubs = [_base36(int(p), 3) + _base36(round(1295*float(w)), 2) for p, w in zip(*own) if not np.isnan(p)]
+            signs.append(''.join(hubs))
+        sites.append('|'.join(signs))
+    return ','.join(sites)
 
 # %% ../../nbs/evaluation/pathways.ipynb #8ea9580a
-def _legal(s): return re.sub('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]', '\ufffd', s)
+def _legal(text):
+    "Characters that XML forbids, replaced"
+    return re.sub('[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]', '\ufffd', text)
 
-def _text(s): return html.escape(_legal(s), quote=True)
+def _text(text): return html.escape(_legal(text), quote=True)
 
-def _literal(x):
+def _literal(value):
     "JSON that neither XML nor HTML can take for mark-up"
-    return re.sub('[<>&]', lambda m: f'\\u{ord(m[0]):04x}', json.dumps(x, ensure_ascii=False, separators=(',', ':')))
+    text = json.dumps(value, ensure_ascii=False, separators=(',', ':'))
+    return re.sub('[<>&]', lambda match: f'\\u{ord(match[0]):04x}', text)
 
 # %% ../../nbs/evaluation/pathways.ipynb #d2d47403
 _SCRIPT = """(function(){
 var root=document.currentScript.parentNode,D=DATA,NS='http://www.w3.org/2000/svg';
-var plot=root.querySelector('.plot'),say=root.querySelectorAll('.say'),items=Array.from(root.querySelectorAll('.item')),on=new Set(D.on),hot=-1;
-var H=D.h.map(function(t){return t.split(',').map(function(s){return s.split('|').map(function(g){return (g.match(/.{5}/g)||[]).map(function(c){
+var plot=root.querySelector('.plot'),say=root.querySelectorAll('.say'),items=Array.from(root.querySelectorAll(
+'.item')),on=new Set(D.on),hot=-1;
+var H=D.h.map(function(t){return t.split(',').map(function(s){return s.split('|').map(function(g){return (g.match(
+/.{5}/g)||[]).map(function(c){
 return [parseInt(c.slice(0,3),36),parseInt(c.slice(3),36)/1295]})})})});
 function x(s,p){return D.x+D.w*p/D.d[s]} function y(s){return D.y+D.r*s}
 function tone(t){var i=Array.from(on).indexOf(t);return D.p[(i+1?i:on.size)%D.p.length]}
-function make(tag,a,into){var e=document.createElementNS(NS,tag);Object.keys(a).forEach(function(k){e.setAttribute(k,a[k])});into.appendChild(e);return e}
+function make(tag,a,into){var e=document.createElementNS(NS,tag);Object.keys(a).forEach(function(k){e.setAttribute(k,
+a[k])});into.appendChild(e);return e}
 function within(a,b,d){return Math.max(Math.abs(a-b),d)===d}
-function near(t,s,g,p){return D.t.map(function(_,u){return u}).filter(function(u){return u===t?false:H[u][s][g].some(function(h){return within(h[0],p,D.n[s])})})}
+function near(t,s,g,p){return D.t.map(function(_,u){return u}).filter(function(u){return u===t?false:H[u][s][g].some(
+function(h){return within(h[0],p,D.n[s])})})}
 function tell(t,s,g,h){var n=near(t,s,g,h[0]),names=n.map(function(u){return D.t[u]}).join(' ');
 say[0].textContent=D.t[t]+' · '+D.s[s]+' · place '+h[0]+' of '+D.d[s]+' · power '+'+−'[g]+(h[1]*D.m[s]).toPrecision(2);
-say[1].textContent=n.length?'shares this place with '+n.length+': '+(names.slice(D.c)?names.slice(0,D.c)+'…':names):'no listed token shares this place';
-items.forEach(function(e,u){e.classList.toggle('near',n.includes(u))})}
-""" # goes on below
+say[1].textContent=n.length?'shares this place with '+n.length+': '+(names.slice(D.c)?names.slice(0,D.c)+'…':names):
+'no listed token shares this place';
+items.forEach(function(e,u){e.classList.toggle('near',n.includes(u))})}"""
 
 # %% ../../nbs/evaluation/pathways.ipynb #568e5bac
-_SCRIPT += """function draw(){plot.textContent='';var show=Array.from(on);if(hot+1){show=show.filter(function(t){return t!==hot});show.push(hot)}
-items.forEach(function(e,u){e.setAttribute('aria-checked',on.has(u));e.querySelector('circle').setAttribute('fill',on.has(u)?tone(u):'none')});
+_SCRIPT += """function draw(){plot.textContent='';var show=Array.from(on);if(hot+1){show=show.filter(function(t){
+return t!==hot});show.push(hot)}
+items.forEach(function(e,u){e.setAttribute('aria-checked',on.has(u));e.querySelector('circle').setAttribute('fill',
+on.has(u)?tone(u):'none')});
 show.forEach(function(t){var o=hot+1?(t===hot?1:.18):1,G=make('g',{opacity:o},plot);
 function tint(g){return show.length===1?['#b2182b','#2166ac'][g]:tone(t)}
 H[t].forEach(function(site,s){site.forEach(function(hubs,g){var next=D.k[s]?H[t][s+1][g][0]:null;
-if(hubs.length)if(next)make('line',{x1:x(s,hubs[0][0]),y1:y(s),x2:x(s+1,next[0]),y2:y(s+1),stroke:tint(g),'stroke-width':.5+4*Math.min(hubs[0][1],next[1]),'stroke-opacity':.35,'stroke-dasharray':g?'4 2':'none'},G)})});
+if(hubs.length)if(next)make('line',{x1:x(s,hubs[0][0]),y1:y(s),x2:x(s+1,next[0]),y2:y(s+1),stroke:tint(g),
+'stroke-width':.5+4*Math.min(hubs[0][1],next[1]),'stroke-opacity':.35,'stroke-dasharray':g?'4 2':'none'},G)})});
 H[t].forEach(function(site,s){site.forEach(function(hubs,g){hubs.forEach(function(h){
-var full=show.length===1?true:g===0,c=make('circle',{cx:x(s,h[0]),cy:y(s),r:1+7*Math.sqrt(h[1]),fill:full?tint(g):'white',stroke:tint(g),'stroke-width':1.5,tabindex:0,role:'img','class':'hub',
+var full=show.length===1?true:g===0,c=make('circle',{cx:x(s,h[0]),cy:y(s),r:1+7*Math.sqrt(h[1]),fill:full?tint(g):
+'white',stroke:tint(g),'stroke-width':1.5,tabindex:0,role:'img','class':'hub',
 'aria-label':D.t[t]+', '+D.s[s]+', place '+h[0]+', '+['positive','negative'][g]},G);
 ['mouseenter','focus'].forEach(function(e){c.addEventListener(e,function(){tell(t,s,g,h)})})})})})})}
 items.forEach(function(e,u){function flip(){if(!on.delete(u))on.add(u);draw()}
-e.addEventListener('click',flip);e.addEventListener('keydown',function(k){if([' ','Enter'].includes(k.key)){k.preventDefault();flip()}});
+e.addEventListener('click',flip);e.addEventListener('keydown',function(k){if([' ','Enter'].includes(k.key)){
+k.preventDefault();flip()}});
 ['mouseenter','focus'].forEach(function(n){e.addEventListener(n,function(){hot=u;draw()})});
-['mouseleave','blur'].forEach(function(n){e.addEventListener(n,function(){hot=-1;draw()})})});
-draw()})();"""
+['mouseleave','blur'].forEach(function(n){e.addEventListener(n,function(){hot=-1;draw()})})});draw()})();"""
 
 # %% ../../nbs/evaluation/pathways.ipynb #385baf6c
-_STYLE = ('.ff-path{font:11px sans-serif;max-width:100%;height:auto;background:white}.ff-path text{fill:#1b1c1e}.ff-path .item,.ff-path .hub{cursor:pointer}.ff-path .item:focus,.ff-path .hub:focus{outline:2px solid #1b1c1e}'
-          '.ff-path .item:hover text,.ff-path .near text{font-weight:bold}.ff-path .near rect{fill:#ffe9a8}.ff-path .hub:hover{stroke:#1b1c1e}.ff-path .faint{stroke:#d9dadc}.ff-path .say{font-size:12px}')
+_STYLE = (
+    '.ff-path{font:11px sans-serif;max-width:100%;height:auto;background:white}.ff-path text{fill:#1b1c1e}'
+    '.ff-path .item,.ff-path .hub{cursor:pointer}'
+    '.ff-path .item:focus,.ff-path .hub:focus{outline:2px solid #1b1c1e}'
+    '.ff-path .item:hover text,.ff-path .near text{font-weight:bold}.ff-path .near rect{fill:#ffe9a8}'
+    '.ff-path .hub:hover{stroke:#1b1c1e}.ff-path .faint{stroke:#d9dadc}.ff-path .say{font-size:12px}')
 
-def _drawn(h, w, sites, some, x, y):
-    "The first tokens, without a script"
-    one, out = len(some) == 1, []
-    tint = lambda t, g: (RED, BLUE)[g] if one else TOKEN_COLOURS[t % len(TOKEN_COLOURS)]
-    for t in some:
-        for g, s in np.ndindex(2, len(sites) - 1):
-            a, b = h.places[t, s, g, 0], h.places[t, s+1, g, 0]
-            if sites[s][1] == sites[s+1][1] and not np.isnan([a, b]).any(): out.append(f'<line x1="{x(s, a):.1f}" y1="{y(s)}" x2="{x(s+1, b):.1f}" y2="{y(s+1)}" stroke="{tint(t, g)}" stroke-width="{.5 + 4*min(w[t, s, g, 0], w[t, s+1, g, 0]):.1f}" stroke-opacity=".35"/>')
-        for s, g, k in np.argwhere(~np.isnan(h.places[t])):
-            out.append(f'<circle cx="{x(s, h.places[t, s, g, k]):.1f}" cy="{y(s)}" r="{1 + 7*math.sqrt(w[t, s, g, k]):.1f}" fill="{tint(t, g) if one or g == 0 else "white"}" stroke="{tint(t, g)}" stroke-width="1.5"/>')
+class _Frame:
+    "Where things stand in the picture"
+    left, top, wide = 82, 26, 430
+    def __init__(self, sites, d_ff, tokens):
+        self.rows = max(12, -(-tokens//2)) # of the list, in two columns
+        self.step = float(np.clip(15*self.rows/sites, 18, 90))
+        self.high, self.d_ff = int(max(self.top + self.step*sites, 15*self.rows) + 24), d_ff
+    def x(self, site, place): return self.left + self.wide*place/self.d_ff[site]
+    def y(self, site): return round(self.top + self.step*site, 1)
+
+# %% ../../nbs/evaluation/pathways.ipynb #109662eb
+def _svg_links(frame, lines, d_ff, alone):
+    "Lines between hubs of successive sites"
+    out = []
+    for line in lines:
+        site, color = line['site'], _tint(line['token'], line['sign'], alone)
+        x1, x2 = (frame.x(site + k, line[end]*d_ff[site + k]) for k, end in enumerate(('place', 'next')))
+        out.append(f'<line x1="{x1:.1f}" y1="{frame.y(site)}" x2="{x2:.1f}" y2="{frame.y(site + 1)}" stroke="{color}" '
+                   f'stroke-width="{.5 + 4*line["width"]:.1f}" stroke-opacity=".35"/>')
     return ''.join(out)
 
-def _listed(tokens, x, y, rows):
+def _svg_hubs(frame, hubs, power, token, alone):
+    "Discs of one token"
+    out = []
+    for site, sign, k in np.argwhere(~np.isnan(hubs.places[token])):
+        color, radius = _tint(token, sign, alone), 1 + 7*math.sqrt(power[token, site, sign, k])
+        fill = color if alone or sign == 0 else 'white'
+        out.append(f'<circle cx="{frame.x(site, hubs.places[token, site, sign, k]):.1f}" cy="{frame.y(site)}" '
+                   f'r="{radius:.1f}" fill="{fill}" stroke="{color}" stroke-width="1.5"/>')
+    return ''.join(out)
+
+# %% ../../nbs/evaluation/pathways.ipynb #17a80aa4
+def _svg_list(frame, tokens, x, y):
     "The list of tokens: check boxes of a kind, in columns"
-    return ''.join(f'<g class="item" role="checkbox" aria-checked="false" tabindex="0" transform="translate({x + 106*(i//rows)} {y + 15*(i % rows)})"><rect width="102" height="14" fill="none" pointer-events="all"/>'
-                   f'<circle cx="7" cy="7" r="4" fill="none" stroke="#777" stroke-width="1.2"/><text x="16" y="11">{_text(t)}</text></g>' for i, t in enumerate(tokens))
+    out = []
+    for k, token in enumerate(tokens):
+        column, row = divmod(k, frame.rows)
+        out.append('<g class="item" role="checkbox" aria-checked="false" tabindex="0" '
+                   f'transform="translate({x + 106*column} {y + 15*row})">'
+                   '<rect width="102" height="14" fill="none" pointer-events="all"/>'
+                   '<circle cx="7" cy="7" r="4" fill="none" stroke="#777" stroke-width="1.2"/>'
+                   f'<text x="16" y="11">{_text(token)}</text></g>')
+    return ''.join(out)
+
+# %% ../../nbs/evaluation/pathways.ipynb #19695880
+def _svg_axes(frame, names):
+    "A line and a name for each site, and the places below"
+    out, left, right = [], frame.left, frame.left + frame.wide
+    for site, name in enumerate(names):
+        y = frame.y(site)
+        out.append(f'<line class="faint" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>'
+                   f'<text x="{left - 8}" y="{y + 4}" text-anchor="end">{_text(name)}</text>')
+    for q in range(5):
+        out.append(f'<text x="{left + frame.wide*q/4}" y="{frame.y(len(names) - 1) + 26}" text-anchor="middle">'
+                   f'{q/4:g}</text>')
+    return ''.join(out)
 
 # %% ../../nbs/evaluation/pathways.ipynb #45d463c1
+def _script_data(hubs, power, sites, tokens, shown, frame):
+    "What the script draws from; the names of its entries are short, for they travel with the picture"
+    strongest = [float(f'{np.nanmax(np.abs(np.nan_to_num(hubs.powers[:, s]))):.4g}') for s in range(len(sites))]
+    joined = [int(a[1] == b[1]) for a, b in zip(sites, sites[1:])] + [0]
+    return dict(
+        t=tokens, h=[_packed(*own) for own in zip(hubs.places, power)], s=[f'{stack} {n}' for _, stack, n in sites],
+        d=[int(d) for d in hubs.d_ff], n=[hub_width(int(d))//2 for d in hubs.d_ff],
+        on=list(range(min(shown, len(tokens)))), m=strongest, k=joined, x=frame.left, y=frame.top, w=frame.wide,
+        r=frame.step, p=TOKEN_COLOURS, c=92)
+
+# %% ../../nbs/evaluation/pathways.ipynb #74f74059
+def _svg(title, frame, axes, items, drawn, data):
+    "The parts put together"
+    high, title = frame.high, _text(title)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="ff-path" viewBox="0 0 760 {high + 44}" width="760" '
+        f'height="{high + 44}" role="group" aria-label="{title}"><title>{title}</title><style>{_STYLE}</style>'
+        f'<rect width="760" height="{high + 44}" fill="white"/>{axes}<g class="list">{items}</g>'
+        f'<g class="plot">{drawn}</g><g aria-live="polite"><text class="say" x="14" y="{high + 14}">'
+        'Choose tokens on the right; point at a hub, or walk there with the tab key.</text>'
+        f'<text class="say" x="14" y="{high + 32}"> </text></g>'
+        f'<script>{_SCRIPT.replace("DATA", _literal(data), 1)}</script></svg>')
+
+# %% ../../nbs/evaluation/pathways.ipynb #52d4b4c2
 def pathway_svg(
     signatures:list[Signature], # Up to about sixty
     path:str|Path|None=None,    # Write it there as well
@@ -171,59 +292,82 @@ def pathway_svg(
     limit:int=60_000,# Bytes, at most
     title:str='Pathways of tokens', # For screen readers
 )->str: # SVG
-    "An interactive picture of pathways, in one file that needs nothing else; `ValueError` where it would be too large"
-    h, w = as_hubs(signatures), strengths(signatures); h, w = Hubs(h.places[..., :most], h.powers[..., :most], h.d_ff), w[..., :most]
+    """An interactive picture of pathways, in one file that needs nothing else
+
+    Raises: `ValueError` where it would be too large"""
+    hubs, power = as_hubs(signatures), strengths(signatures)[..., :most]
+    hubs = Hubs(hubs.places[..., :most], hubs.powers[..., :most], hubs.d_ff)
     sites, tokens = signatures[0].sites, [_legal(s.token)[:14] for s in signatures]
-    if h.d_ff.max() > 36**3: raise ValueError(f'A site of {h.d_ff.max()} units is wider than the {36**3} that this picture can number.')
-    rows, step = max(12, -(-len(tokens)//2)), float(np.clip(15*max(12, -(-len(tokens)//2))/len(sites), 18, 90))
-    left, top, wide = 82, 26, 430; high = int(max(top + step*len(sites), 15*rows) + 24)
-    x, y = lambda s, p: left + wide*p/h.d_ff[s], lambda s: round(top + step*s, 1)
-    data = dict(t=tokens, h=[_packed(*a) for a in zip(h.places, w)], s=[f'{st} {l}' for _, st, l in sites], d=[int(d) for d in h.d_ff], n=[hub_width(int(d))//2 for d in h.d_ff], on=list(range(min(shown, len(tokens)))),
-                m=[float(f'{np.nanmax(np.abs(np.nan_to_num(h.powers[:, s]))):.4g}') for s in range(len(sites))], k=[int(a[1] == b[1]) for a, b in zip(sites, sites[1:])] + [0], x=left, y=top, w=wide, r=step, p=TOKEN_COLOURS, c=92)
-    frame = ''.join(f'<line class="faint" x1="{left}" x2="{left + wide}" y1="{y(s)}" y2="{y(s)}"/><text x="{left - 8}" y="{y(s) + 4}" text-anchor="end">{_text(data["s"][s])}</text>' for s in range(len(sites)))
-    ticks = ''.join(f'<text x="{left + wide*q/4}" y="{y(len(sites) - 1) + 26}" text-anchor="middle">{q/4:g}</text>' for q in range(5))
-    out = (f'<svg xmlns="http://www.w3.org/2000/svg" class="ff-path" viewBox="0 0 760 {high + 44}" width="760" height="{high + 44}" role="group" aria-label="{_text(title)}"><title>{_text(title)}</title><style>{_STYLE}</style>'
-           f'<rect width="760" height="{high + 44}" fill="white"/>{frame}{ticks}<g class="list">{_listed(tokens, 540, 12, rows)}</g><g class="plot">{_drawn(h, w, sites, data["on"], x, y)}</g>'
-           f'<g aria-live="polite"><text class="say" x="14" y="{high + 14}">Choose tokens on the right; point at a hub, or walk there with the tab key.</text><text class="say" x="14" y="{high + 32}"> </text></g><script>{_SCRIPT.replace("DATA", _literal(data), 1)}</script></svg>')
-    if len(out.encode()) > limit: raise ValueError(f'The picture of {len(tokens)} tokens at {len(sites)} sites is {len(out.encode())//1000} KB, more than {limit//1000}: give fewer tokens, or most={most - 1 or 1}.')
+    if hubs.d_ff.max() > 36**3:
+        raise ValueError(f'A site of {hubs.d_ff.max()} units is wider than the {36**3} that this picture can number.')
+    frame = _Frame(len(sites), hubs.d_ff, len(tokens))
+    data, lines, drawn = _script_data(hubs, power, sites, tokens, shown, frame), links(signatures), []
+    for token in data['on']:
+        own, alone = [line for line in lines if line['token'] == token], len(data['on']) == 1
+        drawn += [_svg_links(frame, own, hubs.d_ff, alone), _svg_hubs(frame, hubs, power, token, alone)]
+    out = _svg(title, frame, _svg_axes(frame, data['s']), _svg_list(frame, tokens, 540, 12), ''.join(drawn), data)
+    if (size := len(out.encode())) > limit:
+        raise ValueError(f'The picture of {len(tokens)} tokens at {len(sites)} sites is {size//1000} KB, more than '
+                         f'{limit//1000}: give fewer tokens, or most={most - 1 or 1}.')
     if path is not None: Path(path).write_text(out, encoding='utf-8')
     return out
 
 # %% ../../nbs/evaluation/pathways.ipynb #07f5fe35
+def _crowds(place, owner, reach):
+    "The place that most hubs have within reach, and its tokens; then the next among the rest"
+    free = np.ones(len(place), bool)
+    while free.any():
+        close = (np.abs(place[:, None] - place) <= reach) & free & free[:, None]
+        best = close.sum(1).argmax()
+        free &= ~close[best]
+        yield int(place[best]), list(dict.fromkeys(owner[close[best]].tolist()))
+
+# %% ../../nbs/evaluation/pathways.ipynb #745f9b73
 def sharing(
     hubs:Hubs,           # (tokens, sites, 2, most)
     tokens:list[str],    # Their texts
-    distance:float=.015, # Half a window, as a share of the units: hubs within it share a place
+    distance:float=.015, # Half a window, as a fraction of the units: hubs within it share a place
     least:int=2,         # Tokens at a place, at least
     sites:list|None=None,# (name, stack, layer), for the table
 ): # A data frame: stack, layer, sign, place, n, expected, tokens; most shared first
-    "Places and the tokens that have a hub there; `ValueError` unless every row of hubs has a text"
+    """Places and the tokens that have a hub there
+
+    Raises: `ValueError` unless every row of hubs has a text"""
     import pandas as pd
-    if len(tokens) != len(hubs): raise ValueError(f'{len(tokens)} texts for {len(hubs)} tokens: give one text for each row of hubs.')
+    if len(tokens) != len(hubs):
+        raise ValueError(f'{len(tokens)} texts for {len(hubs)} tokens: give one text for each row of hubs.')
     rows = []
-    for s, g in np.ndindex(hubs.places.shape[1], 2):
-        owner, k = np.nonzero(~np.isnan(hubs.places[:, s, g])); at = hubs.places[owner, s, g, k]; reach, free = round(distance*hubs.d_ff[s]), np.ones(len(at), bool)
-        chance = len(at)*min(1, (2*reach + 1)/(hubs.d_ff[s] - hub_width(int(hubs.d_ff[s])) + 1))
-        while free.any():
-            close = (np.abs(at[:, None] - at) <= reach) & free & free[:, None]
-            best = close.sum(1).argmax(); mine = np.flatnonzero(close[best]); free[mine] = False
-            who = list(dict.fromkeys(owner[mine].tolist()))
-            _, stack, layer = sites[s] if sites else ('', '', s)
-            if len(who) >= least: rows.append(dict(stack=stack, layer=layer, sign='+-'[g], place=int(at[best]), n=len(who), expected=round(chance, 1), tokens=' '.join(tokens[t] for t in who)))
-    return pd.DataFrame(rows, columns=['stack', 'layer', 'sign', 'place', 'n', 'expected', 'tokens']).sort_values('n', ascending=False, kind='stable').reset_index(drop=True)
+    for site, sign in np.ndindex(hubs.places.shape[1], 2):
+        owner, k = np.nonzero(~np.isnan(hubs.places[:, site, sign]))
+        d_ff, (_, stack, layer) = hubs.d_ff[site], sites[site] if sites else ('', '', site)
+        reach = round(distance*d_ff)
+        expected = round(len(owner)*min(1, (2*reach + 1)/(d_ff - hub_width(int(d_ff)) + 1)), 1)
+        for place, who in _crowds(hubs.places[owner, site, sign, k], owner, reach):
+            if len(who) < least: continue
+            rows.append(dict(stack=stack, layer=layer, sign='+-'[sign], place=place, n=len(who), expected=expected,
+                             tokens=' '.join(tokens[t] for t in who)))
+    table = pd.DataFrame(rows, columns=['stack', 'layer', 'sign', 'place', 'n', 'expected', 'tokens'])
+    return table.sort_values('n', ascending=False, kind='stable').reset_index(drop=True)
 
 # %% ../../nbs/evaluation/pathways.ipynb #2e4c5386
+def _as_set(label):
+    "A label, or several, as a set"
+    if label is None: return set()
+    return set(label) if isinstance(label, (set, frozenset, list, tuple)) else {label}
+
 def related_pairs(
     labels,        # A label, a set of labels or None for each token; or a dict word → set (see `read_categories`)
     tokens=None,   # Texts of the tokens, needed for a dict
 )->tuple[np.ndarray, np.ndarray]: # (n, n) booleans: share a label; (n,) booleans: has one
-    "Which tokens share a class; a token without one takes part in no pair; `ValueError` for categories without texts"
+    """Which tokens share a class; a token without one takes part in no pair
+
+    Raises: `ValueError` for categories without texts"""
     if isinstance(labels, dict):
         if tokens is None: raise ValueError('Categories of words need the texts of the tokens: pass tokens=….')
         labels = [labels.get(t.lstrip('▁Ġ').casefold()) if t[:1] in '▁Ġ' else None for t in tokens]
-    sets = [set() if l is None else set(l) if isinstance(l, (set, frozenset, list, tuple)) else {l} for l in labels]
-    same = np.array([[bool(a & b) for b in sets] for a in sets]).reshape(len(sets), len(sets))
-    np.fill_diagonal(same, False)
+    sets = [_as_set(label) for label in labels]
+    same = np.zeros((len(sets), len(sets)), bool)
+    for i, j in np.ndindex(same.shape): same[i, j] = i != j and not sets[i].isdisjoint(sets[j])
     return same, np.array([len(s) > 0 for s in sets], bool)
 
 # %% ../../nbs/evaluation/pathways.ipynb #6ffba94e
@@ -232,14 +376,19 @@ def two_letters(
 )->list: # The first two letters of each, or None
     "Two-letter classes [§2.3], marker and case aside"
     heads = [t.lstrip('▁Ġ').casefold()[:2] for t in tokens]
-    return [h if len(h) == 2 and h.isalpha() else None for h in heads]
+    return [head if len(head) == 2 and head.isalpha() else None for head in heads]
+
+def _piece_kind(token):
+    if not any(c.isalnum() for c in token): return 'sign'
+    return 'word' if token[:1] in '▁Ġ' else 'inside'
 
 def piece_kinds(
     tokens, # Texts
 )->list[str]: # 'word' where one begins, 'inside' a word, or 'sign'
     "What kind of piece a token is"
-    return ['sign' if not any(c.isalnum() for c in t) else 'word' if t[:1] in '▁Ġ' else 'inside' for t in tokens]
+    return list(map(_piece_kind, tokens))
 
+# %% ../../nbs/evaluation/pathways.ipynb #07b04093
 def strata_of(
     tokens,          # Texts
     counts=None,     # How often each occurs; without it, no bins of frequency
@@ -247,32 +396,83 @@ def strata_of(
     text:bool=True,  # Marker and length (up to three letters, or more) too
 )->list[tuple]:
     "What is held fixed when pairs are compared: the bin of frequency, the marker, the length"
-    rank = np.zeros(len(tokens), int) if counts is None else np.argsort(np.argsort(-np.asarray(counts), kind='stable'))*bins//max(1, len(tokens))
-    return [(int(r), *((t[:1] in '▁Ġ', len(t.lstrip('▁Ġ')) > 3) if text else ())) for r, t in zip(rank, tokens)]
+    bin_of = [0]*len(tokens)
+    if counts is not None:
+        rank = np.argsort(np.argsort(-np.asarray(counts), kind='stable'))
+        bin_of = (rank*bins//max(1, len(tokens))).tolist()
+    if not text: return [(b,) for b in bin_of]
+    return [(b, t[:1] in '▁Ġ', len(t.lstrip('▁Ġ')) > 3) for b, t in zip(bin_of, tokens)]
 
 # %% ../../nbs/evaluation/pathways.ipynb #ad6a073b
-def relatedness_effect(d, related, cell, weight):
-    "Mean over related pairs of (mean distance of unrelated pairs in their cell − their distance); nan where no cell holds both"
-    n = cell.max() + 1; add = lambda keep, v: np.bincount(cell[keep], v[keep], n)
-    wr, wu = add(related, weight), add(~related, weight)
-    with np.errstate(invalid='ignore', divide='ignore'): gap = add(~related, weight*d)/wu - add(related, weight*d)/wr
-    both = (wr > 0) & (wu > 0)
-    return float((wr*np.where(both, gap, 0))[both].sum()/wr[both].sum()) if both.any() else np.nan
+def relatedness_effect(
+    d,       # (pairs,) distances
+    related, # (pairs,) booleans
+    cell,    # (pairs,) number of the pair of strata
+    weight,  # (pairs,) how often each pair counts
+)->float: # NaN where no cell holds both
+    "Mean over related pairs of the mean distance of unrelated pairs in their cell, less their own"
+    n = cell.max() + 1
+    add = lambda keep, values: np.bincount(cell[keep], values[keep], n)
+    of_related, of_other = add(related, weight), add(~related, weight)
+    with np.errstate(invalid='ignore', divide='ignore'):
+        gap = add(~related, weight*d)/of_other - add(related, weight*d)/of_related
+    both = (of_related > 0) & (of_other > 0)
+    if not both.any(): return np.nan
+    return float((of_related*np.where(both, gap, 0))[both].sum()/of_related[both].sum())
 
-def pair_cells(strata, i, j):
+def pair_cells(
+    strata, # (n,) what is held fixed; None: nothing
+    i,      # (pairs,) numbers of tokens
+    j,      # (pairs,) of the others
+)->tuple[np.ndarray, np.ndarray]: # (pairs,) number of the cell; (n,) number of the stratum
     "Number of the unordered pair of strata of each pair of tokens"
-    s = np.array([sorted(set(strata)).index(x) for x in strata]) if strata is not None else np.zeros(max(i.max(), j.max()) + 1, int)
-    lo, hi = np.minimum(s[i], s[j]), np.maximum(s[i], s[j])
-    return np.unique(lo*(s.max() + 1) + hi, return_inverse=True)[1], s
+    stratum = np.zeros(max(i.max(), j.max()) + 1, int)
+    if strata is not None:
+        number = {s: k for k, s in enumerate(sorted(set(strata)))}
+        stratum = np.array([number[s] for s in strata])
+    low, high = np.minimum(stratum[i], stratum[j]), np.maximum(stratum[i], stratum[j])
+    return np.unique(low*(stratum.max() + 1) + high, return_inverse=True)[1], stratum
 
+# %% ../../nbs/evaluation/pathways.ipynb #5df4011e
 def _pairs(keep, tokens=None):
     "Pairs of some tokens, those of one stem left out where texts are given"
-    i, j = (keep[x] for x in np.triu_indices(len(keep), 1))
+    i, j = (keep[side] for side in np.triu_indices(len(keep), 1))
     if tokens is None: return i, j
-    stem = np.array([t.lstrip('▁Ġ').casefold()[:4] for t in tokens]); ok = stem[i] != stem[j]
-    return i[ok], j[ok]
+    stem = np.array([t.lstrip('▁Ġ').casefold()[:4] for t in tokens])
+    apart = stem[i] != stem[j]
+    return i[apart], j[apart]
 
 # %% ../../nbs/evaluation/pathways.ipynb #4079394a
+def _check_labels(distance, same, stems, tokens):
+    "`ValueError` for labels or texts that are missing"
+    if distance.shape != same.shape:
+        raise ValueError(f'{len(same)} labels for distances of shape {distance.shape}: give one label for each token.')
+    if not stems and tokens is None: raise ValueError('Stems are read from the texts of the tokens: pass tokens=….')
+
+def _check_pairs(related, tokens):
+    "Which pairs are related; `ValueError` for too few pairs of either kind"
+    if related.sum() >= 3 and (~related).sum() >= 3: return related
+    raise ValueError(f'{int(related.sum())} related and {int((~related).sum())} unrelated pairs among {tokens} tokens '
+                     'with a label: give more tokens, or labels that some but not all share.')
+
+# %% ../../nbs/evaluation/pathways.ipynb #73ca5a97
+def _shuffled_map(n, keep, stratum, rng):
+    "Who has which signature, shuffled within the strata"
+    order = np.arange(n)
+    for k in np.unique(stratum[keep]):
+        members = keep[stratum[keep] == k]
+        order[members] = rng.permutation(members)
+    return order
+
+def _shuffled_and_drawn(d, i, j, effect_of, keep, stratum, permutations, rng):
+    "Effects on shuffled maps, and with resampled tokens"
+    ones, tokens = np.ones(len(i)), len(keep)
+    maps = [_shuffled_map(len(d), keep, stratum, rng) for _ in range(permutations)]
+    null = [effect_of(d[order[i], order[j]], ones) for order in maps]
+    times = [np.bincount(rng.choice(keep, tokens), minlength=len(d)) for _ in range(permutations)]
+    return null, [effect_of(d[i, j], (t[i]*t[j]).astype(float)) for t in times]
+
+# %% ../../nbs/evaluation/pathways.ipynb #6fa32ebd
 def agreement(
     distance:np.ndarray, # (n, n) between tokens, symmetric (see `signature_distance`)
     labels,              # As for `related_pairs`
@@ -282,23 +482,23 @@ def agreement(
     permutations:int=999,# Shuffled maps, and draws of the interval
     seed:int=0,          # Of both
 )->dict: # effect, ci (tokens resampled), null (mean), null_interval, p, related, unrelated, pairs, tokens, compared
-    "Are related tokens nearer than unrelated ones of the same strata, and more so than on a shuffled map? `ValueError` for labels or texts that are missing, and for too few pairs of either kind"
+    """Are related tokens nearer than unrelated ones of the same strata, and more so than on a shuffled map?
+
+    Raises: `ValueError` for labels or texts that are missing, and for too few pairs of either kind"""
     d, (same, has), rng = np.asarray(distance, float), related_pairs(labels, tokens), np.random.default_rng(seed)
-    if d.shape != same.shape: raise ValueError(f'{len(same)} labels for distances of shape {d.shape}: give one label for each token.')
-    if not stems and tokens is None: raise ValueError('Stems are read from the texts of the tokens: pass tokens=….')
-    keep = np.flatnonzero(has); i, j = _pairs(keep, None if stems else tokens)
-    related = same[i, j]
-    if related.sum() < 3 or (~related).sum() < 3: raise ValueError(f'{int(related.sum())} related and {int((~related).sum())} unrelated pairs among {len(keep)} tokens with a label: give more tokens, or labels that some but not all share.')
-    cell, s = pair_cells(strata, i, j); ones = np.ones(len(i)); effect = relatedness_effect(d[i, j], related, cell, ones)
-    if np.isnan(effect): raise ValueError('No stratum holds related and unrelated pairs: use fewer bins, or hold less fixed.')
-    null = []
-    for _ in range(permutations):                                             # who has which signature, within the strata
-        p = np.arange(len(d))
-        for k in np.unique(s[keep]): m = keep[s[keep] == k]; p[m] = rng.permutation(m)
-        null.append(relatedness_effect(d[p[i], p[j]], related, cell, ones))
-    times = [np.bincount(rng.choice(keep, len(keep)), minlength=len(d)) for _ in range(permutations)]
-    boot = [relatedness_effect(d[i, j], related, cell, (t[i]*t[j]).astype(float)) for t in times]
-    q = lambda v: [float(x) for x in np.nanquantile(v, [.025, .975])]
-    used = np.isin(cell, np.intersect1d(cell[related], cell[~related]))
-    return dict(effect=effect, ci=q(boot), resampled='tokens', null=float(np.mean(null)), null_interval=q(null), p=float((1 + (np.array(null) >= effect - 1e-12).sum())/(1 + permutations)),
-        related=float(d[i, j][related & used].mean()), unrelated=float(d[i, j][~related & used].mean()), pairs=int(related.sum()), compared=int((related & used).sum()), tokens=len(keep), permutations=permutations)
+    _check_labels(d, same, stems, tokens)
+    keep = np.flatnonzero(has)
+    i, j = _pairs(keep, None if stems else tokens)
+    related = _check_pairs(same[i, j], len(keep))
+    cell, stratum = pair_cells(strata, i, j)
+    effect_of = lambda values, weight: relatedness_effect(values, related, cell, weight)
+    effect = effect_of(d[i, j], np.ones(len(i)))
+    if np.isnan(effect):
+        raise ValueError('No stratum holds related and unrelated pairs: use fewer bins, or hold less fixed.')
+    null, boot = _shuffled_and_drawn(d, i, j, effect_of, keep, stratum, permutations, rng)
+    compared = np.isin(cell, np.intersect1d(cell[related], cell[~related]))
+    return dict(effect=effect, ci=quantile_interval(boot, 'numbers'), resampled='tokens', null=float(np.mean(null)),
+                null_interval=quantile_interval(null, 'numbers'), p=permutation_p(null, effect - 1e-12),
+                related=float(d[i, j][related & compared].mean()),
+                unrelated=float(d[i, j][~related & compared].mean()), pairs=int(related.sum()),
+                compared=int((related & compared).sum()), tokens=len(keep), permutations=permutations)
