@@ -8,7 +8,7 @@ import torch
 from ff_nbdev.data.corpus import load_corpus
 from ff_nbdev.data.objectives import Windows, encode_corpus
 from ff_nbdev.data.tokenizers import load_tokenizer, special_ids
-from ff_nbdev.evaluation import control as C
+from ff_nbdev.evaluation import control as C, steering as T
 from ff_nbdev.evaluation.activations import evaluating, find_places
 from ff_nbdev.evaluation.base_test import token_scores
 from ff_nbdev.evaluation.evaluate import scored_targets
@@ -111,14 +111,14 @@ def test_steering_is_editing_the_columns(arch):
     before, clean = copy.deepcopy(m.state_dict()), run(); w, keep = site.weight('down').data, site.weight('down').data.clone()
     a, b = slice(30, 35), slice(80, 85)
     for how, edit in dict(silence=lambda: w[:, a].zero_(), amplify=lambda: w[:, a].mul_(3.), move=lambda: w.copy_(torch.cat([keep[:, :30], keep[:, b], keep[:, 35:80], keep[:, a], keep[:, 85:]], 1))).items():
-        with C.steer(m, site.index, 32, 5, how, factor=3., to=82): got = run()
+        with T.steer(m, site.index, 32, 5, how, factor=3., to=82): got = run()
         edit(); want = run(); w.copy_(keep)
         torch.testing.assert_close(got, want, atol=2e-5, rtol=1e-4); assert (got - clean).abs().max() > 1e-4
-    base = torch.randn(d, generator=torch.Generator().manual_seed(1)); x = torch.randn(3, 4, d); y = C.steered(x, 30, 5, 'move', base, to=80)
+    base = torch.randn(d, generator=torch.Generator().manual_seed(1)); x = torch.randn(3, 4, d); y = T.steered(x, 30, 5, 'move', base, to=80)
     assert torch.allclose(y[..., a] - base[a], x[..., b] - base[b], atol=1e-6) and torch.allclose(y[..., b] - base[b], x[..., a] - base[a], atol=1e-6) and torch.equal(y[..., 35:80], x[..., 35:80])
-    assert torch.equal(C.steered(x, 30, 5, 'silence', base)[..., a], base[a].expand(3, 4, 5)) and torch.allclose(C.steered(x, 30, 5, 'amplify', base, 1.), x, atol=1e-6)
+    assert torch.equal(T.steered(x, 30, 5, 'silence', base)[..., a], base[a].expand(3, 4, 5)) and torch.allclose(T.steered(x, 30, 5, 'amplify', base, 1.), x, atol=1e-6)
     with pytest.raises(RuntimeError, match='stop'):
-        with C.steer(m, site, 32): raise RuntimeError('stop')
+        with T.steer(m, site, 32): raise RuntimeError('stop')
     assert torch.equal(run(), clean) and all(torch.equal(v, before[k]) for k, v in m.state_dict().items()) and not any(s.down._forward_pre_hooks for s in find_sites(m))
 
 @pytest.mark.parametrize('arch, layer', [('mt5', 0), ('mt5', 2), ('mt5', 3), ('rwkv', 0), ('rwkv', 2), ('gpt2', 1)])
@@ -130,7 +130,7 @@ def test_playing_back_changes_nothing(tok, arch, layer):
         score = C._scorer(m, batches, skip, site); active, clean = C._activity(score, site, batches, skip, base, arch == 'mt5')
         whole = token_scores(m, batches, skip)['ce'].numpy(); np.testing.assert_allclose(clean, whole, atol=2e-5)
         for place in (20, 90):
-            with C.steer(m, site, place, 9, 'amplify', factor=20.): np.testing.assert_allclose(score(), token_scores(m, batches, skip)['ce'].numpy(), atol=5e-5)
+            with T.steer(m, site, place, 9, 'amplify', factor=20.): np.testing.assert_allclose(score(), token_scores(m, batches, skip)['ce'].numpy(), atol=5e-5)
         assert np.abs(score() - whole).max() < 2e-5 and active.shape == (site.d_ff,) and active.min() >= 0
     assert not any('forward' in x.__dict__ for x in m.modules())
 
@@ -182,7 +182,7 @@ def test_pathway_test_joins_both(tok, text):
 def test_errors_say_how_to_mend_it(tok):
     m, batches, ids = toy(300), some_batches(), [500]; site = find_sites(m)[-1]; base, hubs = mean_and_hubs(m, batches, site, ids)
     def within(*a, **kw):
-        with C.steer(m, *a, **kw): pass
+        with T.steer(m, *a, **kw): pass
     for call, says in [(lambda: within(9, 40), 'from 0'), (lambda: within(3, 2), 'choose a place from'), (lambda: within(3, 40, 4), 'must be odd'), (lambda: within(3, 40, how='kill'), 'can be changed by'),
             (lambda: within(3, 40, how='move'), 'needs to'), (lambda: within(3, 40, how='move', to=45), 'at least 15 units apart'), (lambda: within(3, 40, baseline=torch.zeros(3)), 'one mean for each unit'),
             (lambda: C.control_test(m, batches, tok, hubs, [500, 2], site, base), 'one id for each'), (lambda: C.control_test(m, batches, tok, hubs, ids, site, base, least=400), 'give more of it'),
