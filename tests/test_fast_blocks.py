@@ -131,7 +131,7 @@ def test_noise_enters_the_hidden_as_ever():
     ff = attach(model, config)
     ff.sentences = 100
     _, noisy = learned(model, fast=True)
-    assert len(ff._counts) == len(ff.sites) and all(tokens > 0 for _, tokens in ff._counts.values())
+    assert len(ff.context.counts) == len(ff.sites) and all(tokens > 0 for _, tokens in ff.context.counts.values())
     ff.remove()
     _, quiet = learned(model, fast=True)
     assert (noisy - quiet).norm() > 0.1 * quiet.norm()

@@ -9,11 +9,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ff_nbdev import FFConfig, attach
-from ff_nbdev.mechanisms import recall
+from ff_nbdev.mechanisms import noise as noise_module
 from ff_nbdev.mechanisms.config import NOISE, RecallConfig
-from ff_nbdev.mechanisms.recall import (
-    _draws, _draws_in_torch, _hubs_in_torch, _mask_in_torch, _noisy_in_torch, count_hubs, find_hubs, hub_mask,
-    keyed_noise, keyed_uniform, noisy_hidden, token_keys)
+from ff_nbdev.mechanisms.noise import (
+    HubNoise, _draws, _draws_in_torch, keyed_noise, keyed_uniform, noisy_hidden, noisy_in_torch, token_keys)
+from ff_nbdev.mechanisms.recall import count_hubs, find_hubs, hub_mask, hubs_in_torch, mask_in_torch, takes_kernel
 from ff_nbdev.models.tiny import random_tiny
 
 DTYPES = torch.float32, torch.bfloat16
@@ -53,16 +53,16 @@ def test_hubs_are_those_of_tensor_operations(kind, dtype):
         for per_sign in (1, 2, 4):
             for signed in (True, False):
                 hubs = find_hubs(h, width, per_sign, signed)
-                assert torch.equal(hubs, _hubs_in_torch(h, width, per_sign, signed))
-                assert torch.equal(hub_mask(hubs, units, width), _mask_in_torch(hubs, units, width))
+                assert torch.equal(hubs, hubs_in_torch(h, width, per_sign, signed))
+                assert torch.equal(hub_mask(hubs, units, width), mask_in_torch(hubs, units, width))
 
 @pytest.mark.parametrize('odd', [float('nan'), float('inf'), -float('inf')])
 @pytest.mark.parametrize('place', [0, 20, 62, 63])
 def test_hubs_of_a_hidden_with_a_hole(odd, place):
     h = normal(6, 64)
     h[1, place] = h[4, place] = odd
-    assert torch.equal(find_hubs(h, 3, 2), _hubs_in_torch(h, 3, 2))
-    assert torch.equal(find_hubs(h, 3), _hubs_in_torch(h, 3))
+    assert torch.equal(find_hubs(h, 3, 2), hubs_in_torch(h, 3, 2))
+    assert torch.equal(find_hubs(h, 3), hubs_in_torch(h, 3))
 
 def test_windows_whose_means_are_equal_after_rounding():
     "Sums one rounding apart have one mean, and the first of them is the hub"
@@ -73,7 +73,7 @@ def test_windows_whose_means_are_equal_after_rounding():
     sums = h.double().cumsum(-1)
     first, last = sums[:, 2], sums[:, 8] - sums[:, 5]
     assert ((first < last) & (first/3 == last/3)).sum() > 20
-    assert torch.equal(find_hubs(h, 3), _hubs_in_torch(h, 3)) and torch.equal(find_hubs(-h, 3), _hubs_in_torch(-h, 3))
+    assert torch.equal(find_hubs(h, 3), hubs_in_torch(h, 3)) and torch.equal(find_hubs(-h, 3), hubs_in_torch(-h, 3))
 
 def test_counts_are_those_of_masks():
     hubs, real = find_hubs(normal(4, 50, 40), 9, 3), torch.rand(4, 50, generator=generator()) < .6
@@ -101,9 +101,9 @@ def both(h, options, dtype=None, seed=1):
     out, keys = [], keys_of(h, seed)
     for fast in (True, False):
         leaf = h.detach().clone().requires_grad_()
-        if fast: noisy, hubs, _ = keyed_noise(leaf, keys, *options, dtype)
+        if fast: noisy, hubs, _ = keyed_noise(leaf, keys, HubNoise(*options), dtype)
         else:
-            noisy, hubs = _noisy_in_torch(leaf, _draws_in_torch(keys, h.shape[-1]), *options)
+            noisy, hubs = noisy_in_torch(leaf, _draws_in_torch(keys, h.shape[-1]), HubNoise(*options))
             noisy = noisy.to(dtype or h.dtype)
         pull = normal(*h.shape, seed=9).to(noisy.dtype)
         noisy.backward(pull)
@@ -127,9 +127,9 @@ def test_the_pass_is_equal_bit_for_bit(kind, dtype, sign_specific):
 @pytest.mark.parametrize('kind', NOISE)
 def test_draws_that_are_given(dtype, kind):
     h, u = normal(2, 9, 130, dtype=dtype), torch.rand(2, 9, 130, generator=generator(4))
-    noisy, mask = noisy_hidden(h, u, 2.5, 5, None, .5, kind, 2)
-    by_hand, hubs = _noisy_in_torch(h, u, 2.5, 5, None, .5, kind, 2)
-    assert torch.equal(noisy, by_hand) and torch.equal(mask, _mask_in_torch(hubs, 130, 5))
+    noisy, mask = noisy_hidden(h, u, HubNoise(2.5, 5, None, .5, kind, 2))
+    by_hand, hubs = noisy_in_torch(h, u, HubNoise(2.5, 5, None, .5, kind, 2))
+    assert torch.equal(noisy, by_hand) and torch.equal(mask, mask_in_torch(hubs, 130, 5))
 
 def test_rounding_to_bfloat16_in_the_pass():
     for sign_specific in (False, True):
@@ -141,44 +141,44 @@ def test_rounding_to_bfloat16_in_the_pass():
 def test_other_dtypes_take_tensor_operations(dtype):
     h = normal(2, 3, 64, dtype=dtype)
     keys = keys_of(h)
-    assert torch.equal(keyed_noise(h, keys, 2., 3)[0], _noisy_in_torch(h, _draws_in_torch(keys, 64), 2., 3)[0])
+    assert torch.equal(keyed_noise(h, keys, HubNoise(2., 3))[0], noisy_in_torch(h, _draws_in_torch(keys, 64), HubNoise(2., 3))[0])
 
 @pytest.mark.parametrize('dtype', DTYPES)
 def test_holes_in_the_hidden_do_not_spread(dtype):
     h = normal(3, 5, 64, dtype=dtype)
     h[0, 1, 7], h[1, 2, 0], h[2, 4, 63] = float('nan'), float('inf'), -float('inf')
     keys = keys_of(h)
-    a, hubs, sums = keyed_noise(h, keys, 2., 3)
-    b, starts = _noisy_in_torch(h, _draws_in_torch(keys, 64), 2., 3)
+    a, hubs, sums = keyed_noise(h, keys, HubNoise(2., 3))
+    b, starts = noisy_in_torch(h, _draws_in_torch(keys, 64), HubNoise(2., 3))
     assert same(a, b) and torch.equal(hubs.long(), starts) and (~sums.isfinite()).sum() == 3
 
 def test_a_hidden_that_is_not_contiguous():
     h = normal(5, 3, 128).transpose(0, 1)[..., ::2]
     keys = keys_of(h)
     assert not h.is_contiguous()
-    assert torch.equal(keyed_noise(h, keys, 2., 3)[0], keyed_noise(h.contiguous(), keys, 2., 3)[0])
+    assert torch.equal(keyed_noise(h, keys, HubNoise(2., 3))[0], keyed_noise(h.contiguous(), keys, HubNoise(2., 3))[0])
     leaf = normal(5, 3, 64).requires_grad_()
-    keyed_noise(leaf, keys_of(leaf), 2., 3)[0].sum().backward()        # a gradient of one number, expanded
+    keyed_noise(leaf, keys_of(leaf), HubNoise(2., 3))[0].sum().backward()        # a gradient of one number, expanded
     want = leaf.detach().clone().requires_grad_()
-    _noisy_in_torch(want, _draws_in_torch(keys_of(leaf), 64), 2., 3)[0].sum().backward()
+    noisy_in_torch(want, _draws_in_torch(keys_of(leaf), 64), HubNoise(2., 3))[0].sum().backward()
     assert torch.equal(leaf.grad, want.grad)
 
 @pytest.mark.parametrize('shape', [(0, 3, 64), (2, 0, 64), (1, 1, 64)])
 def test_no_token_and_one_token(shape):
     h = normal(*shape).requires_grad_()
-    out, hubs, sums = keyed_noise(h, keys_of(h), 2., 3)
+    out, hubs, sums = keyed_noise(h, keys_of(h), HubNoise(2., 3))
     out.sum().backward()
     assert out.shape == shape and hubs.shape == (*shape[:2], 2) and sums.shape == shape[:2] and h.grad.shape == shape
 
 def test_threads_and_batches_change_nothing():
     h, threads = normal(8, 21, 160), torch.get_num_threads()
     keys = keys_of(h)
-    want = keyed_noise(h, keys, 2., 5)
+    want = keyed_noise(h, keys, HubNoise(2., 5))
     try:
         torch.set_num_threads(2)
-        two = keyed_noise(h, keys, 2., 5)
+        two = keyed_noise(h, keys, HubNoise(2., 5))
     finally: torch.set_num_threads(threads)
-    parts = [keyed_noise(h[k:k + 3], keys[k:k + 3], 2., 5) for k in range(0, 8, 3)]
+    parts = [keyed_noise(h[k:k + 3], keys[k:k + 3], HubNoise(2., 5)) for k in range(0, 8, 3)]
     for a, b, c in zip(want, two, map(torch.cat, zip(*parts))): assert torch.equal(a, b) and torch.equal(a, c)
 
 def test_gradients_of_gradients_and_many_at_once():
@@ -187,27 +187,27 @@ def test_gradients_of_gradients_and_many_at_once():
     for dtype in DTYPES:
         leaf = h.to(dtype).requires_grad_()
         keys = keys_of(leaf)
-        noisy = keyed_noise(leaf, keys, *options)[0]
+        noisy = keyed_noise(leaf, keys, HubNoise(*options))[0]
         pull = normal(*h.shape, dtype=dtype, seed=3).requires_grad_()
         grad, = torch.autograd.grad(noisy, leaf, pull, create_graph=True)
         again, = torch.autograd.grad(grad, pull, torch.ones_like(grad))
-        m = _noisy_in_torch(leaf, _draws_in_torch(keys, 64), *options)[0]
+        m = noisy_in_torch(leaf, _draws_in_torch(keys, 64), HubNoise(*options))[0]
         want, = torch.autograd.grad(m, leaf, torch.ones_like(m))
         assert torch.equal(again, want)
-        noisy = keyed_noise(leaf, keys, *options)[0]
+        noisy = keyed_noise(leaf, keys, HubNoise(*options))[0]
         many, = torch.autograd.grad(noisy, leaf, torch.stack([pull.detach()]*3), is_grads_batched=True)
         assert torch.equal(many[2], grad.detach())
 
 def test_a_saved_tensor_that_changes_is_seen():
     h = normal(2, 4, 64).requires_grad_()
-    noisy, hubs, _ = keyed_noise(h, keys_of(h), 2., 3)
+    noisy, hubs, _ = keyed_noise(h, keys_of(h), HubNoise(2., 3))
     hubs.add_(1)
     with pytest.raises(RuntimeError, match='modified by an inplace operation'): noisy.sum().backward()
 
 def test_a_derivative_carried_forward_takes_tensor_operations():
     h = normal(2, 4, 64)
-    assert recall._in_kernel(h)
-    with torch.autograd.forward_ad.dual_level(): assert not recall._in_kernel(h)
+    assert takes_kernel(h)
+    with torch.autograd.forward_ad.dual_level(): assert not takes_kernel(h)
 
 
 # Passes over memory
@@ -233,17 +233,17 @@ def test_the_pass_allocates_its_output_and_little_more(dtype):
     h = normal(4, 64, 2048, dtype=dtype)
     keys = keys_of(h)
     leaf, pull = h.clone().requires_grad_(), torch.ones_like(h)
-    keyed_noise(leaf, keys, 2., 61)[0].backward(pull)                  # compiled
-    assert h.nbytes <= allocated(lambda: keyed_noise(h, keys, 2., 61)) <= 1.05*h.nbytes + 70_000
-    noisy = keyed_noise(leaf, keys, 2., 61)[0]
+    keyed_noise(leaf, keys, HubNoise(2., 61))[0].backward(pull)                  # compiled
+    assert h.nbytes <= allocated(lambda: keyed_noise(h, keys, HubNoise(2., 61))) <= 1.05*h.nbytes + 70_000
+    noisy = keyed_noise(leaf, keys, HubNoise(2., 61))[0]
     assert allocated(lambda: torch.autograd.grad(noisy, leaf, pull)) <= 1.05*h.nbytes + 70_000
-    by_hand = allocated(lambda: _noisy_in_torch(h, _draws_in_torch(keys, 2048), 2., 61))
+    by_hand = allocated(lambda: noisy_in_torch(h, _draws_in_torch(keys, 2048), HubNoise(2., 61)))
     assert by_hand > 10*h.nbytes
 
 def test_what_is_kept_for_the_gradient_is_small():
     h, kept = normal(4, 64, 2048).requires_grad_(), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
-        keyed_noise(h, keys_of(h), 2., 61)
+        keyed_noise(h, keys_of(h), HubNoise(2., 61))
     assert 0 < sum(kept) < h.nbytes/50
 
 
@@ -264,7 +264,7 @@ IDS = torch.randint(3, 500, (4, 12), generator=generator(2))
 
 def trained(arch='mt5', fast=True, autocast=False, monkeypatch=None, **kw):
     "Gradients and counts of a pass under noise"
-    if not fast: monkeypatch.setattr(recall, '_in_kernel', lambda *tensors: False)
+    if not fast: monkeypatch.setattr(noise_module, 'takes_kernel', lambda *tensors: False)
     model = tiny(arch)
     ff = attach(model.train(), strong(**kw))
     ff.step(sentences=100)
@@ -273,7 +273,7 @@ def trained(arch='mt5', fast=True, autocast=False, monkeypatch=None, **kw):
     loss.backward()
     if not fast: monkeypatch.undo()
     grads = [p.grad for p in model.parameters() if p.grad is not None]
-    return grads, [c for c, _ in ff._counts.values()], [n for _, n in ff._counts.values()]
+    return grads, [c for c, _ in ff.context.counts.values()], [n for _, n in ff.context.counts.values()]
 
 @pytest.mark.parametrize('arch', ['mt5', 'rwkv', 'gpt2'])
 @pytest.mark.parametrize('autocast', [False, True])
@@ -293,7 +293,7 @@ def test_a_copy_draws_the_same():
         torch.manual_seed(0)
         losses.append(each.model(input_ids=IDS, labels=IDS).loss.item())
     assert losses[0] == losses[1]
-    for a, b in zip(ff._counts.values(), twin._counts.values()): assert torch.equal(a[0], b[0])
+    for a, b in zip(ff.context.counts.values(), twin.context.counts.values()): assert torch.equal(a[0], b[0])
 
 @pytest.mark.parametrize('reentrant', [False, True])
 def test_passes_that_differ_in_one_token_are_told_apart(reentrant):
@@ -337,7 +337,7 @@ def test_a_pass_of_a_model_asks_for_one_hidden_more_a_site():
 
 TRITON = """
 import torch
-from ff_nbdev.mechanisms import recall
+from ff_nbdev.mechanisms import noise as N
 torch.set_num_threads(1)
 cases = [(64, 3, 1, True, 'uniform'), (100, 5, 2, False, 'range'), (3, 3, 1, True, 'uniform')]
 for seed, dtype in enumerate([torch.float32, torch.bfloat16]):
@@ -346,16 +346,17 @@ for seed, dtype in enumerate([torch.float32, torch.bfloat16]):
         h, usage = torch.randn(2, 3, units, generator=made).to(dtype), torch.rand(units, generator=made)
         h[1, 2] = h[1, 2].sign()
         h[0, 1, 0] = float('nan')
-        keys = recall.token_keys(1, 2, torch.arange(2), 0, 3)
-        options = 2.5, width, usage, .5, kind, per_sign, signed, False
-        noise, inside = recall._plan(units, *options)
-        want, starts = recall._noisy_in_torch(h, recall._draws_in_torch(keys, units), *options)
+        keys = N.token_keys(1, 2, torch.arange(2), 0, 3)
+        noise = N.HubNoise(2.5, width, usage, .5, kind, per_sign, signed)
+        line, inside = N._line_of(noise, units)
+        how = N._Pass(line, width, per_sign, signed, False)
+        want, starts = N.noisy_in_torch(h, N._draws_in_torch(keys, units), noise)
         for out in (dtype, torch.bfloat16):
             hubs = torch.zeros(6, per_sign*(1 + signed), dtype=torch.int32)
             sums = torch.zeros(6, dtype=torch.float64)
             for search in (True, False):
-                given = h.flatten(0, 1), hubs, sums, keys.flatten(), inside, noise, out, search
-                got = recall._run_triton(*given).view_as(h)
+                given = h.flatten(0, 1), hubs, sums, keys.flatten(), inside, how, out, search
+                got = N._run_triton(*given).view_as(h)
                 assert torch.equal(got.nan_to_num(7.), want.to(out).nan_to_num(7.)) and got.dtype == out
             assert torch.equal(hubs.long(), starts.flatten(0, 1))
             assert torch.allclose(sums, h.double().sum(-1).flatten(), equal_nan=True)

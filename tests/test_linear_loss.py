@@ -372,14 +372,14 @@ def trainer(tmp_path, config, vocab=4200, **kw):
 @contextlib.contextmanager
 def watched(monkeypatch):
     "How often the loss was made of hidden states and how often of logits"
-    from ff_nbdev.mechanisms import method
+    from ff_nbdev.mechanisms import loss
     calls = dict(linear_forgiving_loss=0, forgiving_loss=0)
     with monkeypatch.context() as patched:
         for name in calls:
-            def counting(*args, name=name, call=getattr(method, name), **kw):
+            def counting(*args, name=name, call=getattr(loss, name), **kw):
                 calls[name] += 1
                 return call(*args, **kw)
-            patched.setattr(method, name, counting)
+            patched.setattr(loss, name, counting)
         yield calls
 
 PULSED = dict(total_sentences=24, forgetfulness=ForgetfulnessConfig(dose=.1, size=3))

@@ -14,7 +14,8 @@ from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, neighbour_mean, pro
 from ff_nbdev.mechanisms.forgiveness import forgiving_loss
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
 from ff_nbdev.mechanisms.method import attach
-from ff_nbdev.mechanisms.recall import find_hubs, hub_mask, hub_width, keyed_uniform, multiplier, noise_moments, noisy_hidden, smooth, update_usage
+from ff_nbdev.mechanisms.noise import HubNoise, keyed_uniform, multiplier, noise_moments, noisy_hidden
+from ff_nbdev.mechanisms.recall import find_hubs, hub_mask, hub_width, smooth, update_usage
 from ff_nbdev.models.sites import FFNPattern, find_sites
 from ff_nbdev.models.tiny import random_tiny
 
@@ -118,7 +119,7 @@ def test_gradient_checkpointing_agrees(arch):
         model = tiny(arch); ff = attach(model, strong()); ff.step(sentences=100)
         if on: model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False))
         model.train(); torch.manual_seed(0); model(**batch(), use_cache=False).loss.backward()
-        out.append((grads(model), [c for c, n in ff._counts.values()]))
+        out.append((grads(model), [c for c, n in ff.context.counts.values()]))
     for a, b in zip(*(o[0] for o in out)): assert torch.allclose(a, b, atol=1e-7)
     for a, b in zip(*(o[1] for o in out)): assert torch.equal(a, b)            # usage is counted once, not again in the recomputation
 
@@ -273,7 +274,7 @@ def test_moments_of_the_noise(kind, x):
 def test_hubs_are_left_alone_in_highway(seed, x, signed, sign_specific, kind):
     g = torch.Generator().manual_seed(seed); h = torch.randn(2, 5, 64, generator=g)
     h = h if signed else h.relu()
-    noisy, mask = noisy_hidden(h, torch.rand(h.shape, generator=g), x, 7, None, kind=kind, signed=signed, sign_specific=sign_specific)
+    noisy, mask = noisy_hidden(h, torch.rand(h.shape, generator=g), HubNoise(x, 7, kind=kind, signed=signed, sign_specific=sign_specific))
     safe = mask if not sign_specific else torch.zeros_like(mask)
     assert torch.equal(noisy[safe], h[safe])
     if sign_specific:
@@ -286,7 +287,7 @@ def test_padding_does_not_count_as_use():
     ids = batch()['input_ids']; mask = torch.ones_like(ids); mask[:, 7:] = 0
     labels = ids.clone(); labels[:, 5:] = -100
     model(input_ids=ids, attention_mask=mask, labels=labels)
-    assert [n for _, n in ff._counts.values()] == [4*7]*2 + [4*5]*2
+    assert [n for _, n in ff.context.counts.values()] == [4*7]*2 + [4*5]*2
 
 @quick
 @given(st.integers(1, 50), st.floats(1, 1e5), st.floats(10, 1e5), st.integers(0, 9))
@@ -390,12 +391,12 @@ def test_generating_while_training_is_without_noise_and_leaves_no_trace(arch):
     without_dropout(bare); without_dropout(model)
     ff = attach(model, strong()); ff.sentences = 100; ids = batch()['input_ids']
     kw = dict(max_new_tokens=4, do_sample=False, attention_mask=torch.ones_like(ids), pad_token_id=0)
-    assert torch.equal(bare.generate(ids, **kw), model.generate(ids, **kw)) and ff._passed == 0 and not ff._counts
+    assert torch.equal(bare.generate(ids, **kw), model.generate(ids, **kw)) and ff.context.passed == 0 and not ff.context.counts
 
 def test_encoder_outputs_may_be_given():
     model = random_tiny('mt5').train(); ff = attach(model, strong()); ff.sentences = 100; b = batch()
     a = model(encoder_outputs=model.encoder(input_ids=b['input_ids']), labels=b['labels']).loss; a.backward()
-    assert a.isfinite() and len(ff._now['examples']) == 4
+    assert a.isfinite() and len(ff.context.latest.examples) == 4
 
 @pytest.mark.parametrize('arch', ['mt5', 'gpt2', 'llama'])
 @pytest.mark.parametrize('reentrant', [False, True])
@@ -405,7 +406,7 @@ def test_two_passes_before_one_backward_under_checkpointing(arch, reentrant):
         ff = attach(without_dropout(m), strong()); ff.sentences = 100
         if checkpoint: m.gradient_checkpointing_enable(dict(use_reentrant=reentrant))
         ids = batch()['input_ids']; (sum(m(input_ids=p, labels=p).loss for p in ids.chunk(2))/2).backward()
-        return torch.cat([p.grad.flatten() for p in m.parameters() if p.grad is not None]), {i: n for i, (_, n) in ff._counts.items()}
+        return torch.cat([p.grad.flatten() for p in m.parameters() if p.grad is not None]), {i: n for i, (_, n) in ff.context.counts.items()}
     (a, n), (b, k) = grads(False), grads(True)
     assert torch.allclose(a, b, atol=1e-6) and n == k
 
@@ -414,7 +415,7 @@ def test_models_that_flatten_their_tokens_and_nested_children():
     opt = OPTForCausalLM(OPTConfig(vocab_size=512, hidden_size=32, ffn_dim=128, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=32, dropout=0.)).train()
     ff = attach(opt, strong(), pattern=FFNPattern('OPT', r'layers\.\d+', 'fc2', 'fc1')); ff.sentences = 100
     opt(**batch()).loss.backward()
-    assert [n for _, n in ff._counts.values()] == [48, 48]
+    assert [n for _, n in ff.context.counts.values()] == [48, 48]
     bert = BertForMaskedLM(BertConfig(vocab_size=512, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128)).train()
     ff = attach(bert, strong(), pattern=FFNPattern('BERT', r'layer\.\d+', 'output.dense', 'intermediate.dense')); ff.sentences = 100
     b = batch(); y = b['labels'].masked_fill(torch.arange(12) % 2 == 0, -100); bert.eval(); out = bert(input_ids=b['input_ids'], labels=y)
@@ -435,7 +436,7 @@ def test_padding_is_known_however_it_is_given():
         m = random_tiny('mt5').train(); ff = attach(m, strong()); ff.sentences = 100; b = batch()
         mask = torch.ones_like(b['input_ids']); mask[:, 7:] = 0
         m(b['input_ids'], mask, labels=b['labels']) if positional else m(attention_mask=mask, **b)
-        assert ff._counts[0][1] == 28
+        assert ff.context.counts[0][1] == 28
 
 def test_rwkv_is_not_rescaled_in_place():
     from transformers import RwkvConfig, RwkvForCausalLM

@@ -15,7 +15,8 @@ from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, neighbour_mean, pro
 from ff_nbdev.mechanisms.forgiveness import forgiving_loss, prefix_classes, with_company
 from ff_nbdev.mechanisms.method import PATIENCE, attach
 from ff_nbdev.models.wrappers import hf_model, unwrap_model
-from ff_nbdev.mechanisms.recall import hub_width, keyed_uniform, usage_entropy
+from ff_nbdev.mechanisms.noise import keyed_uniform
+from ff_nbdev.mechanisms.recall import hub_width, usage_entropy
 from ff_nbdev.models.sites import FFNPattern
 from ff_nbdev.models.tiny import load_pretrained, random_tiny
 
@@ -133,7 +134,7 @@ def test_padding_of_a_decoder_is_known_through_a_shell(shell):
     mask = (torch.arange(12) < 7).expand(4, 12).long()
     wrapped.train()
     wrapped(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(torch.arange(12) > 4, -100))
-    assert [n for _, n in ff._counts.values()] == [4*7]*2 + [4*5]*2
+    assert [n for _, n in ff.context.counts.values()] == [4*7]*2 + [4*5]*2
 
 
 def test_state_of_a_shell_is_that_of_the_model(tmp_path):

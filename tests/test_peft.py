@@ -75,7 +75,7 @@ def test_the_hidden_that_enters_the_whole_down_projection_is_noised(arch, first)
     assert torch.equal(seen['base'][0], seen['branch'][0]), 'both branches get one hidden'
     assert not torch.allclose(seen['base'][0], bare_hidden['h']), 'and it is the noised one'
     wrapped.train()
-    ff._passed = 0
+    ff.context.passed = 0
     assert torch.equal(noisy, wrapped(**batch()).logits), 'with noise that is drawn from its keys'
 
 
@@ -113,7 +113,7 @@ def test_usage_is_counted_once_a_pass(first):
     ff.sentences = 100
     wrapped.train()
     for i in range(2): wrapped(**batch(i)).loss.backward()
-    assert [n for _, n in ff._counts.values()] == [2*48]*2 and ff._passed == 8
+    assert [n for _, n in ff.context.counts.values()] == [2*48]*2 and ff.context.passed == 8
 
 
 @pytest.mark.parametrize('first', ['method', 'adapter'])
@@ -300,7 +300,7 @@ def test_matrices_that_peft_copies_whole(first):
     trained = wrapped.base_model.model.transformer.h[0].mlp.modules_to_save['default'].c_proj
     assert ff.sites[0].parameter('down') is trained.weight
     assert trained.weight.requires_grad and trained.weight.grad is not None
-    assert [n for _, n in ff._counts.values()] == [48, 48]
+    assert [n for _, n in ff.context.counts.values()] == [48, 48]
     old = trained.weight.clone()
     ff.step(sentences=50)
     assert not torch.equal(old, trained.weight)
@@ -315,7 +315,7 @@ def test_copies_of_a_part_leave_the_method_alone():
     block = copy.deepcopy(model.transformer.h[0].mlp).train()
     x = torch.randn(2, 5, 32)
     fresh = tiny('gpt2').transformer.h[0].mlp.train()
-    assert torch.equal(block(x), fresh(x)) and not ff._counts
+    assert torch.equal(block(x), fresh(x)) and not ff.context.counts
     assert next(iter(block.c_proj._forward_pre_hooks.values())).ff is None
     twin = copy.deepcopy(lora(model, FFN['gpt2']))
     hook = next(h for m in twin.modules() for h in m._forward_pre_hooks.values() if getattr(h, 'ff', None) is not None)

@@ -130,7 +130,7 @@ def test_usage_is_forgotten_at_that_rate():
     for half in (None, 20.):
         ff = attach(random_tiny('mt5'), FFConfig(1000, recall=RecallConfig(top=2., halflife=half)))
         ff.sentences, before = 900, ff.usage[0].clone()
-        ff._counts = {0: (torch.zeros_like(before), 10)}
+        ff.context.counts = {0: (torch.zeros_like(before), 10)}
         ff.step(sentences=20)
         used[half] = (ff.usage[0]/before).mean().item()
     assert used[None] == pytest.approx(used[20.]) == pytest.approx(.5)

@@ -16,6 +16,7 @@ from numba.extending import register_jitable
 from torch import Tensor
 
 from .config import SEEDS
+from .ramp import Ramp
 from ..models.native import as_array, from_bf16, in_rows, native, runs_native, to_bf16
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #9878fbfd
@@ -398,8 +399,7 @@ def power_at(self:PulseSchedule,
     sentences:float, # Seen so far
 )->float: # p
     "Power of a pulse that falls due now: a linear ramp, then held"
-    if self.ramp == 0: return self.power
-    return self.power*min(1., sentences/(self.ramp*self.total))
+    return Ramp(self.power, 0., self.ramp*self.total).at(sentences)
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #6a46833e
 @patch

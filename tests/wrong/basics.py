@@ -15,7 +15,8 @@ from ff_nbdev.mechanisms.forgetfulness import proximal_kernel, pulse_
 from ff_nbdev.mechanisms.forgiveness import forgiving_loss
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
 from ff_nbdev.mechanisms.method import attach
-from ff_nbdev.mechanisms.recall import find_hubs, hub_width, multiplier, smooth
+from ff_nbdev.mechanisms.noise import multiplier
+from ff_nbdev.mechanisms.recall import find_hubs, hub_width, smooth
 from ff_nbdev.mechanisms.variants import codebook_recall, prototype_margin_loss, spatial_penalty
 from ff_nbdev.models.sites import FFNPattern, find_sites
 from ff_nbdev.models.tiny import load_pretrained, new_model, random_tiny

@@ -14,7 +14,8 @@ from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, effective_rank, nei
 from ff_nbdev.mechanisms.forgiveness import ForgivenessStats, forgiving_loss, prefix_classes
 from ff_nbdev.mechanisms.linear_loss import headless, linear_forgiving_loss
 from ff_nbdev.mechanisms.method import attach
-from ff_nbdev.mechanisms.recall import hub_width, keyed_noise, keyed_uniform, multiplier, noise_moments, noisy_hidden, smooth, token_keys, update_usage
+from ff_nbdev.mechanisms.noise import HubNoise, keyed_noise, keyed_uniform, multiplier, noise_moments, noisy_hidden, token_keys
+from ff_nbdev.mechanisms.recall import hub_width, smooth, update_usage
 from ff_nbdev.mechanisms.variants import class_means, codebook_recall, position_distance, prototype_margin_loss, spatial_penalty
 from ff_nbdev.models.tiny import random_tiny
 
@@ -235,11 +236,11 @@ CASES = {
     'empty window': (lambda: smooth(H, 0), 'is empty'),
     'negative strength': (lambda: multiplier(H, -1.), 'a finite strength'),
     'strength without end': (lambda: noise_moments(INF), 'a finite strength'),
-    'noise of another shape': (lambda: noisy_hidden(H, H[:, :3], 1., 3), 'one number is needed for each unit'),
+    'noise of another shape': (lambda: noisy_hidden(H, H[:, :3], HubNoise(1., 3)), 'one number is needed for each unit'),
     'key beyond 64 bits': (lambda: keyed_uniform(2**70, 0, torch.arange(2), 0, 3, 8), 'keys of 64 bits'),
     'token key beyond 64 bits': (lambda: token_keys(0, 0, torch.arange(2), 2**64, 3), 'keys of 64 bits'),
-    'keys of other tokens': (lambda: keyed_noise(H, token_keys(0, 0, torch.arange(1), 0, 1), 1., 3), 'one key is needed'),
-    'noise of an unknown kind': (lambda: noisy_hidden(H, H, 1., 3, kind='laplace'), 'Unknown noise'),
+    'keys of other tokens': (lambda: keyed_noise(H, token_keys(0, 0, torch.arange(1), 0, 1), HubNoise(1., 3)), 'one key is needed'),
+    'noise of an unknown kind': (lambda: noisy_hidden(H, H, HubNoise(1., 3, kind='laplace')), 'Unknown noise'),
     'memory of nothing': (lambda: update_usage(W[0], W[0], 3, 3, 0.), 'must be above 0'),
     'fewer than no tokens': (lambda: update_usage(W[0], W[0], -3, 3), 'give numbers of 0 or more'),
     # the appendix
