@@ -12,7 +12,8 @@ from torch import nn
 
 from ff_nbdev.mechanisms import forgiveness, linear_loss
 from ff_nbdev.mechanisms.config import FORMS, FFConfig, ForgetfulnessConfig, ForgivenessConfig
-from ff_nbdev.mechanisms.forgiveness import ForgivenessStats, forgiving_loss, top_prediction
+from ff_nbdev.mechanisms.forgiveness import forgiving_loss, top_prediction
+from ff_nbdev.mechanisms.forgiveness_stats import ForgivenessStats
 from ff_nbdev.mechanisms.linear_loss import can_be_headless, headless, linear_forgiving_loss, needs_logits
 from ff_nbdev.mechanisms.method import attach
 

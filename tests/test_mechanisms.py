@@ -351,7 +351,7 @@ def test_weights_and_smoothing_follow_the_labels(arch):
     assert torch.allclose(ff.loss(logits, b['labels'], weight=weight, label_smoothing=.1), (ce*w.flatten()).sum()/w.sum(), atol=1e-6)
 
 def test_tally_counts_what_the_loss_forgives():
-    from ff_nbdev.mechanisms.forgiveness import ForgivenessStats
+    from ff_nbdev.mechanisms.forgiveness_stats import ForgivenessStats
     g = torch.Generator().manual_seed(0); classes = torch.randint(-1, 3, (30,), generator=g).int(); tally, asked, missed, given = ForgivenessStats(30), 0, 0, 0.
     for _ in range(5):
         logits, labels = torch.randn(40, 30, generator=g), torch.randint(0, 30, (40,), generator=g); labels[::9] = -100

@@ -3,10 +3,12 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 from fastcore.test import test_eq as eq
 
 from ff_nbdev.data.corpus import expect_fail
-from ff_nbdev.mechanisms.config import NOISE, FFConfig, RecallConfig
+from ff_nbdev.mechanisms.config import FORMS, NOISE, FFConfig, RecallConfig
+from ff_nbdev.mechanisms.forgiveness import forgiving_loss
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.mechanisms.noise import HubNoise, _draws, keyed_noise, noisy_in_torch, token_keys
 from ff_nbdev.mechanisms.recall import find_hubs, hub_mask, hubs_in_torch, mask_in_torch
@@ -109,3 +111,52 @@ def test_the_pass_and_its_gradient_are_those_of_tensor_operations(kind, dtype):
             loss = noisy.float().square().sum()
             gradients.append(torch.autograd.grad(loss, hidden, retain_graph=True)[0])
         assert torch.equal(*gradients)
+
+
+# Forgiveness
+
+def batch_of_logits():
+    "64 rows over 40 ids, of which every seventh has no target"
+    draw = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(64, 40, generator=draw), torch.randint(40, (64,), generator=draw)
+    labels[::7] = -100
+    return logits, labels, draw
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_where_nothing_is_close_the_loss_is_cross_entropy(form):
+    logits, labels, _ = batch_of_logits()
+    none, found = torch.full((40,), -1, dtype=torch.int32), []
+    for loss_of in (lambda x: forgiving_loss(x, labels, none, form=form)[0], lambda x: F.cross_entropy(x, labels)):
+        leaf = logits.clone().requires_grad_()
+        loss = loss_of(leaf)
+        loss.backward()
+        found.append((loss.item(), leaf.grad))
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-6)
+    assert (found[0][1] - found[1][1]).abs().max() < 1e-6
+
+
+def test_the_soft_form_is_a_sum_over_the_class():
+    logits, labels, draw = batch_of_logits()
+    classes = torch.randint(-1, 6, (40,), generator=draw, dtype=torch.int32)
+    there = labels >= 0
+    p, own = logits[there].softmax(-1), classes[labels[there]][:, None]
+    close = (classes == own) & (own >= 0) & (torch.arange(40) != labels[there][:, None])
+    f = .5*(p*close).sum(-1)
+    expected = (F.cross_entropy(logits[there], labels[there], reduction='none')*(1 - f)).mean().item()
+    assert forgiving_loss(logits, labels, classes, form='soft', chunk=10)[0].item() == pytest.approx(expected, abs=1e-5)
+    exempt = labels[there].unique()
+    plain = F.cross_entropy(logits, labels).item()
+    assert forgiving_loss(logits, labels, classes, exempt=exempt)[0].item() == pytest.approx(plain, abs=1e-6)
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_alternatives_lower_the_loss(form):
+    logits, labels, draw = batch_of_logits()
+    ids, scores = torch.randint(40, (64, 10), generator=draw), torch.rand(64, 10, generator=draw)*.3 + .3
+    assert forgiving_loss(logits, labels, alternatives=ids, scores=scores, form=form)[0] < F.cross_entropy(logits, labels)
+
+
+def test_an_unknown_form_is_refused():
+    logits, labels, _ = batch_of_logits()
+    assert 'Unknown form' in expect_fail(lambda: forgiving_loss(logits, labels, form='hard'), ValueError)

@@ -22,6 +22,20 @@ from ..models.native import as_array, from_bf16, in_rows, native, runs_native, t
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #9878fbfd
 AXES = 'both', 'rows', 'columns'
 
+def _check_settings(size, decay, axis):
+    "`ValueError` for a kernel that cannot be"
+    if size < 3 or size % 2 == 0:
+        raise ValueError(f'A kernel of {size} cells has no centre or no neighbours: give an odd size of 3 or more.')
+    if size > 255:
+        raise ValueError(f'A kernel of {size} cells is wider than any neighbourhood: give a size of at most 255 (the '
+            'paper uses 9).')
+    if not decay >= .05:
+        raise ValueError(f'decay={decay} must be positive, 0.05 at least: it is τ, in cells, and nothing is left of '
+            'e^(−1/τ) below that.')
+    if axis not in AXES:
+        raise ValueError(f'axis={axis!r}: the neighbours lie along {", ".join(AXES[1:])} or {AXES[0]}.')
+
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #b79b7630
 def proximal_kernel(
     size:int=9,      # Cells on a side, odd (paper: 9)
     decay:float=1.0, # τ, in cells (paper: 1)
@@ -34,16 +48,9 @@ def proximal_kernel(
 
     Raises: `ValueError` for an even size or one beyond 255, for τ under 0.05, where e^(−1/τ) is nothing,
     and for an unknown axis."""
-    if size < 3 or size % 2 == 0: raise ValueError(f'A kernel of {size} cells has no centre or no neighbours: give an odd size of 3 or more.')
-    if size > 255:
-        raise ValueError(f'A kernel of {size} cells is wider than any neighbourhood: give a size of at most 255 (the '
-            'paper uses 9).')
-    if not decay >= .05:
-        raise ValueError(f'decay={decay} must be positive, 0.05 at least: it is τ, in cells, and nothing is left of '
-            'e^(−1/τ) below that.')
-    if axis not in AXES: raise ValueError(f'axis={axis!r}: the neighbours lie along {", ".join(AXES[1:])} or {AXES[0]}.')
+    _check_settings(size, decay, axis)
     r = torch.arange(size, dtype=torch.float64) - size//2
-    rows, columns = (r if axis in ('both', name) else r[:0].new_zeros(1) for name in AXES[1:])
+    rows, columns = (r if axis in ('both', name) else r.new_zeros(1) for name in AXES[1:])
     distance = torch.hypot(rows[:, None], columns)
     k = torch.where(distance > 0, torch.exp(-distance/decay), 0.)
     return k/k.sum() if normalized else k
@@ -53,13 +60,15 @@ def _sums(x, k): return F.conv2d(x[None, None], k[None, None], padding=[n//2 for
 
 @lru_cache(maxsize=4)      # a model has two or three shapes; each stays as large as its matrix
 @torch.inference_mode(False)
-def _kept_share(shape, k, dtype, device):
+def _kept_fraction(shape, k, dtype, device):
     return _sums(torch.ones(shape, dtype=dtype, device=device), torch.tensor(k, dtype=dtype, device=device))
 
-def _share(weight, kernel):
+def _fraction(weight, kernel):
     "How much of the kernel lies inside a matrix, at each of its cells"
-    return _kept_share(tuple(weight.shape[-2:]), tuple(map(tuple, kernel.to(weight.dtype).tolist())), weight.dtype, weight.device)
+    k = tuple(map(tuple, kernel.to(weight.dtype).tolist()))
+    return _kept_fraction(tuple(weight.shape[-2:]), k, weight.dtype, weight.device)
 
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #bcf1216d
 def _check_kernel(kernel):
     if kernel.ndim != 2 or kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
         raise ValueError(f'A kernel is a rectangle with odd sides, not {" × ".join(map(str, kernel.shape))}: make it '
@@ -78,12 +87,13 @@ def neighbour_mean(
     _check_kernel(kernel)
     k = kernel.to(weight)
     with torch.autocast(weight.device.type, enabled=False):
-        share = _share(weight, kernel)
-        return torch.where(share > 0, _sums(weight, k)/share, weight)
+        fraction = _fraction(weight, kernel)
+        return torch.where(fraction > 0, _sums(weight, k)/fraction, weight)
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #b2036ab3
 @register_jitable
 def _read_row(given, half, x):
+    "A row as float32, whatever it is stored as"
     if half:
         for j in range(len(x)): x[j] = from_bf16(given[j])
     else:
@@ -96,18 +106,19 @@ def _add_taps(x, taps, out):
         near, first, second, third = x[t:], taps[t], taps[t + 1], taps[t + 2]
         for j in range(len(out)): out[j] += first*near[j] + second*near[j + 1] + third*near[j + 2]
 
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #85e817db
 @native
-def _edge_shares(taps, low, high, share):
+def _edge_fractions(taps, low, high, fraction):
     "Of each cell of a row, the sum of the taps that fall on a cell, where rows `low` to `high` of the kernel exist"
-    cols, wide = len(share), taps.shape[1]
+    cols, wide = len(fraction), taps.shape[1]
     side, column = wide//2, np.zeros(wide)
     for r in range(low, high):
         for t in range(wide): column[t] += taps[r, t]
-    share[:] = column.sum()
+    fraction[:] = column.sum()
     for j in range(cols):
         if side <= j < cols - side: continue
-        share[j] = 0
-        for t in range(max(0, side - j), min(wide, cols + side - j)): share[j] += column[t]
+        fraction[j] = 0
+        for t in range(max(0, side - j), min(wide, cols + side - j)): fraction[j] += column[t]
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #b2036ab6
 @native(fastmath={'contract', 'reassoc', 'nsz'})
@@ -129,32 +140,43 @@ def _moments(rows, columns):
         return mean, math.sqrt((squares.sum() + columns*((means - mean)**2).sum())/(columns*len(rows)))
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #b2036ab9
+@register_jitable
+def _read_sum(i, weight, apart, rest, rest_apart, half, x, kept):
+    "Row i of a weight, with what rounding took from it added"
+    _read_row(weight[i*apart:], half, x)
+    if len(rest):
+        _read_row(rest[i*rest_apart:], half, kept)
+        for j in range(len(x)): x[j] += kept[j]
+
+@register_jitable
+def _weigh(fraction, power, to_mean, to_self):
+    "What the sum of the taps and a weight itself are multiplied by; a weight without neighbours stays"
+    for j in range(len(fraction)):
+        to_mean[j] = power/fraction[j] if fraction[j] > 0 else 0.
+        to_self[j] = power if fraction[j] > 0 else 0.
+
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #07488c87
 @native(fastmath={'contract'})
-def _pulled(start, stop, weight, apart, rest, rest_apart, half, taps, power, out, moments):
+def _pulled(
+    start, stop, weight, apart, rest, rest_apart, half, taps, power, out, moments):
     "Rows of V and, of each row, the moments before and after"
-    rows, cols, tall, wide = len(out), out.shape[1], taps.shape[0], taps.shape[1]
+    (rows, cols), (tall, wide) = out.shape, taps.shape
     up, side = tall//2, wide//2
     padded = np.zeros((tall, wide + 2), out.dtype)
     padded[:, :wide] = taps
     ring, kept = np.zeros((tall, cols + wide + 2), out.dtype), np.zeros(cols, out.dtype)
-    share, total = np.zeros(cols), np.zeros(cols, out.dtype)
+    fraction, total = np.zeros(cols), np.zeros(cols, out.dtype)
     to_mean, to_self = np.zeros(cols, out.dtype), np.zeros(cols, out.dtype)
     lowest, highest, read = -1, -1, max(0, start - up)
     for i in range(start, stop):
-        while read < min(rows, i + up + 1):
-            x = ring[read%tall, side:side + cols]
-            _read_row(weight[read*apart:], half, x)
-            if len(rest):
-                _read_row(rest[read*rest_apart:], half, kept)
-                for j in range(cols): x[j] += kept[j]
-            read += 1
+        for k in range(read, min(rows, i + up + 1)):
+            _read_sum(k, weight, apart, rest, rest_apart, half, ring[k%tall, side:side + cols], kept)
+        read = max(read, min(rows, i + up + 1))
         low, high = max(0, up - i), min(tall, rows - i + up)
         if low != lowest or high != highest:
             lowest, highest = low, high
-            _edge_shares(taps, low, high, share)
-            for j in range(cols):
-                to_mean[j] = power/share[j] if share[j] > 0 else 0.
-                to_self[j] = power if share[j] > 0 else 0.
+            _edge_fractions(taps, low, high, fraction)
+            _weigh(fraction, power, to_mean, to_self)
         total[:] = 0
         for r in range(low, high): _add_taps(ring[(i + r - up)%tall], padded[r, :(wide + 2)//3*3], total)
         x, v = ring[i%tall, side:side + cols], out[i]
@@ -197,6 +219,7 @@ def _check_result(weight, new):
     raise ValueError('The weight holds NaN or infinity, which a pulse would spread through the whole matrix: '
         'nothing was changed, so go back to a good checkpoint.')
 
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #0120f618
 def _pulse_native_(weight, kernel, power, rest):
     "A pulse in native code; every matrix has a unit stride along its rows"
     (rows, cols), half = weight.shape, weight.dtype == torch.bfloat16
@@ -208,7 +231,7 @@ def _pulse_native_(weight, kernel, power, rest):
     (mean, std), (middle, spread) = (_moments(m, cols) for m in moments)
     if std == 0 or spread == 0: return
     scale, shift = std/spread, mean - middle*std/spread
-    if not abs(mean) + std*math.sqrt(rows*cols) < torch.finfo(weight.dtype).max:       # a bound that none can pass
+    if not abs(mean) + std*math.sqrt(rows*cols) < torch.finfo(weight.dtype).max:    # a bound that none can pass
         _check_result(weight, (torch.from_numpy(v)*scale + shift).to(weight.dtype))
     in_rows(_restored, rows, v, scale, shift, half, *given[0], *given[1])
     for tensor in (weight, rest):
@@ -240,9 +263,11 @@ if triton is not None:
         mean = tl.where(share > 0, total/tl.where(share > 0, share, 1.), x)
         tl.store(out + first + row*cols + column, x + tl.load(powers + matrix)*(mean - x), mask=column < cols)
 
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #0355f2eb
 TOGETHER = 2**26                                           # cells that are pulsed at once: 256 MB in float32
 
 def _pulled_triton(w, kernel, powers, block=256):
+    "V by the kernel for a GPU"
     taps, out = (kernel/kernel.sum()).to(w).contiguous(), torch.empty_like(w)
     grid = w.shape[1], triton.cdiv(w.shape[2], block), len(w)
     _pulled_gpu[grid](w, taps, powers, out, *w.shape[1:], *taps.shape, block)
@@ -254,17 +279,22 @@ def _pulled_together(w, kernel, powers):
         return _pulled_triton(w, kernel, powers)
     k = kernel.to(w)
     near = F.conv2d(w[None], k.expand(len(w), 1, *k.shape), groups=len(w), padding=[n//2 for n in k.shape])[0]
-    share = _share(w, kernel)
-    return w + powers[:, None, None]*(torch.where(share > 0, near/share, w) - w)
+    fraction = _fraction(w, kernel)
+    return w + powers[:, None, None]*(torch.where(fraction > 0, near/fraction, w) - w)
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #b2036ac0
+def _spread_and_middle(w):
+    "Standard deviation and mean of each matrix"
+    found = [torch.std_mean(matrix, unbiased=False) for matrix in w]
+    return (torch.stack(moment)[:, None, None] for moment in zip(*found))
+
 def _pulse_together_(weights, kernel, powers, rests):
     "Pulses of matrices of one shape, dtype and device, in PyTorch operations"
     w = torch.stack([x.detach().to(torch.promote_types(x.dtype, torch.float32)) for x in weights])
     if rests[0] is not None: w = w + torch.stack(rests)
-    with torch.autocast(w.device.type, enabled=False): v = _pulled_together(w, kernel, torch.tensor(powers, dtype=w.dtype, device=w.device))
-    before, after = ([torch.stack(m)[:, None, None] for m in zip(*(torch.std_mean(x, unbiased=False) for x in xs))] for xs in (w, v))
-    (std, mean), (spread, middle) = before, after
+    powers = torch.tensor(powers, dtype=w.dtype, device=w.device)
+    with torch.autocast(w.device.type, enabled=False): v = _pulled_together(w, kernel, powers)
+    (std, mean), (spread, middle) = _spread_and_middle(w), _spread_and_middle(v)
     v = torch.where((std == 0) | (spread == 0), w, mean + (v - middle)*(std/spread))
     new = v.to(weights[0].dtype)
     if not new.isfinite().all():
@@ -273,11 +303,16 @@ def _pulse_together_(weights, kernel, powers, rests):
     for rest, exact, result in zip(rests, v, new):
         if rest is not None: rest.copy_(exact - result)
 
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #490d1304
 def _check_pulse(weight, kernel, power):
-    "The share of the way to the neighbours, or a `ValueError`"
+    "The fraction of the way to the neighbours, or a `ValueError`"
     if weight.ndim != 2: raise ValueError(f'A pulse needs a matrix; this weight has {weight.ndim} dimensions.')
-    if not weight.is_floating_point(): raise ValueError(f'A pulse needs floating-point weights, not {weight.dtype}: quantised weights cannot be pulled a little.')
-    if not 0 <= power <= 1: raise ValueError(f'power={power} must lie between 0 and 1: it is the share of the way to the neighbours (the paper uses at most 0.03).')
+    if not weight.is_floating_point():
+        raise ValueError(f'A pulse needs floating-point weights, not {weight.dtype}: quantised weights cannot be '
+            'pulled a little.')
+    if not 0 <= power <= 1:
+        raise ValueError(f'power={power} must lie between 0 and 1: it is the share of the way to the neighbours (the '
+            'paper uses at most 0.03).')
     if power == 0: return 0.
     _check_kernel(kernel)
     pull = power*kernel.sum().item()            # Σκ is 1 where the kernel is normalised
@@ -292,6 +327,7 @@ def _laid_like(rest, weight):
     if rest is None or (rest.stride(0) == 1) == (weight.stride(0) == 1): return rest
     return rest.T.contiguous().T if weight.stride(0) == 1 else rest.contiguous()
 
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #8ab65eaa
 @torch.no_grad()
 def pulse_(
     weight:Tensor, # (out, in), changed in place; any float dtype, computed in float32 at least
@@ -318,6 +354,19 @@ def pulse_(
     _pulse_together_([weight], kernel.detach(), [pull], [rest])
     return weight
 
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #f96418c3
+def _groups(weights, pulls, rests):
+    "Which matrices on a GPU are pulsed together: of one shape and dtype, as many as fit, none twice"
+    groups, seen = {}, {}
+    for k, (weight, pull, rest) in enumerate(zip(weights, pulls, rests)):
+        if weight.device.type == 'cpu' or not pull or not weight.numel(): continue
+        turn = seen[weight.data_ptr()] = seen.get(weight.data_ptr(), -1) + 1
+        groups.setdefault((turn, weight.shape, weight.dtype, weight.device, rest is None), []).append(k)
+    for (_, shape, *_), members in sorted(groups.items(), key=lambda group: group[0][0]):
+        at_once = max(1, TOGETHER//shape.numel())
+        for start in range(0, len(members), at_once): yield members[start:start + at_once]
+
+# %% ../../nbs/mechanisms/forgetfulness.ipynb #c82722a9
 @torch.no_grad()
 def pulses_(
     weights:list[Tensor], # (out, in) each, changed in place
@@ -330,20 +379,14 @@ def pulses_(
     Raises: `ValueError` as `pulse_` does; the matrix that is refused is left as it was, others may have been pulsed."""
     rests = [None]*len(weights) if rests is None else rests
     if not len(weights) == len(powers) == len(rests):
-        raise ValueError(f'{len(weights)} matrices, {len(powers)} powers and {len(rests)} rests: give one power for every '
-            'matrix, and one rest or none at all.')
-    pulls, groups, seen = [_check_pulse(w, kernel, p) for w, p in zip(weights, powers)], {}, {}
-    for k, (weight, rest) in enumerate(zip(weights, rests)):
-        if weight.device.type == 'cpu': pulse_(weight, kernel, powers[k], rest)
-        elif pulls[k] and weight.numel():
-            turn = seen[weight.data_ptr()] = seen.get(weight.data_ptr(), -1) + 1
-            groups.setdefault((turn, weight.shape, weight.dtype, weight.device, rest is None), []).append(k)
-    for (_, shape, *_), members in sorted(groups.items(), key=lambda group: group[0][0]):
-        most = max(1, TOGETHER//shape.numel())
-        for start in range(0, len(members), most):
-            which = members[start:start + most]
-            given, moved, kept = ([x[k] for k in which] for x in (weights, pulls, rests))
-            _pulse_together_(given, kernel.detach(), moved, kept)
+        raise ValueError(f'{len(weights)} matrices, {len(powers)} powers and {len(rests)} rests: give one power for '
+            'every matrix, and one rest or none at all.')
+    pulls = [_check_pulse(weight, kernel, power) for weight, power in zip(weights, powers)]
+    for weight, power, rest in zip(weights, powers, rests):
+        if weight.device.type == 'cpu': pulse_(weight, kernel, power, rest)
+    for members in _groups(weights, pulls, rests):
+        _pulse_together_([weights[k] for k in members], kernel.detach(), [pulls[k] for k in members],
+            [rests[k] for k in members])
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #df31548f
 @dataclass
@@ -353,7 +396,7 @@ class PulseSchedule:
     dose:float           # Σp that each matrix receives over the run
     matrices:int         # How many there are
     power:float=.03      # Top power (paper: 0.03)
-    ramp:float=.7        # Share of the run over which the power rises from 0 (paper: 10 of 14.3 M sentences)
+    ramp:float=.7        # Fraction of the run over which the power rises from 0 (paper: 10 of 14.3 M sentences)
     order:str='random'   # 'random' (a new order each round), 'round_robin' or 'all' (all at once)
     seed:int=0           # Of the random orders
 
@@ -404,6 +447,7 @@ def power_at(self:PulseSchedule,
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #6a46833e
 @patch
 def _round(self:PulseSchedule, turn):
+    "The order of the matrices in one round"
     if self.order != 'random': return range(self.matrices)
     return torch.randperm(self.matrices, generator=torch.Generator().manual_seed(self.seed*1_000_003 + turn)).tolist()
 
@@ -415,12 +459,13 @@ def due(self:PulseSchedule,
 )->list[tuple[int, float]]: # (matrix, power), in order
     "Pulses that fell due; the answer does not depend on how the sentences were batched"
     if self.dose == 0 or self.matrices == 0: return []
-    gap, out = self.period/self.matrices, []
-    if self.order == 'all': return [(m, self.power_at((turn + 1)*self.period)) for turn in range(math.floor(since/self.period + 1e-9), math.floor(now/self.period + 1e-9)) for m in range(self.matrices)]
+    at_once = self.matrices if self.order == 'all' else 1
+    gap, pulses = self.period/(self.matrices/at_once), []
     for k in range(math.floor(since/gap + 1e-9), math.floor(now/gap + 1e-9)):
-        turn, place = divmod(k, self.matrices)
-        out.append((self._round(turn)[place], self.power_at((k + 1)*gap)))
-    return out
+        power = self.power_at((k + 1)*gap)
+        turn, place = divmod(k*at_once, self.matrices)
+        pulses += [(matrix, power) for matrix in self._round(turn)[place:place + at_once]]
+    return pulses
 
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #b2fd683b
 def effective_rank(
@@ -432,6 +477,6 @@ def effective_rank(
     if not w.isfinite().all():
         raise ValueError('An effective rank needs finite numbers; there is NaN or infinity in it.')
     w = w if w.shape[0] <= w.shape[1] else w.T
-    s = torch.linalg.eigvalsh(w @ w.T)
-    p = s[s > 0]/s[s > 0].sum()
+    squares = torch.linalg.eigvalsh(w @ w.T)
+    p = squares[squares > 0]/squares[squares > 0].sum()
     return torch.exp(-(p*p.log()).sum()).item()

@@ -6,23 +6,27 @@ __all__ = ['WORTHWHILE', 'linear_forgiving_loss', 'Head', 'needs_logits', 'headl
 # %% ../../nbs/mechanisms/linear_loss.ipynb #446fc15e
 import contextlib
 import weakref
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from fastcore.meta import delegates
 from torch import Tensor, nn
 
-from .forgiveness import Look, Seen, ask, check_loss, top_prediction
+from .forgiveness import Look, Seen, ask, top_prediction
 from ..models.native import runs_native
 from ..models.wrappers import hf_model
 
 # %% ../../nbs/mechanisms/linear_loss.ipynb #0b67debd
 def _part_of(asked, at):
     "The same questions about some of the rows"
-    cut = {k: None if (v := getattr(asked, k)) is None else v[at] for k in ('y', 'alternatives', 'scores', 'weight')}
+    given = {name: getattr(asked, name) for name in ('y', 'alternatives', 'scores', 'weight')}
+    cut = {name: value[at] for name, value in given.items() if value is not None}
     whole = asked.total
     if whole is None: whole = len(asked.y) if asked.weight is None else asked.weight.sum()
-    return type(asked)(**vars(asked) | cut | dict(total=whole))
+    return replace(asked, **cut, total=whole)
 
+# %% ../../nbs/mechanisms/linear_loss.ipynb #2b470def
 def _see(z, asked):
     "`Seen` in PyTorch"
     log_z, y = z.logsumexp(-1), asked.y
@@ -38,42 +42,44 @@ def _close(asked):
     group = asked.classes[asked.y][:, None]
     return (asked.classes == group) & (group >= 0)
 
+# %% ../../nbs/mechanisms/linear_loss.ipynb #ca372af9
 def _turned(z, asked, seen, numbers):
     "The gradient of the logits, in their place"
-    y, at = asked.y[:, None], {k: numbers[k][:, None].to(z) for k in 'abcg'}
+    y = asked.y[:, None]
+    a, b, c, g = (numbers[name][:, None].to(z) for name in 'abcg')
     p = z.sub_(seen.log_z[:, None]).exp_()
     own = p.gather(1, y)
     pulled = p.gather(1, asked.alternatives)*numbers['pull'] if asked.lists else None
-    p *= torch.where(_close(asked), at['a'] + at['b'], at['a']) if asked.sums else at['a']
-    p.scatter_(1, y, own*at['a'] - at['g'])
+    p *= torch.where(_close(asked), a + b, a) if asked.sums else a
+    p.scatter_(1, y, own*a - g)
     if pulled is not None: p.scatter_add_(1, asked.alternatives, pulled.to(p))
-    return p.sub_(at['c']) if asked.smoothing else p
+    return p.sub_(c) if asked.smoothing else p
 
 # %% ../../nbs/mechanisms/linear_loss.ipynb #4c415b5a
-def _add(whole, part):
-    "Add where something stands already; `None` where nothing is wanted"
-    if whole is not None: whole += part()
+def _zeros(tensors, wants, dtype=None):
+    "Gradients of 0 for the tensors that want one, None for the others"
+    return [torch.zeros_like(tensor, dtype=dtype) if want else None for tensor, want in zip(tensors, wants)]
 
-def _by_rows(hidden, weight, bias, asked, dtype, chunk, wants):
+# %% ../../nbs/mechanisms/linear_loss.ipynb #784f4474
+def _by_rows(tensors, asked, dtype, chunk, wants):
     "Loss, diagnostics and gradients, some rows at a time"
-    exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
-    h, w = hidden.to(dtype), weight.to(dtype)
-    b = None if bias is None else bias.to(dtype)
-    grads = [torch.zeros_like(x, dtype=exact) if want else None for x, want in zip((hidden, weight, bias), wants)]
-    sums, told = [], []
-    for s in range(0, len(h), chunk):
-        at = slice(s, s + chunk)
-        part, z = _part_of(asked, at), F.linear(h[at], w, b).to(exact)
+    exact = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
+    hidden, weight, bias = (None if tensor is None else tensor.to(dtype) for tensor in tensors)
+    grads, found = _zeros(tensors, wants, exact), []
+    for start in range(0, len(hidden), chunk):
+        at = slice(start, start + chunk)
+        part, z = _part_of(asked, at), F.linear(hidden[at], weight, bias).to(exact)
         seen = _see(z, part)
-        loss, d, numbers = part.weigh(seen)
-        sums.append(loss)
-        told.append(d)
+        loss, parts, numbers = part.weigh(seen)
+        found.append((loss, parts))
         if not any(wants): continue
         z = _turned(z, part, seen, numbers).to(dtype)
-        _add(None if grads[0] is None else grads[0][at], lambda: z @ w)
-        _add(grads[1], lambda: z.T @ h[at])
-        _add(grads[2], lambda: z.sum(0))
-    return torch.stack(sums).sum(), {k: torch.cat([d[k] for d in told]) for k in told[0]}, grads
+        if wants[0]: grads[0][at] += z @ weight
+        if wants[1]: grads[1] += z.T @ hidden[at]
+        if wants[2]: grads[2] += z.sum(0)
+    losses, told = zip(*found)
+    columns = zip(*(parts.values() for parts in told))
+    return torch.stack(losses).sum(), dict(zip(told[0], map(torch.cat, columns))), grads
 
 # %% ../../nbs/mechanisms/linear_loss.ipynb #f42ede86
 def _onednn():
@@ -107,17 +113,17 @@ class _Blocks:
             if self.bias is not None: z += self.bias[at].to(self.dtype)
             yield at, w, z.float().contiguous()
 
-def _by_blocks(hidden, weight, bias, asked, dtype, wants):
+# %% ../../nbs/mechanisms/linear_loss.ipynb #95973229
+def _by_blocks(tensors, asked, dtype, wants):
     "Loss, diagnostics and gradients, a block of the vocabulary at a time, twice"
+    hidden, weight, bias = tensors
     h, state = hidden.to(dtype).contiguous(), Look(asked, torch.arange(len(hidden)))
     blocks = _Blocks(h, weight, bias, dtype)
     for at, _, z in blocks: state.see(z, at.start)
     seen = state.seen()
-    loss, d, numbers = asked.weigh(seen)
-    if not any(wants): return loss, d, [None]*3
-    d_hidden = torch.zeros(h.shape) if wants[0] else None
-    d_weight = torch.empty_like(weight) if wants[1] else None
-    d_bias = torch.empty_like(bias) if wants[2] else None
+    loss, parts, numbers = asked.weigh(seen)
+    if not any(wants): return loss, parts, [None]*3
+    d_hidden, (_, d_weight, d_bias) = torch.zeros(h.shape) if wants[0] else None, _zeros(tensors, wants)
     turned = h.T.contiguous()
     for at, w, z in blocks:
         state.turn(z, z, seen.log_z, numbers, at.start)
@@ -125,30 +131,35 @@ def _by_blocks(hidden, weight, bias, asked, dtype, wants):
         if wants[2]: d_bias[at] = z.sum(0)
         if wants[0]: d_hidden += _product(columns, w.T)
         if wants[1]: d_weight[at] = _product(columns.T, turned)
-    return loss, d, [d_hidden, d_weight, d_bias]
+    return loss, parts, [d_hidden, d_weight, d_bias]
 
 # %% ../../nbs/mechanisms/linear_loss.ipynb #7c3bbd22
-def _of_nothing(hidden, weight, bias, wants):
+def _of_nothing(tensors, wants):
     "Without a target"
-    none = hidden.new_zeros(0, dtype=torch.float32)
-    d = dict(ce=none, f=none.clone(), predicted=none.long())
-    return none.sum(), d, [torch.zeros_like(x) if want else None for x, want in zip((hidden, weight, bias), wants)]
+    none = tensors[0].new_zeros(0, dtype=torch.float32)
+    return none.sum(), dict(ce=none, f=none.clone(), predicted=none.long()), _zeros(tensors, wants)
 
+def _loss_and_gradients(tensors, asked, dtype, chunk, wants):
+    "By blocks of the vocabulary where the kernels run, else by rows"
+    hidden = tensors[0]
+    if len(hidden) == 0: return _of_nothing(tensors, wants)
+    native = runs_native(*[tensor for tensor in tensors if tensor is not None]) and hidden.dtype != torch.float64
+    if native and chunk is None and dtype in (torch.float32, torch.bfloat16):
+        return _by_blocks(tensors, asked, dtype, wants)
+    return _by_rows(tensors, asked, dtype, chunk or max(1, -(-len(hidden)//8)), wants)
+
+# %% ../../nbs/mechanisms/linear_loss.ipynb #203407dc
 class _LinearLoss(torch.autograd.Function):
     "Loss of hidden states; gradients are made in the forward pass"
     @staticmethod
     def forward(ctx, hidden, weight, bias, asked, dtype, chunk, grads):
         wants = [grads and need for need in ctx.needs_input_grad[:3]]
-        tensors = [x.detach() for x in (hidden, weight) + (() if bias is None else (bias,))]
-        native = runs_native(*tensors) and dtype in (torch.float32, torch.bfloat16) and hidden.dtype != torch.float64
+        tensors = [None if tensor is None else tensor.detach() for tensor in (hidden, weight, bias)]
         with torch.autocast(hidden.device.type, enabled=False):
-            given = (*tensors, None)[:3]
-            if len(hidden) == 0: loss, d, made = _of_nothing(*given, wants)
-            elif native and chunk is None: loss, d, made = _by_blocks(*given, asked, dtype, wants)
-            else: loss, d, made = _by_rows(*given, asked, dtype, chunk or max(1, -(-len(hidden)//8)), wants)
-        ctx.made = [None if g is None else g.to(x.dtype) for g, x in zip(made, (hidden, weight, bias))]
-        ctx.mark_non_differentiable(*d.values())
-        return loss, *d.values()
+            loss, parts, made = _loss_and_gradients(tensors, asked, dtype, chunk, wants)
+        ctx.made = [None if grad is None else grad.to(tensor.dtype) for grad, tensor in zip(made, tensors)]
+        ctx.mark_non_differentiable(*parts.values())
+        return loss, *parts.values()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -158,8 +169,8 @@ class _LinearLoss(torch.autograd.Function):
                 'loss again.')
         made, ctx.made = ctx.made, None
         if grad.device.type != 'cpu' or grad != 1:
-            for g in made:
-                if g is not None: g.mul_(grad)
+            for own in made:
+                if own is not None: own.mul_(grad)
         return *made, None, None, None, None
 
 # %% ../../nbs/mechanisms/linear_loss.ipynb #6fdb950b
@@ -172,6 +183,7 @@ def _product_dtype(hidden, weight):
             'or work under torch.autocast.')
     return hidden.dtype
 
+# %% ../../nbs/mechanisms/linear_loss.ipynb #d6f35a92
 def _check_linear(hidden, weight, bias, chunk):
     "`ValueError` where hidden states and output embedding do not fit"
     if hidden.ndim != 2 or weight.ndim != 2 or hidden.shape[1] != weight.shape[1]:
@@ -188,35 +200,27 @@ def _check_linear(hidden, weight, bias, chunk):
     if chunk is not None and chunk < 1: raise ValueError(f'chunk={chunk} must be at least 1: it is a number of rows.')
 
 # %% ../../nbs/mechanisms/linear_loss.ipynb #3e51e24c
+@delegates(ask, but=['weight'])
 def linear_forgiving_loss(
     hidden:Tensor,    # (rows, d) hidden states
     weight:Tensor,    # (vocabulary, d) output embedding
     labels:Tensor,    # (rows,) ids, −100 where there is no target
     classes:Tensor|None=None, # Two-letter: from `prefix_classes`
-    amount:float=.5,  # Two-letter: share forgiven
-    alternatives:Tensor|None=None, # Conceptual: (rows, n) ids
-    scores:Tensor|None=None,  # Conceptual: (rows, n) shares forgiven
-    form:str='literal', # 'literal' or 'soft'
-    exempt:Tensor|None=None, # Ids that are never forgiven
-    label_smoothing:float=0., # As in cross-entropy
     target_weight:Tensor|None=None, # (rows,) weights of the targets
     bias:Tensor|None=None,    # (vocabulary,) of the output embedding
-    total:float|Tensor|None=None, # Divide the sum by this number; None: by the number or the weights of the targets
     dtype:torch.dtype|None=None, # Of the products; None: as autocast says, or as `hidden` is
-    chunk:int|None=None, # Rows at a time, in PyTorch; None: blocks of the vocabulary on a CPU, an eighth of the rows elsewhere
+    chunk:int|None=None, # Rows at a time, in PyTorch; None: blocks of the vocabulary on a CPU, else an eighth
+    **options,
 )->tuple[Tensor, dict]: # Mean loss over targets, and per-token 'ce', 'f', 'predicted', 'rows'
     """`forgiving_loss(hidden @ weight.T + bias, …)` without the logits [§2.3]
 
     Gradients reach `hidden`, `weight` and `bias`, once: a second backward pass of one loss is a `RuntimeError`.
     Raises: `ValueError` as `forgiving_loss` does, and where hidden states, output embedding and bias do not fit."""
     _check_linear(hidden, weight, bias, chunk)
-    shape = len(hidden), len(weight)
-    check_loss(shape, labels, classes, amount, alternatives, scores, form, label_smoothing, target_weight, 1)
     dtype = dtype or _product_dtype(hidden, weight)
-    asked, rows = ask(len(weight), labels, classes, amount, alternatives, scores, form, exempt, label_smoothing,
-        target_weight, total)
-    out = _LinearLoss.apply(hidden[rows], weight, bias, asked, dtype, chunk, torch.is_grad_enabled())
-    return out[0], dict(zip(('ce', 'f', 'predicted'), out[1:]), rows=rows)
+    asked, rows = ask((len(hidden), len(weight)), labels, classes, weight=target_weight, **options)
+    loss, *parts = _LinearLoss.apply(hidden[rows], weight, bias, asked, dtype, chunk, torch.is_grad_enabled())
+    return loss, dict(zip(('ce', 'f', 'predicted'), parts), rows=rows)
 
 # %% ../../nbs/mechanisms/linear_loss.ipynb #55095b32
 class Head:
@@ -227,6 +231,7 @@ class Head:
     @property
     def bias(self): return self.module.bias
 
+# %% ../../nbs/mechanisms/linear_loss.ipynb #ba385a36
 class _Passed(torch.autograd.Function):
     "Hidden states as they are, with the output embedding in their graph: DDP asks it which parameters were used"
     @staticmethod
@@ -236,8 +241,11 @@ class _Passed(torch.autograd.Function):
 
 _SHELLS = 'OptimizedModule', 'FullyShardedDataParallel', 'DeepSpeedEngine', 'DataParallel'
 
-def _hooked(head): return any(getattr(head, f'_{k}') for k in ('forward_hooks', 'forward_pre_hooks', 'backward_hooks', 'backward_pre_hooks'))
+def _hooked(head):
+    kinds = 'forward_hooks', 'forward_pre_hooks', 'backward_hooks', 'backward_pre_hooks'
+    return any(getattr(head, f'_{kind}') for kind in kinds)
 
+# %% ../../nbs/mechanisms/linear_loss.ipynb #5695f027
 def needs_logits(
     model:nn.Module, # In any wrapper
 )->str|None: # Why; None where nothing speaks against it
@@ -279,8 +287,9 @@ _known = weakref.WeakKeyDictionary()                  # model → (its output em
 
 def _one_example(inputs):
     "The first row of what has as many rows as the first tensor"
-    rows = next((len(v) for v in inputs.values() if isinstance(v, Tensor) and v.ndim), 0)
-    return {k: v[:1] if isinstance(v, Tensor) and v.ndim and len(v) == rows else v for k, v in inputs.items()}
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor) and value.ndim}
+    rows = next(map(len, tensors.values()), 0)
+    return inputs | {name: value[:1] for name, value in tensors.items() if len(value) == rows}
 
 def _ends_in_head(hf, head, inputs):
     "Are the logits what the output embedding returns, called once?"
@@ -290,8 +299,10 @@ def _ends_in_head(hf, head, inputs):
         with torch.no_grad(), torch.random.fork_rng([device] if device.type == 'cuda' else []): out = hf(**inputs)
     finally: hook.remove()
     logits = getattr(out, 'logits', None)
-    return len(made) == 1 and logits is not None and logits.shape == made[0].shape and torch.equal(logits, made[0].to(logits.dtype))
+    if logits is None or len(made) != 1 or logits.shape != made[0].shape: return False
+    return torch.equal(logits, made[0].to(logits.dtype))
 
+# %% ../../nbs/mechanisms/linear_loss.ipynb #239c1c7b
 def can_be_headless(
     model:nn.Module, # In any wrapper
     inputs:dict,     # Of a batch, without labels

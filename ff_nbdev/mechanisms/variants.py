@@ -16,9 +16,9 @@ def position_distance(
 
     Raises: `ValueError` for a side of 0."""
     if rows < 1 or cols < 1: raise ValueError(f'A matrix of {rows} × {cols} has no positions.')
-    n = max(rows, cols)
-    place = lambda k: torch.linspace(0, n - 1, k) if k > 1 else torch.zeros(1)
-    return (place(rows)[:, None] - place(cols)).abs()
+    last = max(rows, cols) - 1
+    down, across = (torch.linspace(0, last, side) if side > 1 else torch.zeros(1) for side in (rows, cols))
+    return (down[:, None] - across).abs()
 
 # %% ../../nbs/mechanisms/variants.ipynb #21d6a266
 def spatial_penalty(
@@ -27,7 +27,9 @@ def spatial_penalty(
     exponent:float=1.,# p, 1 to 2
     strength:float=1.,# λ
 )->Tensor: # Scalar
-    "The distance penalty of App. C, eq. 2; not Proximal Forgetfulness as section 2 describes it; `ValueError` for anything but a matrix, a decay of 0 or an exponent outside 1 to 2"
+    """The distance penalty of App. C, eq. 2; not Proximal Forgetfulness as section 2 describes it
+
+    Raises: `ValueError` for anything but a matrix, a decay of 0 or an exponent outside 1 to 2."""
     if weight.ndim != 2: raise ValueError(f'spatial_penalty needs a matrix; this weight has {weight.ndim} dimensions.')
     if not decay >= 1e-6:
         raise ValueError(f'decay={decay} must be above 0: it is a length in cells (the paper uses 1).')
@@ -43,8 +45,11 @@ def prototype_margin_loss(
     margin:float=0.,   # m
     strength:float=1., # λ
 )->Tensor: # Scalar
-    "The prototype margin of App. C, eq. 3; not Forgiveness as section 2 describes it; `ValueError` unless every latent has a class, and for a negative margin"
-    if len(latents) != len(classes): raise ValueError(f'{len(latents)} latents and {len(classes)} classes: give one class for each latent.')
+    """The prototype margin of App. C, eq. 3; not Forgiveness as section 2 describes it
+
+    Raises: `ValueError` unless every latent has a class, and for a negative margin."""
+    if len(latents) != len(classes):
+        raise ValueError(f'{len(latents)} latents and {len(classes)} classes: give one class for each latent.')
     if not margin >= 0: raise ValueError(f'margin={margin} must not be negative: it is a radius.')
     if prototypes is None: prototypes = class_means(latents.detach(), classes)
     if len(classes) and not (0 <= classes.min() and classes.max() < len(prototypes)):
@@ -53,6 +58,7 @@ def prototype_margin_loss(
     far = (latents - prototypes[classes]).pow(2).sum(-1).clamp(min=1e-24).sqrt()
     return strength*(far - margin).clamp(min=0).pow(2).sum()
 
+# %% ../../nbs/mechanisms/variants.ipynb #dbb391b8
 def class_means(
     latents:Tensor, # (n, d)
     classes:Tensor, # (n,) 0 to k − 1
@@ -60,9 +66,9 @@ def class_means(
     "Mean latent of each class; zeros where a class has none. `ValueError` for negative classes, or none at all"
     if not len(classes) or classes.min() < 0:
         raise ValueError('Classes are numbered from 0, and there must be at least one.')
-    k = int(classes.max()) + 1
-    total = latents.new_zeros(k, latents.shape[1]).index_add(0, classes, latents)
-    return total/torch.bincount(classes, minlength=k).clamp(min=1)[:, None]
+    counts = torch.bincount(classes)
+    total = latents.new_zeros(len(counts), latents.shape[1]).index_add(0, classes, latents)
+    return total/counts.clamp(min=1)[:, None]
 
 # %% ../../nbs/mechanisms/variants.ipynb #d6c60a66
 def codebook_recall(
@@ -71,8 +77,11 @@ def codebook_recall(
     temperature:float=1., # τ: lower is sharper
     mix:float=.5,   # γ: 0 keeps the latent, 1 replaces it
 )->tuple[Tensor, Tensor]: # (..., d) mixed latents, (..., m) weights α
-    "Recall from a codebook, App. C, eq. 4 and 5; not Fuzzy Recall as section 2 describes it; `ValueError` for sizes that differ, a temperature of 0 or a mix outside 0 to 1"
-    if latents.shape[-1] != hubs.shape[-1]: raise ValueError(f'latents have {latents.shape[-1]} dimensions and hubs {hubs.shape[-1]}: they must agree.')
+    """Recall from a codebook, App. C, eq. 4 and 5; not Fuzzy Recall as section 2 describes it
+
+    Raises: `ValueError` for sizes that differ, a temperature of 0 or a mix outside 0 to 1."""
+    if latents.shape[-1] != hubs.shape[-1]:
+        raise ValueError(f'latents have {latents.shape[-1]} dimensions and hubs {hubs.shape[-1]}: they must agree.')
     if not temperature >= 1e-6: raise ValueError(f'temperature={temperature} must be above 0, 1e-6 at least.')
     if not 0 <= mix <= 1: raise ValueError(f'mix={mix} must lie between 0 (the latent alone) and 1 (the recall alone).')
     alpha = (latents @ hubs.T/temperature).softmax(-1)

@@ -11,7 +11,8 @@ from transformers import ByT5Tokenizer
 from ff_nbdev.data.alternatives import pack_rows
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
 from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, effective_rank, neighbour_mean, proximal_kernel, pulse_, pulses_
-from ff_nbdev.mechanisms.forgiveness import ForgivenessStats, forgiving_loss, prefix_classes
+from ff_nbdev.mechanisms.forgiveness import forgiving_loss, prefix_classes
+from ff_nbdev.mechanisms.forgiveness_stats import ForgivenessStats
 from ff_nbdev.mechanisms.linear_loss import headless, linear_forgiving_loss
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.mechanisms.noise import HubNoise, keyed_noise, keyed_uniform, multiplier, noise_moments, noisy_hidden, token_keys
