@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
 
+from fastcore.basics import patch
+
 # %% ../../nbs/core/bench.ipynb #6bf30a28
 @dataclass(frozen=True)
 class Spread:
@@ -93,6 +95,7 @@ def interleaved(
         finally: gc.enable()
     return times
 
+# %% ../../nbs/core/bench.ipynb #6203a454
 def ratios(
     ours,  # Seconds, one a round
     peer,  # Of the same rounds
@@ -142,6 +145,7 @@ def _profiled(**options):
     finally:
         with _no_stderr(): seen.__exit__(None, None, None)
 
+# %% ../../nbs/core/bench.ipynb #74dc4aec
 @dataclass(frozen=True)
 class Allocations:
     "What PyTorch's allocator did during a call"
@@ -195,6 +199,7 @@ def _one_peak(target, given):
     try: return dict(bytes=peak_growth(getattr(import_module(module), name)(**given)))
     except Exception as e: return dict(error=f'{type(e).__name__}: {" ".join(str(e).split())[:300]}')
 
+# %% ../../nbs/core/bench.ipynb #6600e0e2
 def serve_peaks():
     "The process of `fresh_peaks`: jobs come on standard input, one JSON line a result goes out"
     jobs, _, preload = json.load(sys.stdin)
@@ -219,8 +224,9 @@ def fresh_peaks(
     "Peak growth of each job in a process of its own, which has imported everything and done nothing"
     code = 'from ff_nbdev.core.bench import serve_peaks; serve_peaks()'
     env = dict(os.environ, OMP_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM='false')
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], input=json.dumps([list(map(list, jobs)), threads, list(preload)]),
-        capture_output=True, text=True, env=env)
+    given = json.dumps([list(map(list, jobs)), threads, list(preload)])
+    command = [sys.executable, '-W', 'ignore', '-c', code]
+    done = subprocess.run(command, input=given, capture_output=True, text=True, env=env)
     if done.returncode: raise RuntimeError(f'The process that measures memory failed: {done.stderr[-300:]}')
     found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{')]
     return [each.get('bytes', each.get('error')) for each in found]
@@ -259,7 +265,9 @@ def kind_of(
     name:str, # Of an operator
 )->str: # A key of `KINDS`, or 'elementwise and rest'
     "Which kind of work an operator is"
-    return next((kind for kind, parts in KINDS.items() if any(p in name.lower() for p in parts)), 'elementwise and rest')
+    for kind, parts in KINDS.items():
+        if any(part in name.lower() for part in parts): return kind
+    return 'elementwise and rest'
 
 def op_shares(
     call,          # A function without arguments
@@ -278,7 +286,7 @@ def op_shares(
 @dataclass(frozen=True)
 class Wanted:
     "A target"
-    of:str       # 'ratio': ours over the peer, at most; 'speedup': the peer over ours, at least; 'ours': our own figure, at most
+    of:str       # 'ratio', ours over the peer, or 'ours', at most; 'speedup', the peer over ours, at least
     limit:float
 
     def __post_init__(self):
@@ -301,6 +309,7 @@ def short(
     digits = max(0, 2 - math.floor(math.log10(abs(value)))) if value else 0
     return f'{value:,.{min(digits, 4)}f}' + (f' {unit}' if unit else '')
 
+# %% ../../nbs/core/bench.ipynb #a47f6f55
 @dataclass(frozen=True)
 class Row:
     "Ours and a peer at one size; figures of both come from one run, in turns"
@@ -318,26 +327,33 @@ class Row:
     wanted:Wanted|None=None # None: no target at this size
     note:str=''
 
-    @property
-    def speedup(self): return None if self.ratio is None else 1/self.ratio.median
-    @property
-    def judged(self)->float|None:
-        "The figure that the target is about"
-        if self.wanted is None or self.ours is None: return None
-        if self.wanted.of == 'ours': return self.ours.median
-        return self.speedup if self.wanted.of == 'speedup' else self.ratio and self.ratio.median
-    @property
-    def met(self)->bool|None:
-        "None where there is no target, or nothing was measured"
-        if self.judged is None: return None
-        return self.judged >= self.wanted.limit if self.wanted.of == 'speedup' else self.judged <= self.wanted.limit
-    @property
-    def verdict(self)->str:
-        "'met', 'missed by 71 %', 'no target', or 'not measured'"
-        if self.ours is None: return 'not measured'
-        if self.wanted is None or self.judged is None: return 'no target'
-        if self.met: return 'met'
-        return f'missed by {abs(self.judged - self.wanted.limit)/self.wanted.limit:,.0%}'.replace('%', ' %')
+# %% ../../nbs/core/bench.ipynb #11c29483
+@patch(as_prop=True)
+def speedup(self:Row)->float|None:
+    "The peer over ours"
+    return None if self.ratio is None else 1/self.ratio.median
+
+@patch(as_prop=True)
+def judged(self:Row)->float|None:
+    "The figure that the target is about"
+    if self.wanted is None or self.ours is None: return None
+    if self.wanted.of == 'ours': return self.ours.median
+    return self.speedup if self.wanted.of == 'speedup' else self.ratio and self.ratio.median
+
+@patch(as_prop=True)
+def met(self:Row)->bool|None:
+    "None where there is no target, or nothing was measured"
+    if self.judged is None: return None
+    return self.judged >= self.wanted.limit if self.wanted.of == 'speedup' else self.judged <= self.wanted.limit
+
+# %% ../../nbs/core/bench.ipynb #4bbc6673
+@patch(as_prop=True)
+def verdict(self:Row)->str:
+    "'met', 'missed by 71 %', 'no target', or 'not measured'"
+    if self.ours is None: return 'not measured'
+    if self.wanted is None or self.judged is None: return 'no target'
+    if self.met: return 'met'
+    return f'missed by {abs(self.judged - self.wanted.limit)/self.wanted.limit:,.0%}'.replace('%', ' %')
 
 # %% ../../nbs/core/bench.ipynb #d9e025e7
 def row(

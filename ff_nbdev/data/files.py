@@ -73,6 +73,7 @@ def _strange(data, encoding):
     odd = [c for c in text if c == '\ufffd' or unicodedata.category(c) in kinds and c not in '\t\n\r\x0c']
     return len(odd)/max(len(text), 1)
 
+# %% ../../nbs/data/files.ipynb #5c00a9a5
 def _wide(head):
     "UTF-16 or UTF-32 without a mark, by name; None for other bytes"
     zeros = head.count(0)
@@ -97,6 +98,7 @@ def _high_share(data, encoding, letters):
     high = [c for c in text if c > '\x7f']
     return sum(bool(re.match(letters, c)) for c in high)/max(len(high), 1)
 
+# %% ../../nbs/data/files.ipynb #ea12e83d
 def guess_encoding(
     data:bytes, # Some thousand bytes of a text that is no UTF-8
 )->str: # A name that Python and iconv know; 'utf-8' where only single bytes are damaged, '' where nothing fits
@@ -139,7 +141,7 @@ def text_encoding(
             f'not read: convert it first (iconv -f {wide} -t UTF-8).')
     return mark or 'utf-8'
 
-# %% ../../nbs/data/files.ipynb #1fad1c47
+# %% ../../nbs/data/files.ipynb #a6606a29
 def _fault(path, encoding):
     "Where a file stops being text, and what to do, in one sentence"
     if not encoding.startswith('utf-8'):
@@ -155,6 +157,7 @@ def _fault(path, encoding):
             before = (before + line)[-2**13:]
     return f'{path} changed while it was read: read it again.'
 
+# %% ../../nbs/data/files.ipynb #bc4f7bb0
 def _say_fault(where, error, before, near):
     if 'unexpected end' in error.reason and error.end >= len(near) and len(near) == len(error.object):
         return f'{where}: the last character is cut off, so the file is not whole: fetch it again.'
@@ -166,6 +169,7 @@ def _say_fault(where, error, before, near):
     if not likely: return f'{where} is not UTF-8, and no encoding that we know fits: convert the file to UTF-8 first.'
     return f'{where} is not UTF-8; it looks like {likely}: convert the file first (iconv -f {likely} -t UTF-8).'
 
+# %% ../../nbs/data/files.ipynb #fdc6cb5a
 def text_lines(
     path:str|Path, # A file of lines, compressed or not
 ):
@@ -204,6 +208,7 @@ def no_text(
     return ValueError(f'{where}: not a row with a {column!r} field of text ({what}). Its fields are {_listed(names)}: '
         'choose one with load_corpus(…, column=…), or mend the row.')
 
+# %% ../../nbs/data/files.ipynb #f32f43b6
 def row_text(
     row,        # A dictionary, as JSON or a data set gives it
     column:str, # The field that holds the text
@@ -241,6 +246,7 @@ def _parquet(path, column):
         raise no_text(path, column, f'the column holds {str(kind)[:40]}', names)
     return file
 
+# %% ../../nbs/data/files.ipynb #30579515
 def _parquet_rows(path, column):
     import pyarrow as pa
     file, n = _parquet(path, column), 0
@@ -274,6 +280,7 @@ def _may_join(line, after):
     hangs = 4 if _item.match(line) else 0                                # the rest of an item stands below its text
     return indents[1] <= indents[0] + hangs and _is_prose(line) and _is_prose(after)
 
+# %% ../../nbs/data/files.ipynb #f042ead4
 def _is_forced(line, after, width):
     "Had the next line's first word no room here?"
     word = after.split(None, 1)[0]
@@ -281,6 +288,8 @@ def _is_forced(line, after, width):
     return len(line.rstrip()) <= width + 12 and len(line.rstrip()) + 1 + len(word) > width
 
 # %% ../../nbs/data/files.ipynb #6b7d88e7
+def _first_letter(line): return next(filter(str.isalpha, line), '')
+
 def wrap_width(
     lines:list[str], # A sample of a text
 )->int|None: # Columns; None for a text that is not broken so
@@ -292,7 +301,8 @@ def wrap_width(
     if len(pairs) < max(6, beside/2): return None                       # mostly code, lists or tables
     width = sorted(len(a.rstrip()) for a, _ in pairs)[int(.95*len(pairs))]
     forced = [(a, b) for a, b in pairs if _is_forced(a, b, width)]
-    first = [c for _, b in forced if (c := next((c for c in b if c.isalpha()), '')) and c.lower() != c.upper()]
+    first = [_first_letter(b) for _, b in forced]
+    first = [c for c in first if c.lower() != c.upper()]
     ended = sum(bool(_ending.search(a.rstrip())) for a, _ in forced)
     if not 30 <= width <= 120 or len(forced) < .75*len(pairs) or 2*ended > len(forced): return None
     if 2*len(first) > len(forced): return width if sum(c.islower() for c in first) >= .4*len(first) else None
@@ -330,6 +340,7 @@ def format_joined(
         'that end early (verse, lists) are kept. load_corpus(…, join_lines=False) takes every line for a '
             f'paragraph.', stacklevel=2)
 
+# %% ../../nbs/data/files.ipynb #29264786
 def unwrap(
     text:str, # A document
     say=None, # Called with the width where lines are joined
@@ -343,10 +354,12 @@ def unwrap(
 def _sample(lines, most=5000, size=2**21):
     out = []
     for line in lines:
-        out.append(line); size -= len(line)
+        out.append(line)
+        size -= len(line)
         if len(out) >= most or size <= 0: break
     return out
 
+# %% ../../nbs/data/files.ipynb #37d465a2
 def file_rows(
     path:str|Path,        # A .txt, .jsonl or .parquet file, the first two compressed or not
     column:str='text',    # The field that holds the text

@@ -83,6 +83,7 @@ def _norm(start, stop, x, weight, eps, out, scale):
         scale[row] = _ONE/np.sqrt(total/np.float32(x.shape[1]) + eps)
         for j in range(x.shape[1]): out[row, j] = to_bf16(x[row, j]*scale[row]*weight[j])
 
+# %% ../../nbs/models/fast.ipynb #110bc20e
 @native(fastmath={'contract', 'reassoc'})
 def _norm_back(x, weight, scale, grad, to_x, to_weight):
     "Gradients of input and weight"
@@ -134,6 +135,7 @@ def _softmax(start, stop, scores, bias, mask):
                     total += row[j]
                 for j in range(keys): scores[b, h, t, j] = to_bf16(row[j]/total)
 
+# %% ../../nbs/models/fast.ipynb #5626cfcf
 @native(fastmath={'contract', 'reassoc'})
 def _softmax_back(start, stop, share, grad, to_bias):
     "Gradients of probabilities become those of scores in place, and are summed for the bias; heads are the rows"
@@ -171,7 +173,8 @@ class _Attention(torch.autograd.Function):
         in_rows(_softmax_back, heads, as_array(share), as_array(scores), as_array(to_bias), least=1)
         inner = scores.flatten(0, 1)
         found = torch.bmm(inner, k), torch.bmm(inner.transpose(1, 2), q), torch.bmm(flat.transpose(1, 2), grad)
-        return *(x.view(batch, heads, -1, x.shape[-1]) for x in found), to_bias if ctx.needs_input_grad[3] else None, None
+        if not ctx.needs_input_grad[3]: to_bias = None
+        return *(x.view(batch, heads, -1, x.shape[-1]) for x in found), to_bias, None
 
 # %% ../../nbs/models/fast.ipynb #95664f7d
 def _float_mask(mask, causal, batch, time, keys):
@@ -211,6 +214,7 @@ def _attention_beside(name):
         return _Attention.apply(query, key, value, bias, mask).transpose(1, 2), None
     return attend
 
+# %% ../../nbs/models/fast.ipynb #541ba4a7
 def _registered(name):
     "Our attention beside that of `name`, made known to transformers with the same masks; its name"
     from transformers import AttentionInterface
@@ -231,6 +235,7 @@ def _mix(start, stop, x, shares, out):
                     before = x[b, t - 1, j] if t else np.float32(0.)
                     out[k, b, t, j] = to_bf16(x[b, t, j]*shares[k, j] + before*(_ONE - shares[k, j]))
 
+# %% ../../nbs/models/fast.ipynb #aea4f4aa
 @native(fastmath={'contract'})
 def _mix_back(x, shares, grad, to_x, to_shares):
     "Gradients of x and of the shares; to_shares begins at zero"
@@ -282,6 +287,7 @@ def _square_back(start, stop, x, grad, out):
         v = max(from_bf16(x[i]), np.float32(0.))
         out[i] = to_bf16(np.float32(2.)*v*from_bf16(grad[i]))
 
+# %% ../../nbs/models/fast.ipynb #ad070450
 class _Squared(torch.autograd.Function):
     "relu(x)² of a bfloat16 tensor"
     @staticmethod
@@ -305,7 +311,8 @@ class _Squared(torch.autograd.Function):
 _GATES = {f'{name}DenseGatedActDense': ('wi_0', 'wi_1', 'wo', 'act') for name in ('T5', 'MT5', 'UMT5')}
 _GATES |= {f'{name}MLP': ('gate_proj', 'up_proj', 'down_proj', 'act_fn')
     for name in ('Llama', 'Mistral', 'Qwen2', 'Qwen3', 'Gemma', 'Olmo2')}
-_NORMS = {f'{name}LayerNorm' for name in ('T5', 'MT5', 'UMT5')} | {f'{name}RMSNorm' for name in ('Llama', 'Mistral', 'Qwen2', 'Qwen3')}
+_NORMS = {f'{name}LayerNorm' for name in ('T5', 'MT5', 'UMT5')}
+_NORMS |= {f'{name}RMSNorm' for name in ('Llama', 'Mistral', 'Qwen2', 'Qwen3')}
 _ATTENTION = 't5', 'mt5', 'umt5'
 
 def _in_bf16(x):
@@ -320,6 +327,7 @@ def _silu(act):
     tanh = name in ('NewGELUActivation', 'GELUTanh', 'PytorchGELUTanh') or getattr(act, 'approximate', None) == 'tanh'
     return False if tanh else None
 
+# %% ../../nbs/models/fast.ipynb #e7f7a3bb
 def _plain_linear(module):
     "A linear layer without bias, adapter or hooks, in float32"
     hooked = module._forward_pre_hooks or module._forward_hooks or module._backward_hooks

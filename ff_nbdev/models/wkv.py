@@ -104,6 +104,7 @@ def _present(s, n):
         past, here = (less, 1.) if gap > 0 else (1., less)
         s[_Y + j] = (past*s[_NUM + j] + here*s[_V + j])/(past*s[_DEN + j] + here)
 
+# %% ../../nbs/models/wkv.ipynb #8c4341fc
 @native(fastmath={'contract'})
 def _pass_on(s, n, t):
     "The past fades, the present joins it; the last row is the token whose key is the largest exponent"
