@@ -268,6 +268,7 @@ def _compare(folder, header, bound):
         raise ValueError(f'The alternatives in {folder} were made for {what[other]}: write them again for these '
             'tokens.')
 
+# %% ../../nbs/data/alternatives.ipynb #41bcb1c4
 def _open_shard(data, k, mark, width, verify):
     "The rows of a shard, mapped"
     side = data.with_suffix('.json')
