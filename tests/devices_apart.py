@@ -11,7 +11,8 @@ g.register()
 
 from ff_nbdev.benchmarks.measures import linear_loss
 from ff_nbdev.data.corpus import load_corpus
-from ff_nbdev.data.objectives import Windows, encode_corpus
+from ff_nbdev.data.objectives import Windows
+from ff_nbdev.data.tokens import encode_corpus
 from ff_nbdev.evaluation.activations import collect, mean_activation, random_places
 from ff_nbdev.evaluation.spatial import morans_i
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig

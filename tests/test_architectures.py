@@ -16,7 +16,8 @@ from transformers import ViTForImageClassification, WhisperForConditionalGenerat
 
 from ff_nbdev import evaluate
 from ff_nbdev.data.corpus import load_corpus
-from ff_nbdev.data.objectives import Windows, encode_corpus, objective_for
+from ff_nbdev.data.objectives import Windows, objective_for
+from ff_nbdev.data.tokens import encode_corpus
 from ff_nbdev.data.tokenizers import sentinel_ids, train_tokenizer
 from ff_nbdev.evaluation.activations import fills_in, masked_word_batches, word_starts
 from ff_nbdev.evaluation.base_test import token_scores
@@ -25,7 +26,8 @@ from ff_nbdev.evaluation.contribution import ffn_ratio
 from ff_nbdev.evaluation.spatial import weight_geography
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig
 from ff_nbdev.mechanisms.method import attach
-from ff_nbdev.models.sites import PATTERNS, FFNPattern, find_sites, guess_pattern, remember_pattern
+from ff_nbdev.models.sites import find_sites, guess_pattern, remember_pattern
+from ff_nbdev.models.site import PATTERNS, FFNPattern
 from ff_nbdev.models.tiny import load_pretrained, model_inputs
 from ff_nbdev.models.ablation import ablate
 from ff_nbdev.models.wrappers import decoder_inputs, predicts_next

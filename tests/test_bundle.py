@@ -16,7 +16,8 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 
 import ff_nbdev
-from ff_nbdev.data.corpus import cache_dir, load_corpus, read_sentences, write_corpus
+from ff_nbdev.data.corpus import load_corpus, read_sentences
+from ff_nbdev.data.store import cache_dir, write_corpus
 from ff_nbdev.run import bundle, packing, wheels
 from ff_nbdev.run.bundle import make_bundle, seal
 from ff_nbdev.run.installer import install_script
@@ -146,7 +147,8 @@ def test_it_installs_and_runs(small, tmp_path):
     code = '''
 import os, torch, ff_nbdev
 from ff_nbdev import FFConfig, attach, load_pretrained
-from ff_nbdev.data.objectives import Batches, Windows, encode_corpus, objective_for
+from ff_nbdev.data.objectives import Batches, Windows, objective_for
+from ff_nbdev.data.tokens import encode_corpus
 from ff_nbdev.models.tiny import model_inputs
 nets = [load_pretrained(n) for n in ("tiny-mt5", "me/tiny", os.environ["FF_NBDEV_MODELS"] + "/mine")]
 model, tok = nets[0]

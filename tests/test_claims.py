@@ -15,7 +15,7 @@ from ff_nbdev.study.examples import example_runs
 from ff_nbdev.study.records import Run, load_runs
 from ff_nbdev.study.tables import seed_rows
 from ff_nbdev.study.rules import KERNELS, RULES
-from ff_nbdev.training.recipes import RECIPES
+from ff_nbdev.mechanisms.registry import RECIPES
 
 ALL = ['base', 'base_reordered', 'base_continued', 'no_fzr', 'full_stack', 'highway', 'tlf', 'tlf_minus_fzr',
        'full_stack_tlf_fzr', 'full_stack_continued', 'forgiveness_only', 'no_ramp', 'full_stack_to_collapse',

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ff_nbdev.data.corpus import load_corpus
-from ff_nbdev.data.objectives import Windows, encode_corpus
+from ff_nbdev.data.objectives import Windows
+from ff_nbdev.data.tokens import encode_corpus
 from ff_nbdev.data.tokenizers import load_tokenizer, special_ids
 from ff_nbdev.evaluation import control as C, steering as T
 from ff_nbdev.evaluation.activations import evaluating, find_places

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ff_nbdev.data.alternatives import Alternatives, level_shares, pack_rows, quantile_knots, row_bytes, score_levels, unpack_rows, write_alternatives
-from ff_nbdev.data.corpus import language_shares, load_corpus, read_sentences, split_sentences, text_documents
-from ff_nbdev.data.objectives import Batches, Mixture, NextToken, SpanCorruption, Windows, encode_corpus, span_mask, target_places
+from ff_nbdev.data.corpus import language_shares, load_corpus, read_sentences, text_documents
+from ff_nbdev.data.prose import split_sentences
+from ff_nbdev.data.objectives import Batches, Mixture, NextToken, SpanCorruption, Windows, span_mask, target_places
+from ff_nbdev.data.tokens import encode_corpus
 from ff_nbdev.data.tokenizers import sentinel_ids, special_ids, train_tokenizer
 from ff_nbdev.models.tiny import load_pretrained
 from ff_nbdev.training.teacher import Teacher, new_teacher

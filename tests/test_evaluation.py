@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from ff_nbdev.data.corpus import load_corpus
-from ff_nbdev.data.objectives import Windows, encode_corpus, objective_for
+from ff_nbdev.data.objectives import Windows, objective_for
+from ff_nbdev.data.tokens import encode_corpus
 from ff_nbdev.data.tokenizers import special_ids, train_tokenizer
 from ff_nbdev.evaluation import activations as A, robustness as R, signatures as S, spatial as P
 from ff_nbdev.evaluation.base_test import token_scores

@@ -7,7 +7,8 @@ import torch
 from scipy.stats import wasserstein_distance
 
 from ff_nbdev.data.corpus import load_corpus
-from ff_nbdev.data.objectives import Windows, encode_corpus
+from ff_nbdev.data.objectives import Windows
+from ff_nbdev.data.tokens import encode_corpus
 from ff_nbdev.data.tokenizers import load_tokenizer
 from ff_nbdev.evaluation import concepts as K, languages as L
 from ff_nbdev.evaluation.activations import instances, mean_activation

@@ -16,7 +16,8 @@ from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, Forgivenes
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.mechanisms.noise import HubNoise, keyed_uniform, multiplier, noise_moments, noisy_hidden
 from ff_nbdev.mechanisms.recall import find_hubs, hub_mask, hub_width, smooth, update_usage
-from ff_nbdev.models.sites import FFNPattern, find_sites
+from ff_nbdev.models.sites import find_sites
+from ff_nbdev.models.site import FFNPattern
 from ff_nbdev.models.tiny import random_tiny
 
 ARCHS = ['mt5', 'rwkv', 'gpt2', 'llama']

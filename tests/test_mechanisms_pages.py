@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.test import test_eq as eq
 
-from ff_nbdev.data.corpus import expect_fail
+from ff_nbdev.core.testing import expect_fail
 from ff_nbdev.mechanisms.config import FORMS, NOISE, FFConfig, RecallConfig
 from ff_nbdev.mechanisms.forgiveness import forgiving_loss
 from ff_nbdev.mechanisms.method import attach

@@ -17,7 +17,7 @@ from ff_nbdev.mechanisms.method import PATIENCE, attach
 from ff_nbdev.models.wrappers import hf_model, unwrap_model
 from ff_nbdev.mechanisms.noise import keyed_uniform
 from ff_nbdev.mechanisms.recall import hub_width, usage_entropy
-from ff_nbdev.models.sites import FFNPattern
+from ff_nbdev.models.site import FFNPattern
 from ff_nbdev.models.tiny import load_pretrained, random_tiny
 
 SIZES = dict(vocab_size=512, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=128)

@@ -239,7 +239,8 @@ def test_named_pairs():
 
 def test_ids_and_words_of_a_real_vocabulary():
     from ff_nbdev.data.corpus import load_corpus
-    from ff_nbdev.data.objectives import Windows, encode_corpus
+    from ff_nbdev.data.objectives import Windows
+    from ff_nbdev.data.tokens import encode_corpus
     from ff_nbdev.data.tokenizers import load_tokenizer
     tok = load_tokenizer('tiny-mt5'); text = Windows(encode_corpus(load_corpus('python_prose'), tok), 'valid', 32)
     assert tok.convert_ids_to_tokens(W.pair_ids(tok)) == [t for t in ('▁the', '▁them', '▁bit', '▁big', '▁map', '▁food', '▁him', '▁her') if t in tok.get_vocab()]

@@ -11,7 +11,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.models.wrappers import unwrap_model
-from ff_nbdev.models.sites import bare, find_sites
+from ff_nbdev.models.sites import find_sites
+from ff_nbdev.models.site import bare
 from ff_nbdev.models.tiny import random_tiny
 
 FFN = dict(mt5=['wo', 'wi_0', 'wi_1'], gpt2=['mlp.c_proj', 'c_fc'], llama=['down_proj', 'up_proj', 'gate_proj'])

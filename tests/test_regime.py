@@ -26,7 +26,8 @@ from ff_nbdev.study.records import free_rows, load_runs, reference
 from ff_nbdev.run.records import Regime, regime_of
 from ff_nbdev.study.examples import example_runs
 from ff_nbdev.core.provenance import results_folder
-from ff_nbdev.training.recipes import RECIPES, SCALES, recipe, run_length
+from ff_nbdev.training.recipes import SCALES, recipe, run_length
+from ff_nbdev.mechanisms.registry import RECIPES
 from ff_nbdev.training.schedules import SCHEDULES, make_scheduler, rate_at, warmup_steps
 from ff_nbdev.training.trainer import FFTrainer
 from ff_nbdev.training.watch import Watch

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 
 import ff_nbdev
-from ff_nbdev.data.corpus import expect_fail
+from ff_nbdev.core.testing import expect_fail
 from ff_nbdev.run import preflight
 from ff_nbdev.run.errors import RunError
 from ff_nbdev.run.graph import RunGraph

@@ -242,7 +242,8 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
 
 def test_sampled_positions_have_the_mean_of_all_positions(fake):
     from ff_nbdev.data.corpus import load_corpus
-    from ff_nbdev.data.objectives import Windows, encode_corpus, objective_for
+    from ff_nbdev.data.objectives import Windows, objective_for
+    from ff_nbdev.data.tokens import encode_corpus
     from ff_nbdev.data.tokenizers import load_tokenizer
     from ff_nbdev.evaluation.activations import evaluating
     from ff_nbdev.models.ablation import ffn_means

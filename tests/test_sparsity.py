@@ -10,7 +10,8 @@ from torch import nn
 from conftest import tiny
 from ff_nbdev.baselines.sparsity import WeightSparsity, abs_top_k, keep_largest_, paired_cost, pruning_curve, fraction_at, sparsity_table
 from ff_nbdev.evaluation.spatial import morans_i
-from ff_nbdev.models.sites import FFNPattern, find_sites
+from ff_nbdev.models.sites import find_sites
+from ff_nbdev.models.site import FFNPattern
 from ff_nbdev.models.tiny import random_tiny
 
 torch.set_num_threads(1)

@@ -28,7 +28,8 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from ff_nbdev.data import corpus as corpus_page
 from ff_nbdev.data import store as store_page
 from ff_nbdev.data.alternatives import Alternatives, write_alternatives
-from ff_nbdev.data.corpus import cache_dir, corpus_info, find_text, load_corpus, read_sentences, source_name, text_documents
+from ff_nbdev.data.corpus import find_text, load_corpus, read_sentences, source_name, text_documents
+from ff_nbdev.data.store import cache_dir, corpus_info
 from ff_nbdev.data.files import guess_encoding, text_lines, unwrap, wrap_width
 from ff_nbdev.data.objectives import (Batches, MaskedTokens, NextToken, SpanCorruption, TextInfilling, Windows, encode_corpus, language_task, objective_for,
     open_tokens, tokens_info)
@@ -702,7 +703,7 @@ def test_a_masked_model_does_not_learn_to_copy(tmp_path, cache):
     from transformers import TrainingArguments
     from ff_nbdev.mechanisms.config import FFConfig
     from ff_nbdev.mechanisms.method import attach
-    from ff_nbdev.models.sites import FFNPattern
+    from ff_nbdev.models.site import FFNPattern
     from ff_nbdev.training.trainer import FFTrainer
     torch.manual_seed(0)
     model = tiny('Bert')

@@ -10,7 +10,8 @@ from torch import nn
 
 from conftest import tiny
 from ff_nbdev.baselines.topographic import KINDS, LineMoran, MoranController, TopographicLoss, coarsened, topo_loss, topolm_loss, window_starts
-from ff_nbdev.models.sites import FFNPattern, find_sites
+from ff_nbdev.models.sites import find_sites
+from ff_nbdev.models.site import FFNPattern
 from ff_nbdev.models.tiny import random_tiny
 
 ARCHS = ['mt5', 'rwkv', 'gpt2', 'llama']
@@ -431,7 +432,8 @@ def test_a_controller_that_goes_on_is_the_same(at):
 
 def test_what_is_steered_by_is_what_the_evaluation_reports():
     from ff_nbdev.data.corpus import load_corpus
-    from ff_nbdev.data.objectives import Windows, encode_corpus
+    from ff_nbdev.data.objectives import Windows
+    from ff_nbdev.data.tokens import encode_corpus
     from ff_nbdev.evaluation.activations import activation_geography
     from ff_nbdev.models.tiny import load_pretrained
     _, tok = load_pretrained('tiny-mt5')

@@ -18,7 +18,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 from ff_nbdev.data.objectives import NextToken
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
 from ff_nbdev.mechanisms.method import attach
-from ff_nbdev.models.sites import FFNPattern
+from ff_nbdev.models.site import FFNPattern
 from ff_nbdev.models.tiny import random_tiny
 from ff_nbdev.training import checkpoints as ck
 from ff_nbdev.training import trainer as training

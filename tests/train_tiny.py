@@ -13,7 +13,8 @@ import torch
 from transformers import PrinterCallback, TrainingArguments
 
 from ff_nbdev.data.corpus import load_corpus, read_sentences
-from ff_nbdev.data.objectives import Windows, encode_corpus, objective_for
+from ff_nbdev.data.objectives import Windows, objective_for
+from ff_nbdev.data.tokens import encode_corpus
 from ff_nbdev.data.tokenizers import make_tokenizer, train_pieces
 from ff_nbdev.mechanisms.config import FFConfig
 from ff_nbdev.mechanisms.method import attach

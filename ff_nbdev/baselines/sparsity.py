@@ -17,7 +17,7 @@ from ..evaluation.robustness import window_scores
 from ..evaluation.spatial import morans_i
 from ..models.ablation import ablate
 from ..models.sites import find_sites
-from ..training.penalty import Penalty
+from ..mechanisms.penalty import Penalty
 
 # %% ../../nbs/baselines/sparsity.ipynb #0224cb8d
 def _check_fraction(name, value):

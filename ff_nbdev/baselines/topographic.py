@@ -16,10 +16,10 @@ from .reordered import gate_along_hidden
 from ..evaluation.activations import random_places, read
 from ..data.tokenizers import special_ids
 from ..evaluation.spatial import morans_i
-from ..mechanisms.method import given_by_name
-from ..mechanisms.recall import keyed_uniform
+from ..mechanisms.forward import given_by_name
+from ..mechanisms.noise import keyed_uniform
 from ..models.sites import find_sites
-from ..training.penalty import Penalty
+from ..mechanisms.penalty import Penalty
 
 # %% ../../nbs/baselines/topographic.ipynb #b6d36df9
 def _full(x): return x if x.dtype == torch.float64 else x.float()

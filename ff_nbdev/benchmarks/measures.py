@@ -30,7 +30,7 @@ from ..evaluation.activations import collect, evaluating, random_places
 from ..evaluation.spatial import morans_i
 from ..mechanisms.config import FFConfig, RecallConfig
 from ..mechanisms.forgetfulness import proximal_kernel, pulse_
-from ..mechanisms import recall
+from ..mechanisms import noise as noise_module
 from ..mechanisms.forgiveness import forgiving_loss
 from ..mechanisms.linear_loss import linear_forgiving_loss
 from ..mechanisms.method import FF, attach
@@ -118,7 +118,7 @@ def plain_noise_step(model, batch, dtype=torch.bfloat16, ff=None):
     "A training step whose hubs and noise are tensor operations"
     step, never = hf_step(model, batch, dtype, ff), lambda *tensors: False
     def plain():
-        with replaced.object(recall, '_in_kernel', never), replaced.object(recall, 'runs_native', never): step()
+        with replaced.multiple(noise_module, takes_kernel=never, runs_native=never): step()
     return plain
 
 def step_calls(

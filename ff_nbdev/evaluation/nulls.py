@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from ..data.corpus import load_corpus
-from ..data.objectives import Windows, encode_corpus
+from ..data.objectives import Windows
+from ..data.tokens import encode_corpus
 from .activations import activation_geography
 from .spatial import correlogram, weight_geography
 from ..models.sites import find_sites

@@ -19,7 +19,8 @@ from torch import nn
 
 # %% ../../nbs/evaluation/readings.ipynb #e41e896d
 from ..data.corpus import load_corpus
-from ..data.objectives import Windows, encode_corpus, objective_for
+from ..data.objectives import Windows, objective_for
+from ..data.tokens import encode_corpus
 from ..data.tokenizers import special_ids
 from ff_nbdev.evaluation.activations import (
     Instances, Keep, Map, Mean, evaluating, find_places, frequent_tokens, line_measures, random_places, read_once,

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..mechanisms.recall import hub_width
-from ..models.sites import FFNSite, find_sites
+from ..models.sites import find_sites
+from ..models.site import FFNSite
 
 # %% ../../nbs/evaluation/steering.ipynb #55b119df
 HOWS = ('silence', 'amplify', 'move')

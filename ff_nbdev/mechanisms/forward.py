@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .noise import HubNoise, keyed_noise, token_keys
 from .recall import count_hubs, hub_width, update_usage
-from ..models.sites import bare
+from ..models.site import bare
 
 # %% ../../nbs/mechanisms/forward.ipynb #73f3805c
 @dataclass

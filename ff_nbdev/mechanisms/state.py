@@ -16,7 +16,7 @@ from fastcore.basics import patch
 
 from ..core.io import beside, writing
 from .pulses import whole_matrix
-from ..models.sites import bare
+from ..models.site import bare
 
 # %% ../../nbs/mechanisms/state.ipynb #7e5fd85c
 class SavedState:

@@ -20,7 +20,8 @@ from .preflight import read_yaml
 from .records import RunId, RunSettings
 from .runner import notebook_digest
 from .settings import workflow_folder
-from ..training.recipes import RECIPES, SCALES, dependencies, override, recipe, relative_length
+from ..training.recipes import SCALES, dependencies, override, recipe, relative_length
+from ..mechanisms.registry import RECIPES
 
 # %% ../../nbs/run/graph.ipynb #2c559485
 def pretrained_here(

@@ -49,7 +49,7 @@ def _encode(corpus, model, progress):
     from ff_nbdev.data.corpus import load_corpus
     folder = load_corpus(corpus)
     progress.update(1, 3, 'loading the tokenizer')
-    from ff_nbdev.data.objectives import encode_corpus
+    from ff_nbdev.data.tokens import encode_corpus
     from ff_nbdev.data.tokenizers import load_tokenizer
     try: tokenizer = load_tokenizer(model)
     except (ValueError, OSError): raise

@@ -35,7 +35,7 @@ def text_name(
 def _pack_text(folder, source, tokenizers, taken):
     "Prepare a text and copy it; what `bundle.json` says of it"
     from ff_nbdev.data.corpus import is_hub_id, load_corpus
-    from ff_nbdev.data.objectives import encode_corpus
+    from ff_nbdev.data.tokens import encode_corpus
     corpus = load_corpus(source)
     name = text_name(source, corpus)
     if name in taken: name += '-' + corpus.name.rsplit('-', 1)[-1]

@@ -16,7 +16,8 @@ from ..baselines.topographic import LineMoran, MoranController, TopographicLoss
 from ..core.io import read_json, read_tensors
 from ..data.alternatives import Alternatives
 from ..data.corpus import load_corpus
-from ..data.objectives import Windows, encode_corpus, objective_for
+from ..data.objectives import Windows, objective_for
+from ..data.tokens import encode_corpus
 from ..data.tokenizers import special_ids
 from ..evaluation.activations import collect, find_places, frequent_tokens, mean_activation
 from ..evaluation.base_test import token_scores

@@ -2,22 +2,28 @@
 
 # %% auto #0
 __all__ = ['package_folder', 'workflow_folder', 'notebooks_folder', 'scales', 'read_scale', 'scale_name', 'resolve_corpus',
-           'use_shipped', 'choose_arms', 'apply_settings', 'check_folder', 'check_notebooks', 'same_vocabulary',
-           'check_words', 'choose_models', 'make_settings', 'check_settings', 'settings_of', 'run_scale', 'command_for']
+           'use_shipped', 'choose_recipes', 'apply_settings', 'check_folder', 'check_notebooks', 'same_vocabulary',
+           'choose_models', 'check_words', 'make_settings', 'format_hub_ids', 'check_settings', 'settings_of',
+           'run_scale', 'command_for']
 
 # %% ../../nbs/run/settings.ipynb #531b8c21
-import shlex
-import re
-import os
-import json
-import hashlib
-import ff_nbdev
 import difflib
+import hashlib
+import json
+import os
+import re
+import shlex
 from pathlib import Path
-from .preflight import check_corpus_folder, check_model, check_parameters, check_place, check_scale_arms, check_scale_parts, check_seeds, check_together, first_look, read_yaml, split_model
+
+import ff_nbdev
 from ..core.io import check_name, read_json, shown
-from .runner import nearest, parse_parameters, plain_value, read_notebook
-from .preflight import NODES
+from .parameters import nearest, parse_parameters, plain_value, read_notebook
+from .preflight import (
+    NODES, check_corpus_folder, check_model, check_parameters, check_place, check_scale_parts, check_scale_runs,
+    check_seeds, check_together, first_look, is_model_id, read_yaml, shipped_models, split_model)
+from .records import RunId, RunSettings
+from ..training.recipes import SCALES, dependencies
+from ..mechanisms.registry import RECIPES
 
 # %% ../../nbs/run/settings.ipynb #25971c94
 def package_folder(): return Path(ff_nbdev.__file__).resolve().parent
@@ -30,11 +36,13 @@ def workflow_folder()->Path: # With `Snakefile`, `config/` and `profiles/`
 def notebooks_folder()->Path: # With `retrofit.ipynb`, `evaluate.ipynb`, `report.ipynb`
     "The experiment notebooks: the repository's, or the copy in an installed package"
     repo = package_folder().parent/'nbs'/'experiments'
-    return repo if (package_folder().parent/'settings.ini').exists() and repo.exists() else package_folder()/'experiments'
+    here = (package_folder().parent/'settings.ini').exists() and repo.exists()
+    return repo if here else package_folder()/'experiments'
 
+# %% ../../nbs/run/settings.ipynb #ca5e5685
 def scales()->list[str]: # For example ['quick']
     "Names of the scales that can be run"
-    return sorted(p.stem for p in (workflow_folder()/'config').glob('*.yaml'))
+    return sorted(path.stem for path in (workflow_folder()/'config').glob('*.yaml'))
 
 def read_scale(
     name:str, # One of `scales()`, or a file of your own that ends in .yaml
@@ -47,7 +55,7 @@ def read_scale(
     path = Path(name).expanduser() if own else workflow_folder()/'config'/f'{name}.yaml'
     settings = read_yaml(path, 'scale')
     check_scale_parts(settings, path.name)
-    check_scale_arms(settings, path.name)
+    check_scale_runs(settings, path.name)
     return settings
 
 def scale_name(
@@ -57,72 +65,119 @@ def scale_name(
     return name if name in scales() else str(Path(name).expanduser().absolute())
 
 # %% ../../nbs/run/settings.ipynb #9ca94628
+def _stamp(data): return hashlib.sha256(data).hexdigest()[:16]
+
 def resolve_corpus(
     source:str, # As the user gave it
 )->tuple[str, str]: # The source, seen from anywhere, and a stamp that changes with its text
-    "Check that there is text at `source`; `FileNotFoundError` or `ValueError` where there is none"
+    """Check that there is text at `source`.
+
+    Raises: `FileNotFoundError` or `ValueError` where there is none."""
     from ff_nbdev.data.corpus import find_text, is_hub_id
     from ff_nbdev.data.prose import prose_versions
-    if source == 'python_prose': return source, hashlib.sha256(json.dumps(prose_versions()).encode()).hexdigest()[:16]
+    if source == 'python_prose': return source, _stamp(json.dumps(prose_versions()).encode())
     full = Path(os.path.expanduser(source))
     if os.path.islink(full) and not full.exists():
         raise FileNotFoundError(f'{source} is a link that leads nowhere: give a text.')
-    if (full/'corpus.json').exists(): check_corpus_folder(full)
-    if (full/'corpus.json').exists(): return str(full.absolute()), hashlib.sha256((full/'corpus.json').read_bytes()).hexdigest()[:16]
+    if (full/'corpus.json').exists():
+        check_corpus_folder(full)
+        return str(full.absolute()), _stamp((full/'corpus.json').read_bytes())
     if is_hub_id(source): return source, source
     files = find_text(source)
     first_look(files)
-    stamp = json.dumps([[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files])
-    return str(full.absolute()), hashlib.sha256(stamp.encode()).hexdigest()[:16]
+    facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    return str(full.absolute()), _stamp(json.dumps(facts).encode())
 
 # %% ../../nbs/run/settings.ipynb #64012917
 def use_shipped(
     settings:dict, # Of a scale; changed in place
     asked:list,    # What the command line asks for other than the scale's
 ):
-    "Keep the shipped arms only where nothing is asked for that they were not made with"
+    "Keep the shipped models only where nothing is asked for that they were not made with"
     own = settings.pop('own', None)
     if own and asked: settings.update(own, shipped={}, variants={})
 
+# %% ../../nbs/run/settings.ipynb #ffc22424
+def _check_asked(names, variants):
+    "Raises: `ValueError` for the first name that is neither a recipe nor a variant"
+    for name in names:
+        if '~' in name and name not in variants:
+            mend = f': {nearest(name, list(variants))}' if variants else ' at this scale.'
+            raise ValueError(f'There is no variant {name!r} of a recipe{mend}')
+        if name in RECIPES or '~' in name: continue
+        near = difflib.get_close_matches(name, RECIPES, 1)
+        if near: raise ValueError(f'There is no recipe {name!r}: did you mean {near[0]!r}?')
+        raise ValueError(f'There is no recipe {name!r}; they are on the page of recipes: full_stack, '
+            'base_continued, no_fzr and so on.')
+
+# %% ../../nbs/run/settings.ipynb #f4684e47
+def _origins(settings, key):
+    "Recipes from whose run one of recipe `key` parts, and whose search decides its noise"
+    tables = [settings.get(name) or {} for name in ('stages', 'searches')]
+    return [table[key] for table in tables if key in table]
+
+def _with_origins(settings, names):
+    "Variants, and those of the same label that they part from"
+    known, chosen = settings.get('variants') or {}, list(names)
+    for name in chosen:                                # it grows meanwhile
+        run = RunId.parse(name)
+        others = [f'{origin}~{run.variant}' for origin in _origins(settings, run.key)]
+        chosen += [other for other in others if other in known and other not in chosen]
+    return chosen
+
+# %% ../../nbs/run/settings.ipynb #9b5f8360
+def _with_dependencies(settings, keys):
+    "Recipes, and those that they need"
+    chosen = list(keys)
+    for key in chosen:                                 # it grows meanwhile
+        given = {*(settings.get('retrofit') or {}), *(settings.get(f'retrofit_{key}') or {})}
+        needed = dependencies(key, matched=not given & {'strength', 'match'}).values()
+        chosen += [other for other in [*needed, *_origins(settings, key)] if other not in chosen]
+    return chosen
+
 # %% ../../nbs/run/settings.ipynb #b76e0860
-def choose_arms(
+def choose_recipes(
     settings:dict,        # Of a scale; changed in place
-    arms:list[str]|None,  # Names; None keeps those of the scale
+    names:list[str]|None, # Recipes and variants; None keeps those of the scale
     first:int|None=None,  # The first so many by importance
     every:bool=False,     # All there are
 ):
-    "Choose recipes, with those that they start from; `ValueError` names the nearest where one is unknown"
-    if not arms and first is None and not every: return
-    ships, sweep, settings['shipped'] = bool(settings.get('shipped')), settings.get('variants') or {}, {}      # what is asked for by name is trained
-    from ff_nbdev.training.recipes import SCALES, dependencies
-    from ff_nbdev.mechanisms.registry import RECIPES
+    """Choose what is run, with all that it starts from.
+
+    Raises: `ValueError` that names the nearest where one is unknown."""
+    if not names and first is None and not every: return
     if first is not None and first < 1: raise ValueError(f'--first must be at least 1, not {first}.')
-    parts = lambda a: [of[a] for of in (settings.get('stages') or {}, settings.get('searches') or {}) if a in of]      # where an arm parts from, and what decides its noise
-    named = [v for v in arms or [] if '~' in v]
-    for v in named: named += [w for x in parts(v.split('~')[0]) if (w := f'{x}~{v.split("~")[1]}') in sweep and w not in named]
-    settings['variants'] = {v: p for v, p in sweep.items() if v in named or every and not ships}
-    for a in arms or []:
-        if '~' in a and a not in sweep: raise ValueError(f'There is no variant {a!r} of a recipe' + (f': {nearest(a, list(sweep))}' if sweep else ' at this scale.'))
-        if a not in RECIPES and '~' not in a: raise ValueError(f'There is no recipe {a!r}: did you mean {near[0]!r}?' if (near := difflib.get_close_matches(a, RECIPES, 1)) else f'There is no recipe {a!r}; they are on the page of recipes: full_stack, base_continued, no_fzr and so on.')
-    wanted = list(dict.fromkeys(a.split('~')[0] for a in arms or []) or (RECIPES if every else [*settings['given'], *SCALES[settings['scale']].order[:first]]))
-    given = lambda a: {*(settings.get('retrofit') or {}), *(settings.get(f'retrofit_{a}') or {})}
-    for a in wanted: wanted += [b for b in [*dependencies(a, not {'strength', 'match'} & given(a)).values(), *parts(a)] if b not in wanted]      # a rival with a strength need not wait for the arm that it is matched with
-    settings['given'], settings['trained'] = [a for a in RECIPES if a in wanted and not RECIPES[a].trained], sorted((a for a in wanted if RECIPES[a].trained), key=list(RECIPES).index)
+    names, variants = names or [], settings.get('variants') or {}
+    _check_asked(names, variants)
+    chosen = _with_origins(settings, [name for name in names if '~' in name])
+    if every and not settings.get('shipped'): chosen = list(variants)
+    keys = dict.fromkeys(RunId.parse(name).key for name in names)
+    if not keys: keys = RECIPES if every else [*settings['given'], *SCALES[settings['scale']].order[:first]]
+    keys = _with_dependencies(settings, keys)
+    for part, trained in (('given', False), ('trained', True)):
+        settings[part] = [key for key, recipe in RECIPES.items() if key in keys and recipe.trained == trained]
+    settings['shipped'] = {}
+    settings['variants'] = {name: changed for name, changed in variants.items() if name in chosen}
 
 # %% ../../nbs/run/settings.ipynb #6e788fc6
 def apply_settings(
     settings:dict,   # Of a scale; changed in place
     pairs:list[str], # 'node.parameter=value'
 ):
-    "Set parameters of the notebooks; `ValueError` where the form or the node is wrong"
-    seen = [m.group(1, 2) for pair in pairs if (m := re.match(r'(\w+)\.(\w+)=', pair))]
+    """Set parameters of the notebooks.
+
+    Raises: `ValueError` where the form or the node is wrong, or a parameter is given twice."""
+    seen = set()
     for pair in pairs:
-        m = re.fullmatch(r'(\w+)\.(\w+)=(.*)', pair, re.S)
-        if not m: raise ValueError(f'{pair!r} is not of the form node.parameter=value, for example retrofit.total_sentences=1000.')
-        if seen.count(m.group(1, 2)) > 1: raise ValueError(f'--set {m[1]}.{m[2]} is given twice: give it once.')
-        nodes = ['pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate', 'report']
-        if m[1] not in nodes: raise ValueError(f'There is no node {m[1]!r}: {nearest(m[1], nodes)}')
-        settings[m[1]] = {**(settings.get(m[1]) or {}), m[2]: plain_value(m[3])}
+        found = re.fullmatch(r'(\w+)\.(\w+)=(.*)', pair, re.S)
+        if not found:
+            raise ValueError(f'{pair!r} is not of the form node.parameter=value, for example '
+                'retrofit.total_sentences=1000.')
+        node, name, value = found.groups()
+        if (node, name) in seen: raise ValueError(f'--set {node}.{name} is given twice: give it once.')
+        if node not in NODES: raise ValueError(f'There is no node {node!r}: {nearest(node, NODES)}')
+        seen.add((node, name))
+        settings[node] = {**(settings.get(node) or {}), name: plain_value(value)}
 
 # %% ../../nbs/run/settings.ipynb #4321781e
 def check_folder(
@@ -130,160 +185,254 @@ def check_folder(
     need:int, # Bytes that it writes
     scale:str='', # Name of its scale
 )->bool: # Does it hold a run already?
-    "Check that a run can be written to `out`; `OSError` or `ValueError` where not. Nothing is made"
+    """Check that a run can be written to `out`. Nothing is made.
+
+    Raises: `OSError` or `ValueError` where not."""
     from ff_nbdev.data.store import check_disk
     known = check_place(out, scale)
-    stands = next(p for p in [out, *out.absolute().parents] if p.exists())
-    check_disk(stands, need)
+    check_disk(next(path for path in [out, *out.absolute().parents] if path.exists()), need)
     return known
 
 # %% ../../nbs/run/settings.ipynb #519a2d2f
 def check_notebooks(
-    folder:Path,     # With the experiment notebooks
-    nodes=('teacher', 'alternatives', 'retrofit', 'evaluate', 'report'), # Their names
+    folder:Path,       # With the experiment notebooks
+    nodes=NODES[1:],   # Their names; all but `pretrain` by default
 ):
-    "`FileNotFoundError` where a notebook of the graph is missing, `ValueError` where one is damaged"
-    missing = [f'{n}.ipynb' for n in nodes if not (folder/f'{n}.ipynb').exists()]
-    if missing: raise FileNotFoundError(f'{folder}{"" if folder.is_dir() else " is no folder, and"} lacks {" and ".join(missing)}: give the folder of the experiment notebooks with --notebooks.')
-    for n in nodes: read_notebook(folder/f'{n}.ipynb')
+    "Raises: `FileNotFoundError` where a notebook of the graph is missing, `ValueError` where one is damaged"
+    missing = [f'{node}.ipynb' for node in nodes if not (folder/f'{node}.ipynb').exists()]
+    if missing:
+        no_folder = '' if folder.is_dir() else ' is no folder, and'
+        raise FileNotFoundError(f'{folder}{no_folder} lacks {" and ".join(missing)}: give the folder of the experiment '
+            'notebooks with --notebooks.')
+    for node in nodes: read_notebook(folder/f'{node}.ipynb')
 
 # %% ../../nbs/run/settings.ipynb #db23d1db
+def _tokenizer_file(model):
+    places = (package_folder()/'pretrained'/model/'tokenizer.json', Path(model)/'tokenizer.json')
+    return next((path for path in places if path.is_file()), None)
+
 def same_vocabulary(
-    a:str, # A model: shipped, a folder, a hub id, or 'pretrain'
-    b:str, # Another
+    one:str,   # A model: shipped, a folder, a hub id, or 'pretrain'
+    other:str, # Another
 )->bool: # Hub ids are not looked up: they count as different
     "Do two models have the same tokenizer?"
-    if a == b: return True
-    files = [next((f for f in (package_folder()/'pretrained'/m/'tokenizer.json', Path(m)/'tokenizer.json') if f.is_file()), None) for m in (a, b)]
+    if one == other: return True
+    files = [_tokenizer_file(one), _tokenizer_file(other)]
     return all(files) and files[0].read_bytes() == files[1].read_bytes()
+
+def choose_models(
+    models:dict,     # Architecture → model, of the scale
+    words:list[str], # Of --model
+)->dict: # Architecture → model, seen from anywhere
+    "Raises: `ValueError` or `FileNotFoundError` where a run could not start from one of its models"
+    given = [split_model(word) for word in words]
+    archs = [arch for arch, _ in given]
+    if twice := [arch for arch in archs if archs.count(arch) > 1]:
+        raise ValueError(f'Two models are given for {twice[0]}: give one, and that of the RWKV arms as rwkv=MODEL.')
+    return {arch: check_model(arch, model) for arch, model in {**models, **dict(given)}.items()}
+
+# %% ../../nbs/run/settings.ipynb #f53985ae
+def _own_bases(settings):
+    "Variants that start from a base which the run makes"
+    variants = settings.get('variants') or {}
+    return [name for name, changed in variants.items() if str(changed.get('model', '')).startswith('pretrain_')]
+
+def _fit_vocabulary(settings, asked):
+    "Take out the variants whose base has another vocabulary than the run's model; `ValueError` where one was asked for"
+    wide = _own_bases(settings)
+    vocabulary = (settings.get('pretrain') or {}).get('tokenizer') or 'a text of their own'
+    archs = sorted({RunId.parse(name).arch for name in wide})
+    models = [settings['models'][arch] for arch in archs]
+    other = [m for m in models if m != 'pretrain' and not same_vocabulary(m, vocabulary)]
+    if not other: return
+    said = f"{', '.join(wide)} start from bases with the vocabulary of {vocabulary}, and {other[0]} has another"
+    if any(name in asked for name in wide): raise ValueError(f'{said}: leave them out, or give no other --model.')
+    print(f'Left out: {said}.')
+    for name in wide: del settings['variants'][name]
 
 # %% ../../nbs/run/settings.ipynb #a71106c5
 def check_words(
-    a, # Words of the command line, as for `make_settings`
+    words, # Of the command line, as for `make_settings`
 ):
-    "`ValueError` for words that contradict one another: one of them would do nothing"
-    chosen = [w for w, given in (('--arms', a.arms), ('--all', a.all), ('--first', a.first is not None)) if given]
+    "Raises: `ValueError` for words of which one would do nothing"
+    given = {'--arms': words.arms, '--all': words.all, '--first': words.first is not None}
+    chosen = [word for word in given if given[word]]
     if len(chosen) > 1: raise ValueError(f'{" and ".join(chosen)} each say which arms are run: give one of them.')
-    if a.seed is not None and a.seeds:
+    if words.seed is not None and words.seeds:
         raise ValueError('--seed and --seeds both say which seeds are trained: give one of them.')
 
-def choose_models(
-    models:dict,     # Kind → model, of the scale
-    words:list[str], # Of --model
-)->dict: # Kind → model, seen from anywhere
-    "The models of a run; `ValueError` or `FileNotFoundError` where one cannot be"
-    given = [split_model(w) for w in words]
-    if twice := [k for k, _ in given if [x for x, _ in given].count(k) > 1]:
-        raise ValueError(f'Two models are given for {twice[0]}: give one, and that of the RWKV arms as rwkv=MODEL.')
-    return {k: check_model(k, m) for k, m in {**models, **dict(given)}.items()}
+def _changes(words, corpus):
+    "What of a command line makes a run another than that of the scale; evaluation and report do not"
+    changes = [pair for pair in words.set if not pair.startswith(('evaluate.', 'report.'))]
+    changes += [given for given in (words.seed, words.seeds, words.model) if given is not None]
+    return changes + [given for given in [words.corpus] if given not in (None, corpus)]
 
+# %% ../../nbs/run/settings.ipynb #cf1dc1c4
 def make_settings(
-    a, # Words of the command line: scale, corpus, arms, first, all, seed, seeds, model, set, notebooks
-)->dict: # What `run.json` holds
-    "Settings of a scale with what the command line changes; all that can be checked is checked (`ValueError`)"
-    check_words(a)
-    s = read_scale(a.scale)
-    use_shipped(s, [x for x in a.set if not x.startswith(('evaluate.', 'report.'))] + [x for x in (a.seed, a.seeds, a.model) if x is not None] + [x for x in [a.corpus] if x not in (None, s['corpus'])])
-    apply_settings(s, a.set)
-    choose_arms(s, a.arms, a.first, a.all)
-    s['seeds'] = check_seeds(a.seeds or ([a.seed] if a.seed is not None else s['seeds']))
-    s['models'] = choose_models(s['models'], a.model or [])
-    s['shared_vocabulary'] = same_vocabulary(*s['models'].values())
-    wide = [v for v, p in (s.get('variants') or {}).items() if str(p.get('model', '')).startswith('pretrain_')]      # they start from bases that the run makes with a vocabulary of its own
-    own = (s.get('pretrain') or {}).get('tokenizer') or 'a text of their own'
-    if wide and (other := [m for k in {'rwkv' if v.startswith('rwkv_') else 'mt5' for v in wide} if (m := s['models'][k]) != 'pretrain' and not same_vocabulary(m, own)]):
-        said = f"{', '.join(wide)} start from bases with the vocabulary of {own}, and {other[0]} has another"
-        if any(v in (a.arms or []) for v in wide): raise ValueError(f'{said}: leave them out, or give no other --model.')
-        print(f'Left out: {said}.'); s['variants'] = {v: p for v, p in s['variants'].items() if v not in wide}
-    s['runs'] = s['given'] + list(s.get('shipped') or {}) + [t if n == s['seeds'][0] else f'{t}.s{n}' for t in s['trained'] for n in [*s['seeds'], *(s.get('more_seeds') or {}).get(t, [])]] + list(s.get('variants') or {})
-    pretrains = 'pretrain' in s['models'].values() or any(v in (s.get('variants') or {}) for v in wide)
-    if not pretrains and (odd := [x for x in a.set if x.startswith('pretrain.')]):
+    words, # Of the command line: scale, corpus, arms, first, all, seed, seeds, model, set, notebooks
+)->RunSettings: # For `run.json`
+    """Settings of a scale with what the command line changes; all that can be checked is checked.
+
+    Raises: `ValueError` or `OSError` for the first that is wrong."""
+    check_words(words)
+    found = read_scale(words.scale)
+    use_shipped(found, _changes(words, found['corpus']))
+    apply_settings(found, words.set)
+    choose_recipes(found, words.arms, words.first, words.all)
+    found['seeds'] = check_seeds(words.seeds or ([words.seed] if words.seed is not None else found['seeds']))
+    found['models'] = choose_models(found['models'], words.model or [])
+    found['shared_vocabulary'] = same_vocabulary(*found['models'].values())
+    _fit_vocabulary(found, words.arms or [])
+    folder = Path(words.notebooks).expanduser().absolute() if words.notebooks else notebooks_folder()
+    nodes = _nodes_of(found, words.set)
+    check_notebooks(folder, nodes)
+    for node in nodes: parse_parameters(read_notebook(folder/f'{node}.ipynb'), f'{node}.ipynb')
+    check_parameters(found, folder)
+    check_together(found)
+    corpus, text = resolve_corpus(found['corpus'] if words.corpus is None else words.corpus)
+    found |= dict(corpus=corpus, text=text, notebooks=str(folder), config=scale_name(words.scale))
+    settings = RunSettings.from_dict(found)
+    settings.runs = settings.run_names()
+    return settings
+
+# %% ../../nbs/run/settings.ipynb #0c6fb722
+def _nodes_of(settings, pairs):
+    "The notebooks that a run needs; `ValueError` where --set reaches one that is not among them"
+    if 'pretrain' in settings['models'].values() or _own_bases(settings): return NODES
+    if odd := [pair for pair in pairs if pair.startswith('pretrain.')]:
         raise ValueError(f'--set {odd[0]} does nothing, for this run pretrains no model: give --model pretrain, or '
             f'leave it out.')
-    s['notebooks'] = str(Path(a.notebooks).expanduser().absolute() if a.notebooks else notebooks_folder())
-    nodes = ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report', *(['pretrain'] if pretrains else []))
-    check_notebooks(Path(s['notebooks']), nodes)
-    for n in nodes: parse_parameters(read_notebook(Path(s['notebooks'])/f'{n}.ipynb'), f'{n}.ipynb')
-    check_parameters(s, Path(s['notebooks']))
-    check_together(s)
-    s['corpus'], s['text'] = resolve_corpus(s['corpus'] if a.corpus is None else a.corpus)
-    return {k: v if v is not None else {} for k, v in s.items()} | dict(config=scale_name(a.scale))
+    return NODES[1:]
+
+# %% ../../nbs/run/settings.ipynb #9142cdb9
+def format_hub_ids(
+    settings:RunSettings,
+)->list[str]: # Lines
+    "What of a run is taken for an id of the hub"
+    from ff_nbdev.data.corpus import is_hub_id
+    found = [(settings.corpus, 'data set')] if is_hub_id(settings.corpus) else []
+    models = dict.fromkeys(settings.models.values())
+    found += [(model, 'model') for model in models if model not in shipped_models() and is_model_id(model)]
+    return [f'{name!r} is no path here and is taken for a {what} of the Hugging Face Hub.' for name, what in found]
 
 # %% ../../nbs/run/settings.ipynb #76d3d80a
-_name_lists = ('runs', 'given', 'trained', 'not_run')
-_settings = dict(scale=str, corpus=str, models=dict, seeds=list, runs=list, given=list, trained=list, not_run=list, config=str, text=str,
-                 shipped=dict, variants=dict, notebooks=str, minutes=dict, memory=dict, gpus=dict, threads=int, own=dict)
+_types = dict(scale=str, corpus=str, config=str, text=str, notebooks=str, threads=int, models=dict, shipped=dict,
+    variants=dict, minutes=dict, memory=dict, gpus=dict, own=dict, seeds=list, runs=list, given=list, trained=list,
+    not_run=list)
 
-def _wrong_settings(s):
+def _names_in(settings):
+    "All names in a run.json that become paths"
+    for part in ('runs', 'given', 'trained', 'not_run'): yield from settings.get(part, [])
+    for part in ('shipped', 'variants'): yield from settings.get(part, {})
+    yield from settings.get('shipped', {}).values()
+
+def _is_whole(value): return isinstance(value, int) and not isinstance(value, bool)
+
+# %% ../../nbs/run/settings.ipynb #bed107b4
+def _wrong_settings(settings):
     "What is wrong with the settings of a run; None where nothing is"
-    if odd := next((k for k in s if k.startswith(('retrofit', 'evaluate', 'pretrain', 'teacher', 'alternatives', 'report')) and not isinstance(s[k], dict)), None):
-        return f'its {odd} holds no parameters'
-    if any(not isinstance(m, str) for m in s.get('models', {}).values()): return 'a model of it is no text'
-    if any(isinstance(n, bool) or not isinstance(n, int) for n in s.get('seeds', [])): return 'a seed of it is no whole number'
-    if any(not isinstance(p, dict) for p in s.get('variants', {}).values()): return 'a variant of it holds no parameters'
-    for name in [*(r for k in _name_lists for r in s.get(k, [])), *s.get('shipped', {}), *s.get('shipped', {}).values(), *s.get('variants', {})]:
+    for name, value in settings.items():
+        wanted = _types.get(name, dict if name.startswith(NODES) else object)
+        if name in _types and (not isinstance(value, wanted) or isinstance(value, bool)):
+            return f'its {name} is of another type'
+        if not isinstance(value, wanted): return f'its {name} holds no parameters'
+    models, variants = settings.get('models', {}), settings.get('variants', {})
+    if not all(isinstance(model, str) for model in models.values()): return 'a model of it is no text'
+    if not all(map(_is_whole, settings.get('seeds', []))): return 'a seed of it is no whole number'
+    if not all(isinstance(changed, dict) for changed in variants.values()): return 'a variant of it holds no parameters'
+    for name in _names_in(settings):
         try: check_name(name, 'run')
         except ValueError as e: return str(e)[0].lower() + str(e)[1:].rstrip('.')
+
+# %% ../../nbs/run/settings.ipynb #9164b19a
+_mend = 'Take it from a copy, or start the run anew with `ff-nbdev run`.'
 
 def check_settings(
     settings:dict,   # What a run.json holds
     path:str|Path='run.json', # For the sentence
 )->dict: # The same
-    "`ValueError` where a name could lead out of the run's folder, or an entry is of another type"
-    s = {k: v for k, v in settings.items() if v is not None and v != {}}
-    wrong = next((f'its {k} is of another type' for k, t in _settings.items() if k in s and (not isinstance(s[k], t) or isinstance(s[k], bool))), None) or _wrong_settings(s)
-    if wrong: raise ValueError(f'{shown(path)} is no settings of a run: {wrong}. Take it from a copy, or start the run anew with `ff-nbdev run`.')
+    "Raises: `ValueError` where a name could lead out of the run's folder, or an entry is of another type"
+    told = {name: value for name, value in settings.items() if value is not None and value != {}}
+    if wrong := _wrong_settings(told):
+        raise ValueError(f'{shown(path)} is no settings of a run: {wrong}. {_mend}')
     return settings
 
 def settings_of(
-    folder:str|Path, # A folder of arms
+    folder:str|Path, # Of a study
     needs=(),        # Names that must be there
 )->dict: # {} where there is no run.json
-    "What the folder's runs were started with (run.json of `ff-nbdev run`); `ValueError` where it is damaged, or where its names lead elsewhere"
+    """What a study's runs were started with (run.json of `ff-nbdev run`).
+
+    Raises: `ValueError` where it is damaged, or where its names lead elsewhere."""
     path = Path(folder)/'run.json'
     if not path.exists(): return {}
-    found = check_settings(read_json(path, 'settings of a run', needs, mend='Take it from a copy, or start the run anew with `ff-nbdev run`.'), path)
-    return {k: v for k, v in found.items() if v is not None}
+    found = check_settings(read_json(path, 'settings of a run', needs, mend=_mend), path)
+    return {name: value for name, value in found.items() if value is not None}
 
 # %% ../../nbs/run/settings.ipynb #af2521b0
-def run_scale(
-    folder:str|Path, # A folder of arms
-)->str: # For `ff-nbdev run`, such as 'quick'; '' where there is no run.json
-    "The scale that a folder was run with"
-    s = settings_of(folder)
-    return s.get('config') or s.get('scale') or ''
-
-def _usual(scale):
-    "The settings of a scale, as `ff-nbdev run` reads them"
-    pass
-    try: return read_scale(scale)
-    except (ValueError, OSError): return {}
-
-# %% ../../nbs/run/settings.ipynb #2d77e3d0
 def _readable_settings(folder):
     "{} also where run.json is damaged: what reads it says so, and a message about another file need not"
     try: return settings_of(folder)
     except (ValueError, OSError): return {}
 
+def _usual_settings(scale):
+    "The settings of a scale; {} where it cannot be read"
+    try: return read_scale(scale)
+    except (ValueError, OSError): return {}
+
+def run_scale(
+    folder:str|Path, # Of a study
+)->str: # For `ff-nbdev run`, such as 'quick'; '' where there is no run.json
+    "The scale that a study was run with"
+    settings = settings_of(folder)
+    return settings.get('config') or settings.get('scale') or ''
+
+# %% ../../nbs/run/settings.ipynb #2d77e3d0
 def _word(text):
     "For a shell; what cannot be printed is left out"
     return shlex.quote(''.join(c if c.isprintable() else '?' for c in text))
 
+def _short(value): return Path(value).name if Path(value).is_absolute() else value
+
+def _model_words(settings, usual, names):
+    "`--model` for each architecture that is run, where its model is not the scale's"
+    needed = {RunId.parse(name).arch for name in names} if names else {'mt5', 'rwkv'}
+    for arch, model in settings.get('models', {}).items():
+        name = _short(str(model))
+        if arch not in needed or name == usual.get('models', {}).get(arch, model): continue
+        yield '--model ' + _word(name if arch == 'mt5' else f'{arch}={name}')
+
+# %% ../../nbs/run/settings.ipynb #5d630e21
+def _recipe_words(settings, usual, names):
+    "`--arms`, where others are run than those of the scale"
+    def of(found):
+        parts = [found.get(part) or [] for part in ('given', 'shipped', 'trained', 'variants')]
+        return [name for part in parts for name in part]
+    differs = usual and of(settings) and of(settings) not in (of(usual), of(usual.get('own') or {}))
+    if names or differs: yield '--arms ' + ' '.join(map(_word, names or of(settings)))
+
+# %% ../../nbs/run/settings.ipynb #20757113
 def command_for(
-    folder:str|Path, # A run folder such as runs/quick/full_stack
+    folder:str|Path, # Of a run, such as runs/quick/full_stack
     nodes=NODES,     # Whose parameters count
-    arms:list=(),    # That are to be run; by default those of the run
+    names:list=(),   # Recipes that are to be run; by default those of the study
 )->str: # The line to type
     "The command that makes what a run folder holds, and reuses what is done"
-    top = Path(folder).absolute().parent; s = _readable_settings(top); scale = s.get('config') or s.get('scale') or top.name
-    words, usual = [f'ff-nbdev run {_word(scale)}'], _usual(scale) if s else {}
-    name = lambda v: Path(v).name if Path(v).is_absolute() else v
-    if s.get('corpus', 'python_prose') != usual.get('corpus', 'python_prose'): words.append(f'--corpus {_word(name(str(s["corpus"])))}')
-    needed = {'rwkv' if a.startswith('rwkv_') else 'mt5' for a in arms or s.get('runs') or ['', 'rwkv_']}
-    words += ['--model ' + _word(f'{f"{k}=" if k != "mt5" else ""}{name(str(m))}') for k, m in s.get('models', {}).items() if k in needed and name(str(m)) != usual.get('models', {}).get(k, m)]
-    if (seeds := s.get('seeds', [0])) != usual.get('seeds', [0]): words.append('--seed' + 's'*(len(seeds) > 1) + ' ' + ' '.join(map(str, seeds)))
-    of = lambda d: [a for k in ('given', 'shipped', 'trained', 'variants') for a in d.get(k) or []]
-    if arms or usual and of(s) and of(s) not in (of(usual), of(usual.get('own') or {})): words.append('--arms ' + ' '.join(map(_word, arms or of(s))))
-    for node in nodes: words += [f"--set {_word(f'{node}.{k}={v}')}" for k, v in (s.get(node) or {}).items() if usual and (usual.get(node) or {}).get(k) != v]
+    top = Path(folder).absolute().parent
+    settings = _readable_settings(top)
+    scale = settings.get('config') or settings.get('scale') or top.name
+    usual = _usual_settings(scale) if settings else {}
+    words, corpus = [f'ff-nbdev run {_word(scale)}'], settings.get('corpus', 'python_prose')
+    if corpus != usual.get('corpus', 'python_prose'): words.append(f'--corpus {_word(_short(str(corpus)))}')
+    words += _model_words(settings, usual, names or settings.get('runs'))
+    seeds = settings.get('seeds', [0])
+    if seeds != usual.get('seeds', [0]):
+        words.append(('--seed ' if len(seeds) == 1 else '--seeds ') + ' '.join(map(str, seeds)))
+    words += _recipe_words(settings, usual, names)
+    for node in nodes if usual else ():
+        known = usual.get(node) or {}
+        given = settings.get(node) or {}
+        other = {name: value for name, value in given.items() if known.get(name) != value}
+        words += [f"--set {_word(f'{node}.{name}={value}')}" for name, value in other.items()]
     if top.name != scale: words.append('--out ' + _word(f'runs/{top.name}'))
     return ' '.join(words)

@@ -15,7 +15,7 @@ import ff_nbdev
 from ..core.io import shown
 from ..run.records import regime_of
 from ..run.settings import command_for, run_scale
-from .effects import Effect, NotRun, over_seeds
+from .effects import NotRun, over_seeds
 from .records import Run, Runs
 from .rules import RULES
 from ..mechanisms.registry import RECIPES

@@ -192,8 +192,9 @@ def _example_bleu():
 # %% ../../nbs/study/examples.ipynb #f0b442d2
 def _example_more(arm, effects):
     "What an evaluation holds besides, and the arrays of overlaps and hubs"
-    from ff_nbdev.evaluation.evaluate import hub_arrays
-    from ff_nbdev.evaluation.overlap import overlap_test, places_of, planted_words
+    from ff_nbdev.evaluation.result import hub_arrays
+    from ff_nbdev.evaluation.overlap import overlap_test
+    from ff_nbdev.evaluation.places import places_of, planted_words
     from ff_nbdev.evaluation.signatures import planted_instances
     kind = 'two_letter' if arm.startswith('tlf') else 'word'
     places = places_of(*planted_words(kind, noise=2. - effects.dose, draw=sum(map(ord, arm))), 16, 8)

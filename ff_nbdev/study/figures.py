@@ -8,7 +8,7 @@ __all__ = ['WORTH', 'NO_MODEL', 'SHADES', 'ENDS', 'UNTRAINED', 'SCALES', 'PAYS',
 # %% ../../nbs/study/figures.ipynb #1e1feee1
 import numpy as np
 
-from ..evaluation.evaluate import saved_signatures
+from ..evaluation.result import saved_signatures
 from ..evaluation.pathways import pathway_plot
 from .curves import bleu_figure, dose_figure, rates_figure, robustness_figure
 from .maps import bands_figure, correlogram_figure, lisa_figure, moran_figure, weights_figure

@@ -6,7 +6,9 @@ __all__ = ['TWO_LETTER', 'NAMED_PAIRS', 'OVERLAP_COLUMNS', 'SECOND', 'CONTROL_CO
            'rates_rows']
 
 # %% ../../nbs/study/overlap_tables.ipynb #5a5b3565
-from ..evaluation.overlap import Places, overlap_table, second_order
+from ..evaluation.overlap import overlap_table
+from ..evaluation.places import Places
+from ..evaluation.second_order import second_order
 from .numbers import format_interval, format_value
 from .records import Runs
 from .tables import full_name, records, same_columns, table

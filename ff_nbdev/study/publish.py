@@ -19,7 +19,7 @@ from ..core.io import (MODEL_FILES, beside, check_own, read_json, same_place, sa
 from ..core.provenance import hardware_name
 from ..models.tiny import load_pretrained
 from ..run.preflight import NODES
-from ..run.runner import RunError
+from ..run.errors import RunError
 from ..run.settings import command_for, settings_of
 from .records import (Run, ce_increase, final_kind, final_noise, format_dose, kinds_of, load_run,
                                     load_runs, per_million, reference)

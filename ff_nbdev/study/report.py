@@ -15,7 +15,7 @@ from pathlib import Path
 # %% ../../nbs/study/report.ipynb #c36813f6
 from ..core.io import shown, sweep, write_whole
 from ..core.provenance import save_json
-from ..evaluation.evaluate import saved_signatures
+from ..evaluation.result import saved_signatures
 from ..evaluation.pathways import pathway_svg
 from ..run.settings import command_for
 from .claims import VERDICTS, answer, format_answer

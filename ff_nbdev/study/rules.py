@@ -9,9 +9,11 @@ import math
 
 import numpy as np
 
-from ..evaluation.overlap import Places, between, compare, more_alike, second_order, stability, two_letter_test
+from ..evaluation.overlap import between, stability, two_letter_test
+from ..evaluation.places import Places
+from ..evaluation.second_order import compare, more_alike, second_order
 from ..evaluation.robustness import format_threshold, paired_ratio, paired_threshold, scores_from
-from ..evaluation.signatures import bootstrap
+from ..core.stats import bootstrap_interval
 from .effects import (Effect, NotRun, collapse_of, collapse_search, costs, crossing_draws,
                                     crossing_interval, difference, mean_of_layers, rises, same)
 from .records import Run, ce_increase, signed
@@ -250,7 +252,7 @@ def named_more(
     if one is None or two is None or one.shape[1] != two.shape[1]:
         return difference(_accuracy(run, task), _accuracy(other, task))
     paired = one[:len(two)] - two[:len(one)]
-    return float(paired.mean()), *bootstrap(paired)
+    return float(paired.mean()), *bootstrap_interval(paired)
 
 # %% ../../nbs/study/rules.ipynb #c5420e3f
 def _best_free(get, ranks='signatures'):

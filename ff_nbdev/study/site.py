@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from ..data.store import cache_dir
-from ..run.runner import RunError
+from ..run.errors import RunError
 
 # %% ../../nbs/study/site.ipynb #92297927
 _outfile = re.compile(r'^output-file:\s*(\S+)$', re.M)

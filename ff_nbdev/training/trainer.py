@@ -25,7 +25,7 @@ from .checkpoints import last_checkpoint, random_state, set_random_state
 from ff_nbdev.training.checks import (
     WholeSteps, check_batch, check_data, check_parts, check_settings, has_length, in_whole_steps, set_epoch,
 )
-from .penalty import as_penalty
+from ..mechanisms.penalty import as_penalty
 from .resume import ResumableTrainer
 
 # %% ../../nbs/training/trainer.ipynb #ffc85fff

@@ -18,7 +18,8 @@ from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.mechanisms.noise import multiplier
 from ff_nbdev.mechanisms.recall import find_hubs, hub_width, smooth
 from ff_nbdev.mechanisms.variants import codebook_recall, prototype_margin_loss, spatial_penalty
-from ff_nbdev.models.sites import FFNPattern, find_sites
+from ff_nbdev.models.sites import find_sites
+from ff_nbdev.models.site import FFNPattern
 from ff_nbdev.models.tiny import load_pretrained, new_model, random_tiny
 from ff_nbdev.models.ablation import ablate
 from ff_nbdev.training.recipes import recipe

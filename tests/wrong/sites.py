@@ -10,7 +10,8 @@ from ff_nbdev.evaluation.contribution import ffn_ratio
 from ff_nbdev.evaluation.spatial import weight_geography
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig
 from ff_nbdev.mechanisms.method import attach
-from ff_nbdev.models.sites import FFNPattern, find_sites, remember_pattern
+from ff_nbdev.models.sites import find_sites, remember_pattern
+from ff_nbdev.models.site import FFNPattern
 from ff_nbdev.models.tiny import load_pretrained, new_blocks, random_tiny
 from ff_nbdev.models.wrappers import decoder_inputs
 

@@ -12,7 +12,8 @@ from datasets import Dataset, DatasetDict
 
 from ff_nbdev.data.alternatives import Alternatives
 from ff_nbdev.data.corpus import find_text, language_shares, load_corpus, mixed_sentences, read_sentences
-from ff_nbdev.data.objectives import MaskedTokens, Mixture, NextToken, SpanCorruption, TextInfilling, Windows, encode_corpus, language_task, objective_for, open_tokens
+from ff_nbdev.data.objectives import MaskedTokens, Mixture, NextToken, SpanCorruption, TextInfilling, Windows, language_task, objective_for
+from ff_nbdev.data.tokens import encode_corpus, open_tokens
 from ff_nbdev.data.tokenizers import load_tokenizer, train_tokenizer
 from ff_nbdev.training.closeness import read_categories
 from ff_nbdev.evaluation.concepts import read_pairs
