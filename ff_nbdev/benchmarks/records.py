@@ -14,8 +14,8 @@ import pandas as pd
 
 from ..core.bench import Row, Wanted, hardware, read_row, row, row_dict, short
 from ..core.io import read_json
-from ..study.plots import Figure, plot_style
 from ..core.provenance import commit, results_folder, save_json
+from ..study.plots import Figure, plot_style
 
 # %% ../../nbs/benchmarks/records.ipynb #6b46bc48
 @dataclass
@@ -31,6 +31,7 @@ class Benchmark:
 
 KINDS = 'speed', 'memory', 'gpu'
 
+# %% ../../nbs/benchmarks/records.ipynb #607fe16a
 def new_benchmark(
     what:str,        # 'speed', 'memory' or 'gpu'
     rows:list[Row],
@@ -38,16 +39,20 @@ def new_benchmark(
     threads:int=1,
     **parts,         # Plain values
 )->Benchmark: # Of this machine, today
-    "A record of what was just measured; `ValueError` for an unknown kind"
+    """A record of what was just measured.
+
+    Raises: `ValueError` for an unknown kind.
+    """
     if what not in KINDS: raise ValueError(f'{what!r} is no benchmark: it is one of {", ".join(KINDS)}.')
-    return Benchmark(what, datetime.date.today().isoformat(), commit(), hardware(threads), round(seconds, 1), rows, parts)
+    today = datetime.date.today().isoformat()
+    return Benchmark(what, today, commit(), hardware(threads), round(seconds, 1), rows, parts)
 
 def save_benchmark(
     found:Benchmark,
     path:str|Path, # A file name ending in .json
 )->Path:
     "Write a record, whole or not at all"
-    return save_json(asdict(found) | dict(rows=[row_dict(r) for r in found.rows]), path)
+    return save_json(asdict(found) | dict(rows=list(map(row_dict, found.rows))), path)
 
 # %% ../../nbs/benchmarks/records.ipynb #4baab3fd
 _types = dict(what=str, date=str, commit=(str, type(None)), hardware=dict, seconds=(int, float), rows=list, parts=dict)
@@ -55,15 +60,24 @@ _types = dict(what=str, date=str, commit=(str, type(None)), hardware=dict, secon
 def load_benchmark(
     path:str|Path, # Written by `save_benchmark`
 )->Benchmark:
-    "Read a record; `FileNotFoundError` or `ValueError` says what is wrong with it"
+    """Read a record, and compare every verdict with its figures.
+
+    Raises: `FileNotFoundError` or `ValueError`, which says what is wrong with it.
+    """
     given = read_json(path, 'record of a benchmark', _types, mend='Measure it again with `make bench`.')
-    if extra := set(given) - set(_types): raise ValueError(f'{path} holds {sorted(extra)[0]!r}, which is no part of a benchmark: measure it again with `make bench`.')
-    if given['what'] not in KINDS: raise ValueError(f'{path} is of {given["what"]!r}, and a benchmark is one of {", ".join(KINDS)}.')
-    rows = [read_row(r) for r in given['rows']]
-    places = [(r.key, r.size) for r in rows]
-    if twice := next((p for p in places if places.count(p) > 1), None): raise ValueError(f'{path} holds the row {" ".join(twice)} twice.')
+    extra = sorted(set(given) - set(_types))
+    if extra:
+        raise ValueError(f'{path} holds {extra[0]!r}, which is no part of a benchmark: '
+            'measure it again with `make bench`.')
+    if given['what'] not in KINDS:
+        raise ValueError(f'{path} is of {given["what"]!r}, and a benchmark is one of {", ".join(KINDS)}.')
+    rows = list(map(read_row, given['rows']))
+    places = [(one.key, one.size) for one in rows]
+    twice = next((place for place in places if places.count(place) > 1), None)
+    if twice: raise ValueError(f'{path} holds the row {" ".join(twice)} twice.')
     return Benchmark(**given | dict(rows=rows))
 
+# %% ../../nbs/benchmarks/records.ipynb #d606b36b
 def committed(
     what:str, # 'speed', 'memory' or 'gpu'
 )->Benchmark|None: # None where nothing was measured yet
@@ -73,31 +87,66 @@ def committed(
     return load_benchmark(path)
 
 # %% ../../nbs/benchmarks/records.ipynb #17ea4d2f
+def _median(spread, unit): return '–' if spread is None else short(spread.median, unit)
+
 def targets(
     rows:list[Row],
 ): # A data frame, one line a target
     "What was wanted, what was found, and the verdict"
-    return pd.DataFrame([{'measure': r.name, 'size': r.size, 'peer': r.peer_name, 'ours': '–' if r.ours is None else short(r.ours.median, r.unit),
-        'the peer': '–' if r.peer is None else short(r.peer.median, r.unit), 'wanted': r.wanted.text(r.unit), 'found': found_text(r), 'verdict': r.verdict}
-        for r in rows if r.wanted])
+    lines = []
+    for one in rows:
+        if not one.wanted: continue
+        lines.append({'measure': one.name, 'size': one.size, 'peer': one.peer_name, 'ours': _median(one.ours, one.unit),
+            'the peer': _median(one.peer, one.unit), 'wanted': one.wanted.text(one.unit), 'found': found_text(one),
+            'verdict': one.verdict})
+    return pd.DataFrame(lines)
 
+# %% ../../nbs/benchmarks/records.ipynb #7dedb9b7
 def found_text(
     one:Row,
 )->str: # In the terms of its target, with quartiles
     "The figure that a target is about"
     if one.wanted is None or one.judged is None: return '–'
-    if one.wanted.of == 'ours': return f'{short(one.ours.median, one.unit)} [{short(one.ours.low)}, {short(one.ours.high)}]'
-    low, high = (1/one.ratio.high, 1/one.ratio.low) if one.wanted.of == 'speedup' else (one.ratio.low, one.ratio.high)
-    return f'{short(one.judged)}{" ×" if one.wanted.of == "speedup" else ""} [{short(low)}, {short(high)}]'
+    kind, ours, ratio = one.wanted.of, one.ours, one.ratio
+    if kind == 'ours': return f'{short(ours.median, one.unit)} [{short(ours.low)}, {short(ours.high)}]'
+    if kind == 'speedup': return f'{short(one.judged)} × [{short(1/ratio.high)}, {short(1/ratio.low)}]'
+    return f'{short(one.judged)} [{short(ratio.low)}, {short(ratio.high)}]'
 
 def verdict_counts(
     rows:list[Row],
 ): # A data frame of three lines
     "How many targets are met, missed and not measured"
-    verdicts = [r.verdict.split(' by')[0] for r in rows if r.wanted]
-    return pd.Series({v: verdicts.count(v) for v in ('met', 'missed', 'not measured')}, name='targets').to_frame()
+    verdicts = [one.verdict.split(' by')[0] for one in rows if one.wanted]
+    counts = {verdict: verdicts.count(verdict) for verdict in ('met', 'missed', 'not measured')}
+    return pd.Series(counts, name='targets').to_frame()
 
 # %% ../../nbs/benchmarks/records.ipynb #9db2ab24
+def _line(ax, spreads, name, colour):
+    "Medians as points, quartiles as a band"
+    if not spreads: return
+    at = sorted(spreads)
+    found = [spreads[place] for place in at]
+    ax.plot(at, [one.median for one in found], marker='o', ms=3, color=colour, label=name)
+    ax.fill_between(at, [one.low for one in found], [one.high for one in found], color=colour, alpha=.2, lw=0)
+
+# %% ../../nbs/benchmarks/records.ipynb #ad8e1fcf
+def _panel(ax, rows, title):
+    "Ours and the peers of some rows"
+    from matplotlib.ticker import NullFormatter
+    names = [one.ours_name for one in rows] + [one.peer_name for one in rows]
+    lines = {name: {} for name in names}
+    for one in rows:
+        for name, spread in ((one.peer_name, one.peer), (one.ours_name, one.ours)):
+            if spread is not None: lines[name][one.at] = spread
+    for place, (name, spreads) in enumerate(lines.items()): _line(ax, spreads, name, f'C{place}')
+    axis, unit = (rows[0].axis, rows[0].unit) if rows else ('', '')
+    ax.set(xscale='log', yscale='log', title=title, xlabel=axis, ylabel=unit)
+    at = sorted({one.at for one in rows})
+    ax.set_xticks(at, [f'{place:,.0f}' for place in at], fontsize=6)
+    for side in (ax.xaxis, ax.yaxis): side.set_minor_formatter(NullFormatter())
+    if rows: ax.legend(fontsize=6, frameon=False)
+
+# %% ../../nbs/benchmarks/records.ipynb #a0f4eb5f
 def growth_figure(
     rows:list[Row],   # Of any keys; a panel is made of all rows whose keys begin alike
     panels:dict,      # Beginning of the keys → title
@@ -105,34 +154,15 @@ def growth_figure(
 )->Figure:
     "Ours and peers over what grows"
     import matplotlib
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.figure import Figure as Canvas
     down = math.ceil(len(panels)/columns)
     with matplotlib.rc_context(plot_style()):
-        figure = Figure(figsize=(2.9*columns, 2.1*down), layout='constrained')
-        axes = figure.subplots(down, columns, squeeze=False)
-        for ax in axes.flat[len(panels):]: ax.set_axis_off()
-        for ax, (start, title) in zip(axes.flat, panels.items()):
-            mine = [r for r in rows if r.key.startswith(start)]
-            lines = {}
-            for r in mine:
-                lines.setdefault(r.peer_name, {})[r.at] = r.peer
-                lines.setdefault(r.ours_name, {})[r.at] = r.ours
-            names = list(dict.fromkeys([r.ours_name for r in mine] + [r.peer_name for r in mine]))
-            for k, name in enumerate(names): _line(ax, {at: s for at, s in sorted(lines[name].items()) if s is not None}, name, k)
-            ax.set(xscale='log', yscale='log', title=title, xlabel=mine[0].axis if mine else '', ylabel=mine[0].unit if mine else '')
-            at = sorted({r.at for r in mine})
-            ax.set_xticks(at, [f'{x:,.0f}' for x in at], fontsize=6)
-            ax.xaxis.set_minor_formatter(NullFormatter())
-            ax.yaxis.set_minor_formatter(NullFormatter())
-            if names: ax.legend(fontsize=6, frameon=False)
+        figure = Canvas(figsize=(2.9*columns, 2.1*down), layout='constrained')
+        axes = figure.subplots(down, columns, squeeze=False).ravel()
+        for ax in axes[len(panels):]: ax.set_axis_off()
+        for ax, (start, title) in zip(axes, panels.items()):
+            _panel(ax, [one for one in rows if one.key.startswith(start)], title)
     return Figure('growth', 'How cost grows', figure, 'Medians as points, quartiles as bands.')
-
-def _line(ax, spreads, name, k):
-    if not spreads: return
-    at, colour = list(spreads), f'C{k}'
-    ax.plot(at, [s.median for s in spreads.values()], marker='o', ms=3, color=colour, label=name)
-    ax.fill_between(at, [s.low for s in spreads.values()], [s.high for s in spreads.values()], color=colour, alpha=.2, lw=0)
 
 # %% ../../nbs/benchmarks/records.ipynb #6185e92f
 def shares_figure(
@@ -140,16 +170,19 @@ def shares_figure(
 )->Figure:
     "Where the time of a step goes, one bar a step"
     import matplotlib
-    from matplotlib.figure import Figure
-    bars = {f'{size}, {which}': s for size, steps in shares.items() for which, s in steps.items()}
-    kinds = list(dict.fromkeys(k for s in bars.values() for k in s))
+    from matplotlib.figure import Figure as Canvas
+    bars, kinds = {}, {}
+    for size, steps in shares.items():
+        for which, parts in steps.items():
+            bars[f'{size}, {which}'] = parts
+            kinds |= dict.fromkeys(parts)
     with matplotlib.rc_context(plot_style()):
-        figure = Figure(figsize=(7.5, .6 + .35*len(bars)), layout='constrained')
+        figure = Canvas(figsize=(7.5, .6 + .35*len(bars)), layout='constrained')
         ax, left = figure.subplots(), [0.]*len(bars)
         for kind in kinds:
-            width = [s.get(kind, 0.) for s in bars.values()]
+            width = [parts.get(kind, 0.) for parts in bars.values()]
             ax.barh(list(bars), width, left=left, label=kind, height=.7)
-            left = [a + b for a, b in zip(left, width)]
+            left = list(map(sum, zip(left, width)))
         ax.set(xlim=(0, 1), xlabel="share of the operators' own time")
         ax.legend(fontsize=7, loc='upper left', bbox_to_anchor=(1, 1))
     return Figure('shares', 'Where the time goes', figure, 'From the profiler, one step each.')
@@ -159,19 +192,25 @@ def hardware_line(
     found:Benchmark,
 )->str: # For a page
     "What was measured on, when, and at which commit"
-    h = found.hardware
-    sets = ', '.join(s for s in ('avx512_bf16', 'amx_bf16') if s in h['instructions']) or 'no bfloat16 instructions'
-    where = h['gpu'] or f'{h["cpu"]} ({sets}), {h["threads"]} of {h["cores"]} cores'
-    return f'{where}; PyTorch {h["torch"]}, Python {h["python"]}; {found.date}, commit {found.commit or "unknown"}'
+    machine = found.hardware
+    sets = [name for name in ('avx512_bf16', 'amx_bf16') if name in machine['instructions']]
+    sets = ', '.join(sets) or 'no bfloat16 instructions'
+    where = machine['gpu'] or f'{machine["cpu"]} ({sets}), {machine["threads"]} of {machine["cores"]} cores'
+    software = f'PyTorch {machine["torch"]}, Python {machine["python"]}'
+    return f'{where}; {software}; {found.date}, commit {found.commit or "unknown"}'
 
+# %% ../../nbs/benchmarks/records.ipynb #368c3d33
 def wall_rows(
     run:float=0.,          # Minutes of `make run`; 0: as before
     test:float=0.,         # Minutes of `make test`; 0: as before
     before:Benchmark|None=None, # A record that may hold them
 )->list[Row]: # Two
     "The two commands, whose minutes are told and not measured here"
-    kept = {r.key: r for r in before.rows if r.unit == 'minutes'} if before else {}
-    def one(key, name, minutes, was, limit):
-        if not minutes and key in kept: return kept[key]
-        return row(key, name, 'after installation', 'commands', 1, 'minutes', ('this version', [minutes] if minutes else []), ('version 0.1.0', [was]), Wanted('ours', limit))
-    return [one('wall_run', 'make run', run, 8.5, 6.), one('wall_test', 'make test', test, 15., 12.)]
+    kept = {one.key: one for one in before.rows if one.unit == 'minutes'} if before else {}
+    rows, commands = [], dict(run=(run, 8.5, 6.), test=(test, 15., 12.))
+    for name, (minutes, first, limit) in commands.items():
+        key = f'wall_{name}'
+        told = row(key, f'make {name}', 'after installation', 'commands', 1, 'minutes',
+            ('this version', [minutes] if minutes else []), ('version 0.1.0', [first]), Wanted('ours', limit))
+        rows.append(told if minutes else kept.get(key, told))
+    return rows
