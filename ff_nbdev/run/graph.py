@@ -324,7 +324,7 @@ def run_length(self:RunGraph,
     key = self.ids[name].key
     config = recipe(key, self.settings.scale, 1000)
     start = config.recall.start if 'stage' in self.parts_from(name) else 0
-    return RECIPES[key].share*(relative_length(config) - start)*times
+    return RECIPES[key].fraction*(relative_length(config) - start)*times
 
 # %% ../../nbs/run/graph.ipynb #7cc1da50
 @patch
