@@ -14,18 +14,16 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
+from ..core.stats import bootstrap_interval
 
 # %% ../../nbs/baselines/code_comparison.ipynb #d355f333
-from .codes import (
-    Boxes, Code, equal_bits, fvu, mean_of_rows, principal_axes, principal_code, signature_code, unit_code)
+from .codes import Boxes, Code, equal_bits, fvu, mean_of_rows, principal_axes, principal_code, signature_code, unit_code
 from .sae import Dictionary, sae_code, train_sae
 from ..data.objectives import Windows, objective_for
 from ..data.tokenizers import special_ids
-from ..evaluation.activations import (
-    Instances, collect, evaluating, forward_body, frequent_tokens, instances, random_places)
+from ..evaluation.activations import Instances, collect, evaluating, forward_body, frequent_tokens, instances, random_places
 from ..evaluation.robustness import window_scores
-from ..evaluation.signatures import (
-    bootstrap, classify, hubs_of, mean_cosines, mean_of, signature_distance, signature_test)
+from ..evaluation.signatures import classify, hubs_of, mean_cosines, mean_of, signature_distance, signature_test
 from ..mechanisms.recall import hub_width
 from ..models.sites import find_sites
 from ..models.tiny import model_inputs
@@ -190,7 +188,7 @@ def name_tokens(
     for redraw in range(redraws):
         rng = np.random.default_rng([seed, redraw])
         credit.append(classify(distance(mean_of(source, n, rng), mean_of(target, m, rng)))[0])
-    return dict(accuracy=float(np.mean(credit)), ci=bootstrap(np.array(credit), seed=seed))
+    return dict(accuracy=float(np.mean(credit)), ci=bootstrap_interval(np.array(credit), seed=seed))
 
 # %% ../../nbs/baselines/code_comparison.ipynb #cf018993
 def cosine_distance(a, b):

@@ -19,7 +19,7 @@ from .activations import by_example, evaluating
 from .base_test import token_scores
 from ..mechanisms.forgetfulness import proximal_kernel
 from ..mechanisms.recall import hub_width
-from ..mechanisms.noise import keyed_uniform, multiplier, noisy_hidden
+from ..mechanisms.noise import HubNoise, keyed_uniform, multiplier, noisy_hidden
 from ..models.ablation import ablate
 from ..models.sites import find_sites
 from ..models.site import FFNSite, Sites
@@ -64,8 +64,8 @@ class _Disturb:
     def with_noise(self, hidden):
         u = self.uniform(hidden)
         if self.kind == 'noise': return hidden*multiplier(u, self.strength, self.noise).to(hidden.dtype)
-        return noisy_hidden(hidden, u, self.strength, hub_width(hidden.shape[-1]), kind=self.noise,
-                            signed=self.site.signed)[0]
+        noise = HubNoise(self.strength, hub_width(hidden.shape[-1]), kind=self.noise, signed=self.site.signed)
+        return noisy_hidden(hidden, u, noise)[0]
 
 # %% ../../nbs/evaluation/robustness.ipynb #1578b5fd
 @patch

@@ -19,8 +19,7 @@ import torch
 import transformers
 from transformers import TrainingArguments
 from ..baselines.noise_null import healing, pulse_alike_
-from ..core.io import (
-    MODEL_FILES, beside, check_own, empty_own, read_json, read_tensors, save_arrays, shown, sweep, write_whole)
+from ..core.io import MODEL_FILES, beside, check_own, empty_own, read_json, read_tensors, save_arrays, shown, sweep, write_whole
 
 from ..core.provenance import provenance, save_json
 
@@ -36,8 +35,8 @@ from .progress import Progress
 from .records import Regime, model_name
 from .runner import library_files
 from ..training.checkpoints import check_checkpoint, hidden_name, last_checkpoint, load_nest, save_nest, seal
-from ..training.recipes import (
-    check_arm, make_optimizer, make_scheduler, rate_at, training_arguments, warmup_steps)
+from ..training.recipes import check_arm
+from ..training.schedules import make_optimizer, make_scheduler, rate_at, training_arguments, warmup_steps
 from ..training.watch import CollapseDetector, Watch
 
 # %% ../../nbs/run/arm.ipynb #eb27bec9
