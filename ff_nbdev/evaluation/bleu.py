@@ -4,17 +4,20 @@
 __all__ = ['BLEU_GRID', 'greedy_fills', 'spans_of', 'put_back', 'bleu_tokenizer', 'span_bleu']
 
 # %% ../../nbs/evaluation/bleu.ipynb #f6cee9e5
-import torch
+import contextlib
 import re
+import unicodedata
+
 import numpy as np
+import torch
+from torch import nn
+
+from ..core.stats import quantile_interval, resample
+from ..data.tokenizers import sentinel_ids, special_ids
+from .activations import evaluating, fills_in
+from .robustness import perturbed, threshold
 from ..models.ablation import ablate
 from ..models.wrappers import decoder_inputs
-from .activations import evaluating, fills_in
-from ..core.stats import quantile_interval, resample
-from .robustness import perturbed, threshold
-from ..data.tokenizers import sentinel_ids, special_ids
-import unicodedata
-from torch import nn
 
 # %% ../../nbs/evaluation/bleu.ipynb #4999a9a8
 def greedy_fills(
@@ -23,15 +26,18 @@ def greedy_fills(
     longest:int,     # Tokens written at most
 )->np.ndarray: # (windows, longest) ids, 0 after the end
     "What the model writes for the masked spans, the likeliest token at each step; in evaluation mode, disturbed or not"
-    h = model.get_encoder()(input_ids=batch['input_ids'], attention_mask=batch['attention_mask'])[0]
-    y = decoder_inputs(model, batch['labels'])[:, :1]
-    done = torch.zeros(len(h), dtype=bool, device=h.device)
+    attention = batch['attention_mask']
+    encoded = model.get_encoder()(input_ids=batch['input_ids'], attention_mask=attention)[0]
+    context = dict(encoder_hidden_states=encoded, encoder_attention_mask=attention, use_cache=False)
+    written = decoder_inputs(model, batch['labels'])[:, :1]
+    done = torch.zeros(len(encoded), dtype=bool, device=encoded.device)
     for _ in range(longest):
-        d = model.get_decoder()(input_ids=y, encoder_hidden_states=h, encoder_attention_mask=batch['attention_mask'], use_cache=False)[0]
-        t = model.get_output_embeddings()(d[:, -1:]).argmax(-1)[:, 0].masked_fill(done, 0)
-        y, done = torch.cat([y, t[:, None]], 1), done | (t == model.config.eos_token_id)
+        hidden = model.get_decoder()(input_ids=written, **context)[0]
+        token = model.get_output_embeddings()(hidden[:, -1:]).argmax(-1)[:, 0].masked_fill(done, 0)
+        written = torch.cat([written, token[:, None]], 1)
+        done = done | (token == model.config.eos_token_id)
         if done.all(): break
-    return torch.nn.functional.pad(y[:, 1:], (0, longest + 1 - y.shape[1])).cpu().numpy()
+    return torch.nn.functional.pad(written[:, 1:], (0, longest + 1 - written.shape[1])).cpu().numpy()
 
 # %% ../../nbs/evaluation/bleu.ipynb #a407a773
 def spans_of(
@@ -39,12 +45,14 @@ def spans_of(
     sentinels,  # Their ids in order
 )->list[list[int]]: # One span a sentinel, in order; empty where it is missing
     "Cut a target at its sentinels"
-    out, at, number = [[] for _ in sentinels], None, {int(s): k for k, s in enumerate(sentinels)}
+    spans = {int(sentinel): [] for sentinel in sentinels}
+    span = None
     for i in map(int, ids):
-        if i in number: at = number[i]
-        elif at is not None and i > 0: out[at].append(i)
-    return out
+        if i in spans: span = spans[i]
+        elif span is not None and i > 0: span.append(i)
+    return list(spans.values())
 
+# %% ../../nbs/evaluation/bleu.ipynb #7f2e9e03
 def put_back(
     ids,        # Ids of one masked window
     spans,      # From `spans_of`
@@ -52,9 +60,10 @@ def put_back(
     skip=(),    # Ids that are no text
 )->list[int]:
     "The window with its spans filled in"
-    number = {int(s): k for k, s in enumerate(sentinels)}; out = []
-    for i in map(int, ids): out += spans[number[i]] if i in number else [i]
-    return [i for i in out if i not in skip and i not in number]
+    span_at = {int(sentinel): span for sentinel, span in zip(sentinels, spans)}
+    filled = []
+    for i in map(int, ids): filled += span_at.get(i, [i])
+    return [i for i in filled if i not in skip and i not in span_at]
 
 # %% ../../nbs/evaluation/bleu.ipynb #4234bf58
 _no_spaces = re.compile(r'[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf'
@@ -64,20 +73,34 @@ def bleu_tokenizer(
     texts:list[str], # The references
 )->str: # 'char' or '13a', names of `sacrebleu`
     "How the words of BLEU are cut, by the script of the text; neither needs a download"
-    letters = [c for t in texts for c in t if unicodedata.category(c)[0] in 'LM']
-    return 'char' if 3*sum(bool(_no_spaces.match(c)) for c in letters) > len(letters) else '13a'
+    letters = [letter for letter in ''.join(texts) if unicodedata.category(letter)[0] in 'LM']
+    without_spaces = sum(bool(_no_spaces.match(letter)) for letter in letters)
+    return 'char' if 3*without_spaces > len(letters) else '13a'
 
 # %% ../../nbs/evaluation/bleu.ipynb #2e33fe92
 def _window_writer(tokenizer):
     "Makes a window's text of its masked ids and what was written; without sentinels (BART) the whole window is written"
     skip = set(special_ids(tokenizer))
     try: sentinels = sentinel_ids(tokenizer)
-    except ValueError: return lambda x, y: tokenizer.decode([int(i) for i in y if i >= 0 and int(i) not in skip])
-    return lambda x, y: tokenizer.decode(put_back(x, spans_of(y, sentinels), sentinels, skip))
+    except ValueError:
+        return lambda masked, written: tokenizer.decode([int(i) for i in written if i >= 0 and int(i) not in skip])
+    return lambda masked, written: tokenizer.decode(put_back(masked, spans_of(written, sentinels), sentinels, skip))
 
-# %% ../../nbs/evaluation/bleu.ipynb #4b5a7a58
+# %% ../../nbs/evaluation/bleu.ipynb #ad803a02
 BLEU_GRID = dict(noise=(1., 2., 4.), nonhub=(2., 8., 24.), blur=(.4, .8, 1.))
 
+def _passes(model, batch, means, grid, seed):
+    "Name of each text that is wanted of a batch, and the context in which the model writes it"
+    passes = [('clean', contextlib.nullcontext()), ('zero', ablate(model, 'zero'))]
+    if means is not None: passes.append(('mean', ablate(model, 'mean', means)))
+    draws = {}
+    for kind, strengths in grid.items():
+        for strength in strengths:
+            disturbed = perturbed(model, kind, strength, batch['index'], seed=seed, draws=draws)
+            passes.append(((kind, strength), disturbed))
+    return passes
+
+# %% ../../nbs/evaluation/bleu.ipynb #4b5a7a58
 def span_bleu(
     model:nn.Module, # Encoder-decoder with feed-forward sites
     batches,         # From an objective with spans
@@ -87,42 +110,60 @@ def span_bleu(
     draws:int=100,   # Bootstrap draws over windows
     seed:int=0,      # Of noise and draws
     tick=lambda: None, # Called after every pass: for progress
-)->dict: # clean, floor_zero, floor_mean: {bleu, ci}; noise, nonhub, blur: rows of strength, bleu, lo, hi; threshold; windows; None where no spans are written
-    "BLEU of greedy fills put back into the window, under each disturbance [Figure 4]; `tokenize` and `signature` tell how"
+)->dict|None: # clean, floors, rows of each kind, threshold, windows; None where no spans are written
+    """BLEU of greedy fills put back into the window, under each disturbance [Figure 4]
+
+    Scores are {bleu, ci}; rows have strength, bleu, lo, hi; `tokenize` and `signature` tell how words were cut."""
     if not model.config.is_encoder_decoder or fills_in(model, tokenizer): return None
-    whole, texts = _window_writer(tokenizer), {}
-    def write(key, b, room):
-        texts.setdefault(key, []).extend(map(whole, b['input_ids'].tolist(), greedy_fills(model, b, room)))
-        tick()
+    write, texts = _window_writer(tokenizer), {}
+    def add(name, masked, written): texts.setdefault(name, []).extend(map(write, masked, written))
     with evaluating(model):
-        for b in batches:
-            room, d = b['labels'].shape[1] + 4, {}
-            texts.setdefault('truth', []).extend(map(whole, b['input_ids'].tolist(), b['labels'].tolist()))
-            write('clean', b, room)
-            with ablate(model, 'zero'): write('zero', b, room)
-            if means is not None:
-                with ablate(model, 'mean', means): write('mean', b, room)
-            for kind, x in ((k, x) for k, xs in grid.items() for x in xs):
-                with perturbed(model, kind, x, b['index'], seed=seed, draws=d): write((kind, x), b, room)
+        for batch in batches:
+            masked, labels = batch['input_ids'].tolist(), batch['labels'].tolist()
+            add('truth', masked, labels)
+            for name, context in _passes(model, batch, means, grid, seed):
+                with context: add(name, masked, greedy_fills(model, batch, len(labels[0]) + 4))
+                tick()
     return _bleu_table(texts, draws, seed)
+
+# %% ../../nbs/evaluation/bleu.ipynb #907fae5e
+class _WindowBLEU:
+    "BLEU of some texts, with an interval over windows"
+    def __init__(self, truth, draws, seed):
+        from sacrebleu.metrics import BLEU
+        self.metric, self.truth = BLEU(tokenize=bleu_tokenizer(truth)), truth
+        self.picks = resample(len(truth), draws, seed)
+
+    def counts(self, texts):
+        "Matches, n-grams and lengths of each window"
+        scores = [self.metric.corpus_score([text], [[right]]) for text, right in zip(texts, self.truth)]
+        return np.array([[*score.counts, *score.totals, score.sys_len, score.ref_len] for score in scores])
+
+    def score(self, counts):
+        *grams, written, right = (int(count) for count in counts.sum(0))
+        smoothing = dict(smooth_method=self.metric.smooth_method)
+        return self.metric.compute_bleu(grams[:4], grams[4:], written, right, **smoothing).score
+
+    def row(self, texts):
+        counts = self.counts(texts)
+        draws = [self.score(counts[pick]) for pick in self.picks]
+        return dict(bleu=self.score(counts), ci=quantile_interval(draws))
 
 # %% ../../nbs/evaluation/bleu.ipynb #59782103
 def _bleu_table(texts, draws, seed):
     "Scores, their intervals over windows, and the thresholds half way to the better floor"
-    from sacrebleu.metrics import BLEU
-    metric = BLEU(tokenize=bleu_tokenizer(texts['truth']))
-    truth, n = texts.pop('truth'), len(texts['clean']); pick = np.random.default_rng(seed).integers(n, size=(draws, n))
-    stats = {k: np.array([metric.corpus_score([h], [[r]]).counts + metric.corpus_score([h], [[r]]).totals for h, r in zip(v, truth)]) for k, v in texts.items()}
-    lengths = {k: np.array([[s.sys_len, s.ref_len] for s in (metric.corpus_score([h], [[r]]) for h, r in zip(v, truth))]) for k, v in texts.items()}
-    def score(k, w=slice(None)):
-        c, l = stats[k][w].sum(0), lengths[k][w].sum(0)
-        return metric.compute_bleu(c[:4].tolist(), c[4:].tolist(), int(l[0]), int(l[1]), smooth_method=metric.smooth_method).score
-    one = lambda k: dict(bleu=score(k), ci=quantile_interval([score(k, w) for w in pick]))
-    out = dict(clean=one('clean'), floor_zero=one('zero'), floor_mean=one('mean') if 'mean' in texts else None, windows=n, resampled='windows', threshold={})
-    out |= dict(tokenize=metric.get_signature().info['tok'], signature=metric.get_signature().format())
-    floor = max(f['bleu'] for f in (out['floor_zero'], out['floor_mean']) if f); out['measurable'] = bool(out['clean']['bleu'] - floor >= 10)      # ten points, as for accuracy
-    for kind in dict.fromkeys(k[0] for k in texts if isinstance(k, tuple)):
-        xs = [k[1] for k in texts if isinstance(k, tuple) and k[0] == kind]; rows = [one((kind, x)) for x in xs]
-        out[kind] = [{'b' if kind == 'blur' else 'x': x, 'bleu': r['bleu'], 'lo': r['ci'][0], 'hi': r['ci'][1]} for x, r in zip(xs, rows)]
-        out['threshold'][kind] = threshold(xs, [r['bleu'] for r in rows], out['clean']['bleu'], (out['clean']['bleu'] + floor)/2) if out['measurable'] else None
-    return out
+    bleu = _WindowBLEU(texts.pop('truth'), draws, seed)
+    rows = {name: bleu.row(written) for name, written in texts.items()}
+    clean, floors = rows.pop('clean'), [rows.pop('zero'), rows.pop('mean', None)]
+    floor = max(row['bleu'] for row in floors if row)
+    signature, measurable = bleu.metric.get_signature(), bool(clean['bleu'] - floor >= 10)
+    table = dict(clean=clean, floor_zero=floors[0], floor_mean=floors[1], windows=len(bleu.truth), resampled='windows',
+        threshold={}, tokenize=signature.info['tok'], signature=signature.format(), measurable=measurable)
+    for kind in dict.fromkeys(kind for kind, _ in rows):
+        of_kind = {strength: row for (its_kind, strength), row in rows.items() if its_kind == kind}
+        strength_key = 'b' if kind == 'blur' else 'x'
+        table[kind] = [{strength_key: strength, 'bleu': row['bleu'], 'lo': row['ci'][0], 'hi': row['ci'][1]}
+            for strength, row in of_kind.items()]
+        scores, half_way = [row['bleu'] for row in of_kind.values()], (clean['bleu'] + floor)/2
+        table['threshold'][kind] = threshold([*of_kind], scores, clean['bleu'], half_way) if measurable else None
+    return table
