@@ -27,14 +27,19 @@ from ..models.wkv import fast_wkv
 def evaluating(
     model:nn.Module, # Any Hugging Face model
 ):
-    "Within this context: evaluation mode, no gradients, WKV in chunks; afterwards the model is in its old mode; `ValueError` for an RWKV that would rescale its weights"
-    c = getattr(model, 'config', None)
-    if getattr(c, 'model_type', '') == 'rwkv' and getattr(c, 'rescale_every', 0):
-        raise ValueError(f'This RWKV has rescale_every={c.rescale_every}: its first forward in evaluation mode would divide the FFN weights in place. Load it with load_pretrained, or set config.rescale_every = 0 before the model is made.')
+    """Within this context: evaluation mode, no gradients, WKV in chunks; afterwards the model is in its old mode
+
+    Raises: `ValueError` for an RWKV that would rescale its weights."""
+    config = getattr(model, 'config', None)
+    is_rwkv = getattr(config, 'model_type', '') == 'rwkv'
+    if is_rwkv and getattr(config, 'rescale_every', 0):
+        raise ValueError(f'This RWKV has rescale_every={config.rescale_every}: its first forward in evaluation mode '
+            'would divide the FFN weights in place. Load it with load_pretrained, '
+            'or set config.rescale_every = 0 before the model is made.')
     training = model.training
     model.eval()
     try:
-        with torch.no_grad(), fast_wkv() if getattr(c, 'model_type', '') == 'rwkv' else contextlib.nullcontext(): yield model
+        with torch.no_grad(), fast_wkv() if is_rwkv else contextlib.nullcontext(): yield model
     finally: model.train(training)
 
 # %% ../../nbs/evaluation/activations.ipynb #8ef4e74e
@@ -44,9 +49,10 @@ def token_counts(
     chunk:int=2**22, # Ids at once
 )->np.ndarray: # (vocab_size,) how often each id occurs
     "Count the ids of a split in constant memory"
-    out = np.zeros(vocab_size, np.int64)
-    for s in range(0, len(windows.ids), chunk): out += np.bincount(windows.ids[s:s+chunk], minlength=vocab_size)[:vocab_size]
-    return out
+    counts = np.zeros(vocab_size, np.int64)
+    for start in range(0, len(windows.ids), chunk):
+        counts += np.bincount(windows.ids[start:start+chunk], minlength=vocab_size)[:vocab_size]
+    return counts
 
 # %% ../../nbs/evaluation/activations.ipynb #b1fb8705
 def frequent_tokens(
@@ -55,11 +61,15 @@ def frequent_tokens(
     rank_from:int=51,  # First rank, from 1 (Appendix D: 51)
     rank_to:int=150,   # Last rank (Appendix D: 150)
 )->np.ndarray: # (rank_to − rank_from + 1,) token ids, most frequent first
-    "Tokens by their frequency rank; special tokens have none; `ValueError` for ranks that the text does not have"
+    """Tokens by their frequency rank; special tokens have none
+
+    Raises: `ValueError` for ranks that the text does not have."""
     counts = token_counts(windows, len(tokenizer))
     counts[[i for i in special_ids(tokenizer) if i < len(counts)]] = 0
     order = np.argsort(-counts, kind='stable')[:(counts > 0).sum()]
-    if not 1 <= rank_from <= rank_to <= len(order): raise ValueError(f'Ranks {rank_from} to {rank_to} were asked for, and the text has {len(order)} different tokens: give more text or lower ranks.')
+    if not 1 <= rank_from <= rank_to <= len(order):
+        raise ValueError(f'Ranks {rank_from} to {rank_to} were asked for, and the text has {len(order)} different '
+            'tokens: give more text or lower ranks.')
     return order[rank_from-1:rank_to]
 
 # %% ../../nbs/evaluation/activations.ipynb #6a020e19
@@ -72,17 +82,21 @@ def find_places(
 )->np.ndarray: # (m, 3): which of `ids`, window, position; sorted by the first
     "Instances of some tokens, from windows in random order; reading stops when all are found"
     ids, order = np.asarray(ids), np.random.default_rng([seed, 1]).permutation(len(windows))
-    slot = np.full(int(max(ids.max(), windows.ids[:len(windows)*windows.length].max())) + 1, -1); slot[ids] = np.arange(len(ids))
-    have, out = np.zeros(len(ids), int), []
-    for s in range(0, len(order), block):
-        w = order[s:s+block]
-        k = slot[np.stack([windows.ids[i*windows.length:(i+1)*windows.length] for i in w])]
-        r, p = np.nonzero(k >= 0)
-        for t, i, j in zip(k[r, p], w[r], p):
-            if have[t] < n: have[t] += 1; out.append((t, i, j))
-        if (have >= n).all(): break
-    out = np.array(out, int).reshape(-1, 3)
-    return out[np.argsort(out[:, 0], kind='stable')]
+    length = windows.length
+    slot = np.full(int(max(ids.max(), windows.ids[:len(windows)*length].max())) + 1, -1)
+    slot[ids] = np.arange(len(ids))
+    found, places = np.zeros(len(ids), int), []
+    for start in range(0, len(order), block):
+        some = order[start:start+block]
+        slots = slot[np.stack([windows.ids[i*length:(i+1)*length] for i in some])]
+        rows, positions = np.nonzero(slots >= 0)
+        for token, window, position in zip(slots[rows, positions], some[rows], positions):
+            if found[token] == n: continue
+            found[token] += 1
+            places.append((token, window, position))
+        if (found >= n).all(): break
+    places = np.array(places, int).reshape(-1, 3)
+    return places[np.argsort(places[:, 0], kind='stable')]
 
 # %% ../../nbs/evaluation/activations.ipynb #73c4b7f9
 def random_places(
@@ -93,24 +107,27 @@ def random_places(
     per_window:int=16,# Places in one window, at most
 )->np.ndarray: # (m, 3): token id, window, position
     "Ordinary positions at random, for baselines and maps"
-    rng, out, have = np.random.default_rng([seed, 2]), [], 0
-    for w in rng.permutation(len(windows)):
-        ids = windows[int(w)]['ids']
-        p = rng.permutation(np.flatnonzero(~np.isin(ids, list(skip))))[:per_window]
-        out.append(np.stack([ids[p], np.full(len(p), w), p], 1)); have += len(p)
-        if have >= n: break
-    return np.concatenate(out)[:n] if out else np.zeros((0, 3), int)
+    rng, places, found = np.random.default_rng([seed, 2]), [], 0
+    for window in rng.permutation(len(windows)):
+        ids = windows[int(window)]['ids']
+        positions = rng.permutation(np.flatnonzero(~np.isin(ids, list(skip))))[:per_window]
+        places.append(np.stack([ids[positions], np.full(len(positions), window), positions], 1))
+        found += len(positions)
+        if found >= n: break
+    return np.concatenate(places)[:n] if places else np.zeros((0, 3), int)
 
 # %% ../../nbs/evaluation/activations.ipynb #8b83526a
 def word_starts(
     tokenizer, # Any Hugging Face tokenizer
 )->np.ndarray: # (ids,) booleans
     "True for pieces that start a word, stand for punctuation, or are special"
-    pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
-    bare = lambda p: p.lstrip('▁ĠĊ')
-    starts = [p is None or p.startswith(('▁', 'Ġ', 'Ċ')) or not any(c.isalnum() for c in bare(p)) for p in pieces]
-    out = np.array(starts); out[[i for i in special_ids(tokenizer) if i < len(out)]] = True
-    return out
+    starts = []
+    for piece in tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))):
+        marked = piece is None or piece.startswith(('▁', 'Ġ', 'Ċ'))
+        starts.append(marked or not any(map(str.isalnum, piece)))
+    starts = np.array(starts)
+    starts[[i for i in special_ids(tokenizer) if i < len(starts)]] = True
+    return starts
 
 # %% ../../nbs/evaluation/activations.ipynb #1f40cad0
 def word_mask(
@@ -131,8 +148,9 @@ def by_example(
     return hidden if hidden.ndim == 3 else hidden.reshape(examples, -1, hidden.shape[-1])
 
 def _pick(site, rows, hidden, examples):
-    "Hooks that keep hidden[rows], or the signed pre-activation where `hidden` is False for a row and the hidden has no sign"
-    got, hooks, both = {}, [], torch.as_tensor(hidden).expand(len(rows[0])) | site.signed
+    "Hooks that keep hidden[rows], or the signed pre-activation of rows with a false `hidden` and no sign"
+    got, hooks = {}, []
+    both = torch.as_tensor(hidden).expand(len(rows[0])) | site.signed
     def before(m, args): got['x'] = by_example(args[0], examples)[rows]
     def after(m, args, out): got['signed'] = by_example(site.take('value', out), examples)[rows]
     if both.any(): hooks.append(site.down.register_forward_pre_hook(before))
@@ -164,32 +182,36 @@ def fills_in(
     tokenizer,       # Its tokenizer
 )->bool:
     "Does an encoder-decoder write the whole text again (BART), rather than what stood under sentinels (T5)?"
-    return model.config.is_encoder_decoder and tokenizer.mask_token_id is not None and language_task(model) == 'infilling'
+    has_mask = model.config.is_encoder_decoder and tokenizer.mask_token_id is not None
+    return has_mask and language_task(model) == 'infilling'
 
+# %% ../../nbs/evaluation/activations.ipynb #f50675eb
 def _hidden_word(ids, mask, position, tokenizer, marks, whole):
-    "Source and target of a window with one word hidden, and the place in the target where the token at `position` is predicted"
+    "Source and target of a window with one word hidden, and where in the target the token at `position` is predicted"
     if not whole: return *corrupt(ids, mask, marks, tokenizer.eos_token_id), 1 + int(mask[:position].sum())
     before, behind = marks
     parts = infill(ids, mask, tokenizer.mask_token_id), ids
     framed = [np.r_[before, part, behind or [end_id(tokenizer)]].astype(np.int64) for part in parts]
     return *framed, len(before) + int(position)
 
+# %% ../../nbs/evaluation/activations.ipynb #b8a5b943
 def masked_word_batches(model, tokenizer, windows, places, batch, starts, whole_word):
     "Groups of (places, inputs, (row, position)) with one masked word a row"
-    pad, whole = tokenizer.pad_token_id or 0, fills_in(model, tokenizer)
+    pad, whole, device = tokenizer.pad_token_id or 0, fills_in(model, tokenizer), model.device
     marks = frame_of(tokenizer) if whole else sentinel_ids(tokenizer)[:2]
     order = np.lexsort((places[:, 2], places[:, 1]))
-    for s in range(0, len(order), batch):
-        mine, sources, targets, at = order[s:s+batch], [], [], []
-        for _, w, p in places[mine]:
-            ids = windows[int(w)]['ids']
-            mask = word_mask(ids, p, starts) if whole_word else np.arange(len(ids)) == p
-            x, y, where = _hidden_word(ids, mask, p, tokenizer, marks, whole)
-            sources.append(x)
-            targets.append(y)
-            at.append(where)
-        x, n = _pad(sources, pad, model.device), torch.tensor([len(r) for r in sources], device=model.device)
-        yield mine, dict(input_ids=x, attention_mask=(torch.arange(x.shape[1], device=x.device) < n[:, None]).long(), labels=_pad(targets, -100, model.device)), (torch.arange(len(mine)), torch.tensor(at))
+    for start in range(0, len(order), batch):
+        mine, rows = order[start:start+batch], []
+        for _, window, position in places[mine]:
+            ids = windows[int(window)]['ids']
+            mask = word_mask(ids, position, starts) if whole_word else np.arange(len(ids)) == position
+            rows.append(_hidden_word(ids, mask, position, tokenizer, marks, whole))
+        sources, targets, at = zip(*rows)
+        x = _pad(sources, pad, device)
+        lengths = torch.tensor([len(source) for source in sources], device=device)
+        attention = (torch.arange(x.shape[1], device=device) < lengths[:, None]).long()
+        inputs = dict(input_ids=x, attention_mask=attention, labels=_pad(targets, -100, device))
+        yield mine, inputs, (torch.arange(len(mine)), torch.tensor(at))
 
 # %% ../../nbs/evaluation/activations.ipynb #431a8d3a
 def forward_body(model, inputs):
@@ -203,6 +225,17 @@ def forward_body(model, inputs):
     if model.config.is_encoder_decoder: return model.get_encoder()(**inputs)
     return model.base_model(**inputs, **({'use_cache': False} if predicts_next(model) else {}))
 
+# %% ../../nbs/evaluation/activations.ipynb #c1f81946
+def _reading_passes(model, tokenizer, windows, places, sites, batch, whole_word):
+    "Stack whose sites are read, and the groups of places that are read there"
+    intact = _intact(model, tokenizer, windows, places, batch)
+    if not model.config.is_encoder_decoder: return [('all', intact)]
+    passes = [('encoder', intact)]
+    if any(site.stack == 'decoder' for site in sites):
+        starts = word_starts(tokenizer)
+        passes.append(('decoder', masked_word_batches(model, tokenizer, windows, places, batch, starts, whole_word)))
+    return passes
+
 # %% ../../nbs/evaluation/activations.ipynb #b707871c
 def read(
     model:nn.Module,    # Encoder-decoder or decoder
@@ -214,22 +247,22 @@ def read(
     batch:int=64,       # Windows at once
     whole_word:bool=True, # Decoder of an encoder-decoder: mask the whole word, or only the token
 ):
-    "Yield (number of the site in `sites`, rows of `places`, (rows, d_ff) activations) in one streaming pass; `ValueError` without a tokenizer"
+    """Yield (number of the site in `sites`, rows of `places`, (rows, d_ff) activations) in one streaming pass
+
+    Raises: `ValueError` without a tokenizer."""
     sites = list(find_sites(model) if sites is None else sites)
-    if tokenizer is None: raise ValueError('Reading activations of tokens needs the tokenizer of the model: pass tokenizer=…')
-    two = model.config.is_encoder_decoder
-    passes = [(['encoder'] if two else ['encoder', 'decoder'], lambda: _intact(model, tokenizer, windows, places, batch))]
-    if two and any(s.stack == 'decoder' for s in sites):
-        starts = word_starts(tokenizer)
-        passes.append((['decoder'], lambda: masked_word_batches(model, tokenizer, windows, places, batch, starts, whole_word)))
+    if tokenizer is None:
+        raise ValueError('Reading activations of tokens needs the tokenizer of the model: pass tokenizer=…')
     with evaluating(model):
-        for stacks, groups in passes:
-            mine = [(k, s) for k, s in enumerate(sites) if s.stack in stacks]
-            for rows, inputs, at in groups() if mine else ():
-                picks = [_pick(s, at, hidden if isinstance(hidden, bool) else hidden[torch.as_tensor(rows)], len(inputs['input_ids'])) for _, s in mine]
+        for stack, groups in _reading_passes(model, tokenizer, windows, places, sites, batch, whole_word):
+            mine = [(k, site) for k, site in enumerate(sites) if stack in ('all', site.stack)]
+            for rows, inputs, at in groups if mine else ():
+                wanted = hidden if isinstance(hidden, bool) else hidden[torch.as_tensor(rows)]
+                picks = [_pick(site, at, wanted, len(inputs['input_ids'])) for _, site in mine]
                 try: forward_body(model, inputs)
                 finally:
-                    for h in sum((h for _, h in picks), []): h.remove()
+                    for _, hooks in picks:
+                        for hook in hooks: hook.remove()
                 for (k, _), (take, _) in zip(mine, picks): yield k, rows, take()
 
 # %% ../../nbs/evaluation/activations.ipynb #3d74086a
@@ -244,9 +277,10 @@ def collect(
 )->list[Tensor]: # (n, d_ff) for each site, on the CPU
     "The activations at some places"
     sites = list(find_sites(model) if sites is None else sites)
-    out = [torch.zeros(len(places), s.d_ff, dtype=dtype) for s in sites]
-    for k, rows, x in read(model, tokenizer, windows, places, sites, **kw): out[k][torch.as_tensor(rows)] = x.to('cpu', dtype)
-    return out
+    acts = [torch.zeros(len(places), site.d_ff, dtype=dtype) for site in sites]
+    for k, rows, x in read(model, tokenizer, windows, places, sites, **kw):
+        acts[k][torch.as_tensor(rows)] = x.to('cpu', dtype)
+    return acts
 
 # %% ../../nbs/evaluation/activations.ipynb #2333e705
 def mean_activation(
@@ -279,9 +313,11 @@ class Instances:
         which, # Numbers of the tokens to keep
     )->'Instances':
         "Only some tokens, renumbered"
-        new = np.full(len(self.tokens), -1); new[np.asarray(which)] = np.arange(len(which))
-        rows = np.flatnonzero(new[self.owner] >= 0)
-        return Instances([self.tokens[i] for i in which], self.ids[which], new[self.owner[rows]], [a[torch.as_tensor(rows)] for a in self.acts], self.sites)
+        number = np.full(len(self.tokens), -1)
+        number[np.asarray(which)] = np.arange(len(which))
+        rows = np.flatnonzero(number[self.owner] >= 0)
+        tokens, acts = [self.tokens[i] for i in which], [a[torch.as_tensor(rows)] for a in self.acts]
+        return Instances(tokens, self.ids[which], number[self.owner[rows]], acts, self.sites)
 
 # %% ../../nbs/evaluation/activations.ipynb #a2bee363
 def instances(
@@ -300,7 +336,8 @@ def instances(
     places = find_places(windows, ids, n, seed)
     acts = collect(model, tokenizer, windows, places, sites, **kw)
     if baseline is not None: acts = [a - b for a, b in zip(acts, baseline)]
-    return Instances(tokenizer.convert_ids_to_tokens([int(i) for i in ids]), np.asarray(ids), places[:, 0], acts, [(s.name, s.stack, s.layer) for s in sites])
+    tokens, names = tokenizer.convert_ids_to_tokens([int(i) for i in ids]), [(s.name, s.stack, s.layer) for s in sites]
+    return Instances(tokens, np.asarray(ids), places[:, 0], acts, names)
 
 # %% ../../nbs/evaluation/activations.ipynb #a50570ae
 def line_measures(
@@ -320,16 +357,22 @@ def activation_geography(
     **kw,               # For `read`
 )->list[dict]: # site, stack, layer; mean and sd of Moran's I, n; rci, lcps
     "1-D Moran's I, RCI and LCPS of the hidden activation at ordinary positions, a row a site [Table 5]"
-    sites, values = find_sites(model), {}
+    sites, measured = find_sites(model), {}
     places = random_places(windows, n, special_ids(tokenizer), seed)
-    for k, _, x in read(model, tokenizer, windows, places, sites, hidden=True, **kw): values.setdefault(k, []).append(line_measures(x))
-    v = {k: torch.cat(x, 1) for k, x in values.items()}; v = {k: x[:, ~x[0].isnan()] for k, x in v.items()}
-    return [dict(site=s.name, stack=s.stack, layer=s.layer, mean=v[k][0].mean().item(), sd=v[k][0].std().item(), n=v[k].shape[1], rci=v[k][1].mean().item(), lcps=v[k][2].mean().item()) for k, s in enumerate(sites)]
+    for k, _, x in read(model, tokenizer, windows, places, sites, hidden=True, **kw):
+        measured.setdefault(k, []).append(line_measures(x))
+    rows = []
+    for k, site in enumerate(sites):
+        values = torch.cat(measured[k], 1)
+        moran, rings, balance = values[:, ~values[0].isnan()]
+        rows.append(dict(site=site.name, stack=site.stack, layer=site.layer, mean=moran.mean().item(),
+            sd=moran.std().item(), n=len(moran), rci=rings.mean().item(), lcps=balance.mean().item()))
+    return rows
 
 # %% ../../nbs/evaluation/activations.ipynb #bc7a7bb4
 class Reader:
     "Places to be read, and what becomes of their activations"
-    hidden = False                                      # True: the input of the down projection also where it is never negative
+    hidden = False # True: the input of the down projection also where it is never negative
     def __init__(self, places): self.places, self.got = np.asarray(places), {}
     def take(self, k, rows, x): raise NotImplementedError
 
@@ -338,9 +381,12 @@ class Mean(Reader):
     def take(self, k, rows, x): self.got[k] = self.got.get(k, 0) + x.double().sum(0).cpu()
     def result(self): return [(self.got[k]/len(self.places)).float() for k in sorted(self.got)]
 
+# %% ../../nbs/evaluation/activations.ipynb #310d1d8e
 class Keep(Reader):
     "All of them, on the CPU: (n, d_ff) a site"
-    def __init__(self, places, dtype=torch.float32): super().__init__(places); self.dtype = dtype
+    def __init__(self, places, dtype=torch.float32):
+        super().__init__(places)
+        self.dtype = dtype
     def take(self, k, rows, x):
         if k not in self.got: self.got[k] = torch.zeros(len(self.places), x.shape[-1], dtype=self.dtype)
         self.got[k][torch.as_tensor(rows)] = x.to('cpu', self.dtype)
@@ -350,7 +396,9 @@ class Map(Reader):
     "1-D Moran's I of each of them"
     hidden = True
     def take(self, k, rows, x): self.got.setdefault(k, []).append(morans_i(x.double().cpu(), 'line'))
-    def result(self): return [(v := torch.cat(self.got[k]))[~v.isnan()] for k in sorted(self.got)]
+    def result(self):
+        values = [torch.cat(self.got[k]) for k in sorted(self.got)]
+        return [moran[~moran.isnan()] for moran in values]
 
 # %% ../../nbs/evaluation/activations.ipynb #3f124b1b
 def read_once(
@@ -364,11 +412,14 @@ def read_once(
 )->list: # Result of each reader
     "One streaming pass for all readers; memory is what they keep, whatever the text's size"
     sites = list(find_sites(model) if sites is None else sites)
-    ends = np.cumsum([0, *(len(r.places) for r in readers)])
-    places, hidden = np.concatenate([r.places for r in readers]), torch.as_tensor(np.repeat([r.hidden for r in readers], np.diff(ends)))
+    counts = [len(reader.places) for reader in readers]
+    ends, places = np.cumsum([0, *counts]), np.concatenate([reader.places for reader in readers])
+    hidden = torch.as_tensor(np.repeat([reader.hidden for reader in readers], counts))
     for k, rows, x in read(model, tokenizer, windows, places, sites, hidden=hidden, **kw):
-        for r, a, b in zip(readers, ends, ends[1:]):
-            mine = np.flatnonzero((rows >= a) & (rows < b))
-            if len(mine): r.take(k, rows[mine] - a, x if len(mine) == len(rows) else x[torch.as_tensor(mine, device=x.device)])
+        for reader, start, end in zip(readers, ends, ends[1:]):
+            mine = np.flatnonzero((rows >= start) & (rows < end))
+            if not len(mine): continue
+            own = x if len(mine) == len(rows) else x[torch.as_tensor(mine, device=x.device)]
+            reader.take(k, rows[mine] - start, own)
         tick(len(rows)/len(places)/len(sites))
-    return [r.result() for r in readers]
+    return [reader.result() for reader in readers]
