@@ -28,18 +28,25 @@ def _ring(x, contiguity, r):
     dims = [-1] if contiguity == 'line' else [-2, -1]
     return _box(x, r, dims) - _box(x, r - 1, dims) if r > 1 else _box(x, 1, dims) - x
 
+# %% ../../nbs/evaluation/spatial.ipynb #945b2353
 def _field(field, contiguity, r=1):
     "A field as a tensor, its contiguity and its dimensions"
-    if contiguity not in ('queen', 'rook', 'line'): raise ValueError(f"contiguity={contiguity!r}: it is 'queen', 'rook' or 'line'.")
+    if contiguity not in ('queen', 'rook', 'line'):
+        raise ValueError(f"contiguity={contiguity!r}: it is 'queen', 'rook' or 'line'.")
     x = torch.as_tensor(field).detach()
-    if x.ndim == 0: raise ValueError('A field needs at least one dimension: give a vector of units or a matrix of weights.')
+    if x.ndim == 0:
+        raise ValueError('A field needs at least one dimension: give a vector of units or a matrix of weights.')
     if x.ndim == 1: contiguity = 'line'
     dims = [-1] if contiguity == 'line' else [-2, -1]
     size = [x.shape[d] for d in dims]
-    if max(size) < 2*r or max(size) < 2: raise ValueError(f'A field of {" x ".join(map(str, size))} has cells without a neighbour at distance {r}: give a larger field or a smaller distance.')
-    if contiguity == 'rook' and r != 1: raise ValueError(f"r={r} with rook contiguity: rings are squares, so use contiguity='queen'.")
+    if max(size) < 2*r or max(size) < 2:
+        raise ValueError(f'A field of {" x ".join(map(str, size))} has cells without a neighbour at distance {r}: '
+            'give a larger field or a smaller distance.')
+    if contiguity == 'rook' and r != 1:
+        raise ValueError(f"r={r} with rook contiguity: rings are squares, so use contiguity='queen'.")
     return x, contiguity, dims
 
+# %% ../../nbs/evaluation/spatial.ipynb #ea198347
 def _centred(x, dims):
     x = x.double()
     return x - x.mean(dims, keepdim=True)
@@ -81,31 +88,41 @@ def _near(ring, here, above, below, r, rook, column, near):
     _add(column, near)
     _add(column[2*r:], near)
 
+# %% ../../nbs/evaluation/spatial.ipynb #4ae0e8d3
+@native(fastmath={'contract', 'reassoc', 'nsz'})
+def _row_sums(z, near, share, out):
+    "Of one row: Σ z·near, Σ z², and Σ z·near over high and over low clusters"
+    total, square, high, low = 0., 0., 0., 0.
+    for j in range(len(near)):
+        both = z[j]*near[j]*share[j]
+        total += both
+        square += z[j]*z[j]
+        high += both if z[j] > 0 and near[j] > 0 else 0.
+        low += both if z[j] <= 0 and near[j] <= 0 else 0.
+    out[0], out[1], out[2], out[3] = total, square, high, low
+
+@native(fastmath={'contract', 'reassoc', 'nsz'})
+def _centre(given, mean, z):
+    for j in range(len(given)): z[j] = given[j] - mean
+
+# %% ../../nbs/evaluation/spatial.ipynb #41b6849f
 @native(fastmath={'contract', 'reassoc', 'nsz'})
 def _products(start, stop, x, tall, means, r, rook, even, out):
-    "Of each row: Σ z·near, Σ z², and Σ z·near over high and over low clusters; fields of `tall` rows follow each other"
+    "`_row_sums` of each row; fields of `tall` rows follow each other"
     cols = x.shape[1]
     ring, column = np.zeros((2*r + 1, cols + 2*r)), np.zeros(cols + 2*r)
     near, share, known = np.zeros(cols), np.zeros(cols), -1
     read = max(start//tall*tall, start - r)
     for row in range(start, stop):
-        first, i = row//tall*tall, row%tall
+        first, i, here = row//tall*tall, row%tall, row%(2*r + 1)
         while read < min(first + tall, row + r + 1):
-            z, given, mean = ring[read%(2*r + 1), r:r + cols], x[read], means[read//tall]
-            for j in range(cols): z[j] = given[j] - mean
+            _centre(x[read], means[read//tall], ring[read%(2*r + 1), r:r + cols])
             read += 1
         above, below = min(i, r), min(tall - 1 - i, r)
         if known != above*(r + 1) + below: _shares(i, tall, r, rook, even, share)
         known = above*(r + 1) + below
-        _near(ring, row%(2*r + 1), above, below, r, rook, column, near)
-        z, total, square, high, low = ring[row%(2*r + 1), r:r + cols], 0., 0., 0., 0.
-        for j in range(cols):
-            both = z[j]*near[j]*share[j]
-            total += both
-            square += z[j]*z[j]
-            high += both if z[j] > 0 and near[j] > 0 else 0.
-            low += both if z[j] <= 0 and near[j] <= 0 else 0.
-        out[row, 0], out[row, 1], out[row, 2], out[row, 3] = total, square, high, low
+        _near(ring, here, above, below, r, rook, column, near)
+        _row_sums(ring[here, r:r + cols], near, share, out[row])
 
 # %% ../../nbs/evaluation/spatial.ipynb #517a1409
 def _sums_native(x, contiguity, r, even):
@@ -120,11 +137,14 @@ def _sums_native(x, contiguity, r, even):
     shape = x.shape[:-1] if contiguity == 'line' else x.shape[:-2]
     return torch.from_numpy(out.reshape(-1, tall, 4).sum(1)).view(*shape, 4).unbind(-1)
 
+# %% ../../nbs/evaluation/spatial.ipynb #4f15135c
 def _sums_plain(x, contiguity, r, even, dims):
     z = _centred(x, dims)
-    both = z*(near := _ring(z, contiguity, r))
+    near = _ring(z, contiguity, r)
+    both = z*near
     if not even: both = both/_ring(torch.ones(z.shape[-len(dims):], dtype=z.dtype, device=z.device), contiguity, r)
-    clusters = [torch.where(c, both, 0.).sum(dims) for c in ((z > 0) & (near > 0), (z <= 0) & (near <= 0))]
+    high, low = (z > 0) & (near > 0), (z <= 0) & (near <= 0)
+    clusters = [torch.where(cluster, both, 0.).sum(dims) for cluster in (high, low)]
     return both.sum(dims), (z**2).sum(dims), *clusters
 
 def _sums(field, contiguity, r=1, even=False):
@@ -144,7 +164,9 @@ def rho(
     contiguity:str='queen', # 'queen' (also 'rook' at r = 1), or 'line' for a batch of vectors
     standardise:bool=True, # False: every pair of neighbours counts once (binary weights)
 )->float|Tensor: # One number a field
-    "Correlation with the ring at distance `r`: Moran's I with the cells exactly `r` away as neighbours; `ValueError` for rook contiguity beyond 1"
+    """Correlation with the ring at distance `r`: Moran's I with the cells exactly `r` away as neighbours
+
+    Raises: `ValueError` for rook contiguity beyond 1."""
     total, square, _, _ = _sums(field, contiguity, r, not standardise)
     return _value(total/square)
 
@@ -207,12 +229,13 @@ def weight_geography(
     pattern=None,      # `FFNPattern` for an architecture that is not known; by default the one that `attach` was given
 )->list[dict]: # site, stack, layer, role, moran_queen, moran_rook, rci, lcps, effective_rank, shuffled_queen
     "Measures of every feed-forward matrix, one row each; the headline of Table 5 is role `down`"
-    gen, rows = torch.Generator().manual_seed(seed), []
-    for s in find_sites(model, pattern):
+    random, rows = torch.Generator().manual_seed(seed), []
+    for site in find_sites(model, pattern):
         for role in roles:
-            if role not in s.names: continue
-            w = s.weight(role).detach().cpu()
-            shuffled = w.flatten()[torch.randperm(w.numel(), generator=gen)].view(w.shape)
-            rows.append(dict(site=s.name, stack=s.stack, layer=s.layer, role=role, moran_queen=morans_i(w), moran_rook=morans_i(w, 'rook'), rci=rci(w), lcps=lcps(w),
-                effective_rank=effective_rank(w) if rank else None, shuffled_queen=morans_i(shuffled)))
+            if role not in site.names: continue
+            weight = site.weight(role).detach().cpu()
+            shuffled = weight.flatten()[torch.randperm(weight.numel(), generator=random)].view(weight.shape)
+            rows.append(dict(site=site.name, stack=site.stack, layer=site.layer, role=role,
+                moran_queen=morans_i(weight), moran_rook=morans_i(weight, 'rook'), rci=rci(weight), lcps=lcps(weight),
+                effective_rank=effective_rank(weight) if rank else None, shuffled_queen=morans_i(shuffled)))
     return rows
