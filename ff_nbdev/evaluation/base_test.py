@@ -28,20 +28,23 @@ class NGram:
         discount:float=.75, # Taken from every count
     ):
         ids = [int(i) for i in ids]
-        self.v, self.d, self.c = vocab_size, discount, [Counter(), Counter(), Counter()]
-        self.total, self.kinds = [Counter(), Counter(), Counter()], [Counter(), Counter(), Counter()]
-        for n in range(3):
-            for g in zip(*(ids[k:] for k in range(n + 1))): self.c[n][g] += 1
-            for g, m in self.c[n].items(): self.total[n][g[:-1]] += m; self.kinds[n][g[:-1]] += 1
+        self.vocab_size, self.discount = vocab_size, discount
+        self.counts, self.total, self.kinds = [[Counter(), Counter(), Counter()] for _ in range(3)]
+        for n, (counts, total, kinds) in enumerate(zip(self.counts, self.total, self.kinds)):
+            counts.update(zip(*(ids[k:] for k in range(n + 1))))
+            for gram, count in counts.items():
+                total[gram[:-1]] += count
+                kinds[gram[:-1]] += 1
 
 # %% ../../nbs/evaluation/base_test.ipynb #1125d8e5
 @patch
 def prob(self:NGram, gram):
     "Probability of the last id of a tuple of 1 to 3 ids, given the others"
-    p = 1/self.v
-    for n in range(len(gram)):
-        g = gram[len(gram)-1-n:]; t = self.total[n][g[:-1]]
-        if t: p = max(self.c[n][g] - self.d, 0)/t + self.d*self.kinds[n][g[:-1]]/t*p
+    p = 1/self.vocab_size
+    for n, (counts, totals, kinds) in enumerate(zip(self.counts[:len(gram)], self.total, self.kinds)):
+        part = gram[len(gram)-1-n:]
+        total = totals[part[:-1]]
+        if total: p = max(counts[part] - self.discount, 0)/total + self.discount*kinds[part[:-1]]/total*p
     return p
 
 # %% ../../nbs/evaluation/base_test.ipynb #e32dd4e2
@@ -53,8 +56,8 @@ def cross_entropy(self:NGram,
 )->float: # Nats a token
     "Mean −log p of held-out ids under the unigram or trigram"
     ids, skip = [int(i) for i in ids], set(skip)
-    ps = [-math.log(self.prob(tuple(ids[max(0, i+1-order):i+1]))) for i in range(len(ids)) if ids[i] not in skip]
-    return sum(ps)/len(ps)
+    grams = [tuple(ids[max(0, i+1-order):i+1]) for i in range(len(ids)) if ids[i] not in skip]
+    return sum(-math.log(self.prob(gram)) for gram in grams)/len(grams)
 
 # %% ../../nbs/evaluation/base_test.ipynb #ce15a96a
 @torch.no_grad()
@@ -66,15 +69,44 @@ def token_scores(
 )->dict: # 'ce' and 'hit', each (tokens,), and 'window', the window each token belongs to
     "Teacher-forced −log p and top-1 hit of every label that is text"
     ce, hit, window, special = [], [], [], torch.tensor(sorted(skip))
-    for b in batches:
-        x = model_inputs(b); y = x['labels']
-        logits = forward(x) if forward else model(**x).logits
-        if predicts_next(model): logits, y = logits[:, :-1], y[:, 1:]
-        use = (y >= 0) & ~torch.isin(y, special.to(y.device))
-        lp = torch.log_softmax(logits[use].float(), -1)
-        ce.append(-lp.gather(1, y[use][:, None])[:, 0]); hit.append(lp.argmax(-1) == y[use])
-        window.append(b['index'][:, None].expand_as(y)[use])
+    for batch in batches:
+        inputs = model_inputs(batch)
+        labels = inputs['labels']
+        logits = forward(inputs) if forward else model(**inputs).logits
+        if predicts_next(model): logits, labels = logits[:, :-1], labels[:, 1:]
+        use = (labels >= 0) & ~torch.isin(labels, special.to(labels.device))
+        log_p, right = torch.log_softmax(logits[use].float(), -1), labels[use]
+        ce.append(-log_p.gather(1, right[:, None])[:, 0])
+        hit.append(log_p.argmax(-1) == right)
+        window.append(batch['index'][:, None].expand_as(labels)[use])
     return dict(ce=torch.cat(ce), hit=torch.cat(hit).float(), window=torch.cat(window))
+
+# %% ../../nbs/evaluation/base_test.ipynb #8eb542cf
+def _ablation_scores(model, batches, means, skip):
+    "Mean cross-entropy and accuracy of the model, and of it without its feed-forward blocks"
+    def score():
+        scores = token_scores(model, batches, skip)
+        return dict(ce=scores['ce'].mean().item(), accuracy=scores['hit'].mean().item()), len(scores['ce'])
+    clean, tokens = score()
+    with ablate(model, 'zero'): zero, _ = score()
+    with ablate(model, 'mean', means): mean, _ = score()
+    return dict(clean, tokens=tokens), dict(zero=zero, mean=mean)
+
+def _batches_of(make, windows, limit):
+    "Batches of 32 from the first windows"
+    limit = min(limit, len(windows))
+    starts = range(0, limit, 32)
+    return [make(list(map(windows.__getitem__, range(start, min(start + 32, limit))))) for start in starts]
+
+# %% ../../nbs/evaluation/base_test.ipynb #bbc0c08e
+def _verdict(clean, ablated, grams):
+    "What the blocks give back of the gain over the unigram, and whether the base passes"
+    gain = grams['unigram'] - clean['ce']
+    given_back = {f'{how}_gives_back': (scores['ce'] - clean['ce'])/gain for how, scores in ablated.items()}
+    under = gain/grams['unigram']
+    good_enough = under >= .25 and gain > 0 and clean['ce'] < grams.get('trigram', math.inf)
+    passed = good_enough and min(given_back.values()) >= .5
+    return dict(under_unigram=under, **given_back, passed=bool(passed))
 
 # %% ../../nbs/evaluation/base_test.ipynb #48ac9e88
 def base_test(
@@ -86,22 +118,13 @@ def base_test(
     split:str='valid', # Held-out split
 )->dict: # All numbers, and `passed`
     "Is this base a model, and do its feed-forward blocks matter? Cross-entropies in nats a token"
-    held, train, skip = Windows(tokens, split, length, limit), Windows(tokens, 'train', length), special_ids(tokenizer)
-    make = objective_for(model, tokenizer, seed=1)
-    batches = [make([held[i] for i in range(s, min(s + 32, len(held)))]) for s in range(0, len(held), 32)]
-    some = [make([train[i] for i in range(s, min(s + 32, len(train)))]) for s in range(0, min(128, len(train)), 32)]
-    model.eval(); score = lambda: token_scores(model, batches, skip)
-    with fast_wkv():
-        clean, means = score(), ffn_means(model, some)
-        with ablate(model, 'zero'): zero = score()
-        with ablate(model, 'mean', means): mean = score()
-    grams = NGram(train.ids[:], len(tokenizer))
-    targets = [t for b in batches for t in b['labels'][b['labels'] >= 0].tolist()] if model.config.is_encoder_decoder else held.ids[:len(held)*length]
-    uni = grams.cross_entropy(targets, skip, 1)
-    out = dict(ce=clean['ce'].mean().item(), accuracy=clean['hit'].mean().item(), tokens=len(clean['ce']), unigram=uni,
-        zero=dict(ce=zero['ce'].mean().item(), accuracy=zero['hit'].mean().item()), mean=dict(ce=mean['ce'].mean().item(), accuracy=mean['hit'].mean().item()))
-    if not model.config.is_encoder_decoder: out['trigram'] = grams.cross_entropy(held.ids[:len(held)*length], skip, 3)
-    gain = uni - out['ce']
-    out |= dict(under_unigram=gain/uni, zero_gives_back=(out['zero']['ce'] - out['ce'])/gain, mean_gives_back=(out['mean']['ce'] - out['ce'])/gain)
-    out['passed'] = bool(out['under_unigram'] >= .25 and gain > 0 and min(out['zero_gives_back'], out['mean_gives_back']) >= .5 and out['ce'] < out.get('trigram', math.inf))
-    return out
+    held, train = Windows(tokens, split, length, limit), Windows(tokens, 'train', length)
+    make, skip, two = objective_for(model, tokenizer, seed=1), special_ids(tokenizer), model.config.is_encoder_decoder
+    batches, some = _batches_of(make, held, len(held)), _batches_of(make, train, 128)
+    model.eval()
+    with fast_wkv(): clean, ablated = _ablation_scores(model, batches, ffn_means(model, some), skip)
+    counted, whole = NGram(train.ids[:], len(tokenizer)), held.ids[:len(held)*length]
+    targets = torch.cat([batch['labels'][batch['labels'] >= 0] for batch in batches]).tolist() if two else whole
+    grams = dict(unigram=counted.cross_entropy(targets, skip, 1))
+    if not two: grams['trigram'] = counted.cross_entropy(whole, skip, 3)
+    return clean | dict(unigram=grams['unigram']) | ablated | grams | _verdict(clean, ablated, grams)
