@@ -1,4 +1,5 @@
 """`ff-nbdev docs --no-quarto`, in processes that are forked from one that has imported everything."""
+
 import importlib
 import pkgutil
 import sys
@@ -12,13 +13,15 @@ from ff_nbdev.cli import main
 
 pool = nbdev.serve.parallel
 
+
 def forked(*given, method, **kw):
     "The pool that nbdev prepares pages in, whose processes would each import PyTorch anew"
     return pool(*given, method='fork', **kw)
 
+
 if __name__ == '__main__':
     nbdev.serve.parallel = forked
-    nbdev.config._load_toml = lru_cache(nbdev.config._load_toml)      # else it is parsed four times a cell
+    nbdev.config._load_toml = lru_cache(nbdev.config._load_toml)  # else it is parsed four times a cell
     for module in pkgutil.walk_packages(ff_nbdev.__path__, 'ff_nbdev.'):
         importlib.import_module(module.name)
     sys.exit(main(['docs', '--no-quarto']))

@@ -1,4 +1,5 @@
 """Shared by the tests: where things are, and a tiny run graph whose notebooks compute nothing."""
+
 import gc
 import json
 import multiprocessing
@@ -12,44 +13,59 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-os.environ.setdefault('OMP_NUM_THREADS', '1')      # tiny models gain nothing from a second thread
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # tiny models gain nothing from a second thread
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
 
 
-DURATIONS = ROOT/'tests'/'durations.json'      # unit → seconds, as `make test ARGS=--record-durations` writes it
+DURATIONS = ROOT / 'tests' / 'durations.json'  # unit → seconds, as `make test ARGS=--record-durations` writes it
 
-def recorded(): return json.loads(DURATIONS.read_text())
+
+def recorded():
+    return json.loads(DURATIONS.read_text())
+
 
 def unit(nodeid):
     "What goes to one process as a whole: a file, for its tests share what it made; a notebook, for it shares nothing"
     file, _, test = nodeid.partition('::')
-    if file.endswith('test_many_processes.py'): return 'test_resume.py'      # both fork from one process
+    if file.endswith('test_many_processes.py'):
+        return 'test_resume.py'  # both fork from one process
     notebook = file.endswith('test_notebooks.py') and '[' in test
     return test.split('[')[1].rstrip(']') if notebook else file.split('/')[-1]
+
 
 def pytest_addoption(parser):
     said = f'write into tests/{DURATIONS.name} how long each unit took'
     parser.addoption('--record-durations', action='store_true', help=said)
 
+
 def pytest_collection_modifyitems(items):
     "The longest units first, so that the processes end together; what is not recorded yet goes before them"
     known = recorded()
+
     def place(item):
         name = unit(item.nodeid)
         return -known.get(name, float('inf')), name
+
     items.sort(key=place)
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     "By file, and notebooks one by one: all of them in one process would take longer than all the rest in the others"
-    if config.getvalue('dist') != 'loadfile': return
+    if config.getvalue('dist') != 'loadfile':
+        return
     from xdist.scheduler import LoadScopeScheduling
+
     class ByUnit(LoadScopeScheduling):
-        def _split_scope(self, nodeid): return unit(nodeid)
+        def _split_scope(self, nodeid):
+            return unit(nodeid)
+
     config.option.loadscopereorder = False
     return ByUnit(config, log)
 
-BEGUN = set()      # units
+
+BEGUN = set()  # units
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
@@ -57,20 +73,25 @@ def pytest_runtest_setup(item):
 
     Transformers' Trainer collects whenever it starts, and half of the time of a tiny run went into looking through a
     million objects of imported modules. What a unit makes is collected as ever, at the latest when the next begins."""
-    if (name := unit(item.nodeid)) in BEGUN: return
+    if (name := unit(item.nodeid)) in BEGUN:
+        return
     BEGUN.add(name)
     gc.collect()
     gc.freeze()
 
+
 def record_durations(reports):
     "Units that were run take the place of what was recorded; files and notebooks that are gone are left out"
     took = Counter()
-    for report in reports: took[unit(report.nodeid)] += report.duration
+    for report in reports:
+        took[unit(report.nodeid)] += report.duration
     known = recorded() | {name: round(seconds, 1) for name, seconds in took.items()}
     known = {name: seconds for name, seconds in sorted(known.items()) if is_unit(name)}
     DURATIONS.write_text(json.dumps(known, indent=1) + '\n')
 
-def is_unit(name): return (ROOT/'tests'/name).is_file() or (ROOT/'nbs'/f'{name}.ipynb').is_file()
+
+def is_unit(name):
+    return (ROOT / 'tests' / name).is_file() or (ROOT / 'nbs' / f'{name}.ipynb').is_file()
 
 
 def pytest_terminal_summary(terminalreporter, config):
@@ -78,13 +99,24 @@ def pytest_terminal_summary(terminalreporter, config):
     if config.getoption('record_durations'):
         record_durations(r for rs in terminalreporter.stats.values() for r in rs if isinstance(r, pytest.TestReport))
     tried = [r for r in terminalreporter.stats.get('passed', []) if 'test_wrong_inputs.py::test_c' in r.nodeid]
-    promises = sorted({v for r in terminalreporter.stats.get('passed', []) for k, v in r.user_properties if k == 'promise'})
-    for said in sorted({v for r in terminalreporter.stats.get('passed', []) for k, v in r.user_properties if k == 'house'}, key=str.split): terminalreporter.write_line(said)
-    for said in promises: terminalreporter.write_line(f'promise kept: {said}')
-    if tried: terminalreporter.write_line(f'{len(tried)} wrong inputs were each answered by one sentence, with nothing written.')
+    promises = sorted(
+        {v for r in terminalreporter.stats.get('passed', []) for k, v in r.user_properties if k == 'promise'}
+    )
+    for said in sorted(
+        {v for r in terminalreporter.stats.get('passed', []) for k, v in r.user_properties if k == 'house'},
+        key=str.split,
+    ):
+        terminalreporter.write_line(said)
+    for said in promises:
+        terminalreporter.write_line(f'promise kept: {said}')
+    if tried:
+        terminalreporter.write_line(
+            f'{len(tried)} wrong inputs were each answered by one sentence, with nothing written.'
+        )
 
 
 PROCESSES = multiprocessing.get_context('forkserver')
+
 
 @pytest.fixture(scope='session')
 def imported():
@@ -92,7 +124,8 @@ def imported():
     models = 'transformers.models.mt5.modeling_mt5', 'transformers.models.rwkv.modeling_rwkv'
     PROCESSES.set_forkserver_preload(['train_tiny', 'train_sharded', 'ff_nbdev.run.arm', 'torch._dynamo', *models])
     with pytest.MonkeyPatch.context() as m:
-        m.setenv('PYTHONPATH', str(ROOT/'tests')); m.setenv('TRAIN_TINY_READY', '1')
+        m.setenv('PYTHONPATH', str(ROOT / 'tests'))
+        m.setenv('TRAIN_TINY_READY', '1')
         forkserver.ensure_running()
 
 
@@ -100,19 +133,40 @@ def tiny(arch, **kw):
     "A very small random model of one of four architectures, in evaluation mode"
     import torch
     from ff_nbdev.models.tiny import random_tiny
-    if arch in ('mt5', 'rwkv'): return random_tiny(arch, **kw)
+
+    if arch in ('mt5', 'rwkv'):
+        return random_tiny(arch, **kw)
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
     torch.manual_seed(0)
-    if arch == 'gpt2': return GPT2LMHeadModel(GPT2Config(vocab_size=512, n_embd=32, n_layer=2, n_head=4, n_inner=128, n_positions=64)).eval()
-    return LlamaForCausalLM(LlamaConfig(vocab_size=512, hidden_size=32, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2)).eval()
+    if arch == 'gpt2':
+        return GPT2LMHeadModel(
+            GPT2Config(vocab_size=512, n_embd=32, n_layer=2, n_head=4, n_inner=128, n_positions=64)
+        ).eval()
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=512,
+            hidden_size=32,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+        )
+    ).eval()
 
 
 def make_notebook(path, parameters, *code):
     "Write a notebook with a tagged cell and some code"
     import nbformat
+
     new = nbformat.v4
     cells = [new.new_code_cell(parameters, metadata=dict(tags=['parameters'])), *map(new.new_code_cell, code)]
-    nbformat.write(new.new_notebook(cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python'))), path)
+    nbformat.write(
+        new.new_notebook(
+            cells=cells, metadata=dict(kernelspec=dict(name='python3', display_name='python3', language='python'))
+        ),
+        path,
+    )
     return path
 
 
@@ -127,43 +181,99 @@ def fake(tmp_path_factory):
     from ff_nbdev.data.tokenizers import make_tokenizer
     from ff_nbdev.run.settings import read_scale
     from safetensors.numpy import save_file
-    d = tmp_path_factory.mktemp('fake'); nbs = d/'experiments'; nbs.mkdir()
-    sets = {n: {k: v for s in ('night', 'quick') for k, v in (read_scale(s).get(n) or {}).items()} for n in ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')}     # what the scales set
-    sets['retrofit'] |= dict(change='', dose=1.); more = {n: '\n'.join(f'{k} = {v!r}' for k, v in d.items()) for n, d in sets.items()}
-    make_notebook(nbs/'teacher.ipynb', f"model: str = ''\n{SHARED}\n{more['teacher']}", START, WORK,
-        'Path(out, "model").mkdir(parents=True, exist_ok=True)\nPath(out, "model", "weights").write_text("teacher")\nPath(out, "teacher.json").write_text(json.dumps(dict(time=time.time())))')
-    make_notebook(nbs/'alternatives.ipynb', f"model: str = ''\nteacher: str = ''\n{SHARED}\n{more['alternatives']}", START, WORK,
-        'assert Path(teacher, "weights").exists()\nPath(out, "train").mkdir(parents=True, exist_ok=True)\nPath(out, "train", "rows").write_text("")\nPath(out, "closeness.json").write_text("{}")')
-    make_notebook(nbs/'retrofit.ipynb', f"arm: str = ''\nmodel: str = ''\nalternatives: str = ''\n{SHARED}\n{more['retrofit']}", START, WORK,
+
+    d = tmp_path_factory.mktemp('fake')
+    nbs = d / 'experiments'
+    nbs.mkdir()
+    sets = {
+        n: {k: v for s in ('night', 'quick') for k, v in (read_scale(s).get(n) or {}).items()}
+        for n in ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')
+    }  # what the scales set
+    sets['retrofit'] |= dict(change='', dose=1.0)
+    more = {n: '\n'.join(f'{k} = {v!r}' for k, v in d.items()) for n, d in sets.items()}
+    make_notebook(
+        nbs / 'teacher.ipynb',
+        f"model: str = ''\n{SHARED}\n{more['teacher']}",
+        START,
+        WORK,
+        'Path(out, "model").mkdir(parents=True, exist_ok=True)\nPath(out, "model", "weights").write_text("teacher")\nPath(out, "teacher.json").write_text(json.dumps(dict(time=time.time())))',
+    )
+    make_notebook(
+        nbs / 'alternatives.ipynb',
+        f"model: str = ''\nteacher: str = ''\n{SHARED}\n{more['alternatives']}",
+        START,
+        WORK,
+        'assert Path(teacher, "weights").exists()\nPath(out, "train").mkdir(parents=True, exist_ok=True)\nPath(out, "train", "rows").write_text("")\nPath(out, "closeness.json").write_text("{}")',
+    )
+    make_notebook(
+        nbs / 'retrofit.ipynb',
+        f"arm: str = ''\nmodel: str = ''\nalternatives: str = ''\n{SHARED}\n{more['retrofit']}",
+        START,
+        WORK,
         'Path(out, "model").mkdir(parents=True, exist_ok=True)\nPath(out, "model", "weights").write_text(arm)\nPath(out, "bands.npz").write_text("")\n'
-        'Path(out, "train.json").write_text(json.dumps(dict(arm=arm, seed=seed, pid=os.getpid(), time=time.time())))')
-    make_notebook(nbs/'evaluate.ipynb', f"arm: str = ''\nmodel: str = ''\nbase: str = ''\n{SHARED}\n{more['evaluate']}", START, WORK,
+        'Path(out, "train.json").write_text(json.dumps(dict(arm=arm, seed=seed, pid=os.getpid(), time=time.time())))',
+    )
+    make_notebook(
+        nbs / 'evaluate.ipynb',
+        f"arm: str = ''\nmodel: str = ''\nbase: str = ''\n{SHARED}\n{more['evaluate']}",
+        START,
+        WORK,
         'assert arm in ("base", "base_reordered") or Path(model, "weights").read_text() == arm\nPath(out, "evaluation.npz").write_text("")\n'
-        'Path(out, "evaluation.json").write_text(json.dumps(dict(arm=arm)))')
-    make_notebook(nbs/'report.ipynb', f"runs: str = '.'\nout: str = '.'\n{more['report']}", START,
+        'Path(out, "evaluation.json").write_text(json.dumps(dict(arm=arm)))',
+    )
+    make_notebook(
+        nbs / 'report.ipynb',
+        f"runs: str = '.'\nout: str = '.'\n{more['report']}",
+        START,
         'arms = sorted(json.loads(p.read_text())["arm"] for p in Path(runs).glob("*/evaluation.json"))\nPath(out, "report.html").write_text("<p>report")\n'
-        'Path(out, "report.json").write_text(json.dumps(dict(printed_findings=[f"{len(arms)} arms were evaluated."])))')
+        'Path(out, "report.json").write_text(json.dumps(dict(printed_findings=[f"{len(arms)} arms were evaluated."])))',
+    )
     words = ['the', 'a', 'cat', 'dog', 'house', 'sees', 'likes', 'finds', 'near', 'old', 'small', 'green']
-    lines = [' '.join(words[(i*k + j) % 12] for j, k in enumerate([1, 2, 3, 5, 7])) + '.' for i in range(400)]
-    (d/'text.txt').write_text('\n'.join(f'Line {chr(97 + i % 26)}{chr(97 + i//26)} says {l}' for i, l in enumerate(lines)))
-    make_tokenizer([('<pad>', 0.), ('</s>', 0.), ('<unk>', 0.), *((f'<0x{i:02X}>', -9.) for i in range(256)), ('▁', -2.)], 4).save_pretrained(d/'tokenizer')
-    (d/'tokenizer'/'config.json').write_text('{"model_type": "mt5"}')          # a model for what is checked before a run
-    save_file({}, d/'tokenizer'/'model.safetensors')
+    lines = [' '.join(words[(i * k + j) % 12] for j, k in enumerate([1, 2, 3, 5, 7])) + '.' for i in range(400)]
+    (d / 'text.txt').write_text(
+        '\n'.join(f'Line {chr(97 + i % 26)}{chr(97 + i // 26)} says {l}' for i, l in enumerate(lines))
+    )
+    make_tokenizer(
+        [('<pad>', 0.0), ('</s>', 0.0), ('<unk>', 0.0), *((f'<0x{i:02X}>', -9.0) for i in range(256)), ('▁', -2.0)], 4
+    ).save_pretrained(d / 'tokenizer')
+    (d / 'tokenizer' / 'config.json').write_text('{"model_type": "mt5"}')  # a model for what is checked before a run
+    save_file({}, d / 'tokenizer' / 'model.safetensors')
     return d
 
 
 @pytest.fixture
 def ff_nbdev_run(fake, tmp_path):
     "The words of a command that runs the fake graph in a folder of its own"
-    env = dict(os.environ, FF_NBDEV_CACHE=str(fake/'cache'), PYTHONPATH=''); env.pop('IN_TEST', None)
-    words = [sys.executable, '-m', 'ff_nbdev.cli', 'run', 'quick', '--corpus', str(fake/'text.txt'), '--model', str(fake/'tokenizer'),
-        '--notebooks', str(fake/'experiments'), '--out', str(tmp_path/'quick'), '--jobs', '2']
-    return words, env, tmp_path/'quick'
+    env = dict(os.environ, FF_NBDEV_CACHE=str(fake / 'cache'), PYTHONPATH='')
+    env.pop('IN_TEST', None)
+    words = [
+        sys.executable,
+        '-m',
+        'ff_nbdev.cli',
+        'run',
+        'quick',
+        '--corpus',
+        str(fake / 'text.txt'),
+        '--model',
+        str(fake / 'tokenizer'),
+        '--notebooks',
+        str(fake / 'experiments'),
+        '--out',
+        str(tmp_path / 'quick'),
+        '--jobs',
+        '2',
+    ]
+    return words, env, tmp_path / 'quick'
 
 
-NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if not any(x.startswith(('.', '_')) for x in p.relative_to(ROOT).parts))
+NOTEBOOKS = sorted(
+    p for p in (ROOT / 'nbs').rglob('*.ipynb') if not any(x.startswith(('.', '_')) for x in p.relative_to(ROOT).parts)
+)
 
-def page(path): return path.relative_to(ROOT/'nbs').as_posix().removesuffix('.ipynb')
+
+def page(path):
+    return path.relative_to(ROOT / 'nbs').as_posix().removesuffix('.ipynb')
+
 
 CHROMIUM = next((c for c in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if c), None)
 FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
@@ -172,16 +282,19 @@ FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-back
 @pytest.fixture(scope='module')
 def browser():
     "A headless Chromium; the test is skipped where there is none"
-    if not CHROMIUM: pytest.skip('missing tool: chromium')
+    if not CHROMIUM:
+        pytest.skip('missing tool: chromium')
     from playwright.sync_api import sync_playwright
+
     with sync_playwright() as pw:
         b = pw.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield b
         b.close()
 
 
-PROMISES = ROOT/'results'/'promises.json'
+PROMISES = ROOT / 'results' / 'promises.json'
 KEPT = Counter()
+
 
 @pytest.fixture
 def promise(record_property):
@@ -189,6 +302,7 @@ def promise(record_property):
 
     `promise.one_of(name, total)` counts the cases of a test that has several; the last one holds 'total of total'.
     With FF_NBDEV_WRITE_PROMISES=1 and one process (-n 0) the figures are written instead."""
+
     def hold(name, figure):
         known = json.loads(PROMISES.read_text()) if PROMISES.exists() else {}
         record_property('promise', f'{name}: {figure}')
@@ -198,8 +312,11 @@ def promise(record_property):
             PROMISES.write_text(json.dumps(dict(sorted(known.items())), indent=1, ensure_ascii=False) + '\n')
         assert name in known, f'{name!r} is not in {PROMISES.name}: write it with FF_NBDEV_WRITE_PROMISES=1'
         assert known[name]['figure'] == figure, f'{name}: {figure} was seen, and the page says {known[name]["figure"]}'
+
     def one_of(name, total, here=1):
         KEPT[name] += here
-        if KEPT[name] == total: hold(name, f'{total:,} of {total:,}')
+        if KEPT[name] == total:
+            hold(name, f'{total:,} of {total:,}')
+
     hold.one_of = one_of
     return hold

@@ -1,4 +1,5 @@
 """In a process of its own, for a device is registered once: what the method does on the pretended GPU, as JSON."""
+
 import json
 import sys
 import warnings
@@ -23,11 +24,20 @@ from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.wkv import fast_wkv
 
 
-def config(kind): return FFConfig(total_sentences=10**6, recall=RecallConfig(top=9.6, start=0.), forgetfulness=ForgetfulnessConfig(dose=5.4), forgiveness=ForgivenessConfig(kind=kind))
+def config(kind):
+    return FFConfig(
+        total_sentences=10**6,
+        recall=RecallConfig(top=9.6, start=0.0),
+        forgetfulness=ForgetfulnessConfig(dose=5.4),
+        forgiveness=ForgivenessConfig(kind=kind),
+    )
+
 
 def small(arch):
-    if arch == 'mt5': return new_model(arch, 300, d_model=32, d_ff=128, d_kv=8, dropout_rate=.1)
+    if arch == 'mt5':
+        return new_model(arch, 300, d_model=32, d_ff=128, d_kv=8, dropout_rate=0.1)
     return new_model(arch, 300, hidden_size=32, intermediate_size=128, num_hidden_layers=2)
+
 
 def ids(shape, device):
     x = torch.randint(0, 300, shape, generator=torch.Generator().manual_seed(0))
@@ -36,15 +46,23 @@ def ids(shape, device):
 
 class Story:
     "A training step on one device, told part by part: an error each, and where a GPU would be waited for"
-    def __init__(self): self.told, self.values = {}, {}
+
+    def __init__(self):
+        self.told, self.values = {}, {}
+
     def part(self, name, f):
         g.syncs.clear()
-        try: value, error = f(), None
+        try:
+            value, error = f(), None
         except Exception as e:
-            if sys.argv[1:]: import traceback; traceback.print_exc()
+            if sys.argv[1:]:
+                import traceback
+
+                traceback.print_exc()
             value, error = None, f'{type(e).__name__}: {" ".join(str(e).split())[:300]}'
         self.told[name] = dict(error=error, syncs=dict(g.syncs))
-        if isinstance(value, torch.Tensor): value = (value.inner if g._is_gpu(value) else value).detach().double().sum().item()
+        if isinstance(value, torch.Tensor):
+            value = (value.inner if g._is_gpu(value) else value).detach().double().sum().item()
         self.values[name] = value if isinstance(value, (int, float)) else None
         return value
 
@@ -56,26 +74,42 @@ def trained(arch, kind, device):
     tokenizer = load_pretrained(f'tiny-{arch}')[1] if kind == 'two_letter' else None
     if kind == 'two_letter':
         model.config.vocab_size = len(tokenizer)
-        model = new_model(arch, len(tokenizer), **(dict(d_model=32, d_ff=128, d_kv=8) if arch == 'mt5' else dict(hidden_size=32, intermediate_size=128, num_hidden_layers=2)))
+        model = new_model(
+            arch,
+            len(tokenizer),
+            **(
+                dict(d_model=32, d_ff=128, d_kv=8)
+                if arch == 'mt5'
+                else dict(hidden_size=32, intermediate_size=128, num_hidden_layers=2)
+            ),
+        )
     ff = attach(model, config(kind), tokenizer)
     ff.sentences = 900_000
-    if device != 'cpu': g.moved(model)
+    if device != 'cpu':
+        g.moved(model)
     x = ids((4, 16), device)
     batch = dict(input_ids=x, labels=x, **(dict(attention_mask=torch.ones_like(x)) if arch == 'mt5' else {}))
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, foreach=False, fused=False)
     said = {}
+
     def forward():
-        with fast_wkv(): said['out'] = model(**batch)
+        with fast_wkv():
+            said['out'] = model(**batch)
         return said['out'].logits
+
     def loss():
-        near = (ids((4, 16, 10), device), torch.full((4, 16, 10), .4, device=x.device)) if kind == 'conceptual' else None
+        near = (
+            (ids((4, 16, 10), device), torch.full((4, 16, 10), 0.4, device=x.device)) if kind == 'conceptual' else None
+        )
         said['loss'] = ff.loss(said['out'].logits, x, alternatives=near)
         return said['loss']
+
     def due(sentences):
         before = ff.pulses.sum().item()
         ff.step(sentences=sentences)
         said['given'] = ff.pulses.sum().item() - before
         return said['given']
+
     story.part('forward with noise', forward)
     story.part('loss', loss)
     story.part('backward', lambda: said['loss'].backward())
@@ -90,18 +124,27 @@ def trained(arch, kind, device):
 def pieces(device):
     "Single functions"
     story = Story()
-    def on(t): return t if device == 'cpu' else g.OnGPU(t)
-    def draw(*shape): return on(torch.randn(shape, generator=torch.Generator().manual_seed(1)))
+
+    def on(t):
+        return t if device == 'cpu' else g.OnGPU(t)
+
+    def draw(*shape):
+        return on(torch.randn(shape, generator=torch.Generator().manual_seed(1)))
+
     for dtype in (torch.float32, torch.bfloat16):
         w, rest = draw(20, 30).to(dtype), on(torch.zeros(20, 30, dtype=dtype))
-        story.part(f'pulse_, {dtype}', lambda: pulse_(w, proximal_kernel(), .03, rest if dtype == torch.bfloat16 else None))
+        story.part(
+            f'pulse_, {dtype}', lambda: pulse_(w, proximal_kernel(), 0.03, rest if dtype == torch.bfloat16 else None)
+        )
     story.part('morans_i', lambda: morans_i(draw(20, 30)))
     story.part('morans_i of a batch', lambda: morans_i(draw(3, 20, 30)))
+
     def linear():
         hidden, weight = draw(6, 8).requires_grad_(), draw(50, 8).requires_grad_()
         loss = linear_loss(hidden, weight, on(torch.arange(6)), on(torch.arange(50, dtype=torch.int32) % 7))
         loss.backward()
         return loss
+
     story.part('linear loss', linear)
     return story
 
@@ -110,18 +153,25 @@ def readings(device):
     "What an evaluation reads from a shipped model"
     story = Story()
     model, tokenizer = load_pretrained('tiny-rwkv')
-    sites = find_sites(model)                        # which knows plain tensors only
-    if device != 'cpu': g.moved(model)
+    sites = find_sites(model)  # which knows plain tensors only
+    if device != 'cpu':
+        g.moved(model)
     windows = Windows(encode_corpus(load_corpus(), tokenizer), 'valid', 32, 4)
     places = random_places(windows, 6, [], 0)
-    story.part('collect', lambda: sum(x.double().sum().item() for x in collect(model, tokenizer, windows, places, sites, batch=4)))
-    story.part('mean_activation', lambda: sum(x.double().sum().item() for x in mean_activation(model, tokenizer, windows, 6, sites, batch=4)))
+    story.part(
+        'collect',
+        lambda: sum(x.double().sum().item() for x in collect(model, tokenizer, windows, places, sites, batch=4)),
+    )
+    story.part(
+        'mean_activation',
+        lambda: sum(x.double().sum().item() for x in mean_activation(model, tokenizer, windows, 6, sites, batch=4)),
+    )
     return story
 
 
 found = {}
 for device in ('cpu', g.GPU):
-    with (g.pretending() if device != 'cpu' else torch.enable_grad()):
+    with g.pretending() if device != 'cpu' else torch.enable_grad():
         for arch, kind in (('mt5', 'conceptual'), ('rwkv', 'two_letter')):
             story, weights = trained(arch, kind, device)
             found[f'{arch} {device}'] = dict(told=story.told, values=story.values, weights=weights)
@@ -131,7 +181,7 @@ for device in ('cpu', g.GPU):
 with g.pretending():
     mixture = Story()
     x = torch.zeros(3, device=g.GPU)
-    mixture.part('a number', lambda: x + torch.tensor(1.))
+    mixture.part('a number', lambda: x + torch.tensor(1.0))
     mixture.part('a tensor', lambda: x + torch.zeros(3))
     found['mixture'] = mixture.told
 json.dump(found, sys.stdout)

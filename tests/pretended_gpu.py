@@ -4,6 +4,7 @@ PyTorch lets Python register one more device. A tensor here wraps another on the
 tensors of the two devices meet, the operator fails as it would on a GPU. Where a number is read back to Python, or a tensor is copied to the CPU, a GPU would
 have to be waited for: the place in the code is written down. So no GPU and no CUDA build is needed, numbers are real, and code that branches on them runs on.
 """
+
 import contextlib
 import traceback
 from collections import Counter
@@ -16,15 +17,23 @@ from torch.utils._pytree import tree_flatten, tree_map
 GPU = 'gpu'
 aten = torch.ops.aten
 COPIES = {aten.copy_.default, aten._to_copy.default}
-INDEXED = {aten.index.Tensor, aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default}       # a GPU takes indices from the CPU
+INDEXED = {
+    aten.index.Tensor,
+    aten.index_put_.default,
+    aten.index_put.default,
+    aten._index_put_impl_.default,
+}  # a GPU takes indices from the CPU
 
 
 def register():
     "Once a process; `ImportError` where this PyTorch cannot"
     from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
     from torch.utils.backend_registration import _DummyBackendModule
+
     class Module(_DummyBackendModule):
-        def get_amp_supported_dtype(self): return [torch.bfloat16, torch.float16]
+        def get_amp_supported_dtype(self):
+            return [torch.bfloat16, torch.float16]
+
     _setup_privateuseone_for_python_backend(GPU, Module())
 
 
@@ -34,34 +43,54 @@ class Mixed(RuntimeError):
 
 class OnGPU(torch.Tensor):
     "A tensor on the pretended device; `inner` is on the CPU"
+
     @staticmethod
     def __new__(cls, inner):
-        out = torch.Tensor._make_wrapper_subclass(cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
-            device=f'{GPU}:0', requires_grad=inner.requires_grad)
+        out = torch.Tensor._make_wrapper_subclass(
+            cls,
+            inner.shape,
+            strides=inner.stride(),
+            storage_offset=inner.storage_offset(),
+            dtype=inner.dtype,
+            device=f'{GPU}:0',
+            requires_grad=inner.requires_grad,
+        )
         out.inner = inner.detach()
         return out
-    def __repr__(self): return f'OnGPU({self.inner})'
+
+    def __repr__(self):
+        return f'OnGPU({self.inner})'
+
     @classmethod
-    def __torch_dispatch__(cls, func, types, args=(), kwargs=None): return computed(func, args, kwargs or {})
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        return computed(func, args, kwargs or {})
+
     __torch_function__ = torch._C._disabled_torch_function_impl
 
 
-syncs = Counter()        # 'file.py: line of code' → how often a GPU would have been waited for
+syncs = Counter()  # 'file.py: line of code' → how often a GPU would have been waited for
+
 
 def _place():
     "The innermost line of this package or of transformers that runs now"
     frames = [f for f in traceback.extract_stack() if 'ff_nbdev/' in f.filename or '/transformers/' in f.filename]
-    if not frames: return 'elsewhere'
+    if not frames:
+        return 'elsewhere'
     return f'{frames[-1].filename.rsplit("/", 1)[-1]}: {frames[-1].line}'
 
-def _is_gpu(x): return isinstance(x, OnGPU)
+
+def _is_gpu(x):
+    return isinstance(x, OnGPU)
+
 
 def _check_devices(func, given):
     "As PyTorch does: only a number may come from elsewhere"
     tensors = [x for x in given if isinstance(x, torch.Tensor)]
     here, there = [x for x in tensors if _is_gpu(x)], [x for x in tensors if not _is_gpu(x) and x.dim()]
-    if not here or not there or func in COPIES or func in INDEXED: return
+    if not here or not there or func in COPIES or func in INDEXED:
+        return
     raise Mixed(f'{func} got tensors on {GPU} and on the CPU, in {_place()}')
+
 
 def computed(func, args, kwargs):
     "One operator, computed on the CPU and wrapped again"
@@ -71,45 +100,71 @@ def computed(func, args, kwargs):
     to_gpu = device is not None and torch.device(device).type == GPU
     to_cpu = device is not None and not to_gpu
     some = any(map(_is_gpu, flat))
-    if func is aten._local_scalar_dense.default and some: syncs[_place()] += 1
-    if func in (aten.nonzero.default, aten.masked_select.default, aten._unique2.default) and some: syncs[_place()] += 1      # the size of the result
-    if func is aten.index.Tensor and some and any(isinstance(i, torch.Tensor) and i.dtype == torch.bool for i in args[1]): syncs[_place()] += 1
-    if func is aten._to_copy.default and some and to_cpu: syncs[_place()] += 1
-    if func is aten.copy_.default and _is_gpu(args[1]) and not _is_gpu(args[0]): syncs[_place()] += 1
+    if func is aten._local_scalar_dense.default and some:
+        syncs[_place()] += 1
+    if func in (aten.nonzero.default, aten.masked_select.default, aten._unique2.default) and some:
+        syncs[_place()] += 1  # the size of the result
+    if (
+        func is aten.index.Tensor
+        and some
+        and any(isinstance(i, torch.Tensor) and i.dtype == torch.bool for i in args[1])
+    ):
+        syncs[_place()] += 1
+    if func is aten._to_copy.default and some and to_cpu:
+        syncs[_place()] += 1
+    if func is aten.copy_.default and _is_gpu(args[1]) and not _is_gpu(args[0]):
+        syncs[_place()] += 1
     known = {}
+
     def bare(x):
-        if not _is_gpu(x): return torch.device('cpu') if isinstance(x, torch.device) and x.type == GPU else x
+        if not _is_gpu(x):
+            return torch.device('cpu') if isinstance(x, torch.device) and x.type == GPU else x
         known[id(x.inner)] = x
         return x.inner
+
     plain_args, plain = tree_map(bare, args), tree_map(bare, kwargs)
-    if to_gpu: plain['device'] = torch.device('cpu')
-    if plain.get('pin_memory'): plain['pin_memory'] = False
+    if to_gpu:
+        plain['device'] = torch.device('cpu')
+    if plain.get('pin_memory'):
+        plain['pin_memory'] = False
     out = func(*plain_args, **plain)
     wrap = to_gpu or some and not to_cpu and not (func is aten.copy_.default and not _is_gpu(args[0]))
+
     def again(x):
-        if not isinstance(x, torch.Tensor) or not wrap or _is_gpu(x): return x
+        if not isinstance(x, torch.Tensor) or not wrap or _is_gpu(x):
+            return x
         return known.get(id(x)) if id(x) in known else OnGPU(x)
+
     return tree_map(again, out)
 
 
 class _Operators(TorchDispatchMode):
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None): return computed(func, args, kwargs or {})
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return computed(func, args, kwargs or {})
+
 
 class _Python(TorchFunctionMode):
     "What never reaches the dispatcher: numbers made into a tensor, and a tensor read as a list"
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
-        if func in (torch.tensor, torch.as_tensor) and (device := kwargs.get('device')) is not None and torch.device(device).type == GPU:
+        if (
+            func in (torch.tensor, torch.as_tensor)
+            and (device := kwargs.get('device')) is not None
+            and torch.device(device).type == GPU
+        ):
             return func(*args, **kwargs | dict(device='cpu')).to(device)
         if func in (torch.Tensor.tolist, torch.Tensor.numpy) and _is_gpu(args[0]):
             syncs[_place()] += 1
             return func(args[0].inner, *args[1:])
         return func(*args, **kwargs)
 
+
 @contextlib.contextmanager
 def pretending():
     "Within this context `device='gpu'` makes such tensors"
-    with _Python(), _Operators(): yield
+    with _Python(), _Operators():
+        yield
 
 
 def moved(model):
@@ -117,7 +172,9 @@ def moved(model):
     known = {}
     for module in model.modules():
         for name, p in module._parameters.items():
-            if p is not None: module._parameters[name] = known.setdefault(id(p), torch.nn.Parameter(OnGPU(p.detach().clone())))
+            if p is not None:
+                module._parameters[name] = known.setdefault(id(p), torch.nn.Parameter(OnGPU(p.detach().clone())))
         for name, b in module._buffers.items():
-            if b is not None: module._buffers[name] = OnGPU(b.clone())
+            if b is not None:
+                module._buffers[name] = OnGPU(b.clone())
     return model

@@ -393,12 +393,17 @@ def test_transposed_and_interleaved_experts():
 def test_transposed_experts_that_do_not_say_so():
     "Llama 4 stores (in, out), and only the sizes tell"
     config = AutoConfig.for_model(
-        'llama4_text', **dict(GLU, intermediate_size=48, intermediate_size_mlp=64, num_local_experts=2), vocab_size=64, pad_token_id=0
+        'llama4_text',
+        **dict(GLU, intermediate_size=48, intermediate_size_mlp=64, num_local_experts=2),
+        vocab_size=64,
+        pad_token_id=0,
     )
     model = AutoModelForCausalLM.from_config(config)
     site = next(s for s in find_sites(model) if s.expert == 1)
     stored = site.block
-    assert torch.equal(site.weight('value'), stored.gate_up_proj[1].T[48:]) and torch.equal(site.weight('down'), stored.down_proj[1].T)
+    assert torch.equal(site.weight('value'), stored.gate_up_proj[1].T[48:]) and torch.equal(
+        site.weight('down'), stored.down_proj[1].T
+    )
     assert (site.d_ff, site.d_model) == (48, 32)
 
 
@@ -750,8 +755,11 @@ def test_a_masked_model_is_loaded_as_one(tmp_path, text):
 def test_a_folder_without_its_tokenizer_is_refused(tmp_path, name):
     make(name).save_pretrained(tmp_path)
     for settings in (None, '{}'):
-        if settings: (tmp_path / 'tokenizer_config.json').write_text(settings)
-        with pytest.raises(FileNotFoundError, match=r"holds no tokenizer: save it there with tokenizer.save_pretrained"):
+        if settings:
+            (tmp_path / 'tokenizer_config.json').write_text(settings)
+        with pytest.raises(
+            FileNotFoundError, match=r"holds no tokenizer: save it there with tokenizer.save_pretrained"
+        ):
             load_pretrained(tmp_path)
     ByT5Tokenizer().save_pretrained(tmp_path)
     assert len(load_pretrained(tmp_path)[1]('bytes')['input_ids']) == 6

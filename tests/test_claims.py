@@ -1,4 +1,5 @@
 "The claims and their rules, on invented runs whose effects are known"
+
 import json
 import math
 import shutil
@@ -9,205 +10,299 @@ from scipy import stats
 
 from ff_nbdev.evaluation.robustness import score_arrays
 from ff_nbdev.study.claims import answer, read_claims
-from ff_nbdev.study.effects import (Effect, costs, crossing_draws, crossing_interval, mean_of_layers, over_seeds, rises,
-                                    same)
+from ff_nbdev.study.effects import (
+    Effect,
+    costs,
+    crossing_draws,
+    crossing_interval,
+    mean_of_layers,
+    over_seeds,
+    rises,
+    same,
+)
 from ff_nbdev.study.examples import example_runs
 from ff_nbdev.study.records import Run, load_runs
 from ff_nbdev.study.tables import seed_rows
 from ff_nbdev.study.rules import KERNELS, RULES
 from ff_nbdev.mechanisms.registry import RECIPES
 
-ALL = ['base', 'base_reordered', 'base_continued', 'no_fzr', 'full_stack', 'highway', 'tlf', 'tlf_minus_fzr',
-       'full_stack_tlf_fzr', 'full_stack_continued', 'forgiveness_only', 'no_ramp', 'full_stack_to_collapse',
-       'full_stack_to_collapse_slow', 'highway_to_collapse', 'tlf_to_collapse']
+ALL = [
+    'base',
+    'base_reordered',
+    'base_continued',
+    'no_fzr',
+    'full_stack',
+    'highway',
+    'tlf',
+    'tlf_minus_fzr',
+    'full_stack_tlf_fzr',
+    'full_stack_continued',
+    'forgiveness_only',
+    'no_ramp',
+    'full_stack_to_collapse',
+    'full_stack_to_collapse_slow',
+    'highway_to_collapse',
+    'tlf_to_collapse',
+]
+
 
 def write(folder, arm, **entries):
     "Other entries in the train.json of an arm"
-    path = folder/arm/'train.json'
+    path = folder / arm / 'train.json'
     path.write_text(json.dumps(json.loads(path.read_text()) | entries))
 
-def collapse(point, width=.5, step=.1, collapsed=True):
+
+def collapse(point, width=0.5, step=0.1, collapsed=True):
     "The record of a search with three looks"
-    return dict(collapsed=collapsed, point=point if collapsed else None, width=width if collapsed else None, start=.3,
-                rule='', points=[[point + step*k, .1] for k in (0, 1, 2)])
+    return dict(
+        collapsed=collapsed,
+        point=point if collapsed else None,
+        width=width if collapsed else None,
+        start=0.3,
+        rule='',
+        points=[[point + step * k, 0.1] for k in (0, 1, 2)],
+    )
+
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory): return example_runs(tmp_path_factory.mktemp('claims')/'quick', ALL)
+def folder(tmp_path_factory):
+    return example_runs(tmp_path_factory.mktemp('claims') / 'quick', ALL)
 
-def rows_of(runs, others=None): return {row['id']: row for row in answer(runs, others)}
-def rows(folder): return rows_of(load_runs(folder))
-def verdicts(rows, *names): return [rows[name]['verdict'] for name in names]
+
+def rows_of(runs, others=None):
+    return {row['id']: row for row in answer(runs, others)}
+
+
+def rows(folder):
+    return rows_of(load_runs(folder))
+
+
+def verdicts(rows, *names):
+    return [rows[name]['verdict'] for name in names]
+
 
 def test_every_claim_has_a_rule_and_known_arms():
     claims = read_claims()
     assert list(claims) == [f'C{i}' for i in range(1, 26)] == sorted(RULES, key=lambda name: int(name[1:]))
-    for claim in claims.values(): assert not {arm.split('~')[0] for arm in claim.arms} - set(RECIPES)
+    for claim in claims.values():
+        assert not {arm.split('~')[0] for arm in claim.arms} - set(RECIPES)
 
-@pytest.mark.parametrize('worst, want', [(.002, 'holds'), (.05, 'fails')])
+
+@pytest.mark.parametrize('worst, want', [(0.002, 'holds'), (0.05, 'fails')])
 def test_kernels_are_judged_by_the_worst_of_them(folder, worst, want):
     runs = load_runs(folder)
     full = runs['full_stack']
     assert rows_of(runs)['C24']['verdict'] == 'not run'
     for kernel in KERNELS:
         cost = worst if kernel == 'decay_2' else 0
-        arrays = full.arrays | dict(window_ce=full.arrays['window_ce']*(1 + cost))
+        arrays = full.arrays | dict(window_ce=full.arrays['window_ce'] * (1 + cost))
         runs.variants[f'full_stack~{kernel}'] = Run('full_stack', full.folder, full.evaluation, full.train, arrays)
     found = rows_of(runs)['C24']
     assert found['verdict'] == want and abs(found['value'] - worst) < 1e-6, found
 
-@pytest.mark.parametrize('lo, hi, control, want', [
-    (.1, .2, False, 'holds'), (.1, .2, True, 'fails'), (-.2, -.1, False, 'fails'), (-.1, .1, False, 'undecided'),
-    (-.1, .1, True, 'undecided')])
-def test_rule_of_rising(lo, hi, control, want): assert rises(Effect((lo + hi)/2, lo, hi, control)) == want
 
-@pytest.mark.parametrize('lo, hi, cost, alike', [
-    (-.2, -.15, 'holds', 'fails'), (-.02, .005, 'holds', 'holds'), (.005, .02, 'undecided', 'holds'),
-    (.02, .3, 'fails', 'undecided'), (.2, .3, 'fails', 'fails')])
+@pytest.mark.parametrize(
+    'lo, hi, control, want',
+    [
+        (0.1, 0.2, False, 'holds'),
+        (0.1, 0.2, True, 'fails'),
+        (-0.2, -0.1, False, 'fails'),
+        (-0.1, 0.1, False, 'undecided'),
+        (-0.1, 0.1, True, 'undecided'),
+    ],
+)
+def test_rule_of_rising(lo, hi, control, want):
+    assert rises(Effect((lo + hi) / 2, lo, hi, control)) == want
+
+
+@pytest.mark.parametrize(
+    'lo, hi, cost, alike',
+    [
+        (-0.2, -0.15, 'holds', 'fails'),
+        (-0.02, 0.005, 'holds', 'holds'),
+        (0.005, 0.02, 'undecided', 'holds'),
+        (0.02, 0.3, 'fails', 'undecided'),
+        (0.2, 0.3, 'fails', 'fails'),
+    ],
+)
 def test_rules_of_costing_and_sameness(lo, hi, cost, alike):
-    effect = Effect((lo + hi)/2, lo, hi)
-    assert (costs(effect, .01), same(effect, .1)) == (cost, alike)
+    effect = Effect((lo + hi) / 2, lo, hi)
+    assert (costs(effect, 0.01), same(effect, 0.1)) == (cost, alike)
+
 
 @pytest.mark.parametrize('rule', [rises, lambda e: costs(e, 1), lambda e: same(e, 1)])
 def test_an_interval_upside_down_is_refused(rule):
-    with pytest.raises(ValueError, match='upside down'): rule(Effect(0, 1, 0))
+    with pytest.raises(ValueError, match='upside down'):
+        rule(Effect(0, 1, 0))
+
 
 def test_seeds_are_joined_by_students_t():
-    values = [.1, .13, .18]
-    found = over_seeds([Effect(x, x - .01, x + .01) for x in values])
-    lo, hi = stats.t.interval(.95, 2, np.mean(values), stats.sem(values))
+    values = [0.1, 0.13, 0.18]
+    found = over_seeds([Effect(x, x - 0.01, x + 0.01) for x in values])
+    lo, hi = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert (found.lo, found.hi, found.seeds, found.resampled) == (pytest.approx(lo), pytest.approx(hi), 3, 'seeds')
 
+
 def test_two_seeds_that_agree_by_chance_are_no_surer_than_each():
-    alike = over_seeds([Effect(x, x - .1, x + .1) for x in (.5, .5001)])
-    assert alike.hi - alike.lo == pytest.approx(.2)
+    alike = over_seeds([Effect(x, x - 0.1, x + 0.1) for x in (0.5, 0.5001)])
+    assert alike.hi - alike.lo == pytest.approx(0.2)
+
 
 def test_interval_over_layers_is_students_and_holds_its_level():
     values = np.random.default_rng(0).normal(size=5)
-    want = stats.ttest_1samp(values, 0).confidence_interval(.95)
+    want = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert mean_of_layers(values) == pytest.approx((values.mean(), want.low, want.high))
-    assert mean_of_layers([1.])[1:] == (-math.inf, math.inf)
-    mean, _, hi = mean_of_layers(values, .5)
-    assert hi - mean == pytest.approx(stats.t.ppf(.975, 4)*math.hypot(values.std(ddof=1)/5**.5, .5))
+    assert mean_of_layers([1.0])[1:] == (-math.inf, math.inf)
+    mean, _, hi = mean_of_layers(values, 0.5)
+    assert hi - mean == pytest.approx(stats.t.ppf(0.975, 4) * math.hypot(values.std(ddof=1) / 5**0.5, 0.5))
     found = [mean_of_layers(x) for x in np.random.default_rng(1).normal(size=(1000, 4))]
-    assert np.mean([not lo <= 0 <= hi for _, lo, hi in found]) < .075
+    assert np.mean([not lo <= 0 <= hi for _, lo, hi in found]) < 0.075
+
 
 def test_open_ended_seeds_are_covered_not_averaged():
-    found = over_seeds([Effect(math.inf, 2., math.inf), Effect(1., .5, 1.5), Effect(1., .6, 1.5)])
-    assert (found.lo, found.hi, found.seeds) == (.5, math.inf, 3) and rises(found) == 'holds'
-    assert rises(over_seeds([Effect(math.inf, -math.inf, math.inf), Effect(1., .5, 1.5)])) == 'undecided'
+    found = over_seeds([Effect(math.inf, 2.0, math.inf), Effect(1.0, 0.5, 1.5), Effect(1.0, 0.6, 1.5)])
+    assert (found.lo, found.hi, found.seeds) == (0.5, math.inf, 3) and rises(found) == 'holds'
+    assert rises(over_seeds([Effect(math.inf, -math.inf, math.inf), Effect(1.0, 0.5, 1.5)])) == 'undecided'
 
-@pytest.mark.parametrize('one, sixteen, want', [
-    (.5, .9, 'holds'), (.1, .9, 'fails'), (.5, .3, 'fails'), (.31, .9, 'undecided')])
+
+@pytest.mark.parametrize(
+    'one, sixteen, want', [(0.5, 0.9, 'holds'), (0.1, 0.9, 'fails'), (0.5, 0.3, 'fails'), (0.31, 0.9, 'undecided')]
+)
 def test_both_tasks_count(tmp_path, one, sixteen, want):
-    assert rows(example_runs(tmp_path/'quick', one=one, sixteen=sixteen))['C12']['verdict'] == want
+    assert rows(example_runs(tmp_path / 'quick', one=one, sixteen=sixteen))['C12']['verdict'] == want
+
 
 def test_signatures_need_their_control(folder, tmp_path):
-    shutil.copytree(folder, tmp_path/'quick')
-    path = tmp_path/'quick'/'full_stack'/'evaluation.json'
+    shutil.copytree(folder, tmp_path / 'quick')
+    path = tmp_path / 'quick' / 'full_stack' / 'evaluation.json'
     path.write_text(json.dumps(json.loads(path.read_text()) | dict(smoothed=None)))
-    found = rows(tmp_path/'quick')['C11']
+    found = rows(tmp_path / 'quick')['C11']
     assert found['verdict'] == 'not run' and 'without the smoothed base' in found['why']
 
+
 def test_collapse_points(folder):
-    points = dict(full_stack_to_collapse=12., full_stack_to_collapse_slow=12.1, highway_to_collapse=6.,
-                  tlf_to_collapse=7.)
-    for arm, point in points.items(): write(folder, arm, collapse=collapse(point))
+    points = dict(
+        full_stack_to_collapse=12.0, full_stack_to_collapse_slow=12.1, highway_to_collapse=6.0, tlf_to_collapse=7.0
+    )
+    for arm, point in points.items():
+        write(folder, arm, collapse=collapse(point))
     found = rows(folder)
-    assert verdicts(found, 'C6', 'C7', 'C9', 'C10') == ['holds']*4
-    assert found['C7']['value'] == pytest.approx(6) and found['C10']['value'] == pytest.approx(12.1/12 - 1)
+    assert verdicts(found, 'C6', 'C7', 'C9', 'C10') == ['holds'] * 4
+    assert found['C7']['value'] == pytest.approx(6) and found['C10']['value'] == pytest.approx(12.1 / 12 - 1)
     write(folder, 'highway_to_collapse', collapse=collapse(12.5))
     found = rows(folder)
     assert verdicts(found, 'C7', 'C10') == ['fails', 'not measurable']
     assert 'nothing was slowed down' in found['C10']['why']
     write(folder, 'highway_to_collapse', collapse=collapse(12.05))
     assert verdicts(rows(folder), 'C7') == ['undecided']
-    write(folder, 'full_stack_to_collapse', collapse=collapse(12., collapsed=False))
+    write(folder, 'full_stack_to_collapse', collapse=collapse(12.0, collapsed=False))
     found = rows(folder)
     assert verdicts(found, 'C6', 'C9') == ['not measurable', 'holds'] and math.isinf(found['C9']['hi'])
-    write(folder, 'highway_to_collapse', collapse=collapse(13., collapsed=False))
+    write(folder, 'highway_to_collapse', collapse=collapse(13.0, collapsed=False))
     assert 'neither' in rows(folder)['C7']['why']
 
-def searched(half, windows=64, draw=0, step=.1):
+
+def searched(half, windows=64, draw=0, step=0.1):
     "A search in which accuracy falls in a line to half of its start at `half`, from 25 tokens a window"
-    rng = np.random.default_rng(draw)            # says which windows are easy
-    easy, strengths = rng.beta(2, 6, windows), np.arange(0, half + 3*step, step)
-    hits = [rng.binomial(25, easy*(1 - .5*x/half)).tolist() for x in strengths]
-    accuracy = [sum(row)/(25*windows) for row in hits]
-    return dict(collapsed=True, point=half, width=.8*half, start=accuracy[0], rule='', hits=hits,
-                points=[[float(x), y] for x, y in zip(strengths, accuracy)], clean=[accuracy[0]]*len(strengths))
+    rng = np.random.default_rng(draw)  # says which windows are easy
+    easy, strengths = rng.beta(2, 6, windows), np.arange(0, half + 3 * step, step)
+    hits = [rng.binomial(25, easy * (1 - 0.5 * x / half)).tolist() for x in strengths]
+    accuracy = [sum(row) / (25 * windows) for row in hits]
+    return dict(
+        collapsed=True,
+        point=half,
+        width=0.8 * half,
+        start=accuracy[0],
+        rule='',
+        hits=hits,
+        points=[[float(x), y] for x, y in zip(strengths, accuracy)],
+        clean=[accuracy[0]] * len(strengths),
+    )
+
 
 def crossing(draw):
     "Where the curve of other 64 windows crosses, by its looks nearby"
-    hits = np.array(searched(3., draw=draw)['hits']).sum(1)
-    curve, looks = hits/hits[0], np.arange(len(hits))
-    near = abs(looks*.1 - 3.) <= .5
-    return 3. + (curve[near].mean() - np.mean(1 - .5*looks[near]*.1/3.))/(.5/3.)
+    hits = np.array(searched(3.0, draw=draw)['hits']).sum(1)
+    curve, looks = hits / hits[0], np.arange(len(hits))
+    near = abs(looks * 0.1 - 3.0) <= 0.5
+    return 3.0 + (curve[near].mean() - np.mean(1 - 0.5 * looks[near] * 0.1 / 3.0)) / (0.5 / 3.0)
+
 
 def test_an_interval_of_a_collapse_holds_what_windows_do():
     others = [crossing(draw) for draw in range(300)]
-    drawn = crossing_draws(searched(3.), 3.)
-    assert .5 < np.std(drawn)/np.std(others) < 2 and abs(np.mean(drawn) - 3.) < .1
-    assert np.ptp(crossing_draws(collapse(3.), 3.)) == 0                         # an older record holds no hits
-    flat = searched(3.)
-    flat['hits'] = [flat['hits'][0]]*len(flat['hits'])
-    assert crossing_interval(crossing_draws(flat, 3.), .1) == (-math.inf, math.inf)
+    drawn = crossing_draws(searched(3.0), 3.0)
+    assert 0.5 < np.std(drawn) / np.std(others) < 2 and abs(np.mean(drawn) - 3.0) < 0.1
+    assert np.ptp(crossing_draws(collapse(3.0), 3.0)) == 0  # an older record holds no hits
+    flat = searched(3.0)
+    flat['hits'] = [flat['hits'][0]] * len(flat['hits'])
+    assert crossing_interval(crossing_draws(flat, 3.0), 0.1) == (-math.inf, math.inf)
+
 
 def test_searches_are_compared_in_pairs(folder):
-    search = searched(6.)
+    search = searched(6.0)
     write(folder, 'full_stack_to_collapse', collapse=search, top=2.5)
-    write(folder, 'highway_to_collapse', collapse=searched(3.), top=2.5)
+    write(folder, 'highway_to_collapse', collapse=searched(3.0), top=2.5)
     found = rows(folder)
     assert verdicts(found, 'C7', 'C6') == ['holds', 'fails']
     assert found['C7']['lo'] < 2.8 and 'windows' in found['C7']['resampled']
     write(folder, 'highway_to_collapse', collapse=searched(5.9, draw=1))
     assert verdicts(rows(folder), 'C7') == ['undecided']
-    write(folder, 'highway_to_collapse', collapse=searched(8.) | dict(collapsed=False, point=None, width=None))
+    write(folder, 'highway_to_collapse', collapse=searched(8.0) | dict(collapsed=False, point=None, width=None))
     found = rows(folder)['C7']
     assert found['verdict'] == 'fails' and found['lo'] == -math.inf and found['lo'] <= found['value'] <= found['hi']
-    write(folder, 'full_stack_to_collapse', collapse=search | dict(point=0.))
+    write(folder, 'full_stack_to_collapse', collapse=search | dict(point=0.0))
     assert 'first look' in rows(folder)['C6']['why']
 
-def usage(tops, **more): return [dict(site=str(k), top=top, entropy=1., **more) for k, top in enumerate(tops)]
+
+def usage(tops, **more):
+    return [dict(site=str(k), top=top, entropy=1.0, **more) for k, top in enumerate(tops)]
+
 
 def test_the_even_start_of_the_count_is_left_out(folder):
-    config = dict(total_sentences=100_000, recall=dict(start=.8, halflife=20_000.))
-    even = .5/(.5 + .5*2)         # half of the memory, and visits count two signs
-    for arm, seen in (('highway', .2), ('full_stack', .1)):
-        write(folder, arm, sentences=100_000, config=config, usage=usage([.03*even + (1 - even)*seen]*4))
-    assert rows(folder)['C8']['value'] == pytest.approx(2.)
-    write(folder, 'highway', usage=usage([.1]*4, seen=.3, kept=.5))
-    assert rows(folder)['C8']['value'] == pytest.approx(3.)
+    config = dict(total_sentences=100_000, recall=dict(start=0.8, halflife=20_000.0))
+    even = 0.5 / (0.5 + 0.5 * 2)  # half of the memory, and visits count two signs
+    for arm, seen in (('highway', 0.2), ('full_stack', 0.1)):
+        write(folder, arm, sentences=100_000, config=config, usage=usage([0.03 * even + (1 - even) * seen] * 4))
+    assert rows(folder)['C8']['value'] == pytest.approx(2.0)
+    write(folder, 'highway', usage=usage([0.1] * 4, seen=0.3, kept=0.5))
+    assert rows(folder)['C8']['value'] == pytest.approx(3.0)
+
 
 def test_what_has_learned_nothing_pays_nothing(tmp_path):
-    out = example_runs(tmp_path/'quick', [*dict.fromkeys([*ALL, 'from_scratch', 'from_scratch_base'])])
+    out = example_runs(tmp_path / 'quick', [*dict.fromkeys([*ALL, 'from_scratch', 'from_scratch_base'])])
     for arm, ce in (('from_scratch', 6.6), ('from_scratch_base', 6.59)):
-        path = out/arm/'evaluation.json'
+        path = out / arm / 'evaluation.json'
         record = json.loads(path.read_text())
-        record['clean']['ce'], record['unigram_ce'] = ce, 7.
+        record['clean']['ce'], record['unigram_ce'] = ce, 7.0
         path.write_text(json.dumps(record))
     assert verdicts(rows(out), 'C25') == ['not measurable']
 
+
 def test_places_that_hold_without_the_method_are_no_evidence(folder, tmp_path):
-    out = tmp_path/'quick'
+    out = tmp_path / 'quick'
     shutil.copytree(folder, out)
-    shutil.copytree(example_runs(tmp_path/'more', ALL, seed=1)/'base_continued', out/'base_continued.s1')
+    shutil.copytree(example_runs(tmp_path / 'more', ALL, seed=1) / 'base_continued', out / 'base_continued.s1')
     assert 'two seeds of base_continued' in rows(out)['C22']['control']
 
+
 def test_use_of_places(folder):
-    for arm, top in (('highway', .4), ('full_stack', .2)): write(folder, arm, usage=usage(top + .01*np.arange(4)))
+    for arm, top in (('highway', 0.4), ('full_stack', 0.2)):
+        write(folder, arm, usage=usage(top + 0.01 * np.arange(4)))
     found = rows(folder)['C8']
     assert found['verdict'] == 'holds' and 1.8 < found['value'] < 2.1
 
+
 @pytest.mark.parametrize('slower, want', [(1.001, 'holds'), (1.2, 'fails')])
 def test_seconds_a_step(folder, slower, want):
-    busy = [1 + .5*(k % 7) for k in range(40)]                                   # other work, the same for both
-    took = dict(forgiving=[slower*b + .001*(-1)**k for k, b in enumerate(busy)], plain=busy)
+    busy = [1 + 0.5 * (k % 7) for k in range(40)]  # other work, the same for both
+    took = dict(forgiving=[slower * b + 0.001 * (-1) ** k for k, b in enumerate(busy)], plain=busy)
     write(folder, 'forgiveness_only', paired_seconds=took)
     found = rows(folder)['C23']
-    assert found['verdict'] == want and found['value'] == pytest.approx(slower - 1, abs=.005)
+    assert found['verdict'] == want and found['value'] == pytest.approx(slower - 1, abs=0.005)
     assert 'pairs' in found['resampled']
     write(folder, 'forgiveness_only', paired_seconds=None)
     assert 'older version' in rows(folder)['C23']['why']
+
 
 def test_places_between_arms(folder):
     found = rows(folder)
@@ -216,30 +311,36 @@ def test_places_between_arms(folder):
     assert found['C19']['verdict'] == 'holds' and found['C19']['value'] > 0  # tlf has words that follow their letters
     assert found['C21']['verdict'] == 'not run' and 'rwkv_tlf' in found['C21']['why']
 
+
 def test_the_other_architecture_is_asked(folder):
     runs = load_runs(folder)
     found = rows_of(runs, {'rwkv_tlf': runs['tlf']})['C21']
-    assert found['verdict'] == 'holds' and found['value'] > .1                # a model is more like itself than another
+    assert found['verdict'] == 'holds' and found['value'] > 0.1  # a model is more like itself than another
+
 
 def test_a_command_names_arms_of_its_own_architecture(folder, tmp_path):
     for path in folder.iterdir():
-        if path.is_dir(): shutil.copytree(path, tmp_path/'quick'/f'rwkv_{path.name}')
-    found = rows_of(load_runs(tmp_path/'quick', kind='rwkv'))
+        if path.is_dir():
+            shutil.copytree(path, tmp_path / 'quick' / f'rwkv_{path.name}')
+    found = rows_of(load_runs(tmp_path / 'quick', kind='rwkv'))
     arms = {name: row['command'].partition('--arms ')[2].split() for name, row in found.items()}
     assert arms['C1'][:3] == ['rwkv_full_stack', 'rwkv_base_continued', 'rwkv_base']
     assert arms['C21'][:3] == ['tlf', 'full_stack', 'rwkv_tlf'] and not arms['C24']
 
+
 def test_a_missing_arm_is_named(tmp_path):
-    found = rows(example_runs(tmp_path/'quick', ['base', 'full_stack']))
+    found = rows(example_runs(tmp_path / 'quick', ['base', 'full_stack']))
     assert all(row['verdict'] == 'not run' and row['why'] for row in found.values() if row['value'] is None)
     assert found['C1']['why'] == 'base_continued was not run' and found['C25']['why'] == 'from_scratch was not run'
 
+
 def test_seeds_of_a_folder(folder, tmp_path):
-    out = tmp_path/'quick'
+    out = tmp_path / 'quick'
     shutil.copytree(folder, out)
     for seed in (1, 2):
-        other = example_runs(tmp_path/f'seed{seed}', ALL, seed=seed)
-        for arm in ('base_continued', 'full_stack', 'no_fzr'): shutil.copytree(other/arm, out/f'{arm}.s{seed}')
+        other = example_runs(tmp_path / f'seed{seed}', ALL, seed=seed)
+        for arm in ('base_continued', 'full_stack', 'no_fzr'):
+            shutil.copytree(other / arm, out / f'{arm}.s{seed}')
     runs = load_runs(out)
     found = rows_of(runs)
     assert found['C12']['seeds'] == 3 and found['C12']['resampled'] == 'seeds'
@@ -247,12 +348,14 @@ def test_seeds_of_a_folder(folder, tmp_path):
     assert {row['arm']: row['seeds'] for row in seed_rows(runs)} == dict(base_continued=3, no_fzr=3, full_stack=3)
     assert 'full_stack.s1' not in runs
 
+
 def test_what_smaller_outputs_alone_give_is_said_beside_robustness(folder):
     runs = load_runs(folder)
     full, free = runs['full_stack'], runs['base_continued']
-    windows = lambda hits: np.array([[hits]*8, [10.]*8, [30.]*8])
-    scores = score_arrays({'clean': windows(6.), 'zero': windows(1.), ('noise', 1.): windows(5.),
-                           ('noise', 4.): windows(2.)})
+    windows = lambda hits: np.array([[hits] * 8, [10.0] * 8, [30.0] * 8])
+    scores = score_arrays(
+        {'clean': windows(6.0), 'zero': windows(1.0), ('noise', 1.0): windows(5.0), ('noise', 4.0): windows(2.0)}
+    )
     full.arrays |= scores
     free.arrays |= scores | {key.replace('disturbed', 'matched'): value for key, value in scores.items()}
     words = lambda: RULES['C16'][0](runs.__getitem__).words

@@ -1,4 +1,5 @@
 """What the command line answers to what no table lists: odd words, odd files, full disks, dead writers."""
+
 import errno
 import io
 import json
@@ -31,108 +32,285 @@ def answer(words):
     "(exit status, what was printed, what stood on stderr)"
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        try: status = main(list(map(str, words)))
-        except SystemExit as e: status = e.code
+        try:
+            status = main(list(map(str, words)))
+        except SystemExit as e:
+            status = e.code
     return status, out.getvalue(), err.getvalue()
 
 
 # A small fuzz: right words and right files with something in them changed
 
-ODD = [None, True, -1, 0, 3, 2**70, 1.5, float('inf'), '', ' ', 'x', '../x', '/', 'ä', '\x00', '\ud800', '[', [], [[]],
-    [3], {}, {'a': 3}, {'': None}, 'x'*400]
-WORDS = ['', ' ', '-', '--', '=', '..', '../x', '/', '~', '*', '[', 'x'*300, 'ä', '\n', '\x07', '0', '-1', '1e9',
-    'nan', 'None', '{}', 'a=b', '~nobody/x', 'a/b', 'a b', "'", '$(ls)', ';ls', '%s', '{0}',
-         'base', 'quick', 'tiny-mt5', 'text.txt', 'mine.yaml', 'exp.ipynb', 'm', 'c', 'run', 'run/run.json',
-         'nb', 'prof', 'empty', 'fifo.txt']
-NB = json.dumps(dict(cells=[dict(cell_type='code', id='a', source='steps: int = 3\nrate: float = 0.1',
-    metadata=dict(tags=['parameters']), outputs=[], execution_count=None),
-    dict(cell_type='code', id='b', source='from ff_nbdev.run.parameters import '
-        'check_params\ncheck_params(globals(), positive=["steps"])', metadata={}, outputs=[], execution_count=None)],
-    metadata=dict(kernelspec=dict(name='python3')), nbformat=4, nbformat_minor=5))
+ODD = [
+    None,
+    True,
+    -1,
+    0,
+    3,
+    2**70,
+    1.5,
+    float('inf'),
+    '',
+    ' ',
+    'x',
+    '../x',
+    '/',
+    'ä',
+    '\x00',
+    '\ud800',
+    '[',
+    [],
+    [[]],
+    [3],
+    {},
+    {'a': 3},
+    {'': None},
+    'x' * 400,
+]
+WORDS = [
+    '',
+    ' ',
+    '-',
+    '--',
+    '=',
+    '..',
+    '../x',
+    '/',
+    '~',
+    '*',
+    '[',
+    'x' * 300,
+    'ä',
+    '\n',
+    '\x07',
+    '0',
+    '-1',
+    '1e9',
+    'nan',
+    'None',
+    '{}',
+    'a=b',
+    '~nobody/x',
+    'a/b',
+    'a b',
+    "'",
+    '$(ls)',
+    ';ls',
+    '%s',
+    '{0}',
+    'base',
+    'quick',
+    'tiny-mt5',
+    'text.txt',
+    'mine.yaml',
+    'exp.ipynb',
+    'm',
+    'c',
+    'run',
+    'run/run.json',
+    'nb',
+    'prof',
+    'empty',
+    'fifo.txt',
+]
+NB = json.dumps(
+    dict(
+        cells=[
+            dict(
+                cell_type='code',
+                id='a',
+                source='steps: int = 3\nrate: float = 0.1',
+                metadata=dict(tags=['parameters']),
+                outputs=[],
+                execution_count=None,
+            ),
+            dict(
+                cell_type='code',
+                id='b',
+                source='from ff_nbdev.run.parameters import check_params\ncheck_params(globals(), positive=["steps"])',
+                metadata={},
+                outputs=[],
+                execution_count=None,
+            ),
+        ],
+        metadata=dict(kernelspec=dict(name='python3')),
+        nbformat=4,
+        nbformat_minor=5,
+    )
+)
+
 
 def commands(rng):
     "Right words of every command but docs"
-    return rng.choice([
-        ['run', 'quick', '--dry-run', '--corpus', 'text.txt', '--out', 'new'], ['run', 'mine.yaml', '--dry-run',
-            '--corpus', 'text.txt', '--out', 'new'],
-        ['run', 'quick', '--dry-run', '--corpus', 'c', '--model', 'm', '--out', 'new'], ['run', 'quick', '--dry-run',
-            '--corpus', 'rows.jsonl', '--out', 'run'],
-        ['run', 'quick', '--dry-run', '--set', 'retrofit.dose=1.0', '--arms', 'base', 'full_stack', '--seeds', '0',
-            '1', '--corpus', 'text.txt', '--out', 'new'],
-        ['run', 'quick', '--dry-run', '--profile', './prof', '--notebooks', 'nb', '--jobs', '2', '--corpus',
-            'text.txt', '--out', 'new'],
-        ['notebook', 'exp.ipynb', 'new.ipynb', '-p', 'steps', '5', '-p', 'rate', '0.5', '-i', 'text.txt', '--threads',
-            '1'], ['notebook', 'exp.ipynb', 'new.ipynb', '--cwd', 'c'],
-        ['text', 'text.txt', '--model', 'tiny-mt5', '--out', 'new.json'], ['text', 'c', '--model', 'm'], ['text',
-            'rows.jsonl'],
-        ['shipped', 'tiny-mt5-no_fzr', '--out', 'new'], ['report', 'run'], ['publish', 'run', '--out',
-            'new'], ['bundle', 'new.tar', '--model', 'm', '--corpus', 'c']]).copy()
+    return rng.choice(
+        [
+            ['run', 'quick', '--dry-run', '--corpus', 'text.txt', '--out', 'new'],
+            ['run', 'mine.yaml', '--dry-run', '--corpus', 'text.txt', '--out', 'new'],
+            ['run', 'quick', '--dry-run', '--corpus', 'c', '--model', 'm', '--out', 'new'],
+            ['run', 'quick', '--dry-run', '--corpus', 'rows.jsonl', '--out', 'run'],
+            [
+                'run',
+                'quick',
+                '--dry-run',
+                '--set',
+                'retrofit.dose=1.0',
+                '--arms',
+                'base',
+                'full_stack',
+                '--seeds',
+                '0',
+                '1',
+                '--corpus',
+                'text.txt',
+                '--out',
+                'new',
+            ],
+            [
+                'run',
+                'quick',
+                '--dry-run',
+                '--profile',
+                './prof',
+                '--notebooks',
+                'nb',
+                '--jobs',
+                '2',
+                '--corpus',
+                'text.txt',
+                '--out',
+                'new',
+            ],
+            [
+                'notebook',
+                'exp.ipynb',
+                'new.ipynb',
+                '-p',
+                'steps',
+                '5',
+                '-p',
+                'rate',
+                '0.5',
+                '-i',
+                'text.txt',
+                '--threads',
+                '1',
+            ],
+            ['notebook', 'exp.ipynb', 'new.ipynb', '--cwd', 'c'],
+            ['text', 'text.txt', '--model', 'tiny-mt5', '--out', 'new.json'],
+            ['text', 'c', '--model', 'm'],
+            ['text', 'rows.jsonl'],
+            ['shipped', 'tiny-mt5-no_fzr', '--out', 'new'],
+            ['report', 'run'],
+            ['publish', 'run', '--out', 'new'],
+            ['bundle', 'new.tar', '--model', 'm', '--corpus', 'c'],
+        ]
+    ).copy()
+
 
 def fill(folder):
     "Right files for them"
     shutil.rmtree(folder, ignore_errors=True)
     text = '\n'.join(f'Line number {i} says something nice.' for i in range(30))
-    scale = dict(scale='quick', models=dict(mt5='tiny-mt5', rwkv='tiny-rwkv'), corpus='text.txt', seeds=[0],
-        given=['base'], trained=['full_stack'], minutes=dict(text=1), memory={}, gpus={}, threads=1,
-        retrofit=dict(dose=1.0), variants={'no_fzr~x': dict(dose=2.0)})
+    scale = dict(
+        scale='quick',
+        models=dict(mt5='tiny-mt5', rwkv='tiny-rwkv'),
+        corpus='text.txt',
+        seeds=[0],
+        given=['base'],
+        trained=['full_stack'],
+        minutes=dict(text=1),
+        memory={},
+        gpus={},
+        threads=1,
+        retrofit=dict(dose=1.0),
+        variants={'no_fzr~x': dict(dose=2.0)},
+    )
     splits = ('train', 'valid', 'test')
     settings = dict(scale, runs=['base'], config='quick', notebooks=str(cli.notebooks_folder()))
-    files = {'text.txt': text, 'rows.jsonl': '\n'.join(json.dumps(dict(text=l)) for l in text.split('\n')),
-        'mine.yaml': json.dumps(scale), 'exp.ipynb': NB, 'prof/config.yaml': json.dumps(dict(cores=2,
-            executor='local')),
-        'm/config.json': '{"model_type": "mt5"}', 'm/model.safetensors': (2).to_bytes(8,
-            'little') + b'{}', 'm/tokenizer.json': '{"model": {}, "added_tokens": []}',
-        'c/corpus.json': json.dumps(dict(sentences=dict.fromkeys(splits, 1),
-            bytes=dict.fromkeys(splits, 3), sha256='')),
-        'run/run.json': json.dumps(settings), 'run/base/evaluation.json': '{}',
+    files = {
+        'text.txt': text,
+        'rows.jsonl': '\n'.join(json.dumps(dict(text=l)) for l in text.split('\n')),
+        'mine.yaml': json.dumps(scale),
+        'exp.ipynb': NB,
+        'prof/config.yaml': json.dumps(dict(cores=2, executor='local')),
+        'm/config.json': '{"model_type": "mt5"}',
+        'm/model.safetensors': (2).to_bytes(8, 'little') + b'{}',
+        'm/tokenizer.json': '{"model": {}, "added_tokens": []}',
+        'c/corpus.json': json.dumps(
+            dict(sentences=dict.fromkeys(splits, 1), bytes=dict.fromkeys(splits, 3), sha256='')
+        ),
+        'run/run.json': json.dumps(settings),
+        'run/base/evaluation.json': '{}',
         'run/report.json': '{"printed_findings": ["x"]}',
         **{f'c/{s}.txt': 'abc' for s in splits},
-        **{f'nb/{n}.ipynb': NB for n in ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')}}
+        **{f'nb/{n}.ipynb': NB for n in ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')},
+    }
     for name, content in files.items():
-        (folder/name).parent.mkdir(parents=True, exist_ok=True)
-        (folder/name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    (folder/'empty').mkdir(); os.mkfifo(folder/'fifo.txt')
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    (folder / 'empty').mkdir()
+    os.mkfifo(folder / 'fifo.txt')
     return sorted(files)
+
 
 def bend(rng, x):
     "JSON with one place in it changed"
-    if isinstance(x, (dict, list)) and x and rng.random() < .8:
+    if isinstance(x, (dict, list)) and x and rng.random() < 0.8:
         k = rng.choice(list(x) if isinstance(x, dict) else range(len(x)))
-        if rng.random() < .25:
-            return {a: b for a, b in x.items() if a != k} if isinstance(x, dict) else x[:k] + x[k + 1:]
-        return {**x, k: bend(rng, x[k])} if isinstance(x, dict) else [*x[:k], bend(rng, x[k]), *x[k + 1:]]
+        if rng.random() < 0.25:
+            return {a: b for a, b in x.items() if a != k} if isinstance(x, dict) else x[:k] + x[k + 1 :]
+        return {**x, k: bend(rng, x[k])} if isinstance(x, dict) else [*x[:k], bend(rng, x[k]), *x[k + 1 :]]
     return rng.choice(ODD)
+
 
 def damage(rng, path):
     "Change a file: its JSON, some of its bytes, its kind, or take it away"
-    data, how = path.read_bytes(), rng.choice(['bend']*4 + ['cut', 'flip', 'deep', 'empty', 'bytes', 'gone', 'folder',
-        'loop', 'other'])
+    data, how = (
+        path.read_bytes(),
+        rng.choice(['bend'] * 4 + ['cut', 'flip', 'deep', 'empty', 'bytes', 'gone', 'folder', 'loop', 'other']),
+    )
     if how == 'bend' and path.suffix in ('.json', '.yaml', '.ipynb'):
         data = json.dumps(bend(rng, json.loads(data))).encode()
-    elif how == 'cut': data = data[:rng.randrange(len(data))]
-    elif how == 'flip': data = bytes(b ^ (1 << rng.randrange(8)) if rng.random() < .02 else b for b in data)
-    elif how == 'deep': data = b'['*20_000
-    elif how == 'empty': data = b''
-    elif how == 'bytes': data = rng.randbytes(200)
-    elif how == 'other': data = b'{"a": [1, null]}'
+    elif how == 'cut':
+        data = data[: rng.randrange(len(data))]
+    elif how == 'flip':
+        data = bytes(b ^ (1 << rng.randrange(8)) if rng.random() < 0.02 else b for b in data)
+    elif how == 'deep':
+        data = b'[' * 20_000
+    elif how == 'empty':
+        data = b''
+    elif how == 'bytes':
+        data = rng.randbytes(200)
+    elif how == 'other':
+        data = b'{"a": [1, null]}'
     path.unlink()
-    if how == 'folder': path.mkdir()
-    elif how == 'loop': path.symlink_to(path.name)
-    elif how != 'gone': path.write_bytes(data)
+    if how == 'folder':
+        path.mkdir()
+    elif how == 'loop':
+        path.symlink_to(path.name)
+    elif how != 'gone':
+        path.write_bytes(data)
+
 
 def mistype(rng, words):
     "Change one word, leave one out, or say one twice"
     i, how = rng.randrange(len(words)), rng.choice(['swap', 'swap', 'drop', 'twice', 'letter'])
-    if how == 'swap': words[i] = rng.choice(WORDS)
-    elif how == 'drop': del words[i]
-    elif how == 'twice': words.insert(i, words[i])
-    else: words[i] = words[i][:-1] + rng.choice('xä/. =')
+    if how == 'swap':
+        words[i] = rng.choice(WORDS)
+    elif how == 'drop':
+        del words[i]
+    elif how == 'twice':
+        words.insert(i, words[i])
+    else:
+        words[i] = words[i][:-1] + rng.choice('xä/. =')
     return words
+
 
 @pytest.fixture
 def still(monkeypatch):
     "Nothing is computed: what would be started after every check ends at once"
     from ff_nbdev.data import corpus
+
     monkeypatch.setattr(cli, 'format_plan', lambda *a: '')
     monkeypatch.setattr(cli, 'watch_run', lambda command, out, *a: (0, RunMonitor(out)))
     monkeypatch.setattr(nodes, '_encode', lambda *a: (cli.Path('c'), {}))
@@ -142,53 +320,79 @@ def still(monkeypatch):
     monkeypatch.setattr(runner, '_attempt', lambda *a: 0)
     monkeypatch.setattr(corpus, 'prose_versions', dict)
 
+
 @pytest.mark.parametrize('seed', [0])
 def test_whatever_is_changed_the_answer_is_a_sentence(seed, still, tmp_path, monkeypatch):
     "No traceback, nothing unexpected, nothing written when nothing was started"
-    rng, here, end, tried, refused = random.Random(seed), tmp_path/'here', time.time() + FUZZ_SECONDS, 0, 0
-    here.mkdir(); monkeypatch.chdir(here); monkeypatch.setenv('FF_NBDEV_CACHE', str(tmp_path/'cache'))
+    rng, here, end, tried, refused = random.Random(seed), tmp_path / 'here', time.time() + FUZZ_SECONDS, 0, 0
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv('FF_NBDEV_CACHE', str(tmp_path / 'cache'))
     while tried < FUZZ_CASES and time.time() < end:
-        names, words = fill(here/'x'), commands(rng)
-        monkeypatch.chdir(here/'x'); os.unlink('fifo.txt')
+        names, words = fill(here / 'x'), commands(rng)
+        monkeypatch.chdir(here / 'x')
+        os.unlink('fifo.txt')
         case = f'case {tried} of seed {seed}: {words}'
-        if rng.random() < .6: damage(rng, here/'x'/(name := rng.choice(names))); case += f' with {name} changed'
-        if rng.random() < .6: words = mistype(rng, words); case += f' as {words}'
-        before = snapshot(here/'x')
+        if rng.random() < 0.6:
+            damage(rng, here / 'x' / (name := rng.choice(names)))
+            case += f' with {name} changed'
+        if rng.random() < 0.6:
+            words = mistype(rng, words)
+            case += f' as {words}'
+        before = snapshot(here / 'x')
         status, said, err = answer(words)
         assert status in (0, None, 1, 2), f'{case}: {status}'
         assert 'Traceback' not in said + err and 'An unexpected' not in err, f'{case}: {err}'
-        if status: check_sentence(err.strip(), ''); refused += 1
-        if status == 2: assert snapshot(here/'x') == before, case
+        if status:
+            check_sentence(err.strip(), '')
+            refused += 1
+        if status == 2:
+            assert snapshot(here / 'x') == before, case
         tried += 1
         monkeypatch.chdir(here)
     print(f'{tried} odd calls, {refused} refused')
-    assert tried >= 50 and refused > tried/3
+    assert tried >= 50 and refused > tried / 3
 
 
 # The sentence of a node reaches the terminal
 
+
 def log_of(*lines, rule='text', output='text.json', message='None'):
     "Snakemake's log of a node that failed"
-    return [*lines, 'RuleException:', 'CalledProcessError in file "Snakefile", line 139:', "Command 'set -euo "
-        "pipefail; …' returned non-zero exit status 2.",
-        f'Error in rule {rule}:', f'    message: {message}', '    jobid: 3', f'    output: {output}',
-        'Exiting because a job execution failed. Look above for error messages', 'WorkflowError:',
-        'At least one job did not complete successfully.']
+    return [
+        *lines,
+        'RuleException:',
+        'CalledProcessError in file "Snakefile", line 139:',
+        "Command 'set -euo pipefail; …' returned non-zero exit status 2.",
+        f'Error in rule {rule}:',
+        f'    message: {message}',
+        '    jobid: 3',
+        f'    output: {output}',
+        'Exiting because a job execution failed. Look above for error messages',
+        'WorkflowError:',
+        'At least one job did not complete successfully.',
+    ]
+
 
 def told(out, lines):
     w = RunMonitor(out, now=1)
-    for l in ['job   count', '----- -----', 'text  1', 'total 1', '', *lines]: w.read(l)
+    for l in ['job   count', '----- -----', 'text  1', 'total 1', '', *lines]:
+        w.read(l)
     return failure(w, out)
 
-@pytest.mark.parametrize('rule', ['text', 'shipped', 'pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate',
-    'report'])
+
+@pytest.mark.parametrize(
+    'rule', ['text', 'shipped', 'pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate', 'report']
+)
 def test_the_sentence_in_the_log_is_told(rule, tmp_path):
     said = told(tmp_path, log_of('ff-nbdev: book.txt, line 301: it holds a number.', rule=rule))
     assert said.startswith('book.txt, line 301: it holds a number. The log is') and 'RuleException' not in said
 
+
 def test_a_sentence_is_told_once(tmp_path):
-    Progress(tmp_path/'text.progress.json', 'text', every=0).update(0, 1, 'book.txt is empty.', 'failed')
+    Progress(tmp_path / 'text.progress.json', 'text', every=0).update(0, 1, 'book.txt is empty.', 'failed')
     assert told(tmp_path, log_of('ff-nbdev: book.txt is empty.')).startswith('text failed: book.txt is empty. The log')
+
 
 def test_a_node_that_was_ended_by_others_is_named(tmp_path):
     out = 'pretrain_mt5/pretrain.ipynb, pretrain_mt5/model'
@@ -196,28 +400,46 @@ def test_a_node_that_was_ended_by_others_is_named(tmp_path):
     assert said.startswith('pretrain_mt5 pretrain was ended (SLURM job 3 OUT_OF_MEMORY)')
     assert 'text was ended (' in told(tmp_path, log_of(message='killed'))
     assert told(tmp_path, log_of()).startswith('text ended without a word')
-    assert told(tmp_path, log_of("ModuleNotFoundError: No module named 'torch'")).startswith("ModuleNotFoundError: "
-        "No module named 'torch'")
+    assert told(tmp_path, log_of("ModuleNotFoundError: No module named 'torch'")).startswith(
+        "ModuleNotFoundError: No module named 'torch'"
+    )
+
 
 def test_a_full_disk_in_a_node_is_told_with_the_room(tmp_path):
-    Progress(tmp_path/'base'/'evaluate.progress.json', 'evaluate base', every=0).update(0, 1, 'evaluate.ipynb, '
-        'In[4]: OSError: [Errno 28] No space left on device', 'failed')
+    Progress(tmp_path / 'base' / 'evaluate.progress.json', 'evaluate base', every=0).update(
+        0, 1, 'evaluate.ipynb, In[4]: OSError: [Errno 28] No space left on device', 'failed'
+    )
     assert re.search(rf'{tmp_path} has [\d,]+ MiB free', told(tmp_path, log_of(rule='evaluate')))
+
 
 def test_a_text_that_fails_after_the_first_look_and_what_dead_writers_left(ff_nbdev_run, tmp_path):
     "A late row of the text is a number, and the folder holds what two writers left half written, one of them alive"
     words, env, out = ff_nbdev_run
-    rows = tmp_path/'rows.jsonl'
-    rows.write_text('\n'.join([json.dumps(dict(text=f'Line number {i} says something nice.'))
-        for i in range(6000)] + ['{"text": 3}']))               # beyond the rows that the first look reads
-    dead = subprocess.Popen(['true']); dead.wait()
-    (out/'base').mkdir(parents=True); (out/'run.json').write_text('{"runs": ["base"], "config": "quick"}')
-    left = [out/f'.run.json.{dead.pid}', out/'base'/f'.evaluation.json.part-{HOST}-{dead.pid}',
-        out/f'.progress.json.{dead.pid}']
-    kept = [out/f'.run.json.{os.getpid()}', out/'base'/f'.evaluation.json.part-{HOST}-{os.getpid()}']
-    for f in left + kept: f.write_text('half')
-    r = subprocess.run([str(rows) if w.endswith('text.txt') else w for w in words], env=env, capture_output=True,
-        text=True, timeout=240)
+    rows = tmp_path / 'rows.jsonl'
+    rows.write_text(
+        '\n'.join(
+            [json.dumps(dict(text=f'Line number {i} says something nice.')) for i in range(6000)] + ['{"text": 3}']
+        )
+    )  # beyond the rows that the first look reads
+    dead = subprocess.Popen(['true'])
+    dead.wait()
+    (out / 'base').mkdir(parents=True)
+    (out / 'run.json').write_text('{"runs": ["base"], "config": "quick"}')
+    left = [
+        out / f'.run.json.{dead.pid}',
+        out / 'base' / f'.evaluation.json.part-{HOST}-{dead.pid}',
+        out / f'.progress.json.{dead.pid}',
+    ]
+    kept = [out / f'.run.json.{os.getpid()}', out / 'base' / f'.evaluation.json.part-{HOST}-{os.getpid()}']
+    for f in left + kept:
+        f.write_text('half')
+    r = subprocess.run(
+        [str(rows) if w.endswith('text.txt') else w for w in words],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     last = r.stderr.strip().splitlines()
     assert r.returncode == 1 and len(last) == 1 and 'Traceback' not in r.stdout + r.stderr
     assert last[0].startswith('ff-nbdev: text failed: ') and 'rows.jsonl, line 6001' in last[0]
@@ -227,87 +449,155 @@ def test_a_text_that_fails_after_the_first_look_and_what_dead_writers_left(ff_nb
 
 # The system
 
-@pytest.mark.parametrize('code, says', [(errno.ENOSPC, 'MiB are left'), (errno.EDQUOT, 'MiB are left'),
-    (errno.EROFS, 'only be read'), (errno.EACCES, 'permissions'), (errno.EIO, 'error')])
+
+@pytest.mark.parametrize(
+    'code, says',
+    [
+        (errno.ENOSPC, 'MiB are left'),
+        (errno.EDQUOT, 'MiB are left'),
+        (errno.EROFS, 'only be read'),
+        (errno.EACCES, 'permissions'),
+        (errno.EIO, 'error'),
+    ],
+)
 def test_what_the_system_says_is_put_into_words(code, says, fake, tmp_path, monkeypatch):
-    def write(path, text): raise OSError(code, os.strerror(code), str(path))
+    def write(path, text):
+        raise OSError(code, os.strerror(code), str(path))
+
     monkeypatch.setattr(cli, 'write_whole', write)
-    status, said, err = answer(['run', 'quick', '--corpus', fake/'text.txt', '--model', fake/'tokenizer',
-        '--notebooks', fake/'experiments', '--out', tmp_path/('a long name '*8)/'run', '--plain'])
-    assert status == 2 and says in err and 'run/run.json' in err               # the whole path, however long
+    status, said, err = answer(
+        [
+            'run',
+            'quick',
+            '--corpus',
+            fake / 'text.txt',
+            '--model',
+            fake / 'tokenizer',
+            '--notebooks',
+            fake / 'experiments',
+            '--out',
+            tmp_path / ('a long name ' * 8) / 'run',
+            '--plain',
+        ]
+    )
+    assert status == 2 and says in err and 'run/run.json' in err  # the whole path, however long
     check_sentence(err.strip(), '')
 
+
 def test_a_folder_that_may_not_be_written(fake, tmp_path, monkeypatch):
-    closed = tmp_path/'closed'; closed.mkdir()
+    closed = tmp_path / 'closed'
+    closed.mkdir()
     monkeypatch.setattr(os, 'access', lambda path, mode, **kw: str(path) != str(closed))
-    for words in (['run', '--dry-run', '--corpus', fake/'text.txt', '--out', closed/'run'],
-        ['text', fake/'text.txt', '--out', closed/'text.json'], ['notebook', fake/'experiments'/'report.ipynb',
-            closed/'o.ipynb']):
+    for words in (
+        ['run', '--dry-run', '--corpus', fake / 'text.txt', '--out', closed / 'run'],
+        ['text', fake / 'text.txt', '--out', closed / 'text.json'],
+        ['notebook', fake / 'experiments' / 'report.ipynb', closed / 'o.ipynb'],
+    ):
         status, _, err = answer(words)
         assert status == 2 and f'{closed} cannot be written to' in err and not list(closed.iterdir())
         check_sentence(err.strip(), '')
 
+
 def test_a_run_folder_that_was_copied_while_it_worked(fake, tmp_path, monkeypatch):
     "The copy has the lock file of the first, and nodes that are at work in it: both are of the past"
-    out = tmp_path/'copy'; (out/'base').mkdir(parents=True)
-    (out/'.lock').write_text(str(os.getppid())); (out/'run.json').write_text('{"runs": ["base"], "config": "quick"}')
-    (out/'base'/'evaluate.progress.json').write_text(json.dumps(dict(node='evaluate base', state='running', done=1,
-        total=2, time=time.time() - 60, started=0, pid=os.getppid())))
-    seen = RunMonitor(out); seen.nothing = True
-    monkeypatch.setattr(cli, 'watch_run', lambda *a: (0,
-        seen)); (out/'report.json').write_text('{"printed_findings": ["all is well"]}')
-    words = ['run', 'quick', '--corpus', fake/'text.txt', '--model', fake/'tokenizer', '--notebooks',
-        fake/'experiments', '--out', out, '--plain']
+    out = tmp_path / 'copy'
+    (out / 'base').mkdir(parents=True)
+    (out / '.lock').write_text(str(os.getppid()))
+    (out / 'run.json').write_text('{"runs": ["base"], "config": "quick"}')
+    (out / 'base' / 'evaluate.progress.json').write_text(
+        json.dumps(
+            dict(
+                node='evaluate base',
+                state='running',
+                done=1,
+                total=2,
+                time=time.time() - 60,
+                started=0,
+                pid=os.getppid(),
+            )
+        )
+    )
+    seen = RunMonitor(out)
+    seen.nothing = True
+    monkeypatch.setattr(cli, 'watch_run', lambda *a: (0, seen))
+    (out / 'report.json').write_text('{"printed_findings": ["all is well"]}')
+    words = [
+        'run',
+        'quick',
+        '--corpus',
+        fake / 'text.txt',
+        '--model',
+        fake / 'tokenizer',
+        '--notebooks',
+        fake / 'experiments',
+        '--out',
+        out,
+        '--plain',
+    ]
     status, said, err = answer(words)
     assert status == 0 and not err and 'all is well' in said and not list(seen.nodes())
-    with runner.locked(out/'.lock', 'A run'):
+    with runner.locked(out / '.lock', 'A run'):
         status, said, err = answer(words)
     assert status == 1 and f'is at work already (process {os.getpid()})' in err
 
+
 def test_a_text_that_may_not_be_read(fake, monkeypatch):
     from ff_nbdev.data import corpus
-    def closed(path, column='text'): raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+    def closed(path, column='text'):
+        raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
     monkeypatch.setattr(corpus, 'text_documents', closed)
-    status, _, err = answer(['run', '--dry-run', '--corpus', fake/'text.txt'])
+    status, _, err = answer(['run', '--dry-run', '--corpus', fake / 'text.txt'])
     assert status == 2 and 'text.txt cannot be read' in err
     check_sentence(err.strip(), 'permissions')
 
+
 @pytest.mark.parametrize('words', [['run', '--dry-run', '--out', 'new', '--corpus'], ['text']])
 def test_a_cache_that_can_hold_nothing(words, fake, tmp_path, monkeypatch):
-    monkeypatch.setenv('FF_NBDEV_CACHE', str(fake/'text.txt')); monkeypatch.chdir(tmp_path)
-    status, _, err = answer([*words, fake/'text.txt'])
+    monkeypatch.setenv('FF_NBDEV_CACHE', str(fake / 'text.txt'))
+    monkeypatch.chdir(tmp_path)
+    status, _, err = answer([*words, fake / 'text.txt'])
     assert status == 2 and not list(tmp_path.iterdir())
     check_sentence(err.strip(), 'FF_NBDEV_CACHE')
 
+
 def test_a_terminal_without_bars_and_an_output_on_a_full_disk():
     plain = dict(os.environ, PYTHONIOENCODING='ascii')
-    r = subprocess.run([sys.executable, '-m', 'ff_nbdev.cli', '--help'], env=plain, capture_output=True,
-        text=True)
+    r = subprocess.run([sys.executable, '-m', 'ff_nbdev.cli', '--help'], env=plain, capture_output=True, text=True)
     assert r.returncode == 0 and not r.stderr and 'FF_NBDEV_DEBUG' in r.stdout
-    if not os.path.exists('/dev/full'): return
+    if not os.path.exists('/dev/full'):
+        return
     code = 'import sys; from ff_nbdev.run.errors import guarded; sys.exit(guarded(lambda: print("plan") or 0))'
     with open('/dev/full', 'w') as full:
         r = subprocess.run([sys.executable, '-c', code], stdout=full, stderr=subprocess.PIPE, text=True)
     assert r.returncode == 2
     check_sentence(r.stderr.strip(), 'No space left on device')
 
+
 def test_a_reader_that_has_gone_is_no_error():
-    r = subprocess.run(f'{sys.executable} -m ff_nbdev.cli --help | head -c 1', shell=True,
-        capture_output=True, text=True)
+    r = subprocess.run(
+        f'{sys.executable} -m ff_nbdev.cli --help | head -c 1', shell=True, capture_output=True, text=True
+    )
     assert r.stderr == ''
+
 
 def test_the_traceback_can_be_seen(monkeypatch):
     for words, env in ((['--debug', 'report', 'no/such'], None), (['report', 'no/such'], '1')):
         monkeypatch.delenv('FF_NBDEV_DEBUG', raising=False)
-        if env: monkeypatch.setenv('FF_NBDEV_DEBUG', env)
+        if env:
+            monkeypatch.setenv('FF_NBDEV_DEBUG', env)
         status, _, err = answer(words)
         assert status == 2 and err.startswith('Traceback') and err.splitlines()[-1].startswith('ff-nbdev: ')
     monkeypatch.setenv('FF_NBDEV_DEBUG', '0')
     assert 'Traceback' not in answer(['report', 'no/such'])[2]
     assert 'FF_NBDEV_DEBUG=1' in answer(['--help'])[1]
 
+
 def test_what_nobody_foresaw_is_one_sentence_too(monkeypatch):
-    def broken(a): return {}['runs']
+    def broken(a):
+        return {}['runs']
+
     monkeypatch.setattr(cli, 'report_command', broken)
     status, _, err = answer(['report', 'x'])
     assert status == 1 and 'FF_NBDEV_DEBUG=1' in err
@@ -317,50 +607,82 @@ def test_what_nobody_foresaw_is_one_sentence_too(monkeypatch):
 @pytest.mark.parametrize('command', ['report', 'publish'])
 def test_the_command_for_an_unfinished_run_of_many_arms_is_whole(command, tmp_path, monkeypatch):
     arms = [f'full_stack~dose_{i}_of_a_sweep' for i in range(71)]
-    (tmp_path/'runs'/'big').mkdir(parents=True); monkeypatch.chdir(tmp_path)
+    (tmp_path / 'runs' / 'big').mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     for n, asked in ((71, 'and 68 more arms behind --arms'), (2, '')):
-        settings = dict(scale='quick', config='quick', corpus='python_prose', models={}, seeds=[0], given=[], shipped={},
-            trained=[], variants={a: {} for a in arms[:n]}, runs=arms[:n])
-        (tmp_path/'runs'/'big'/'run.json').write_text(json.dumps(settings))
+        settings = dict(
+            scale='quick',
+            config='quick',
+            corpus='python_prose',
+            models={},
+            seeds=[0],
+            given=[],
+            shipped={},
+            trained=[],
+            variants={a: {} for a in arms[:n]},
+            runs=arms[:n],
+        )
+        (tmp_path / 'runs' / 'big' / 'run.json').write_text(json.dumps(settings))
         status, said, err = answer([command, 'runs/big'])
-        names = ' '.join(f"'{a}'" for a in arms[:min(n, 3)])
+        names = ' '.join(f"'{a}'" for a in arms[: min(n, 3)])
         assert status == 1 and f'`ff-nbdev run quick --arms {names} --out runs/big`' in err and asked in err, err
         assert '…' not in err and ('more arms' in err) == bool(asked)
         check_sentence(err.strip(), '')
 
+
 @pytest.mark.parametrize('dry', [True, False])
 def test_what_is_taken_for_an_id_of_the_hub_is_said(dry, fake, tmp_path, monkeypatch):
     "A slip of the keyboard may look like one; what is there, or is shipped, is not spoken of"
-    monkeypatch.chdir(tmp_path); monkeypatch.setattr(cli, 'format_plan', lambda *a: 'the plan')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, 'format_plan', lambda *a: 'the plan')
     monkeypatch.setattr(cli, 'watch_run', lambda *a: (_ for _ in ()).throw(cli.RunError('It began.')))
     words = ['run', 'quick', *(['--dry-run'] if dry else []), '--plain', '--out', 'run', '--corpus']
     says = '{!r} is no path here and is taken for a {} of the Hugging Face Hub.'
     lines = [says.format('data/wiki', 'data set'), says.format('modles/mine', 'model')]
     said = answer([*words, 'data/wiki', '--model', 'modles/mine'])[1].splitlines()
     assert said[:2] == lines and sum('Hugging Face Hub' in l for l in said) == 2
-    (tmp_path/'data').mkdir(); (tmp_path/'data'/'wiki').symlink_to(fake)
-    for text in (fake/'text.txt', 'python_prose'): assert 'Hub' not in answer([*words, text])[1]
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data' / 'wiki').symlink_to(fake)
+    for text in (fake / 'text.txt', 'python_prose'):
+        assert 'Hub' not in answer([*words, text])[1]
 
 
 # A scale of one's own
 
+
 def test_a_scale_of_ones_own_is_a_file(fake, tmp_path, monkeypatch):
     import yaml
-    quick = yaml.safe_load((settings.workflow_folder()/'config'/'quick.yaml').read_text()); quick.update(trained=['no_fzr'],
-        shipped={}, variants={}, own=None)
-    (tmp_path/'mine.yaml').write_text(yaml.safe_dump(quick)); monkeypatch.chdir(tmp_path)
-    s = cli.make_settings(Namespace(scale='mine.yaml', corpus=str(fake/'text.txt'), arms=None, first=None, all=False,
-        seed=None, seeds=None, model=None, set=[], notebooks=None))
-    assert s.runs == ['base', 'base_reordered', 'rwkv_base', 'no_fzr'] and s.config == str(tmp_path/'mine.yaml')
+
+    quick = yaml.safe_load((settings.workflow_folder() / 'config' / 'quick.yaml').read_text())
+    quick.update(trained=['no_fzr'], shipped={}, variants={}, own=None)
+    (tmp_path / 'mine.yaml').write_text(yaml.safe_dump(quick))
+    monkeypatch.chdir(tmp_path)
+    s = cli.make_settings(
+        Namespace(
+            scale='mine.yaml',
+            corpus=str(fake / 'text.txt'),
+            arms=None,
+            first=None,
+            all=False,
+            seed=None,
+            seeds=None,
+            model=None,
+            set=[],
+            notebooks=None,
+        )
+    )
+    assert s.runs == ['base', 'base_reordered', 'rwkv_base', 'no_fzr'] and s.config == str(tmp_path / 'mine.yaml')
+
 
 @pytest.mark.parametrize('name', settings.scales())
 def test_every_scale_passes_its_own_checks(name, fake):
-    s = cli.make_settings(cli.make_parser().parse_args(['run', name, '--corpus', str(fake/'text.txt')]))
+    s = cli.make_settings(cli.make_parser().parse_args(['run', name, '--corpus', str(fake / 'text.txt')]))
     assert s.config == name and s.runs
+
 
 def test_notebooks_are_held_to_what_they_check_themselves():
     "Every experiment of the graph has ranges that can be read without running it"
     for node in ('pretrain', 'teacher', 'alternatives', 'retrofit', 'evaluate'):
-        nb = parameters.read_notebook(cli.notebooks_folder()/f'{node}.ipynb')
+        nb = parameters.read_notebook(cli.notebooks_folder() / f'{node}.ipynb')
         found = parameters.notebook_checks(nb)
         assert {'choices', 'positive', 'ranges'} == set(found), node

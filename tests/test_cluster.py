@@ -1,4 +1,5 @@
 """Runs on a cluster, without a cluster: what is sent to Slurm, and what becomes of a run when its jobs end badly."""
+
 import json
 import re
 import shutil
@@ -21,114 +22,236 @@ from ff_nbdev.run.settings import make_settings, workflow_folder
 
 pytest.importorskip('snakemake_executor_plugin_slurm', reason='missing package: snakemake-executor-plugin-slurm')
 
-PROFILES = workflow_folder()/'profiles'
-GPU = ['teacher', 'alternatives', 'retrofit', 'evaluate']           # the rules that the profile's example gives a GPU
+PROFILES = workflow_folder() / 'profiles'
+GPU = ['teacher', 'alternatives', 'retrofit', 'evaluate']  # the rules that the profile's example gives a GPU
 
 
 @pytest.fixture(scope='module')
 def profile(tmp_path_factory):
     "The Slurm profile as a user changes it: a copy, with the # of what it suggests taken away; and without the long waits"
-    mine = tmp_path_factory.mktemp('profile')/'mycluster'; shutil.copytree(PROFILES/'slurm', mine)
-    text = (mine/'config.yaml').read_text()
+    mine = tmp_path_factory.mktemp('profile') / 'mycluster'
+    shutil.copytree(PROFILES / 'slurm', mine)
+    text = (mine / 'config.yaml').read_text()
     text = re.sub(r'(?m)^( *)# (?=slurm_account:|slurm-partition-config:|set-resources:|  \w+: \{)', r'\1', text)
-    for k, v in {'retries': 0, 'latency-wait': 10, 'slurm-init-seconds-before-status-checks': 1}.items(): text = re.sub(f'(?m)^{k}: \\d+', f'{k}: {v}', text)
-    (mine/'config.yaml').write_text(text)
+    for k, v in {'retries': 0, 'latency-wait': 10, 'slurm-init-seconds-before-status-checks': 1}.items():
+        text = re.sub(f'(?m)^{k}: \\d+', f'{k}: {v}', text)
+    (mine / 'config.yaml').write_text(text)
     return mine
+
 
 @pytest.fixture(scope='module')
 def asked(fake):
     "The words after `ff-nbdev` for a run of the fake graph, with more of them"
-    def make(*words, notebooks=None): return ['run', 'quick', '--corpus', str(fake/'text.txt'), '--model', str(fake/'tokenizer'), '--notebooks', str(notebooks or fake/'experiments'), '--plain', *words]
+
+    def make(*words, notebooks=None):
+        return [
+            'run',
+            'quick',
+            '--corpus',
+            str(fake / 'text.txt'),
+            '--model',
+            str(fake / 'tokenizer'),
+            '--notebooks',
+            str(notebooks or fake / 'experiments'),
+            '--plain',
+            *words,
+        ]
+
     return make
 
-def environment(fake, env): return {k: v for k, v in dict(env, FF_NBDEV_CACHE=str(fake/'cache'), PYTHONPATH='').items() if k not in ('IN_TEST', 'SNAKEMAKE_PROFILE')}
 
-def command(out, words, profile): return [sys.executable, '-m', 'ff_nbdev.cli', *words, '--profile', str(profile), '--out', str(out)]
+def environment(fake, env):
+    return {
+        k: v
+        for k, v in dict(env, FF_NBDEV_CACHE=str(fake / 'cache'), PYTHONPATH='').items()
+        if k not in ('IN_TEST', 'SNAKEMAKE_PROFILE')
+    }
+
+
+def command(out, words, profile):
+    return [sys.executable, '-m', 'ff_nbdev.cli', *words, '--profile', str(profile), '--out', str(out)]
+
 
 def run(out, words, profile, env):
     "(exit status, what was said and logged, what `RunMonitor` saw in it)"
     w = RunMonitor(out)
-    r = subprocess.run(command(out, words, profile), env=env, cwd=out.parent, capture_output=True, text=True, timeout=240)
-    log = (out/'snakemake.log').read_text() if (out/'snakemake.log').exists() else ''
-    for line in log.splitlines(): w.read(line)
+    r = subprocess.run(
+        command(out, words, profile), env=env, cwd=out.parent, capture_output=True, text=True, timeout=240
+    )
+    log = (out / 'snakemake.log').read_text() if (out / 'snakemake.log').exists() else ''
+    for line in log.splitlines():
+        w.read(line)
     return r.returncode, r.stdout + r.stderr + log, w
+
 
 def dry(out, words, profile, env):
     "What Snakemake says of its plan"
-    out.mkdir(exist_ok=True); (out/'plan.json').write_text(json.dumps(make_settings(make_parser().parse_args(words)).to_dict()))
-    r = subprocess.run(snakemake_command(out, out/'plan.json', str(profile), dry=True), env=env, cwd=out.parent, capture_output=True, text=True, timeout=240)
-    (out/'plan.json').unlink()
+    out.mkdir(exist_ok=True)
+    (out / 'plan.json').write_text(json.dumps(make_settings(make_parser().parse_args(words)).to_dict()))
+    r = subprocess.run(
+        snakemake_command(out, out / 'plan.json', str(profile), dry=True),
+        env=env,
+        cwd=out.parent,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    (out / 'plan.json').unlink()
     return r.stderr + '\n' + r.stdout
+
 
 def planned(said):
     "The jobs of a dry run, as dicts: rule, comment (which Slurm gets to see), output, resources"
-    for block in re.split(r'(?m)^\[.* \d{4}\]$', said.split('Job stats:')[0] if said.find('Job stats:') > said.find('rule ') else said):
-        if not (m := re.search(r'(?m)^(?:local)?rule (\w+):$', block)) or m[1] == 'all': continue
+    for block in re.split(
+        r'(?m)^\[.* \d{4}\]$', said.split('Job stats:')[0] if said.find('Job stats:') > said.find('rule ') else said
+    ):
+        if not (m := re.search(r'(?m)^(?:local)?rule (\w+):$', block)) or m[1] == 'all':
+            continue
         lines = dict(re.findall(r'(?m)^    (\w+): (.*)$', block))
         of = '_'.join(x.split('=')[1] for x in lines.get('wildcards', '').split(', ') if x)
-        yield dict(rule=m[1], comment=f'rule_{m[1]}' + (f'_wildcards_{of}' if of else ''), output=lines['output'].split(', '), resources=dict(x.split('=', 1) for x in lines['resources'].split(', ')))
+        yield dict(
+            rule=m[1],
+            comment=f'rule_{m[1]}' + (f'_wildcards_{of}' if of else ''),
+            output=lines['output'].split(', '),
+            resources=dict(x.split('=', 1) for x in lines['resources'].split(', ')),
+        )
 
 
 @pytest.fixture(scope='module')
 def plan(fake, asked, profile, tmp_path_factory):
     "The jobs of the run, and for each the files that it writes: those of a job that computes nothing"
     d = tmp_path_factory.mktemp('plan')
-    todo = list(planned(dry(d/'run', asked(), profile, environment(fake, fakeslurm.install(d/'slurm')))))
+    todo = list(planned(dry(d / 'run', asked(), profile, environment(fake, fakeslurm.install(d / 'slurm')))))
     return todo, {j['comment']: [o if Path(o).suffix else f'{o}/weights' for o in j['output']] for j in todo}
 
 
 def test_every_job_asks_for_what_its_rule_and_the_profile_say(fake, asked, profile, tmp_path, plan):
-    todo, writes = plan; out, s = tmp_path/'run', make_settings(make_parser().parse_args(asked()))
-    assert set(writes) >= {'rule_text', 'rule_report', *(f'rule_retrofit_wildcards_{a}' for a in s.trained), *(f'rule_evaluate_wildcards_{a}' for a in s.given + s.trained)}
-    env = environment(fake, fakeslurm.install(tmp_path/'slurm', 8, writes=writes))
+    todo, writes = plan
+    out, s = tmp_path / 'run', make_settings(make_parser().parse_args(asked()))
+    assert set(writes) >= {
+        'rule_text',
+        'rule_report',
+        *(f'rule_retrofit_wildcards_{a}' for a in s.trained),
+        *(f'rule_evaluate_wildcards_{a}' for a in s.given + s.trained),
+    }
+    env = environment(fake, fakeslurm.install(tmp_path / 'slurm', 8, writes=writes))
     status, said, w = run(out, asked(), profile, env)
-    assert status == 0 and sum(w.total.values()) == len(todo) and sum(n for r, n in w.finished.items() if r != 'all') == len(todo), said
-    sent = {j['options']['comment']: j for j in fakeslurm.jobs(tmp_path/'slurm')}
+    assert (
+        status == 0
+        and sum(w.total.values()) == len(todo)
+        and sum(n for r, n in w.finished.items() if r != 'all') == len(todo)
+    ), said
+    sent = {j['options']['comment']: j for j in fakeslurm.jobs(tmp_path / 'slurm')}
     assert set(sent) == set(writes)
     names = {j['options']['job_name'] for j in sent.values()}
-    assert len(names) == 1 and names.pop().startswith('ff-nbdev_')                                                     # one name a run, for scancel
+    assert len(names) == 1 and names.pop().startswith('ff-nbdev_')  # one name a run, for scancel
     for j in todo:
-        job = sent[j['comment']]; o, asked = job['options'], j['resources']
-        assert o['time'] == asked['runtime'] and o['mem'] == asked['mem_mb'] and o['cpus_per_task'] == asked.get('cpus_per_task', '1') and job['gpus'] == int(asked.get('gpu', 0))
-        assert o['account'] == 'lab' and o['chdir'] == str(out) and o['requeue'] and o['export'] == 'ALL' and o['output'].startswith(str(out))
+        job = sent[j['comment']]
+        o, asked = job['options'], j['resources']
+        assert (
+            o['time'] == asked['runtime']
+            and o['mem'] == asked['mem_mb']
+            and o['cpus_per_task'] == asked.get('cpus_per_task', '1')
+            and job['gpus'] == int(asked.get('gpu', 0))
+        )
+        assert (
+            o['account'] == 'lab'
+            and o['chdir'] == str(out)
+            and o['requeue']
+            and o['export'] == 'ALL'
+            and o['output'].startswith(str(out))
+        )
         assert o['partition'] == ('gpu' if job['gpus'] else 'cpu') and job['gpus'] == (j['rule'] in GPU)
-        assert job['script'].startswith(f'{sys.executable} -m snakemake') and f"--target-jobs '{j['rule']}:" in job['script'] and "--cores 'all'" in job['script'] and str(out/'run.json') in job['script']
+        assert (
+            job['script'].startswith(f'{sys.executable} -m snakemake')
+            and f"--target-jobs '{j['rule']}:" in job['script']
+            and "--cores 'all'" in job['script']
+            and str(out / 'run.json') in job['script']
+        )
         assert 'FF_NBDEV_PARENT' not in job['env'], 'a compute node would look for a process of another machine'
-    o = sent['rule_retrofit_wildcards_no_fzr']['options']                                                              # the example in the profile
-    assert (o['gpus'], o['time'], o['mem'], o['cpus_per_task']) == ('a100:1', '1200', '64000', '8') and sent['rule_evaluate_wildcards_base']['options']['constraint'] == 'avx512'
+    o = sent['rule_retrofit_wildcards_no_fzr']['options']  # the example in the profile
+    assert (o['gpus'], o['time'], o['mem'], o['cpus_per_task']) == ('a100:1', '1200', '64000', '8') and sent[
+        'rule_evaluate_wildcards_base'
+    ]['options']['constraint'] == 'avx512'
+
 
 def test_nodes_that_fail_are_named_and_the_rest_goes_on(fake, asked, profile, tmp_path, plan):
-    nbs, out = tmp_path/'nbs', tmp_path/'run'; shutil.copytree(fake/'experiments', nbs)
-    bad = json.loads((nbs/'retrofit.ipynb').read_text()); cells = [c for c in bad['cells'] if c['cell_type'] == 'code']
-    cells[1]['source'] += '\nraise RuntimeError("out of luck")'; (nbs/'retrofit.ipynb').write_text(json.dumps(bad))
-    todo, writes = plan; bad, lost, real = 'rule_retrofit_wildcards_base_continued', 'rule_evaluate_wildcards_base_reordered', 'rule_evaluate_wildcards_base'
-    env = environment(fake, fakeslurm.install(tmp_path/'slurm', 2, {lost: 'OUT_OF_MEMORY'}, {k: v for k, v in writes.items() if k not in (bad, real)}))
+    nbs, out = tmp_path / 'nbs', tmp_path / 'run'
+    shutil.copytree(fake / 'experiments', nbs)
+    bad = json.loads((nbs / 'retrofit.ipynb').read_text())
+    cells = [c for c in bad['cells'] if c['cell_type'] == 'code']
+    cells[1]['source'] += '\nraise RuntimeError("out of luck")'
+    (nbs / 'retrofit.ipynb').write_text(json.dumps(bad))
+    todo, writes = plan
+    bad, lost, real = (
+        'rule_retrofit_wildcards_base_continued',
+        'rule_evaluate_wildcards_base_reordered',
+        'rule_evaluate_wildcards_base',
+    )
+    env = environment(
+        fake,
+        fakeslurm.install(
+            tmp_path / 'slurm', 2, {lost: 'OUT_OF_MEMORY'}, {k: v for k, v in writes.items() if k not in (bad, real)}
+        ),
+    )
     status, said, w = run(out, asked(notebooks=nbs), profile, env)
-    jobs = {j['options']['comment']: j for j in fakeslurm.jobs(tmp_path/'slurm')}
-    assert status == 1 and {c for c, j in jobs.items() if j['state'] == 'FAILED'} == {bad} and {c for c, j in jobs.items() if j['state'] == 'OUT_OF_MEMORY'} == {lost}
-    assert set(writes) - set(jobs) == {'rule_evaluate_wildcards_base_continued', 'rule_report'} and sum(w.finished.values()) == len(todo) - 4
+    jobs = {j['options']['comment']: j for j in fakeslurm.jobs(tmp_path / 'slurm')}
+    assert (
+        status == 1
+        and {c for c, j in jobs.items() if j['state'] == 'FAILED'} == {bad}
+        and {c for c, j in jobs.items() if j['state'] == 'OUT_OF_MEMORY'} == {lost}
+    )
+    assert (
+        set(writes) - set(jobs) == {'rule_evaluate_wildcards_base_continued', 'rule_report'}
+        and sum(w.finished.values()) == len(todo) - 4
+    )
     why = failure(w, out)
-    assert why.startswith('retrofit base_continued failed: retrofit.ipynb, In[') and 'RuntimeError: out of luck' in why and str(out/'base_continued'/'retrofit.part.ipynb') in why
-    assert "SLURM status is: 'OUT_OF_MEMORY'" in said and 'base_reordered/evaluate.ipynb' in said                      # a notebook that was killed says nothing itself
-    assert 'out of luck' in open(jobs[bad]['options']['output'].replace('%j', str(jobs[bad]['id']))).read()             # Slurm's log of a job that failed is kept
+    assert (
+        why.startswith('retrofit base_continued failed: retrofit.ipynb, In[')
+        and 'RuntimeError: out of luck' in why
+        and str(out / 'base_continued' / 'retrofit.part.ipynb') in why
+    )
+    assert (
+        "SLURM status is: 'OUT_OF_MEMORY'" in said and 'base_reordered/evaluate.ipynb' in said
+    )  # a notebook that was killed says nothing itself
+    assert (
+        'out of luck' in open(jobs[bad]['options']['output'].replace('%j', str(jobs[bad]['id']))).read()
+    )  # Slurm's log of a job that failed is kept
     assert '--gpus=1' in jobs[bad]['srun'] and '--cpus-per-task=8' in jobs[bad]['srun']
-    env = environment(fake, fakeslurm.install(tmp_path/'slurm'))
-    status, said, w = run(out, asked('--arms', 'base', notebooks=nbs), profile, env)                                # without the others, nothing is missing but the report
-    assert status == 0 and {r: n for r, n in w.finished.items() if r != 'all'} == {'report': 1} and 'arms were evaluated' in (out/'report.json').read_text(), said
+    env = environment(fake, fakeslurm.install(tmp_path / 'slurm'))
+    status, said, w = run(
+        out, asked('--arms', 'base', notebooks=nbs), profile, env
+    )  # without the others, nothing is missing but the report
+    assert (
+        status == 0
+        and {r: n for r, n in w.finished.items() if r != 'all'} == {'report': 1}
+        and 'arms were evaluated' in (out / 'report.json').read_text()
+    ), said
+
 
 def test_stopping_a_run_takes_its_jobs_back(fake, asked, profile, tmp_path):
-    env = environment(fake, fakeslurm.install(tmp_path/'slurm', 2, {'rule_text': 'RUNNING'}, patience=0))
-    p = subprocess.Popen(command(tmp_path/'run', asked(), profile), env=env, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    state = lambda: [j['state'] for j in fakeslurm.jobs(tmp_path/'slurm')]
-    until(lambda: state() == ['RUNNING'] and (tmp_path/'slurm'/'told').exists(), 60); time.sleep(3)      # Snakemake forgets its jobs while it asks for their states, and then does not ask again for a while
+    env = environment(fake, fakeslurm.install(tmp_path / 'slurm', 2, {'rule_text': 'RUNNING'}, patience=0))
+    p = subprocess.Popen(
+        command(tmp_path / 'run', asked(), profile),
+        env=env,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    state = lambda: [j['state'] for j in fakeslurm.jobs(tmp_path / 'slurm')]
+    until(lambda: state() == ['RUNNING'] and (tmp_path / 'slurm' / 'told').exists(), 60)
+    time.sleep(3)  # Snakemake forgets its jobs while it asks for their states, and then does not ask again for a while
     p.send_signal(signal.SIGTERM)
     assert p.wait(timeout=90) != 0 and state() == ['CANCELLED']
 
+
 def test_profiles_are_accepted_as_they_are(fake, asked, tmp_path):
-    env = environment(fake, fakeslurm.install(tmp_path/'slurm'))
+    env = environment(fake, fakeslurm.install(tmp_path / 'slurm'))
     for name in sorted(p.name for p in PROFILES.iterdir()):
-        c = yaml.safe_load((PROFILES/name/'config.yaml').read_text())
+        c = yaml.safe_load((PROFILES / name / 'config.yaml').read_text())
         assert c['nolock'] and c['rerun-incomplete'] and c['keep-going'], name
-        if name == 'kubernetes': continue                                      # its plugin is not installed here
-        said = dry(tmp_path/name, asked(), name, env)
+        if name == 'kubernetes':
+            continue  # its plugin is not installed here
+        said = dry(tmp_path / name, asked(), name, env)
         assert sum(j['rule'] == 'retrofit' for j in planned(said)) == 3, said

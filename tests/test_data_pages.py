@@ -1,4 +1,5 @@
 """What the pages of the data room held in hidden cells."""
+
 import numpy as np
 import pytest
 
@@ -12,7 +13,8 @@ TOK = load_pretrained('tiny-mt5')[1]
 
 
 @pytest.fixture(scope='module')
-def windows(): return Windows(encode_corpus(load_corpus(), TOK), 'valid')
+def windows():
+    return Windows(encode_corpus(load_corpus(), TOK), 'valid')
 
 
 def filled(input_ids, labels, sentinels):
@@ -22,11 +24,14 @@ def filled(input_ids, labels, sentinels):
         if label in sentinels:
             key = label
             hidden[key] = []
-        else: hidden[key].append(label)
+        else:
+            hidden[key].append(label)
     whole = []
     for i in input_ids[:-1]:
-        if i != 0: whole += hidden[i] if i in sentinels else [i]
+        if i != 0:
+            whole += hidden[i] if i in sentinels else [i]
     return whole
+
 
 def test_input_and_target_give_the_window_back(windows):
     batch = SpanCorruption(TOK)([windows[0]])

@@ -42,14 +42,16 @@ def batch_for(model, seed=1, windows=6):
     ids = torch.randint(3, 500, (windows, 24), generator=generator)
     mask = torch.ones_like(ids)
     mask[1:2, 15:] = 0
-    if not model.config.is_encoder_decoder: return dict(input_ids=ids, attention_mask=mask, labels=ids)
+    if not model.config.is_encoder_decoder:
+        return dict(input_ids=ids, attention_mask=mask, labels=ids)
     return dict(input_ids=ids, attention_mask=mask, labels=torch.randint(3, 500, (windows, 11), generator=generator))
 
 
 def learned(model, half=True, fast=False):
     "Loss and all gradients as one vector"
     with fast_blocks(model) if fast else contextlib.nullcontext():
-        with torch.autocast('cpu', torch.bfloat16, enabled=half): loss = model(**batch_for(model)).loss
+        with torch.autocast('cpu', torch.bfloat16, enabled=half):
+            loss = model(**batch_for(model)).loss
         loss.backward()
     flat = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     model.zero_grad()
@@ -120,8 +122,9 @@ def test_threads_change_nothing():
             torch.set_num_threads(count)
             with fast_blocks(model), torch.autocast('cpu', torch.bfloat16):
                 found.append(model.encoder(input_ids=batch_for(model, windows=40)['input_ids']).last_hidden_state)
-    finally: torch.set_num_threads(threads)
-    assert torch.allclose(found[0].float(), found[1].float(), atol=.05, rtol=.05)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.allclose(found[0].float(), found[1].float(), atol=0.05, rtol=0.05)
 
 
 def test_noise_enters_the_hidden_as_ever():
@@ -139,13 +142,15 @@ def test_noise_enters_the_hidden_as_ever():
 
 def large_operations(call, least):
     "Names of operations beside products that read at least so many numbers"
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen: call()
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+        call()
     work = 'copy_ mul mul_ add add_ sub div neg pow exp tanh tanh_backward gelu gelu_backward sum where clone'.split()
     names = []
     for event in seen.events():
         sizes = [math.prod(shape) for shape in event.input_shapes or [] if shape]
         name = event.name.removeprefix('aten::')
-        if name in work and max(sizes, default=0) >= least: names.append(name)
+        if name in work and max(sizes, default=0) >= least:
+            names.append(name)
     return names
 
 
@@ -155,18 +160,21 @@ def test_no_tensor_operation_passes_over_the_hidden():
     block, x = model.encoder.block[0].layer[1].DenseReluDense, torch.randn(8, 48, 64, requires_grad=True)
 
     def call():
-        with torch.autocast('cpu', torch.bfloat16): out = block(x)
+        with torch.autocast('cpu', torch.bfloat16):
+            out = block(x)
         out.sum().backward()
 
     plain = large_operations(call, 8 * 48 * 2048)
-    with fast_blocks(model): ours = large_operations(call, 8 * 48 * 2048)
+    with fast_blocks(model):
+        ours = large_operations(call, 8 * 48 * 2048)
     assert len(plain) >= 8 and not ours, (plain, ours)
 
 
 def test_a_trainer_goes_on_to_the_same_bits(tmp_path):
     data = [{k: v[0] for k, v in batch_for(made('mt5'), seed, windows=1).items()} for seed in range(24)]
 
-    def collate(items): return {k: torch.stack([i[k] for i in items]) for k in items[0]} | dict(sentences=torch.ones(len(items)))
+    def collate(items):
+        return {k: torch.stack([i[k] for i in items]) for k in items[0]} | dict(sentences=torch.ones(len(items)))
 
     def trainer(steps, folder):
         model = made('mt5')
@@ -189,8 +197,10 @@ def test_a_trainer_goes_on_to_the_same_bits(tmp_path):
 def test_a_copy_made_within_is_a_model_of_its_own():
     model = made('mt5')
     whole = made('mt5')
-    with fast_blocks(model): twin = copy.deepcopy(model)
-    with torch.no_grad(): [p.zero_() for p in model.parameters()]
+    with fast_blocks(model):
+        twin = copy.deepcopy(model)
+    with torch.no_grad():
+        [p.zero_() for p in model.parameters()]
     for half in (True, False):
         (loss, flat), (own, same) = learned(twin, half), learned(whole, half, fast=True)
         assert loss == own and torch.equal(flat, same)

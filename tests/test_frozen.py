@@ -28,7 +28,8 @@ def project(tmp_path):
     (folder / 'ff-nbdev').chmod(0o755)
     (folder / 'Makefile').write_text(MAKE)
     git = ['git', '-C', str(folder), '-c', 'user.name=a', '-c', 'user.email=a@b.c']
-    for words in (['init', '-q'], ['add', '-A'], ['commit', '-qm', 'first']): subprocess.run([*git, *words], check=True)
+    for words in (['init', '-q'], ['add', '-A'], ['commit', '-qm', 'first']):
+        subprocess.run([*git, *words], check=True)
     return folder
 
 
@@ -41,11 +42,13 @@ def test_a_long_run_is_paused_continued_and_stopped(project):
         assert done.returncode == status, done
         return done.stdout + done.stderr
 
-    def ticks(): return (home / 'log.txt').read_text().count('tick')
+    def ticks():
+        return (home / 'log.txt').read_text().count('tick')
 
     def goes_on():
         before, end = ticks(), time.time() + 20
-        while ticks() <= before and time.time() < end: time.sleep(0.1)
+        while ticks() <= before and time.time() < end:
+            time.sleep(0.1)
         return ticks() > before
 
     def stands():
@@ -64,9 +67,12 @@ def test_a_long_run_is_paused_continued_and_stopped(project):
         assert 'paused' in frozen('status') and stands()  # what it started stands still too
         frozen('continue')
         assert goes_on()
-    finally: frozen('stop')
+    finally:
+        frozen('stop')
     assert stands() and 'does not run' in frozen('status')
     (project / 'ff-nbdev').write_text('changed')
     frozen('start')  # goes on with the same words, in the clone as it was
-    try: assert (home / 'project' / 'ff-nbdev').read_text() == COMMAND
-    finally: frozen('stop')
+    try:
+        assert (home / 'project' / 'ff-nbdev').read_text() == COMMAND
+    finally:
+        frozen('stop')

@@ -1,4 +1,5 @@
 """The rules of the house: where code lives, how long its lines, cells and functions are."""
+
 import json
 
 import house
@@ -13,8 +14,12 @@ def counts():
 def test_no_rule_is_broken_more_often_than_before(counts, record_property):
     "What is not yet as the rules say may only become less"
     allowed = json.loads(house.DEBTS.read_text())
-    worse = {f'{file}: {house.RULES[rule]}': (allowed.get(file, {}).get(rule, 0), n)
-        for file, found in counts.items() for rule, n in found.items() if n > allowed.get(file, {}).get(rule, 0)}
+    worse = {
+        f'{file}: {house.RULES[rule]}': (allowed.get(file, {}).get(rule, 0), n)
+        for file, found in counts.items()
+        for rule, n in found.items()
+        if n > allowed.get(file, {}).get(rule, 0)
+    }
     for rule, n in house.totals(counts).items():
         record_property('house', f'{n:5} {house.RULES[rule]}')
     assert not worse, f'before and now: {worse}'
@@ -38,12 +43,15 @@ def test_no_private_name_leaves_its_module():
     assert not house.private_imports()
 
 
-@pytest.mark.parametrize('code, rule', [
-    ('x = "' + 'a'*120 + '"', 'columns'),
-    ('a = 1; b = 2', 'semicolons'),
-    ('[[y for y in x] for x in z]', 'nested'),
-    ('def f():\n' + '    a = 1\n'*40, 'functions'),
-])
+@pytest.mark.parametrize(
+    'code, rule',
+    [
+        ('x = "' + 'a' * 120 + '"', 'columns'),
+        ('a = 1; b = 2', 'semicolons'),
+        ('[[y for y in x] for x in z]', 'nested'),
+        ('def f():\n' + '    a = 1\n' * 40, 'functions'),
+    ],
+)
 def test_each_rule_finds_what_breaks_it(code, rule):
     assert house.count_code(code)[rule] == 1
     assert house.count_code('x = [y for y in "a;b"]  # ; in words')[rule] == 0

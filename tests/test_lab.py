@@ -1,4 +1,5 @@
 """JupyterLab in a real browser: open a notebook, Run All, no errors."""
+
 import json
 import os
 import secrets
@@ -13,7 +14,9 @@ import urllib.request
 import pytest
 from conftest import ROOT
 
-PAGES = [p for p in ('mechanisms/recall.ipynb', 'models/sites.ipynb', 'run/runner.ipynb') if (ROOT/'nbs'/p).exists()]
+PAGES = [
+    p for p in ('mechanisms/recall.ipynb', 'models/sites.ipynb', 'run/runner.ipynb') if (ROOT / 'nbs' / p).exists()
+]
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -21,22 +24,54 @@ pytestmark = pytest.mark.timeout(300)
 def lab(tmp_path_factory):
     "JupyterLab on a copy of the notebooks, since saving changes them"
     pytest.importorskip('jupyterlab', reason='missing tool: jupyterlab')
-    d = tmp_path_factory.mktemp('lab'); shutil.copytree(ROOT/'nbs', d/'nbs')
-    st = d/'settings'/'@jupyterlab'/'apputils-extension'; st.mkdir(parents=True)
-    (st/'notification.jupyterlab-settings').write_text('{"fetchNews": "false", "checkForUpdates": false}')
-    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
-    token = secrets.token_hex(8); base = f'http://127.0.0.1:{port}'
-    env = {**os.environ, 'IN_TEST': '1', 'JUPYTERLAB_SETTINGS_DIR': str(d/'settings'), 'JUPYTERLAB_WORKSPACES_DIR': str(d/'ws')}
-    p = subprocess.Popen([sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0',
-        f'--IdentityProvider.token={token}', f'--ServerApp.root_dir={d/"nbs"}'], env=env, stdout=open(d/'lab.log', 'w'), stderr=subprocess.STDOUT)
+    d = tmp_path_factory.mktemp('lab')
+    shutil.copytree(ROOT / 'nbs', d / 'nbs')
+    st = d / 'settings' / '@jupyterlab' / 'apputils-extension'
+    st.mkdir(parents=True)
+    (st / 'notification.jupyterlab-settings').write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    token = secrets.token_hex(8)
+    base = f'http://127.0.0.1:{port}'
+    env = {
+        **os.environ,
+        'IN_TEST': '1',
+        'JUPYTERLAB_SETTINGS_DIR': str(d / 'settings'),
+        'JUPYTERLAB_WORKSPACES_DIR': str(d / 'ws'),
+    }
+    p = subprocess.Popen(
+        [
+            sys.executable,
+            '-m',
+            'jupyterlab',
+            '--no-browser',
+            '--allow-root',
+            '--ip=127.0.0.1',
+            f'--port={port}',
+            '--ServerApp.port_retries=0',
+            f'--IdentityProvider.token={token}',
+            f'--ServerApp.root_dir={d / "nbs"}',
+        ],
+        env=env,
+        stdout=open(d / 'lab.log', 'w'),
+        stderr=subprocess.STDOUT,
+    )
+
     def api(path):
         request = urllib.request.Request(f'{base}/api/{path}', headers={'Authorization': f'token {token}'})
         return json.load(urllib.request.urlopen(request, timeout=10))
+
     for _ in range(120):
-        try: api('status'); break
-        except OSError: time.sleep(.5)
+        try:
+            api('status')
+            break
+        except OSError:
+            time.sleep(0.5)
     yield base, token, api
-    p.terminate(); p.wait(20)
+    p.terminate()
+    p.wait(20)
+
 
 @pytest.mark.parametrize('nb', PAGES)
 def test_run_all(lab, browser, nb):
@@ -45,21 +80,30 @@ def test_run_all(lab, browser, nb):
     tab.on('pageerror', lambda e: errors.append(str(e)))
     tab.goto(f'{base}/lab/tree/{nb}?token={token}&reset')
     tab.locator('.jp-Notebook .jp-Cell').first.wait_for(timeout=90_000)
-    def idle(): return any(s['path'] == nb and s['kernel']['execution_state'] == 'idle' for s in api('sessions'))
+
+    def idle():
+        return any(s['path'] == nb and s['kernel']['execution_state'] == 'idle' for s in api('sessions'))
+
     def until(n, seconds):
         calm, end = 0, time.time() + seconds
         while calm < n:
             assert time.time() < end, 'timed out'
-            tab.wait_for_timeout(250); calm = calm + 1 if idle() else 0
+            tab.wait_for_timeout(250)
+            calm = calm + 1 if idle() else 0
+
     until(1, 60)
     tab.get_by_role('menuitem', name='Run', exact=True).click()
     tab.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
     until(6, 200)
     tab.keyboard.press('Control+s')
+
     def saved():
-        try: cells = api(f'contents/{nb}?content=1')['content']['cells']
-        except urllib.error.HTTPError: return []                               # it is being written
+        try:
+            cells = api(f'contents/{nb}?content=1')['content']['cells']
+        except urllib.error.HTTPError:
+            return []  # it is being written
         return [c for c in cells if c['cell_type'] == 'code' and ''.join(c['source']).strip()]
+
     code, end = [], time.time() + 20
     while not (code and all(c['execution_count'] for c in code)) and time.time() < end:
         tab.wait_for_timeout(300)

@@ -1,4 +1,5 @@
 """What the pages of the models room held in hidden cells."""
+
 import pytest
 import torch
 
@@ -15,9 +16,11 @@ def test_new_blocks_change_the_feed_forward_matrices_and_nothing_else(arch):
     assert {site.d_ff for site in find_sites(two)} == {256} and {site.d_ff for site in find_sites(one)} == {128}
     assert len(mine) == sum(len(site.names) for site in find_sites(one))
     for name, p in two.named_parameters():
-        if name in mine or p.shape == old[name].shape: assert (name in mine) != torch.equal(p, old[name])
+        if name in mine or p.shape == old[name].shape:
+            assert (name in mine) != torch.equal(p, old[name])
     ids = torch.randint(2, 512, (2, 8))
     assert torch.isfinite(two(input_ids=ids, labels=ids).loss)
+
 
 @pytest.mark.parametrize('arch', TINY)
 def test_new_blocks_follow_their_seed(arch):

@@ -1,4 +1,5 @@
 """Reports from run folders with planted effects: each rule of wording, each way a folder can be broken, the page."""
+
 import copy
 import html.parser
 import json
@@ -20,10 +21,14 @@ from ff_nbdev.study.records import Runs, load_run, load_runs, paired_interval, c
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory): return example_runs(tmp_path_factory.mktemp('runs')/'quick')
+def folder(tmp_path_factory):
+    return example_runs(tmp_path_factory.mktemp('runs') / 'quick')
+
 
 @pytest.fixture(scope='module')
-def runs(folder): return load_runs(folder)
+def runs(folder):
+    return load_runs(folder)
+
 
 def changed(runs, arm, **paths):
     "The runs, with entries of one evaluation changed: a__b=value"
@@ -31,52 +36,95 @@ def changed(runs, arm, **paths):
     for path, value in paths.items():
         *way, last = path.split('__')
         entry = evaluation
-        for key in way: entry = entry[key]
+        for key in way:
+            entry = entry[key]
         entry[last] = value
     return Runs({**runs, arm: replace(runs[arm], evaluation=evaluation)})
 
-def priced(lo, hi): return dict(relative=(lo + hi)/2, relative_lo=lo, relative_hi=hi)
+
+def priced(lo, hi):
+    return dict(relative=(lo + hi) / 2, relative_lo=lo, relative_hi=hi)
+
 
 def planted(tmp_path, *arms, **effects):
-    return load_runs(example_runs(tmp_path/'quick', list(arms) or QUICK, **effects))
+    return load_runs(example_runs(tmp_path / 'quick', list(arms) or QUICK, **effects))
 
 
 # --- rules
 
-@pytest.mark.parametrize('interval,control,word', [
-    ((.1, .2), False, 'holds'), ((.1, .2), True, 'fails'), ((-.2, -.1), False, 'fails'),
-    ((-.1, .1), False, 'undecided'), ((-.1, .1), True, 'undecided'), ((0., .1), False, 'undecided')])
-def test_verdict(interval, control, word): assert verdict(*interval, control) == word
 
-@pytest.mark.parametrize('interval,word', [
-    ((-.02, .01), 'holds'), ((.011, .02), 'fails'), ((.005, .015), 'undecided'), ((-.3, -.2), 'holds')])
-def test_within(interval, word): assert within(*interval, .01) == word
+@pytest.mark.parametrize(
+    'interval,control,word',
+    [
+        ((0.1, 0.2), False, 'holds'),
+        ((0.1, 0.2), True, 'fails'),
+        ((-0.2, -0.1), False, 'fails'),
+        ((-0.1, 0.1), False, 'undecided'),
+        ((-0.1, 0.1), True, 'undecided'),
+        ((0.0, 0.1), False, 'undecided'),
+    ],
+)
+def test_verdict(interval, control, word):
+    assert verdict(*interval, control) == word
+
+
+@pytest.mark.parametrize(
+    'interval,word',
+    [((-0.02, 0.01), 'holds'), ((0.011, 0.02), 'fails'), ((0.005, 0.015), 'undecided'), ((-0.3, -0.2), 'holds')],
+)
+def test_within(interval, word):
+    assert within(*interval, 0.01) == word
+
 
 def test_difference_is_symmetric():
-    a, b = (.5, .45, .6), (.3, .2, .35)
+    a, b = (0.5, 0.45, 0.6), (0.3, 0.2, 0.35)
     d, e = difference(a, b), difference(b, a)
     np.testing.assert_allclose(d, (-e[0], -e[2], -e[1]))
 
 
 # --- sentences, a branch each
 
-@pytest.mark.parametrize('interval,words', [
-    ((-.03, -.01), 'Price: none; x has'), ((-.001, .005), 'within the 1 % margin.'), ((.02, .03), 'it is not free'),
-    ((.005, .02), 'undecided')])
-def test_ce_increase_sentence(interval, words): assert words in F.format_ce_increase(priced(*interval), 'x', .6)
 
-@pytest.mark.parametrize('change,words', [
-    ({}, 'passes its test'), (dict(clean__ce=5.9), 'fails its test'),
-    (dict(clean__ce=4.9, floors__zero__ce=5.5, floors__mean__ce=5.5), 'learned too little'),
-    (dict(floors__zero__ce=4.1), 'do too little'), (dict(floors__mean__ce=4.1), 'do too little')])
-def test_base_sentence(runs, change, words): assert words in F.format_base(changed(runs, 'base', **change)['base'])
+@pytest.mark.parametrize(
+    'interval,words',
+    [
+        ((-0.03, -0.01), 'Price: none; x has'),
+        ((-0.001, 0.005), 'within the 1 % margin.'),
+        ((0.02, 0.03), 'it is not free'),
+        ((0.005, 0.02), 'undecided'),
+    ],
+)
+def test_ce_increase_sentence(interval, words):
+    assert words in F.format_ce_increase(priced(*interval), 'x', 0.6)
 
-@pytest.mark.parametrize('effects,words', [
-    (dict(), 'no clustering beyond smoothing is shown'), (dict(moran=.1), '12 of 12 matrices lie above'),
-    (dict(moran=.1, line=.2), 'above it in 4 of 4 layers'), (dict(moran=-.1), '0 of 12 matrices')])
+
+@pytest.mark.parametrize(
+    'change,words',
+    [
+        ({}, 'passes its test'),
+        (dict(clean__ce=5.9), 'fails its test'),
+        (dict(clean__ce=4.9, floors__zero__ce=5.5, floors__mean__ce=5.5), 'learned too little'),
+        (dict(floors__zero__ce=4.1), 'do too little'),
+        (dict(floors__mean__ce=4.1), 'do too little'),
+    ],
+)
+def test_base_sentence(runs, change, words):
+    assert words in F.format_base(changed(runs, 'base', **change)['base'])
+
+
+@pytest.mark.parametrize(
+    'effects,words',
+    [
+        (dict(), 'no clustering beyond smoothing is shown'),
+        (dict(moran=0.1), '12 of 12 matrices lie above'),
+        (dict(moran=0.1, line=0.2), 'above it in 4 of 4 layers'),
+        (dict(moran=-0.1), '0 of 12 matrices'),
+    ],
+)
 def test_spatial_sentence(tmp_path, effects, words):
     runs = planted(tmp_path, 'base', 'full_stack', **effects)
     assert words in F.format_spatial(spatial_numbers(runs['full_stack']), 'full_stack')
+
 
 def test_spatial_sentence_without_null(runs):
     rows = [row | dict(null_queen=None) for row in runs['full_stack'].evaluation['spatial']]
@@ -84,47 +132,68 @@ def test_spatial_sentence_without_null(runs):
     assert 'says nothing' in F.format_spatial(spatial_numbers(bare['full_stack']), 'full_stack')
     assert not any('C3' in claim for claim in R.verdicts(bare))
 
+
 def test_a_matrix_must_lie_above_both_of_its_nulls(runs):
     def between(own_null):
         rows = []
         for row in runs['full_stack'].evaluation['spatial']:
             null = row['null_queen']
-            rows.append(row | dict(moran_queen=null + .02, null_permuted=null + own_null, null_permuted_sd=.001))
+            rows.append(row | dict(moran_queen=null + 0.02, null_permuted=null + own_null, null_permuted_sd=0.001))
         return spatial_numbers(changed(runs, 'full_stack', spatial=rows)['full_stack'])
-    a, b = between(.03), between(.01)
+
+    a, b = between(0.03), between(0.01)
     assert (a['above'], a['below']) == (0, 0) and (b['above'], b['below']) == (b['of'], 0)
     assert 'lie above both' in F.format_spatial(b, 'full_stack')
     assert 'no clustering beyond' in F.format_spatial(a, 'full_stack')
 
-@pytest.mark.parametrize('effects,words', [
-    (dict(sixteen=.8), 'the arm is better'), (dict(sixteen=.2), 'no difference is shown'),
-    (dict(sixteen=.1), 'the arm is worse'), (dict(sixteen=.02), 'not shown to be above chance'),
-    (dict(sixteen=.9), 'Fuzzy recall improves it'), (dict(sixteen=.7), 'no difference that can be seen'),
-    (dict(sixteen=.5), 'Fuzzy recall makes it worse'), (dict(sixteen=.5), 'as many or more'),
-    (dict(sixteen=.6), 'names 55 %;')])
+
+@pytest.mark.parametrize(
+    'effects,words',
+    [
+        (dict(sixteen=0.8), 'the arm is better'),
+        (dict(sixteen=0.2), 'no difference is shown'),
+        (dict(sixteen=0.1), 'the arm is worse'),
+        (dict(sixteen=0.02), 'not shown to be above chance'),
+        (dict(sixteen=0.9), 'Fuzzy recall improves it'),
+        (dict(sixteen=0.7), 'no difference that can be seen'),
+        (dict(sixteen=0.5), 'Fuzzy recall makes it worse'),
+        (dict(sixteen=0.5), 'as many or more'),
+        (dict(sixteen=0.6), 'names 55 %;'),
+    ],
+)
 def test_signature_sentence(tmp_path, effects, words):
     assert words in F.format_signatures(planted(tmp_path, **effects), 'full_stack')
 
-@pytest.mark.parametrize('effects,words', [
-    (dict(half=3.4), 'base_continued 1.6 (1.4 to 1.8): the arm stands more'),
-    (dict(half=1.6), 'base_continued 1.6 (1.4 to 1.8): no difference is shown'),
-    (dict(half=1.), 'the arm stands less'), (dict(ffn=.05), 'not measurable')])
+
+@pytest.mark.parametrize(
+    'effects,words',
+    [
+        (dict(half=3.4), 'base_continued 1.6 (1.4 to 1.8): the arm stands more'),
+        (dict(half=1.6), 'base_continued 1.6 (1.4 to 1.8): no difference is shown'),
+        (dict(half=1.0), 'the arm stands less'),
+        (dict(ffn=0.05), 'not measurable'),
+    ],
+)
 def test_robustness_sentence(tmp_path, effects, words):
     assert words in F.format_robustness(planted(tmp_path, **effects), 'full_stack')
 
+
 def test_threshold_that_is_not_reached(runs):
-    far = dict(relative=None, relative_ci=[5., None], half_of_clean=None, top=6.)
+    far = dict(relative=None, relative_ci=[5.0, None], half_of_clean=None, top=6.0)
     base = runs['base'].evaluation['robustness']['threshold']['noise']
     some = changed(runs, 'full_stack', robustness__threshold__noise=far)
     assert 'noise of > 6, not reached' in F.format_robustness(some, 'full_stack')
     assert compare_thresholds(far, base) == 'higher' and compare_thresholds(far, far) == 'undecided'
     assert compare_thresholds(base, far) == 'lower'
 
-@pytest.mark.parametrize('scale,words', [
-    ('quick', 'no evidence for or against'), ('synthetic', 'invented'), ('paper', 'Scale paper: ')])
+
+@pytest.mark.parametrize(
+    'scale,words', [('quick', 'no evidence for or against'), ('synthetic', 'invented'), ('paper', 'Scale paper: ')]
+)
 def test_scale_sentence(runs, scale, words):
     said = F.format_scale(changed(runs, 'full_stack', scale=scale))
     assert words in said and ('Smoke' in said) == (scale == 'quick')
+
 
 def test_findings_are_three_to_seven_sentences(runs):
     for some in (runs, Runs(base=runs['base']), Runs({arm: runs[arm] for arm in ('base', 'no_fzr')})):
@@ -132,76 +201,96 @@ def test_findings_are_three_to_seven_sentences(runs):
         assert 3 <= len(said) <= 7 and all(sentence.endswith('.') for sentence in said)
     assert len(F.findings(runs)) == 7
 
+
 def test_findings_of_an_arm_that_is_no_better_than_its_controls(tmp_path):
-    said = ' '.join(F.findings(planted(tmp_path, ce_increase=.3, one=.06, sixteen=.2, half=1.6, moran=-.02)))
+    said = ' '.join(F.findings(planted(tmp_path, ce_increase=0.3, one=0.06, sixteen=0.2, half=1.6, moran=-0.02)))
     assert 'it is not free' in said and 'no clustering beyond smoothing is shown' in said
     assert 'no difference is shown' in said and 'Fuzzy recall makes it worse' in said and 'the arm stands less' in said
 
-def with_verdict(verdicts, word): return {claim.split()[0] for claim, verdict in verdicts.items() if verdict == word}
+
+def with_verdict(verdicts, word):
+    return {claim.split()[0] for claim, verdict in verdicts.items() if verdict == word}
+
 
 def test_verdicts_follow_the_planted_effects(tmp_path):
-    good = R.verdicts(load_runs(example_runs(tmp_path/'good', ce_increase=0., moran=.1, line=.2, sixteen=.9, half=4.)))
-    poor = R.verdicts(load_runs(example_runs(tmp_path/'poor', ce_increase=.3, sixteen=.15, half=1.)))
-    dead = R.verdicts(load_runs(example_runs(tmp_path/'dead', ffn=.05)))
+    good = R.verdicts(
+        load_runs(example_runs(tmp_path / 'good', ce_increase=0.0, moran=0.1, line=0.2, sixteen=0.9, half=4.0))
+    )
+    poor = R.verdicts(load_runs(example_runs(tmp_path / 'poor', ce_increase=0.3, sixteen=0.15, half=1.0)))
+    dead = R.verdicts(load_runs(example_runs(tmp_path / 'dead', ffn=0.05)))
     assert with_verdict(good, 'holds') >= {'C1', 'C3', 'C4', 'C11', 'C12', 'C13', 'C14', 'C15', 'C16'}, good
     assert 'fails' not in good.values(), good
     assert with_verdict(poor, 'fails') >= {'C1', 'C11', 'C12', 'C15', 'C16'}, poor
     assert with_verdict(poor, 'holds').isdisjoint({'C3', 'C4', 'C14'}) and poor.keys() == good.keys(), poor
     assert dead.keys().isdisjoint(claim for claim in good if claim.startswith(('C15', 'C16')))
 
-@pytest.mark.parametrize('drop, words', [(0., ''), (.02, 'has as many from'), (1., 'has fewer at every strength')])
+
+@pytest.mark.parametrize('drop, words', [(0.0, ''), (0.02, 'has as many from'), (1.0, 'has fewer at every strength')])
 def test_where_an_arm_is_ahead(tmp_path, drop, words):
     runs = planted(tmp_path)
     own, theirs = (runs[arm].evaluation['robustness']['noise'] for arm in ('full_stack', 'base_continued'))
     for number, (point, other) in enumerate(zip(own, theirs)):
         below = number == 0 or drop == 1
-        point['accuracy'] = other['accuracy'] - drop if below else other['accuracy'] + .01
+        point['accuracy'] = other['accuracy'] - drop if below else other['accuracy'] + 0.01
     said = F.format_robustness(runs, 'full_stack')
     assert words in said and ('fewer right tokens' in said) == bool(drop)
 
 
 # --- folders
 
-@pytest.mark.parametrize('arm,name', [
-    ('full_stack', 'evaluation.json'), ('full_stack', 'train.json'), ('base', 'evaluation.json')])
+
+@pytest.mark.parametrize(
+    'arm,name', [('full_stack', 'evaluation.json'), ('full_stack', 'train.json'), ('base', 'evaluation.json')]
+)
 def test_half_finished_run_names_file_and_command(tmp_path, arm, name):
-    folder = example_runs(tmp_path/'quick')
-    (folder/arm/name).unlink()
+    folder = example_runs(tmp_path / 'quick')
+    (folder / arm / name).unlink()
     words = rf'{arm} is half finished: {name} is missing. Make it with `ff-nbdev run quick`.$'
-    with pytest.raises(FileNotFoundError, match=words): R.write_report(folder)
-    assert not (folder/'report.html').exists()
+    with pytest.raises(FileNotFoundError, match=words):
+        R.write_report(folder)
+    assert not (folder / 'report.html').exists()
+
 
 @pytest.mark.parametrize('text', ['', '{"clean": {"ce": 3.', 'null', '[]', '{}'])
 def test_damaged_json(tmp_path, text):
-    folder = example_runs(tmp_path/'quick', ['base'])
-    (folder/'base'/'evaluation.json').write_text(text)
-    with pytest.raises(ValueError, match='make it again with `ff-nbdev run quick`'): load_run(folder/'base')
+    folder = example_runs(tmp_path / 'quick', ['base'])
+    (folder / 'base' / 'evaluation.json').write_text(text)
+    with pytest.raises(ValueError, match='make it again with `ff-nbdev run quick`'):
+        load_run(folder / 'base')
+
 
 def test_cut_off_arrays(tmp_path):
-    path = example_runs(tmp_path/'quick', ['base'])/'base'/'evaluation.npz'
+    path = example_runs(tmp_path / 'quick', ['base']) / 'base' / 'evaluation.npz'
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ValueError, match='cut off'): load_run(path.parent)
+    with pytest.raises(ValueError, match='cut off'):
+        load_run(path.parent)
+
 
 def test_planned_arm_that_was_never_started(tmp_path):
-    folder = example_runs(tmp_path/'mine', ['base'])
+    folder = example_runs(tmp_path / 'mine', ['base'])
     planned = dict(scale='quick', corpus='python_prose', seed=0, given=['base'], trained=['tlf'])
-    (folder/'run.json').write_text(json.dumps(planned))
+    (folder / 'run.json').write_text(json.dumps(planned))
     words = r'no run folder .*tlf. Make it with `ff-nbdev run quick --arms base tlf --out runs/mine`'
-    with pytest.raises(FileNotFoundError, match=words): load_runs(folder)
+    with pytest.raises(FileNotFoundError, match=words):
+        load_runs(folder)
+
 
 @pytest.mark.parametrize('bad', [float('nan'), float('inf'), np.float32('nan')])
 def test_nan_is_refused_and_the_old_file_stays(tmp_path, bad):
-    path = save_json(dict(a=1), tmp_path/'x.json')
-    with pytest.raises(ValueError, match=r'a\.b\[1\] is'): save_json(dict(a=dict(b=[1., bad])), path)
+    path = save_json(dict(a=1), tmp_path / 'x.json')
+    with pytest.raises(ValueError, match=r'a\.b\[1\] is'):
+        save_json(dict(a=dict(b=[1.0, bad])), path)
     assert json.loads(path.read_text()) == dict(a=1) and len(list(tmp_path.iterdir())) == 1
+
 
 def test_paired_interval_covers_the_truth():
     rng, hits = np.random.default_rng(0), 0
     for i in range(100):
-        d, base = rng.normal(.1, .3, 80), rng.normal(4, 1, 80)
+        d, base = rng.normal(0.1, 0.3, 80), rng.normal(4, 1, 80)
         _, lo, hi = paired_interval(base + d, base, draws=300, seed=i)
-        hits += lo <= .1 <= hi
+        hits += lo <= 0.1 <= hi
     assert 88 <= hits <= 100
+
 
 def test_price_without_window_scores_is_wider_and_says_so(runs):
     a, b = runs['full_stack'], runs['base_continued']
@@ -211,6 +300,7 @@ def test_price_without_window_scores_is_wider_and_says_so(runs):
 
 
 # --- figures and page
+
 
 def test_figures(runs):
     figures, missing = all_figures(runs)
@@ -224,34 +314,44 @@ def test_figures(runs):
     assert main_arm(runs) == 'full_stack' and main_arm(Runs(base=runs['base'])) is None
     assert phases([]) == {} and 'noise' not in phases(runs['no_fzr'].train['log'])
 
+
 def test_a_caption_follows_its_numbers(runs):
     row = dict(runs['full_stack'].evaluation['spatial'][0])
     assert not above_null(dict(row, moran_queen=row['null_queen']))
-    assert above_null(dict(row, moran_queen=row['null_queen'] + .05))
-    better = {'signatures__16:16__accuracy': .99, 'signatures__16:16__ci': [.98, 1.]}
+    assert above_null(dict(row, moran_queen=row['null_queen'] + 0.05))
+    better = {'signatures__16:16__accuracy': 0.99, 'signatures__16:16__ci': [0.98, 1.0]}
     captions = [all_figures(some)[0]['signatures'].caption for some in (runs, changed(runs, 'full_stack', **better))]
     assert captions[0] != captions[1]
 
+
 class Page(html.parser.HTMLParser):
     VOID = {'meta', 'img', 'br', 'link', 'hr', 'input'}
+
     def __init__(self):
         super().__init__()
         self.stack, self.tags, self.ids, self.links = [], [], [], []
+
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
         self.tags.append(tag)
         self.links += [attrs[key] for key in ('src', 'href', 'xlink:href') if key in attrs]
-        if 'id' in attrs: self.ids.append(attrs['id'])
-        if tag not in self.VOID: self.stack.append(tag)
+        if 'id' in attrs:
+            self.ids.append(attrs['id'])
+        if tag not in self.VOID:
+            self.stack.append(tag)
+
     def handle_startendtag(self, tag, attrs):
         self.handle_starttag(tag, attrs)
-        if self.stack and tag not in self.VOID: self.stack.pop()
+        if self.stack and tag not in self.VOID:
+            self.stack.pop()
+
     def handle_endtag(self, tag):
         assert self.stack and self.stack[-1] == tag, (tag, self.stack[-3:])
         self.stack.pop()
 
+
 def test_page_is_whole_and_asks_for_nothing(folder, tmp_path):
-    out = R.write_report(folder, tmp_path/'report.html')
+    out = R.write_report(folder, tmp_path / 'report.html')
     text, page = out.read_text(encoding='utf-8'), Page()
     page.feed(text)
     assert not page.stack and out.stat().st_size < 4e6 and page.tags.count('svg') == 15 and 'script' not in page.tags
@@ -265,33 +365,49 @@ def test_page_is_whole_and_asks_for_nothing(folder, tmp_path):
     assert anchors & named <= set(page.ids)
     assert text.index('Is the base a model') < text.index('id="arms"') < text.index('id="space"')
 
+
 def test_page_says_what_it_was_made_of(folder, tmp_path):
-    out = R.write_report(folder, tmp_path/'report.html')
+    out = R.write_report(folder, tmp_path / 'report.html')
     text, record = out.read_text(encoding='utf-8'), json.loads(out.with_suffix('.json').read_text())
-    for words in ('invented', 'ten alternatives a token', 'ff-nbdev run quick', 'base_reordered',
-                  'prefers-color-scheme', 'name="viewport"', '18.6', '0.961'): assert words in text, words
+    for words in (
+        'invented',
+        'ten alternatives a token',
+        'ff-nbdev run quick',
+        'base_reordered',
+        'prefers-color-scheme',
+        'name="viewport"',
+        '18.6',
+        '0.961',
+    ):
+        assert words in text, words
     assert record['findings'] == F.findings(load_runs(folder))
     assert record['verdicts'] and len(record['arms']) == len(QUICK)
 
+
 def test_report_of_an_arm_without_pulses(runs, tmp_path):
-    out = R.write_report(Runs(base=runs['base']), tmp_path/'only.html')
+    out = R.write_report(Runs(base=runs['base']), tmp_path / 'only.html')
     assert 'No arm with pulses' in out.read_text()
     assert json.loads(out.with_suffix('.json').read_text())['verdicts'] == {}
+
 
 def test_page_escapes_names(runs):
     assert '<script>' not in R.page(changed(runs, 'base', corpus='<script>alert(1)</script>'), {}, {})
 
-@pytest.mark.parametrize('arms', [
-    ['base'], ['base', 'base_continued'], ['base', 'full_stack'], ['base_continued', 'no_fzr'], ['full_stack']])
+
+@pytest.mark.parametrize(
+    'arms', [['base'], ['base', 'base_continued'], ['base', 'full_stack'], ['base_continued', 'no_fzr'], ['full_stack']]
+)
 def test_any_arms_make_a_report(tmp_path, arms):
-    out = R.write_report(example_runs(tmp_path/'quick', arms))
-    assert out == tmp_path/'quick'/'report.html' and out.with_suffix('.json').exists()
+    out = R.write_report(example_runs(tmp_path / 'quick', arms))
+    assert out == tmp_path / 'quick' / 'report.html' and out.with_suffix('.json').exists()
+
 
 def test_browser_shows_it_without_a_request_and_without_sideways_scrolling(folder, tmp_path):
     sync = pytest.importorskip('playwright.sync_api')
     chrome = next((c for c in ('chromium', 'chromium-browser', 'google-chrome') if shutil.which(c)), None)
-    if not chrome: pytest.skip('Chromium is not installed: the report is not looked at in a browser.')
-    out, asked, said = R.write_report(folder, tmp_path/'report.html'), [], []
+    if not chrome:
+        pytest.skip('Chromium is not installed: the report is not looked at in a browser.')
+    out, asked, said = R.write_report(folder, tmp_path / 'report.html'), [], []
     with sync.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=shutil.which(chrome), args=['--no-sandbox'])
         for width, scheme in ((1100, 'light'), (390, 'dark')):

@@ -1,4 +1,5 @@
 """Codes of hidden activations: bits against counting, planted truth, and loss recovered at its two ends."""
+
 import itertools
 import math
 
@@ -17,49 +18,55 @@ torch.set_num_threads(1)
 
 # Bits ------------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize('n,k', [(5, 0), (5, 2), (7, 7), (9, 4)])
 def test_subsets_are_counted(n, k):
-    assert C.sae_bits(n, k, 3) == pytest.approx(math.log2(len(list(itertools.combinations(range(n), k)))) + 3*k, abs=1e-9)
+    assert C.sae_bits(n, k, 3) == pytest.approx(
+        math.log2(len(list(itertools.combinations(range(n), k)))) + 3 * k, abs=1e-9
+    )
 
 
 @pytest.mark.parametrize('d,w,m', [(12, 3, 0), (12, 3, 1), (12, 3, 2), (13, 3, 3), (15, 5, 3), (10, 4, 2)])
 def test_boxes_without_overlap_are_counted(d, w, m):
     ways = sum(all(b - a >= w for a, b in zip(p, p[1:])) for p in itertools.combinations(range(d - w + 1), m))
-    assert C.hub_bits(d, w, m, 3, 8) == pytest.approx(math.log2(ways) + 8*m + 2, abs=1e-9)
+    assert C.hub_bits(d, w, m, 3, 8) == pytest.approx(math.log2(ways) + 8 * m + 2, abs=1e-9)
 
 
 def test_equal_bits_is_the_largest_k_that_fits():
-    for budget in (19.5, 37.9, 60., 150., 400.):
+    for budget in (19.5, 37.9, 60.0, 150.0, 400.0):
         k = C.equal_bits(budget, 2048)
         fits = [j for j in range(1, 200) if C.sae_bits(2048, j) <= budget]
         assert k == max(fits)
-    with pytest.raises(ValueError, match='do not pay'): C.equal_bits(5., 2048)
+    with pytest.raises(ValueError, match='do not pay'):
+        C.equal_bits(5.0, 2048)
 
 
 def test_values_use_all_their_bits_and_no_more():
     x = torch.logspace(-5, 2, 4000)
     x = torch.cat([-x, torch.zeros(1), x])
     for signed in (False, True):
-        c = C.to_codes(x, 100., 6, signed)
-        back = C.from_codes(c, 100., 6, signed)
+        c = C.to_codes(x, 100.0, 6, signed)
+        back = C.from_codes(c, 100.0, 6, signed)
         assert c.min() == 0 and c.max() <= 63 and len(c.unique()) <= 64
-        again = C.to_codes(back, 100., 6, signed)
-        assert torch.equal(again, c)                                             # what is read is written the same
-        large = x.abs() > 100*2**-11.5
+        again = C.to_codes(back, 100.0, 6, signed)
+        assert torch.equal(again, c)  # what is read is written the same
+        large = x.abs() > 100 * 2**-11.5
         if not signed:
             assert (back[x < 0] == 0).all()
             large &= x > 0
-        step = 12/(2**(6 - signed) - 2)
-        assert ((back - x).abs()/x.abs())[large].max() <= 2**(step/2) - 1 + 1e-5
+        step = 12 / (2 ** (6 - signed) - 2)
+        assert ((back - x).abs() / x.abs())[large].max() <= 2 ** (step / 2) - 1 + 1e-5
 
 
 # Signatures ------------------------------------------------------------------------------------------------------
+
 
 def planted_boxes(n=60, d=300, w=9, seed=0):
     "Two positive and one negative box for each row, heights 1 to 1.3"
     rng, x = np.random.default_rng(seed), torch.zeros(n, d)
     for r in range(n):
-        for a, s in zip(rng.choice(np.arange(0, d - w, 2*w), 3, False), (1, 1, -1)): x[r, a:a+w] = s*float(rng.uniform(1, 1.3))
+        for a, s in zip(rng.choice(np.arange(0, d - w, 2 * w), 3, False), (1, 1, -1)):
+            x[r, a : a + w] = s * float(rng.uniform(1, 1.3))
     return x
 
 
@@ -68,7 +75,7 @@ def test_planted_boxes_come_back_up_to_rounding():
     mean = torch.linspace(-1, 1, 300)
     code = C.signature_code(x + mean, mean)
     back = code(x + mean) - mean
-    assert ((back - x).abs() <= x.abs()*(2**(12/254/2) - 1) + 1e-5).all()
+    assert ((back - x).abs() <= x.abs() * (2 ** (12 / 254 / 2) - 1) + 1e-5).all()
     expected = C.hub_bits(300, 9, 2, 3) + C.hub_bits(300, 9, 1, 3)
     assert code.rate == pytest.approx(expected, rel=1e-6)
 
@@ -77,28 +84,31 @@ def test_controls_lose_what_neighbourhood_and_places_gave():
     x = planted_boxes(400)
     mean = torch.zeros(300)
     f = lambda **kw: C.fvu(x, C.signature_code(x, mean, **kw), mean)
-    assert f() < 1e-3 and f(shuffle=3) > .6 and f(borrow=True) > .8
+    assert f() < 1e-3 and f(shuffle=3) > 0.6 and f(borrow=True) > 0.8
     # one of the two positive boxes is not written
-    assert f(max_hubs=1) > .2
+    assert f(max_hubs=1) > 0.2
 
 
 def test_best_box_height_is_the_window_mean():
     a = torch.randn(1, 200, generator=torch.Generator().manual_seed(2))
-    out = C.Boxes(torch.zeros(200), max_hubs=1, top=10.).write(a)[0][0]
+    out = C.Boxes(torch.zeros(200), max_hubs=1, top=10.0).write(a)[0][0]
     for inside in (out > 0, out < 0):
         # width hub_width(200), and the two do not overlap here
         assert inside.sum() == 7
-        assert out[inside].unique().item() == pytest.approx(a[0, inside].mean().item(), rel=.02)
+        assert out[inside].unique().item() == pytest.approx(a[0, inside].mean().item(), rel=0.02)
         sign = out[inside][0].sign()
-        strongest = max((sign*a[0, i:i + 7].mean()).item() for i in range(194))  # no other place has more power
-        assert abs(out[inside][0].item()) == pytest.approx(strongest, rel=.02)
+        strongest = max((sign * a[0, i : i + 7].mean()).item() for i in range(194))  # no other place has more power
+        assert abs(out[inside][0].item()) == pytest.approx(strongest, rel=0.02)
 
 
 def test_no_negative_values_for_a_hidden_that_has_none():
     x = torch.rand(50, 200).pow(4)
     mean = x.mean(0)
-    for code in (C.signature_code(x, mean, False), C.unit_code(x, mean, False, 3),
-        C.principal_code(x, mean, C.principal_axes(x, mean), False, 5)):
+    for code in (
+        C.signature_code(x, mean, False),
+        C.unit_code(x, mean, False, 3),
+        C.principal_code(x, mean, C.principal_axes(x, mean), False, 5),
+    ):
         assert code(x).min() >= 0
         code.signed = True
         free = (code(x) - x).pow(2).sum()
@@ -111,28 +121,35 @@ def test_components_and_units_are_the_best_of_their_kind():
     mean = x.mean(0)
     z = x - mean
     s = torch.linalg.svdvals(z).pow(2)
-    assert C.fvu(x, C.principal_code(x, mean, C.principal_axes(x, mean), n=6), mean) == pytest.approx(float(1 - s[:6].sum()/s.sum()), abs=5e-3)
-    left = z.pow(2).sort(1).values[:, :-4].sum()/z.pow(2).sum()
+    assert C.fvu(x, C.principal_code(x, mean, C.principal_axes(x, mean), n=6), mean) == pytest.approx(
+        float(1 - s[:6].sum() / s.sum()), abs=5e-3
+    )
+    left = z.pow(2).sort(1).values[:, :-4].sum() / z.pow(2).sum()
     assert C.fvu(x, C.unit_code(x, mean, k=4), mean) == pytest.approx(float(left), abs=5e-3)
 
 
 # The autoencoder -------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope='module')
 def dictionary():
     g = torch.Generator().manual_seed(1)
     true = F.normalize(torch.randn(40, 32, generator=g), dim=1)
+
     def draw(n):
-        return (true[torch.rand(n, 40, generator=g).topk(2).indices]*(.5 + torch.rand(n, 2, 1, generator=g))).sum(1) + 5
+        return (true[torch.rand(n, 40, generator=g).topk(2).indices] * (0.5 + torch.rand(n, 2, 1, generator=g))).sum(
+            1
+        ) + 5
+
     x, held = draw(4000), draw(400)
     return true, x, held, S.train_sae(x, 80, 2, steps=400, held=held)
 
 
 def test_planted_dictionary_is_found(dictionary):
     true, x, held, sae = dictionary
-    assert (true @ sae.W_dec.detach().T).max(1).values.median() > .98
-    assert (true @ S.TopKSAE(32, 80, 2).W_dec.detach().T).max(1).values.median() < .7      # the start knew nothing
-    assert sae.record['fvu'] < .1 and sae.record['positions'] == 4000 and 0 <= sae.record['dead'] < .6
+    assert (true @ sae.W_dec.detach().T).max(1).values.median() > 0.98
+    assert (true @ S.TopKSAE(32, 80, 2).W_dec.detach().T).max(1).values.median() < 0.7  # the start knew nothing
+    assert sae.record['fvu'] < 0.1 and sae.record['positions'] == 4000 and 0 <= sae.record['dead'] < 0.6
 
 
 def test_at_most_k_latents_that_are_not_negative(dictionary):
@@ -140,7 +157,7 @@ def test_at_most_k_latents_that_are_not_negative(dictionary):
     values, which = sae.encode(x[:50])
     assert values.shape == (50, 2) and (values >= 0).all()
     z = torch.zeros(50, 80).scatter_(1, which, values)
-    by_hand = sae.centre + sae.scale*(sae.b_dec + z @ sae.W_dec)
+    by_hand = sae.centre + sae.scale * (sae.b_dec + z @ sae.W_dec)
     assert torch.allclose(by_hand, sae(x[:50]), atol=1e-5)
 
 
@@ -172,16 +189,19 @@ def test_training_is_repeatable():
 
 # Loss recovered --------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture(scope='module', params=['mt5', 'rwkv'])
 def scored(request):
     model = random_tiny(request.param, vocab_size=64)
     with torch.no_grad():
         for n, p in model.named_parameters():
-            if any(k in n for k in ('.wo.', 'feed_forward.value')): p.mul_(20)        # blocks that matter
+            if any(k in n for k in ('.wo.', 'feed_forward.value')):
+                p.mul_(20)  # blocks that matter
     g = torch.Generator().manual_seed(0)
     ids = torch.randint(3, 64, (6, 20), generator=g)
     batch = dict(input_ids=ids, labels=ids.clone(), index=torch.arange(6))
-    if request.param == 'mt5': batch['attention_mask'] = torch.ones_like(ids)
+    if request.param == 'mt5':
+        batch['attention_mask'] = torch.ones_like(ids)
     return model, [batch]
 
 
@@ -189,7 +209,7 @@ def test_itself_gives_one_and_the_mean_gives_none(scored):
     model, batches = scored
     sites = X.find_sites(model)
     g = torch.Generator().manual_seed(3)
-    means = [20*torch.randn(s.d_ff, generator=g).abs() for s in sites]
+    means = [20 * torch.randn(s.d_ff, generator=g).abs() for s in sites]
     score = lambda codes: X.replaced_scores(model, batches, (), codes)
     clean, floor = score({}), score({s.index: C.Code(m) for s, m in zip(sites, means)})
     same = score({s.index: lambda x: x for s in sites})
@@ -197,17 +217,19 @@ def test_itself_gives_one_and_the_mean_gives_none(scored):
     assert X.loss_recovered(clean, floor, same)['value'] == pytest.approx(1)
     assert X.loss_recovered(clean, floor, floor)['value'] == 0
     half = clean.copy()
-    half[2] = (clean[2] + floor[2])/2
+    half[2] = (clean[2] + floor[2]) / 2
     r = X.loss_recovered(clean, floor, half)
-    assert r['value'] == pytest.approx(.5) and r['ci'] == pytest.approx([.5, .5])
+    assert r['value'] == pytest.approx(0.5) and r['ci'] == pytest.approx([0.5, 0.5])
 
 
 def test_zeroed_hidden_is_an_ablated_block(scored):
     from ff_nbdev.evaluation.activations import evaluating
     from ff_nbdev.evaluation.robustness import window_scores
     from ff_nbdev.models.ablation import ablate
+
     model, batches = scored
-    with evaluating(model), ablate(model): expected = window_scores(model, batches[0], ())
+    with evaluating(model), ablate(model):
+        expected = window_scores(model, batches[0], ())
     got = X.replaced_scores(model, batches, (), {s.index: torch.zeros_like for s in X.find_sites(model)})
     assert np.allclose(got, expected, atol=1e-4)
 
@@ -215,28 +237,32 @@ def test_zeroed_hidden_is_an_ablated_block(scored):
 def test_hooks_are_taken_off_after_an_error(scored):
     model, batches = scored
     before = X.replaced_scores(model, batches, (), {})
-    def broken(x): raise RuntimeError('no')
-    with pytest.raises(RuntimeError): X.replaced_scores(model, batches, (), {0: broken})
+
+    def broken(x):
+        raise RuntimeError('no')
+
+    with pytest.raises(RuntimeError):
+        X.replaced_scores(model, batches, (), {0: broken})
     assert np.array_equal(X.replaced_scores(model, batches, (), {}), before)
 
 
 def test_what_costs_too_little_is_not_measurable():
-    n = np.full(5, 10.)
-    clean = np.stack([n, n, n*2])
-    floor = np.stack([n, n, n*2.04])
+    n = np.full(5, 10.0)
+    clean = np.stack([n, n, n * 2])
+    floor = np.stack([n, n, n * 2.04])
     assert X.loss_recovered(clean, floor, clean) == dict(value=None, ci=None, measurable=False)
-    assert X.loss_recovered(clean, np.stack([n, n, n*2.06]), clean)['measurable']
+    assert X.loss_recovered(clean, np.stack([n, n, n * 2.06]), clean)['measurable']
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():
     hit = 0
     for s in range(60):
         rng = np.random.default_rng(s)
-        n = np.full(40, 30.)
-        c = rng.normal(2, .3, 40)
-        f, r = c + 1 + rng.normal(0, .2, 40), c + .4 + rng.normal(0, .2, 40)
-        lo, hi = X.loss_recovered(*(np.stack([n, n, n*v]) for v in (c, f, r)), draws=200, seed=s)['ci']
-        hit += lo <= .6 <= hi
+        n = np.full(40, 30.0)
+        c = rng.normal(2, 0.3, 40)
+        f, r = c + 1 + rng.normal(0, 0.2, 40), c + 0.4 + rng.normal(0, 0.2, 40)
+        lo, hi = X.loss_recovered(*(np.stack([n, n, n * v]) for v in (c, f, r)), draws=200, seed=s)['ci']
+        hit += lo <= 0.6 <= hi
     assert 50 <= hit <= 60
 
 
@@ -247,8 +273,9 @@ def test_sampled_positions_have_the_mean_of_all_positions(fake):
     from ff_nbdev.data.tokenizers import load_tokenizer
     from ff_nbdev.evaluation.activations import evaluating
     from ff_nbdev.models.ablation import ffn_means
-    tokenizer = load_tokenizer(fake/'tokenizer')
-    tokens = encode_corpus(load_corpus(fake/'text.txt'), tokenizer)
+
+    tokenizer = load_tokenizer(fake / 'tokenizer')
+    tokens = encode_corpus(load_corpus(fake / 'text.txt'), tokenizer)
     w = Windows(tokens, 'train', 32)
     model = random_tiny('mt5', vocab_size=len(tokenizer))
     sites, make = X.find_sites(model), objective_for(model, tokenizer, seed=0)
@@ -256,27 +283,39 @@ def test_sampled_positions_have_the_mean_of_all_positions(fake):
     n = min(len(w), 400)
     with evaluating(model):
         expected = ffn_means(model, [make([w[i] for i in range(s, min(s + 16, n))]) for s in range(0, n, 16)])
-    for s, x, e in zip(sites, got, expected):                                    # the down projection is linear
-        assert torch.allclose(s.weight('down').detach() @ x.mean(0), e, atol=6*float((x @ s.weight('down').detach().T).std(0).max())/len(x)**.5)
+    for s, x, e in zip(sites, got, expected):  # the down projection is linear
+        assert torch.allclose(
+            s.weight('down').detach() @ x.mean(0),
+            e,
+            atol=6 * float((x @ s.weight('down').detach().T).std(0).max()) / len(x) ** 0.5,
+        )
         assert len(x) > 1000 and len(x.unique(dim=0)) > 100
 
 
 # Names -----------------------------------------------------------------------------------------------------------
 
+
 def test_places_name_planted_tokens_and_not_when_units_of_one_side_move():
     from ff_nbdev.evaluation.signatures import planted_instances
+
     a, b = planted_instances(tokens=20, n=16), planted_instances(tokens=20, n=16, draw=1)
-    codes = [C.Boxes(torch.zeros(512), max_hubs=1, keep=0.) for _ in a.acts]
-    assert X.name_tokens(a, b, X.code_distance(codes), 16, 16, 2)['accuracy'] > .95
+    codes = [C.Boxes(torch.zeros(512), max_hubs=1, keep=0.0) for _ in a.acts]
+    assert X.name_tokens(a, b, X.code_distance(codes), 16, 16, 2)['accuracy'] > 0.95
     moved = planted_instances(tokens=20, n=16, draw=1)
     moved.acts = [x.flip(1) for x in moved.acts]
-    assert X.name_tokens(a, moved, X.code_distance(codes), 16, 16, 2)['accuracy'] < .3
+    assert X.name_tokens(a, moved, X.code_distance(codes), 16, 16, 2)['accuracy'] < 0.3
     units = [C.unit_code(x, torch.zeros(512), k=20) for x in a.acts]
-    assert X.name_tokens(a, b, X.code_distance(units), 16, 16, 2)['accuracy'] > .5
+    assert X.name_tokens(a, b, X.code_distance(units), 16, 16, 2)['accuracy'] > 0.5
 
 
 def test_bad_settings_are_refused_before_work():
     model = random_tiny('mt5')
-    for kw, word in ((dict(ks=(1, 99), d_sae=50), 'more than the 50'), (dict(ks=()), 'ks='),
-        (dict(hubs=(40,)), 'do not fit'), (dict(positions=10), 'one batch'), (dict(ks=(100,)), 'components')):
-        with pytest.raises(ValueError, match=word): X.sae_comparison(model, 'nowhere', None, **kw)
+    for kw, word in (
+        (dict(ks=(1, 99), d_sae=50), 'more than the 50'),
+        (dict(ks=()), 'ks='),
+        (dict(hubs=(40,)), 'do not fit'),
+        (dict(positions=10), 'one batch'),
+        (dict(ks=(100,)), 'components'),
+    ):
+        with pytest.raises(ValueError, match=word):
+            X.sae_comparison(model, 'nowhere', None, **kw)

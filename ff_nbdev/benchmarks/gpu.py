@@ -422,8 +422,8 @@ def main(
 )->int: # 0, 1 where a part failed, 2 where nothing was started
     "The command `workflow/gpu_check`"
     asked = _parser().parse_args(argv)
-    sizes, usual = (CPU, 'runs/gpu_check.json') if asked.cpu else (GPU, 'results/benchmarks/gpu.json')
-    out = asked.out or usual
+    sizes, usual = (CPU, Path('runs')/'gpu_check.json') if asked.cpu else (GPU, Path('results')/'benchmarks'/'gpu.json')
+    out = asked.out or str(usual)
     if asked.part:
         Path(out).write_text(json.dumps(_in_this_process(asked.part, sizes), default=str))
         return 0

@@ -59,6 +59,7 @@ def _greedy(means, width, per_sign):
         start = torch.where(means == highest, place, windows).amin(-1, keepdim=True)       # ties: the lowest index
         start = torch.where(highest > 0, start, -1)
         starts.append(start)
+        if len(starts) == per_sign: break
         taken = ((place - start).abs() < width) & (start >= 0)
         means = means.masked_fill(taken, -math.inf)
     return torch.cat(starts, -1)
