@@ -1,7 +1,11 @@
 """Codes of hidden activations: bits against counting, planted truth, and loss recovered at its two ends."""
 
+import ast
 import itertools
+import json
 import math
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -319,3 +323,13 @@ def test_bad_settings_are_refused_before_work():
     ):
         with pytest.raises(ValueError, match=word):
             X.sae_comparison(model, 'nowhere', None, **kw)
+
+
+def test_the_evaluation_asks_for_settings_that_there_are():
+    "Its small comparison runs only where autoencoders are asked for, which no smoke test does"
+    page = Path(__file__).parent.parent / 'nbs' / 'experiments' / 'evaluate.ipynb'
+    cells = json.loads(page.read_text('utf-8'))['cells']
+    code = next(s for cell in cells if 'few = dict(' in (s := ''.join(cell['source'])))
+    few = next(n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Call) and ast.unparse(n).startswith('dict(posi'))
+    names = {k.arg for k in few.keywords}
+    assert 'd_sae' in names and names <= {f.name for f in fields(X.ComparisonSettings)}

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from ..core.stats import bootstrap_interval
 
 # %% ../../nbs/baselines/code_comparison.ipynb #d355f333
-from .codes import Boxes, Code, equal_bits, fvu, mean_of_rows, principal_axes, principal_code, signature_code, unit_code
+from .codes import (
+    Boxes, Code, equal_bits, fvu, mean_of_rows, principal_axes, principal_code, signature_code, unit_code)
 from .sae import Dictionary, sae_code, train_sae
 from ..data.objectives import Windows, objective_for
 from ..data.tokenizers import special_ids
-from ..evaluation.activations import Instances, collect, evaluating, forward_body, frequent_tokens, instances, random_places
+from ..evaluation.activations import (
+    Instances, collect, evaluating, forward_body, frequent_tokens, instances, random_places)
 from ..evaluation.robustness import window_scores
 from ..evaluation.signatures import classify, hubs_of, mean_cosines, mean_of, signature_distance, signature_test
 from ..mechanisms.recall import hub_width

@@ -197,7 +197,7 @@ class Boxes(Code):
 # %% ../../nbs/baselines/codes.ipynb #10628d27
 @patch
 def write(self:Boxes, centred):
-    "As `Code.write`"
+    "As `write` of a `Code`"
     x = centred if self.order is None else centred[:, self.order]
     d_ff, width = x.shape[1], hub_width(x.shape[1], self.hub_fraction)
     starts = self._starts(x, width)
@@ -218,7 +218,7 @@ class Units(Code):
     @property
     def parameters(self)->int: return len(self.mean) + 1
     def write(self, centred):
-        "As `Code.write`"
+        "As `write` of a `Code`"
         which = centred.abs().topk(self.k).indices
         values = to_codes(centred.gather(1, which), self.top, signed=True)
         out = torch.zeros_like(centred).scatter_(1, which, from_codes(values, self.top, signed=True))
@@ -233,7 +233,7 @@ class Principal(Code):
     @property
     def parameters(self)->int: return len(self.mean) + self.basis.numel() + len(self.top)
     def write(self, centred):
-        "As `Code.write`"
+        "As `write` of a `Code`"
         z = from_codes(to_codes(centred @ self.basis, self.top, signed=True), self.top, signed=True)
         return z @ self.basis.T, torch.full((len(centred),), 8.*z.shape[1])
 

@@ -486,7 +486,7 @@ def keyed_noise(
 )->tuple[Tensor, Tensor, Tensor]: # The noisy hidden, (batch, time, hubs) starts as from `find_hubs`, (batch, time) sums
     """Fuzzy Recall at one site [§2.2], with draws from keys, in one pass over memory
 
-    Raises: `ValueError` where shapes differ, and for noise that is none (see `HubNoise.check`)."""
+    Raises: `ValueError` where shapes differ, and for noise that is none (see `check` of a `HubNoise`)."""
     if keys.shape != hidden.shape[:-1]:
         raise ValueError(f'The keys have the shape {tuple(keys.shape)} and the hidden {tuple(hidden.shape)}: '
             'one key is needed for each token.')
@@ -506,7 +506,7 @@ def noisy_hidden(
 )->tuple[Tensor, Tensor]: # The noisy hidden, and the (batch, time, d_ff) mask of hubs
     """Fuzzy Recall at one site [§2.2], with draws that are given
 
-    Raises: `ValueError` where shapes differ, and for noise that is none (see `HubNoise.check`)."""
+    Raises: `ValueError` where shapes differ, and for noise that is none (see `check` of a `HubNoise`)."""
     if u.shape != hidden.shape:
         raise ValueError(f'The uniform numbers have the shape {tuple(u.shape)} and the hidden {tuple(hidden.shape)}: '
             'one number is needed for each unit.')

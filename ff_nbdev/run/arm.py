@@ -19,8 +19,8 @@ import torch
 import transformers
 from transformers import TrainingArguments
 from ..baselines.noise_null import healing, pulse_alike_
-from ..core.io import MODEL_FILES, beside, check_own, empty_own, read_json, read_tensors, save_arrays, shown, sweep, write_whole
-
+from ..core.io import (
+    MODEL_FILES, beside, check_own, empty_own, read_json, read_tensors, save_arrays, shown, sweep, write_whole)
 from ..core.provenance import provenance, save_json
 
 # %% ../../nbs/run/arm.ipynb #c5f59e5c
