@@ -226,7 +226,7 @@ def fake(tmp_path_factory):
         f"runs: str = '.'\nout: str = '.'\n{more['report']}",
         START,
         'arms = sorted(json.loads(p.read_text())["arm"] for p in Path(runs).glob("*/evaluation.json"))\nPath(out, "report.html").write_text("<p>report")\n'
-        'Path(out, "report.json").write_text(json.dumps(dict(printed_findings=[f"{len(arms)} arms were evaluated."])))',
+        'Path(out, "report.json").write_text(json.dumps(dict(findings=[f"{len(arms)} arms were evaluated."])))',
     )
     words = ['the', 'a', 'cat', 'dog', 'house', 'sees', 'likes', 'finds', 'near', 'old', 'small', 'green']
     lines = [' '.join(words[(i * k + j) % 12] for j, k in enumerate([1, 2, 3, 5, 7])) + '.' for i in range(400)]

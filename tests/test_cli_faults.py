@@ -241,7 +241,7 @@ def fill(folder):
         ),
         'run/run.json': json.dumps(settings),
         'run/base/evaluation.json': '{}',
-        'run/report.json': '{"printed_findings": ["x"]}',
+        'run/report.json': '{"findings": ["x"]}',
         **{f'c/{s}.txt': 'abc' for s in splits},
         **{f'nb/{n}.ipynb': NB for n in ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')},
     }
@@ -520,7 +520,7 @@ def test_a_run_folder_that_was_copied_while_it_worked(fake, tmp_path, monkeypatc
     seen = RunMonitor(out)
     seen.nothing = True
     monkeypatch.setattr(cli, 'watch_run', lambda *a: (0, seen))
-    (out / 'report.json').write_text('{"printed_findings": ["all is well"]}')
+    (out / 'report.json').write_text('{"findings": ["all is well"]}')
     words = [
         'run',
         'quick',

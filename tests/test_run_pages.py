@@ -446,3 +446,15 @@ def test_the_dose_of_a_saved_model(tmp_path):
         assert dose_of(tmp_path / name / 'model') == dose
     (tmp_path / 'bare').mkdir()
     assert dose_of(tmp_path / 'bare') == 0.0
+
+
+def test_what_a_report_found_is_what_is_printed(tmp_path):
+    "A report as it is written, and not one made for this test"
+    from ff_nbdev.run.launch import printed_findings
+    from ff_nbdev.study.examples import example_runs
+    from ff_nbdev.study.report import write_report
+
+    runs = example_runs(tmp_path / 'quick', ['base', 'base_continued', 'full_stack'])
+    write_report(runs)
+    written = json.loads((runs / 'report.json').read_text())['findings']
+    assert len(written) > 2 and [f'  - {found}' for found in written] == printed_findings(runs)[2:-1]

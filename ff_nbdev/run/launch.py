@@ -165,14 +165,14 @@ def printed_findings(
     Raises: `RunError` without a report."""
     out = Path(out)
     if not (out/'report.json').is_file(): raise RunError(f'{out} holds no report.json: run `ff-nbdev run` first.')
-    report = read_json(out/'report.json', 'record of a report', optional=dict(printed_findings=list),
+    report = read_json(out/'report.json', 'record of a report', optional=dict(findings=list),
         mend=f'Make it again with: ff-nbdev report {out}')
     settings = settings_of(out)
     head, seeds = f'Found at scale {scale or settings.get("scale", "?")}', settings.get('seeds')
     if seeds:
         word = 'seed' if len(seeds) == 1 else 'seeds'
         head += f', on {Path(settings.get("corpus", "")).name}, {word} {", ".join(map(str, seeds))}'
-    findings = [f'  - {found}' for found in report.get('printed_findings', [])]
+    findings = [f'  - {found}' for found in report.get('findings', [])]
     return ['', f'{head}:', *findings, f'Report: {out/"report.html"}']
 
 # %% ../../nbs/run/launch.ipynb #e65da2de
