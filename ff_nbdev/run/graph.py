@@ -155,8 +155,12 @@ def starting_from(self:RunGraph, base)->list[str]:
 # %% ../../nbs/run/graph.ipynb #2dee1dd9
 @patch
 def base_of(self:RunGraph, suffix)->str:
-    "The model whose vocabulary a text is encoded with"
-    return self.base('rwkv' if suffix else 'mt5')
+    "The model whose vocabulary a text is encoded with; of a base that this run trains on, the one that is there now"
+    arch = 'rwkv' if suffix else 'mt5'
+    given = {}
+    for part in ('pretrain', f'pretrain_{arch}'): given |= self.settings.parameters.get(part) or {}
+    keeps = given.get('start') and not given.get('tokenizer') and self.settings.models[arch] == 'pretrain'
+    return given['start'] if keeps else self.base(arch)
 
 # %% ../../nbs/run/graph.ipynb #90c7af02
 @patch
@@ -243,8 +247,8 @@ def _fill_words(self:RunGraph):
     shared = dict(seed=s.seeds[0], corpus=s.corpus, scale=s.scale)
     for arch in ('mt5', 'rwkv'):
         end = self.suffix(arch)
-        teacher = dict(model=self.base(arch), out=f'teacher{end}')
-        alternatives = dict(model=self.base(arch), out=f'alternatives{end}', teacher=f'teacher{end}/model')
+        teacher = dict(model=self.base_of(end), out=f'teacher{end}')
+        alternatives = dict(model=self.base_of(end), out=f'alternatives{end}', teacher=f'teacher{end}/model')
         self.words['teacher', end] = self._words('teacher', teacher | shared)
         self.words['alternatives', end] = self._words('alternatives', alternatives | shared)
     for made in self.pretrained:
