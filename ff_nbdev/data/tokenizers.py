@@ -5,16 +5,19 @@ __all__ = ['train_pieces', 'make_tokenizer', 'train_tokenizer', 'sentinel_ids', 
            'sentence_gap', 'end_id', 'frame_of', 'load_tokenizer']
 
 # %% ../../nbs/data/tokenizers.ipynb #211ba7fd
+import contextlib
 import hashlib
 import json
 import os
 import re
 import tempfile
 import unicodedata
+from importlib.metadata import version
 from pathlib import Path
 
+from ..core.io import write_whole
 from .corpus import is_dataset, load_corpus, mixed_sentences, read_sentences
-from .store import cache_dir
+from .store import cache_dir, corpus_info, read_sealed, sealed
 
 # %% ../../nbs/data/tokenizers.ipynb #c8bc35f9
 def train_pieces(
@@ -61,6 +64,17 @@ def make_tokenizer(
         tokenizer_object=tok, pad_token='<pad>', eos_token='</s>', unk_token='<unk>', extra_special_tokens=sentinels,
         clean_up_tokenization_spaces=False, model_input_names=['input_ids', 'attention_mask'])
 
+# %% ../../nbs/data/tokenizers.ipynb #a173e5dc
+def _pieces_of(folder, n):
+    "Pieces of a corpus: those kept beside it, where the same version of SentencePiece trained them on the same text"
+    path, made_of = folder/f'pieces-{n}.json', [corpus_info(folder)['sha256'], version('sentencepiece')]
+    with contextlib.suppress(OSError, ValueError):
+        kept = read_sealed(path, dict(pieces=list, made_of=list), 'They are trained again.')
+        if kept['made_of'] == made_of: return [(piece, score) for piece, score in kept['pieces']]
+    pieces = train_pieces(filter(None, read_sentences(folder)), n)
+    with contextlib.suppress(OSError): write_whole(path, sealed(dict(made_of=made_of, pieces=pieces)))
+    return pieces
+
 # %% ../../nbs/data/tokenizers.ipynb #24d6e071
 def train_tokenizer(
     corpus:str|Path|dict, # Anything that `load_corpus` takes, or language → such a text
@@ -75,9 +89,8 @@ def train_tokenizer(
     if vocab_size < least:
         raise ValueError(f'vocab_size={vocab_size} is too small: 256 bytes, 3 special pieces, {extra_ids} sentinels '
             f'and at least 100 pieces must fit, so give {least} or more.')
-    several = isinstance(corpus, dict) and not is_dataset(corpus)
-    sentences = mixed_sentences(corpus, alpha) if several else (s for s in read_sentences(load_corpus(corpus)) if s)
-    pieces = train_pieces(sentences, vocab_size - extra_ids)
+    n, several = vocab_size - extra_ids, isinstance(corpus, dict) and not is_dataset(corpus)
+    pieces = train_pieces(mixed_sentences(corpus, alpha), n) if several else _pieces_of(load_corpus(corpus), n)
     return make_tokenizer(pieces, extra_ids)
 
 # %% ../../nbs/data/tokenizers.ipynb #1a73a178

@@ -52,35 +52,50 @@ def _imported(source, package):
     try: tree = ast.parse(source)
     except (ValueError, MemoryError, RecursionError): raise SyntaxError('not Python') from None
     names = [name for node in _statements(tree.body) for name in _names(node, package)]
-    return [name for name in names if name.split('.')[0] == 'ff_nbdev']
+    return sorted({name for name in names if name.split('.')[0] == 'ff_nbdev'})
+
+# %% ../../nbs/run/runner.ipynb #2280c82d
+_import = re.compile(r'(?m)^(?:[^#\n]*:)?[ \t]*(from [.\w]+ import (?:\([^)]*\)|[^\n;#]+)|import [^\n;#]+)')
+
+def _packaged(path, root): return path.read_text('utf-8'), '.'.join(['ff_nbdev', *path.parent.relative_to(root).parts])
+
+@lru_cache(None)
+def _imported_by(module, package):
+    "The same for the source of one of the library's modules"
+    return _imported('\n'.join(_import.findall(module)), package)
 
 # %% ../../nbs/run/runner.ipynb #52b7c10f
-def _modules(name):
+def _library(root):
+    "The library's modules: dotted name below the package → file, in order of the paths"
+    return {'.'.join(path.relative_to(root).with_suffix('').parts): path for path in sorted(root.rglob('*.py'))}
+
+def _modules(name, root, library):
     "The files of an imported name; None where it names no module"
-    root, parts = _root(), name.split('.')[1:]
-    public = getattr(sys.modules['ff_nbdev'], '_public', {})
+    parts, public = name.split('.')[1:], getattr(sys.modules['ff_nbdev'], '_public', {})
     if len(parts) == 1 and parts[0] in public: parts = public[parts[0]].split('.')      # from ff_nbdev import attach
     for length in range(len(parts), 0, -1):
-        path = root.joinpath(*parts[:length]).with_suffix('.py')
-        if path.exists(): return [path]
+        if path := library.get('.'.join(parts[:length])): return [path]
     room = root.joinpath(*parts[:1])
-    return sorted(room.rglob('*.py')) if room.is_dir() else None
+    return [path for path in library.values() if room in path.parents] if room.is_dir() else None
 
+# %% ../../nbs/run/runner.ipynb #5cdc41ef
 def library_files(
     code, # Pieces of Python source, for example the code cells of a notebook
 )->list[Path]: # In order of their path
     "The library's modules that `code` imports, directly or through others; all of them where that cannot be told"
-    root, seen, todo = _root(), set(), [(source, '') for source in code]
-    every = sorted(path for path in root.rglob('*.py') if path.name != '_modidx.py')
-    while todo:
-        try: names = _imported(*todo.pop())
-        except SyntaxError: return every
-        for name in names:
-            found = _modules(name)
-            if found is None: return every
-            for path in set(found) - seen:
-                seen.add(path)
-                todo.append((path.read_text('utf-8'), '.'.join(['ff_nbdev', *path.parent.relative_to(root).parts])))
+    root = _root()
+    library, known, seen = _library(root), set(), set()
+    every = [path for path in library.values() if path.name != '_modidx.py']
+    try:
+        todo = {name for source in code for name in _imported(source, '')}
+        while todo:
+            known |= todo
+            found = [_modules(name, root, library) for name in todo]
+            if None in found: return every
+            new = {path for paths in found for path in paths} - seen
+            seen |= new
+            todo = {name for path in new for name in _imported_by(*_packaged(path, root))} - known
+    except SyntaxError: return every
     return sorted(seen)
 
 # %% ../../nbs/run/runner.ipynb #0686c66c
