@@ -15,6 +15,7 @@ from pathlib import Path
 from fastcore.basics import patch
 import ff_nbdev
 from .core.io import shown, sweep, write_whole
+from .core.suggest import suggest
 from .run.bundle import add_arguments, bundle_command
 from .run.errors import RunError, guarded
 from .run.graph import find_profile, runs_here, snakemake_command
@@ -22,7 +23,6 @@ from .run.launch import (
     cancel_jobs, check_reportable, failure, format_plan, printed_findings, shorten_command, unplanned, watch_run)
 
 from .run.nodes import make_text, put_shipped
-from .run.parameters import nearest
 from .run.preflight import check_cache, read_profile
 
 # %% ../nbs/cli.ipynb #b551e02c
@@ -63,13 +63,13 @@ def in_words(self:Parser,
     choice = re.search(r"invalid choice: '?([^' ]*)'? \(choose from (.*)\)", message)
     if choice:
         known = re.findall("[^, ']+", choice[2])
-        return f'there is no {choice[1]!r}: {nearest(choice[1], known)}'
+        return f'there is no {choice[1]!r}: {suggest(choice[1], known)}'
     unknown = re.search(r'unrecognized arguments: (\S+)', message)
     if not unknown: return message
     word = unknown[1]
     if not word.startswith('-'): return f'{word!r} is one word too many.'
     options = {option for action in self._actions for option in action.option_strings if option.startswith('--')}
-    return f'{word!r} is no option of this command: {nearest(word.split("=")[0], sorted(options))}'
+    return f'{word!r} is no option of this command: {suggest(word.split("=")[0], sorted(options))}'
 
 # %% ../nbs/cli.ipynb #58aa796b
 @patch

@@ -67,58 +67,65 @@ class Story:
         return value
 
 
+def tokenized(arch):
+    "A tiny model whose vocabulary is that of a tokenizer, and the tokenizer"
+    tokenizer = load_pretrained(f'tiny-{arch}')[1]
+    widths = dict(mt5=dict(d_model=32, d_ff=128, d_kv=8)).get(
+        arch, dict(hidden_size=32, intermediate_size=128, num_hidden_layers=2)
+    )
+    return new_model(arch, len(tokenizer), **widths), tokenizer
+
+
+class Step:
+    "The parts of one training step"
+
+    def __init__(self, arch, kind, device):
+        self.model, tokenizer = small(arch), None
+        if kind == 'two_letter':
+            self.model, tokenizer = tokenized(arch)
+        self.ff = attach(self.model, config(kind), tokenizer)
+        self.ff.sentences = 900_000
+        if device != 'cpu':
+            g.moved(self.model)
+        self.ids = ids((4, 16), device)
+        self.batch = dict(input_ids=self.ids, labels=self.ids)
+        if arch == 'mt5':
+            self.batch['attention_mask'] = torch.ones_like(self.ids)
+        self.near = None
+        if kind == 'conceptual':
+            self.near = ids((4, 16, 10), device), torch.full((4, 16, 10), 0.4, device=self.ids.device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), 1e-3, foreach=False, fused=False)
+
+    def forward(self):
+        with fast_wkv():
+            self.out = self.model(**self.batch)
+        return self.out.logits
+
+    def find_loss(self):
+        self.loss = self.ff.loss(self.out.logits, self.ids, alternatives=self.near)
+        return self.loss
+
+    def due(self, sentences):
+        "The pulses that a step of so many sentences gave"
+        before = self.ff.pulses.sum().item()
+        self.ff.step(sentences=sentences)
+        return self.ff.pulses.sum().item() - before
+
+
 def trained(arch, kind, device):
     "Forward with noise, loss, backward, optimizer, pulses, step"
     torch.manual_seed(0)
-    model, story = small(arch), Story()
-    tokenizer = load_pretrained(f'tiny-{arch}')[1] if kind == 'two_letter' else None
-    if kind == 'two_letter':
-        model.config.vocab_size = len(tokenizer)
-        model = new_model(
-            arch,
-            len(tokenizer),
-            **(
-                dict(d_model=32, d_ff=128, d_kv=8)
-                if arch == 'mt5'
-                else dict(hidden_size=32, intermediate_size=128, num_hidden_layers=2)
-            ),
-        )
-    ff = attach(model, config(kind), tokenizer)
-    ff.sentences = 900_000
-    if device != 'cpu':
-        g.moved(model)
-    x = ids((4, 16), device)
-    batch = dict(input_ids=x, labels=x, **(dict(attention_mask=torch.ones_like(x)) if arch == 'mt5' else {}))
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, foreach=False, fused=False)
-    said = {}
-
-    def forward():
-        with fast_wkv():
-            said['out'] = model(**batch)
-        return said['out'].logits
-
-    def loss():
-        near = (
-            (ids((4, 16, 10), device), torch.full((4, 16, 10), 0.4, device=x.device)) if kind == 'conceptual' else None
-        )
-        said['loss'] = ff.loss(said['out'].logits, x, alternatives=near)
-        return said['loss']
-
-    def due(sentences):
-        before = ff.pulses.sum().item()
-        ff.step(sentences=sentences)
-        said['given'] = ff.pulses.sum().item() - before
-        return said['given']
-
-    story.part('forward with noise', forward)
-    story.part('loss', loss)
-    story.part('backward', lambda: said['loss'].backward())
-    story.part('optimizer', lambda: optimizer.step())
-    story.part('step without a pulse', lambda: due(1))
-    story.part('step with pulses', lambda: due(40_000))
-    story.part('diagnostics', lambda: ff.last['ce'])
-    story.part('state', lambda: len(ff.state()))
-    return story, sum((p.inner if g._is_gpu(p) else p).double().abs().sum().item() for p in model.parameters())
+    step, story = Step(arch, kind, device), Story()
+    story.part('forward with noise', step.forward)
+    story.part('loss', step.find_loss)
+    story.part('backward', lambda: step.loss.backward())
+    story.part('optimizer', lambda: step.optimizer.step())
+    story.part('step without a pulse', lambda: step.due(1))
+    story.part('step with pulses', lambda: step.due(40_000))
+    story.part('diagnostics', lambda: step.ff.last['ce'])
+    story.part('state', lambda: len(step.ff.state()))
+    plain = [p.inner if g._is_gpu(p) else p for p in step.model.parameters()]
+    return story, sum(p.double().abs().sum().item() for p in plain)
 
 
 def pieces(device):

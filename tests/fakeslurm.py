@@ -1,8 +1,8 @@
 """A Slurm cluster of one machine, for tests: sbatch, srun, squeue, sacct, sacctmgr, scontrol, sinfo and scancel.
 
-`install` writes the commands into a folder that goes first in PATH. sbatch takes only options that Slurm has and refuses
-what no partition can give; it writes down what it was asked for (`jobs`), and runs it as a compute node would: in the
-folder that was named, with another TMPDIR, and where the processes of the machine that it was sent from are not.
+`install` writes the commands into a folder that goes first in PATH. sbatch takes only options that Slurm has and
+refuses what no partition can give; it writes down what it was asked for (`jobs`), and runs it as a compute node would:
+in the folder that was named, with another TMPDIR, and where the processes of the machine that it was sent from are not.
 """
 
 import argparse
@@ -21,6 +21,14 @@ PARTITIONS = {
 ACCOUNTS = ['lab', 'guests']
 COMMANDS = ['sbatch', 'srun', 'squeue', 'sacct', 'sacctmgr', 'scontrol', 'sinfo', 'scancel']
 ENDED = {'COMPLETED', 'FAILED', 'CANCELLED', 'TIMEOUT', 'OUT_OF_MEMORY', 'NODE_FAIL'}
+SWITCHES = ['--parsable', '--requeue', '--no-requeue']
+SHORT = dict(J='job-name', o='output', A='account', p='partition', t='time', C='constraint', D='chdir') | dict(
+    c='cpus-per-task', n='ntasks'
+)
+LONG = """
+export comment clusters qos mem mem-per-cpu nodes reservation exclude ntasks-per-gpu cpus-per-gpu gres gpus array wrap
+mail-type mail-user nice
+"""
 GONE = 2**22 + 1  # a process id above the highest: what was alive where a job was sent from is not where it runs
 
 
@@ -74,44 +82,10 @@ def refuse(why):
 
 
 def sbatch(words):
-    p = argparse.ArgumentParser('sbatch', allow_abbrev=False, add_help=False)
-    for o in ['--parsable', '--requeue', '--no-requeue']:
-        p.add_argument(o, action='store_true')
-    for o in [
-        ('-J', '--job-name'),
-        ('-o', '--output'),
-        ('-A', '--account'),
-        ('-p', '--partition'),
-        ('-t', '--time'),
-        ('-C', '--constraint'),
-        ('-D', '--chdir'),
-        ('-c', '--cpus-per-task'),
-        ('-n', '--ntasks'),
-    ]:
-        p.add_argument(*o)
-    for o in 'export comment clusters qos mem mem-per-cpu nodes reservation exclude ntasks-per-gpu cpus-per-gpu gres gpus array wrap mail-type mail-user nice'.split():
-        p.add_argument(f'--{o}')
-    p.add_argument('script', nargs='?')
-    a = p.parse_args(words)
-    part = PARTITIONS.get(a.partition) if a.partition else next(x for x in PARTITIONS.values() if x['default'])
+    a = options(words)
     gpus = int((a.gpus or (a.gres or '0').removeprefix('gpu:')).split(':')[-1])
-    if part is None:
-        refuse('invalid partition specified: ' + a.partition)
-    if a.account and a.account not in ACCOUNTS:
-        refuse('Invalid account or account/partition combination specified')
-    if int(a.time or 1) > part['minutes']:
-        refuse('Requested time limit is invalid (missing or exceeds some limit)')
-    if int(a.mem or 0) > part['mem'] or int(a.cpus_per_task or 1) > part['cpus'] or gpus > part['gpus']:
-        refuse('Requested node configuration is not available')
-    if (a.wrap is None) == (a.script is None):
-        refuse('one of --wrap and a script is needed')
-    n, folder = 1, Path(os.environ['FAKE_SLURM']) / 'jobs'
-    while True:
-        try:
-            (folder / str(n)).mkdir()
-            break
-        except FileExistsError:
-            n += 1
+    check(a, gpus)
+    n = new_number()
     job = dict(
         id=n,
         options={k: v for k, v in vars(a).items() if v not in (None, False)},
@@ -123,33 +97,58 @@ def sbatch(words):
         time=time.time(),
     )
     change(job)
-    subprocess.Popen(
-        [sys.executable, '-S', '-E', __file__, 'node', str(n)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    silent = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.DEVNULL)
+    node = [sys.executable, '-S', '-E', __file__, 'node', str(n)]
+    subprocess.Popen(node, **silent, start_new_session=True)
     print(n if a.parsable else f'Submitted batch job {n}')
+
+
+def options(words):
+    p = argparse.ArgumentParser('sbatch', allow_abbrev=False, add_help=False)
+    for name in SWITCHES:
+        p.add_argument(name, action='store_true')
+    for letter, name in SHORT.items():
+        p.add_argument(f'-{letter}', f'--{name}')
+    for name in LONG.split():
+        p.add_argument(f'--{name}')
+    p.add_argument('script', nargs='?')
+    return p.parse_args(words)
+
+
+def check(a, gpus):
+    "Refuse what no partition can give"
+    part = PARTITIONS.get(a.partition) if a.partition else next(x for x in PARTITIONS.values() if x['default'])
+    if part is None:
+        refuse('invalid partition specified: ' + a.partition)
+    if a.account and a.account not in ACCOUNTS:
+        refuse('Invalid account or account/partition combination specified')
+    if int(a.time or 1) > part['minutes']:
+        refuse('Requested time limit is invalid (missing or exceeds some limit)')
+    if int(a.mem or 0) > part['mem'] or int(a.cpus_per_task or 1) > part['cpus'] or gpus > part['gpus']:
+        refuse('Requested node configuration is not available')
+    if (a.wrap is None) == (a.script is None):
+        refuse('one of --wrap and a script is needed')
+
+
+def new_number():
+    "The first that no job has"
+    n, folder = 1, Path(os.environ['FAKE_SLURM']) / 'jobs'
+    while True:
+        try:
+            (folder / str(n)).mkdir()
+            return n
+        except FileExistsError:
+            n += 1
 
 
 def node(words):
     "A compute node: wait for a place, then run one job"
-    import fcntl
-
     root = Path(os.environ['FAKE_SLURM'])
     path = root / 'jobs' / words[0] / 'job.json'
-    taken = None
-    while taken is None:
-        for i in range(int(os.environ['FAKE_SLURM_SLOTS'])):
-            f = open(root / f'slot{i}', 'a')
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                taken = f
-                break
-            except OSError:
-                f.close()
-        else:
+    place = None
+    while place is None:
+        place = free_slot(root)
+        if place is None:
             time.sleep(0.1)
         if read(path).get('state') == 'CANCELLED':
             return
@@ -158,23 +157,8 @@ def node(words):
     start = time.time()
     tmp = root / 'tmp' / words[0]
     tmp.mkdir()
-    env = dict(
-        os.environ,
-        TMPDIR=str(tmp),
-        SLURM_JOB_ID=words[0],
-        SLURM_JOB_NAME=o.get('job_name', 'wrap'),
-        SLURM_SUBMIT_DIR=o.get('chdir', '.'),
-        SLURM_CPUS_PER_TASK=o.get('cpus_per_task', '1'),
-        SLURMD_NODENAME='node1',
-    )
-    if job['gpus']:
-        env.update(SLURM_GPUS=str(job['gpus']), CUDA_VISIBLE_DEVICES=','.join(map(str, range(job['gpus']))))
-    if 'FF_NBDEV_PARENT' in env:
-        env['FF_NBDEV_PARENT'] = str(GONE)
-    fate, writes = (x.get(o.get('comment')) for x in json.loads(os.environ['FAKE_SLURM_ORDERS']))
-    script = 'sleep 600' if fate == 'RUNNING' else ':' if fate else job['script']
-    if writes and not fate:
-        script = '; '.join(f"""mkdir -p "$(dirname {w})"; echo '{{"arm": ""}}' > {w}""" for w in writes)
+    env = environment(words[0], job, tmp)
+    fate, script = fate_and_script(job)
     with open(o['output'].replace('%j', words[0]), 'w') as log:
         p = subprocess.Popen(
             ['/bin/sh', '-c', script],
@@ -192,6 +176,48 @@ def node(words):
         change(job, state=fate or ('FAILED' if rc else 'COMPLETED'), rc=rc, seconds=time.time() - start)
 
 
+def free_slot(root):
+    "A place that no job holds, held as long as its file is open; None where there is none"
+    import fcntl
+
+    for i in range(int(os.environ['FAKE_SLURM_SLOTS'])):
+        f = open(root / f'slot{i}', 'a')
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return f
+        except OSError:
+            f.close()
+    return None
+
+
+def environment(number, job, tmp):
+    "The variables that Slurm sets for a job"
+    o = job['options']
+    env = dict(
+        os.environ,
+        TMPDIR=str(tmp),
+        SLURM_JOB_ID=number,
+        SLURM_JOB_NAME=o.get('job_name', 'wrap'),
+        SLURM_SUBMIT_DIR=o.get('chdir', '.'),
+        SLURM_CPUS_PER_TASK=o.get('cpus_per_task', '1'),
+        SLURMD_NODENAME='node1',
+    )
+    if job['gpus']:
+        env.update(SLURM_GPUS=str(job['gpus']), CUDA_VISIBLE_DEVICES=','.join(map(str, range(job['gpus']))))
+    if 'FF_NBDEV_PARENT' in env:
+        env['FF_NBDEV_PARENT'] = str(GONE)
+    return env
+
+
+def fate_and_script(job):
+    "The state in which a job is to end, if one was ordered, and what it runs"
+    fate, writes = (x.get(job['options'].get('comment')) for x in json.loads(os.environ['FAKE_SLURM_ORDERS']))
+    script = 'sleep 600' if fate == 'RUNNING' else ':' if fate else job['script']
+    if writes and not fate:
+        script = '; '.join(f"""mkdir -p "$(dirname {w})"; echo '{{"arm": ""}}' > {w}""" for w in writes)
+    return fate, script
+
+
 def srun(words):
     job = read(Path(os.environ['FAKE_SLURM']) / 'jobs' / os.environ['SLURM_JOB_ID'] / 'job.json')
     change(job, srun=words)
@@ -201,16 +227,18 @@ def srun(words):
 
 
 def states(words, separator='|'):
-    "The states of the jobs of a name. It waits until one of them ends, for Snakemake asks again ever more seldom, and a test has no time"
+    """The states of the jobs of a name.
+
+    It waits until one of them ends, for Snakemake asks again ever more seldom, and a test has no time.
+    """
     if '--name' not in words:
         return
     name, root = words[words.index('--name') + 1], Path(os.environ['FAKE_SLURM'])
     last, end, asked = root / 'told', time.time() + float(os.environ['FAKE_SLURM_PATIENCE']), None
     while True:
         now = [j for j in jobs(root) if j['options'].get('job_name') == name]
-        asked = asked or {
-            j['id'] for j in now
-        }  # what is submitted meanwhile was not asked for: it is told the next time
+        # what is submitted meanwhile was not asked for: it is told the next time
+        asked = asked or {j['id'] for j in now}
         ended = sorted(j['id'] for j in now if j['state'] in ENDED)
         if set(ended) - set(read(last).get(name, [])) or time.time() > end or len(ended) == len(now):
             break

@@ -1,8 +1,9 @@
 """A device that is not there: tensors that say they are on a GPU, compute on the CPU, and tell what a GPU would mind.
 
-PyTorch lets Python register one more device. A tensor here wraps another on the CPU and says that it lies on `gpu:0`; every operator is intercepted. Where
-tensors of the two devices meet, the operator fails as it would on a GPU. Where a number is read back to Python, or a tensor is copied to the CPU, a GPU would
-have to be waited for: the place in the code is written down. So no GPU and no CUDA build is needed, numbers are real, and code that branches on them runs on.
+PyTorch lets Python register one more device. A tensor here wraps another on the CPU and says that it lies on `gpu:0`;
+every operator is intercepted. Where tensors of the two devices meet, the operator fails as it would on a GPU. Where a
+number is read back to Python, or a tensor is copied to the CPU, a GPU would have to be waited for: the place in the
+code is written down. So no GPU and no CUDA build is needed, numbers are real, and code that branches on them runs on.
 """
 
 import contextlib
@@ -17,6 +18,12 @@ from torch.utils._pytree import tree_flatten, tree_map
 GPU = 'gpu'
 aten = torch.ops.aten
 COPIES = {aten.copy_.default, aten._to_copy.default}
+READ_BACK = {  # a number, or the size of the result
+    aten._local_scalar_dense.default,
+    aten.nonzero.default,
+    aten.masked_select.default,
+    aten._unique2.default,
+}
 INDEXED = {
     aten.index.Tensor,
     aten.index_put_.default,
@@ -92,27 +99,31 @@ def _check_devices(func, given):
     raise Mixed(f'{func} got tensors on {GPU} and on the CPU, in {_place()}')
 
 
+def _waits(func, args, some, to_cpu):
+    "Would a GPU have to be waited for in this operator?"
+    if func is aten.copy_.default:
+        return _is_gpu(args[1]) and not _is_gpu(args[0])
+    if not some:
+        return False
+    if func is aten.index.Tensor:  # by a mask: the size of the result
+        return any(isinstance(i, torch.Tensor) and i.dtype == torch.bool for i in args[1])
+    return func in READ_BACK or func is aten._to_copy.default and to_cpu
+
+
+def _devices(kwargs):
+    "Does an operator ask for the GPU, does it ask for the CPU?"
+    device = kwargs.get('device')
+    to_gpu = device is not None and torch.device(device).type == GPU
+    return to_gpu, device is not None and not to_gpu
+
+
 def computed(func, args, kwargs):
     "One operator, computed on the CPU and wrapped again"
     flat, _ = tree_flatten((args, kwargs))
     _check_devices(func, flat)
-    device = kwargs.get('device')
-    to_gpu = device is not None and torch.device(device).type == GPU
-    to_cpu = device is not None and not to_gpu
+    to_gpu, to_cpu = _devices(kwargs)
     some = any(map(_is_gpu, flat))
-    if func is aten._local_scalar_dense.default and some:
-        syncs[_place()] += 1
-    if func in (aten.nonzero.default, aten.masked_select.default, aten._unique2.default) and some:
-        syncs[_place()] += 1  # the size of the result
-    if (
-        func is aten.index.Tensor
-        and some
-        and any(isinstance(i, torch.Tensor) and i.dtype == torch.bool for i in args[1])
-    ):
-        syncs[_place()] += 1
-    if func is aten._to_copy.default and some and to_cpu:
-        syncs[_place()] += 1
-    if func is aten.copy_.default and _is_gpu(args[1]) and not _is_gpu(args[0]):
+    if _waits(func, args, some, to_cpu):
         syncs[_place()] += 1
     known = {}
 

@@ -9,13 +9,14 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from shared import invented_corpus
+from tiny_models import ENCODER_DECODER as TWO
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
 from transformers import ByT5Tokenizer, GPT2Tokenizer, T5Tokenizer
 from transformers import ViTForImageClassification, WhisperForConditionalGeneration
 
 from ff_nbdev import evaluate
-from ff_nbdev.data.corpus import load_corpus
 from ff_nbdev.data.objectives import Windows, objective_for
 from ff_nbdev.data.tokens import encode_corpus
 from ff_nbdev.data.tokenizers import sentinel_ids, train_tokenizer
@@ -37,16 +38,6 @@ PLAIN = dict(
     hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64
 )
 GLU = dict(PLAIN, num_key_value_heads=2, head_dim=8)
-TWO = dict(
-    d_model=32,
-    encoder_layers=1,
-    decoder_layers=1,
-    encoder_attention_heads=4,
-    decoder_attention_heads=4,
-    encoder_ffn_dim=64,
-    decoder_ffn_dim=64,
-    max_position_embeddings=64,
-)
 T5 = dict(d_model=32, d_ff=64, d_kv=8, num_heads=4, num_layers=1, num_decoder_layers=1, decoder_start_token_id=0)
 MOE = dict(GLU, num_experts=3, num_experts_per_tok=2, moe_intermediate_size=48, decoder_sparse_step=1)
 LATENT = dict(
@@ -176,16 +167,7 @@ def full(name, **kw):
 @pytest.fixture(scope='module')
 def text(tmp_path_factory):
     "A corpus and a tokenizer with sentinels and a mask"
-    folder, rng = tmp_path_factory.mktemp('text'), np.random.default_rng(0)
-    words = [''.join(rng.choice(list('abcdefghiklmnoprstu'), rng.integers(3, 8))) for _ in range(60)]
-    lines = [
-        ' '.join(words[min(59, int(rng.exponential(12)))] for _ in range(rng.integers(6, 14))).capitalize() + '.'
-        for _ in range(600)
-    ]
-    (folder / 'words.txt').write_text('\n'.join(lines))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('FF_NBDEV_CACHE', str(folder / 'cache'))
-        corpus = load_corpus(folder / 'words.txt')
+    corpus = invented_corpus(tmp_path_factory.mktemp('text'), 60, 600, scale=12)
     tokenizer = train_tokenizer(corpus, 400, extra_ids=20)
     tokenizer.mask_token = '<extra_id_19>'
     return corpus, tokenizer
@@ -234,7 +216,8 @@ def test_five_steps_with_noise_and_pulses(name):
     plain, losses = train(bare, name), train(ours, name, ff)
     assert all(torch.isfinite(torch.tensor(losses))) and losses != plain
     assert (ff.doses > 0).all() and len(ff.doses) == len(before)
-    assert not any(torch.equal(a, b) for a, b in zip(before, [w for s in ff.sites for w in s.roles.values()]))
+    after = [w for s in ff.sites for w in s.roles.values()]
+    assert not any(torch.equal(a, b) for a, b in zip(before, after))
     assert all(p.isfinite().all() for p in ours.parameters())
     if name != 'mixtral':
         assert all((u != u[0]).any() for s, u in zip(ff.sites, ff.usage) if s.reachable)
@@ -242,7 +225,9 @@ def test_five_steps_with_noise_and_pulses(name):
 
 @pytest.mark.parametrize('name', MODELS)
 def test_a_pulse_stays_within_its_matrix(name):
-    "Pulses reach all matrices and nothing else; mean and spread of each half and each expert are kept, so nothing crosses a seam"
+    """Pulses reach all matrices and nothing else
+
+    Mean and spread of each half and each expert are kept, so nothing crosses a seam."""
     model = make(name)
     sites, before = find_sites(model), copy.deepcopy(model.state_dict())
     told = [(w.mean().item(), w.std().item()) for s in sites for w in s.roles.values()]
@@ -611,7 +596,9 @@ def test_a_pattern_by_hand_for_a_whole_layer():
 
 
 def test_the_pattern_is_remembered():
-    "What `attach` was given is known to every function that looks for sites, on the bare model and in a wrapper; and is forgotten with the model"
+    """What `attach` was given is known to every function that looks for sites, on the bare model and in a wrapper
+
+    It is forgotten with the model."""
     model, row = unknown(Twin, 'net'), FFNPattern('mine', 'net', down='narrow', value='wide')
     ff = attach(model, FFConfig(total_sentences=10), pattern=row)
     assert len(weight_geography(model, rank=False)) == 6 == len(weight_geography(nn.Sequential(model), rank=False))
@@ -799,7 +786,9 @@ def test_masks_alone_are_scored(text):
 
 @pytest.mark.parametrize('name', ['mt5', 'bart', 'm2m_100'])
 def test_a_hidden_word_is_read_where_it_is_predicted(name, text):
-    "Below a sentinel or a mask, the place that is read is the one whose label is the token; the source holds no letter of the word"
+    """Below a sentinel or a mask, the place that is read is the one whose label is the token
+
+    The source holds no letter of the word."""
     corpus, tokenizer = text
     windows = Windows(encode_corpus(corpus, tokenizer), 'test', 24)
     places = np.array([[0, w, p] for w in range(3) for p in (2, 9, 17)])
@@ -841,7 +830,9 @@ def test_the_pattern_of_a_model_dies_with_it():
 
 @pytest.mark.parametrize('name', ['gpt2', 'phi3', 'bert', 'opt', 'mixtral'])
 def test_sites_beneath_adapters(name):
-    "With LoRA on every projection the sites are those of the bare model: same matrices, widths and hidden, and no rank is taken for a width"
+    """With LoRA on every projection the sites are those of the bare model: same matrices, widths and hidden
+
+    No rank is taken for a width."""
     from peft import LoraConfig, get_peft_model
 
     model = make(name)

@@ -11,10 +11,10 @@ import shutil
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
+from shared import SCALE, run_words
 from test_wrong_inputs import check_sentence, snapshot
 
 from ff_nbdev import cli
@@ -37,6 +37,13 @@ def answer(words):
         except SystemExit as e:
             status = e.code
     return status, out.getvalue(), err.getvalue()
+
+
+def words_of_a_run(fake, out):
+    "A run of the fake graph"
+    given = dict(corpus='text.txt', model='tokenizer', notebooks='experiments')
+    options = [word for name, file in given.items() for word in (f'--{name}', fake / file)]
+    return ['run', 'quick', *options, '--out', out, '--plain']
 
 
 # A small fuzz: right words and right files with something in them changed
@@ -140,111 +147,69 @@ NB = json.dumps(
 )
 
 
+COMMANDS = """
+run quick --dry-run --corpus text.txt --out new
+run mine.yaml --dry-run --corpus text.txt --out new
+run quick --dry-run --corpus c --model m --out new
+run quick --dry-run --corpus rows.jsonl --out run
+run quick --dry-run --set retrofit.dose=1.0 --arms base full_stack --seeds 0 1 --corpus text.txt --out new
+run quick --dry-run --profile ./prof --notebooks nb --jobs 2 --corpus text.txt --out new
+notebook exp.ipynb new.ipynb -p steps 5 -p rate 0.5 -i text.txt --threads 1
+notebook exp.ipynb new.ipynb --cwd c
+text text.txt --model tiny-mt5 --out new.json
+text c --model m
+text rows.jsonl
+shipped tiny-mt5-no_fzr --out new
+report run
+publish run --out new
+bundle new.tar --model m --corpus c
+"""
+
+
 def commands(rng):
     "Right words of every command but docs"
-    return rng.choice(
-        [
-            ['run', 'quick', '--dry-run', '--corpus', 'text.txt', '--out', 'new'],
-            ['run', 'mine.yaml', '--dry-run', '--corpus', 'text.txt', '--out', 'new'],
-            ['run', 'quick', '--dry-run', '--corpus', 'c', '--model', 'm', '--out', 'new'],
-            ['run', 'quick', '--dry-run', '--corpus', 'rows.jsonl', '--out', 'run'],
-            [
-                'run',
-                'quick',
-                '--dry-run',
-                '--set',
-                'retrofit.dose=1.0',
-                '--arms',
-                'base',
-                'full_stack',
-                '--seeds',
-                '0',
-                '1',
-                '--corpus',
-                'text.txt',
-                '--out',
-                'new',
-            ],
-            [
-                'run',
-                'quick',
-                '--dry-run',
-                '--profile',
-                './prof',
-                '--notebooks',
-                'nb',
-                '--jobs',
-                '2',
-                '--corpus',
-                'text.txt',
-                '--out',
-                'new',
-            ],
-            [
-                'notebook',
-                'exp.ipynb',
-                'new.ipynb',
-                '-p',
-                'steps',
-                '5',
-                '-p',
-                'rate',
-                '0.5',
-                '-i',
-                'text.txt',
-                '--threads',
-                '1',
-            ],
-            ['notebook', 'exp.ipynb', 'new.ipynb', '--cwd', 'c'],
-            ['text', 'text.txt', '--model', 'tiny-mt5', '--out', 'new.json'],
-            ['text', 'c', '--model', 'm'],
-            ['text', 'rows.jsonl'],
-            ['shipped', 'tiny-mt5-no_fzr', '--out', 'new'],
-            ['report', 'run'],
-            ['publish', 'run', '--out', 'new'],
-            ['bundle', 'new.tar', '--model', 'm', '--corpus', 'c'],
-        ]
-    ).copy()
+    return rng.choice(COMMANDS.strip().splitlines()).split()
 
 
-def fill(folder):
+SPLITS = ('train', 'valid', 'test')
+FILLED_SCALE = dict(
+    SCALE,
+    corpus='text.txt',
+    minutes=dict(text=1),
+    memory={},
+    gpus={},
+    retrofit=dict(dose=1.0),
+    variants={'no_fzr~x': dict(dose=2.0)},
+)
+
+
+def files_of_commands():
     "Right files for them"
-    shutil.rmtree(folder, ignore_errors=True)
     text = '\n'.join(f'Line number {i} says something nice.' for i in range(30))
-    scale = dict(
-        scale='quick',
-        models=dict(mt5='tiny-mt5', rwkv='tiny-rwkv'),
-        corpus='text.txt',
-        seeds=[0],
-        given=['base'],
-        trained=['full_stack'],
-        minutes=dict(text=1),
-        memory={},
-        gpus={},
-        threads=1,
-        retrofit=dict(dose=1.0),
-        variants={'no_fzr~x': dict(dose=2.0)},
-    )
-    splits = ('train', 'valid', 'test')
-    settings = dict(scale, runs=['base'], config='quick', notebooks=str(cli.notebooks_folder()))
-    files = {
+    corpus = dict(sentences=dict.fromkeys(SPLITS, 1), bytes=dict.fromkeys(SPLITS, 3), sha256='')
+    settings = dict(FILLED_SCALE, runs=['base'], config='quick', notebooks=str(cli.notebooks_folder()))
+    return {
         'text.txt': text,
         'rows.jsonl': '\n'.join(json.dumps(dict(text=l)) for l in text.split('\n')),
-        'mine.yaml': json.dumps(scale),
+        'mine.yaml': json.dumps(FILLED_SCALE),
         'exp.ipynb': NB,
         'prof/config.yaml': json.dumps(dict(cores=2, executor='local')),
         'm/config.json': '{"model_type": "mt5"}',
         'm/model.safetensors': (2).to_bytes(8, 'little') + b'{}',
         'm/tokenizer.json': '{"model": {}, "added_tokens": []}',
-        'c/corpus.json': json.dumps(
-            dict(sentences=dict.fromkeys(splits, 1), bytes=dict.fromkeys(splits, 3), sha256='')
-        ),
+        'c/corpus.json': json.dumps(corpus),
         'run/run.json': json.dumps(settings),
         'run/base/evaluation.json': '{}',
         'run/report.json': '{"findings": ["x"]}',
-        **{f'c/{s}.txt': 'abc' for s in splits},
+        **{f'c/{s}.txt': 'abc' for s in SPLITS},
         **{f'nb/{n}.ipynb': NB for n in ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')},
     }
+
+
+def fill(folder):
+    "Write them, and what else may lie in a folder"
+    shutil.rmtree(folder, ignore_errors=True)
+    files = files_of_commands()
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -263,26 +228,29 @@ def bend(rng, x):
     return rng.choice(ODD)
 
 
+def flipped(rng, data):
+    "One byte of fifty with a wrong bit"
+    return bytes(b ^ (1 << rng.randrange(8)) if rng.random() < 0.02 else b for b in data)
+
+
+DAMAGES = dict(
+    cut=lambda rng, data: data[: rng.randrange(len(data))],
+    flip=flipped,
+    deep=lambda rng, data: b'[' * 20_000,
+    empty=lambda rng, data: b'',
+    bytes=lambda rng, data: rng.randbytes(200),
+    other=lambda rng, data: b'{"a": [1, null]}',
+)
+
+
 def damage(rng, path):
     "Change a file: its JSON, some of its bytes, its kind, or take it away"
-    data, how = (
-        path.read_bytes(),
-        rng.choice(['bend'] * 4 + ['cut', 'flip', 'deep', 'empty', 'bytes', 'gone', 'folder', 'loop', 'other']),
-    )
+    how = rng.choice(['bend'] * 4 + [*DAMAGES, 'gone', 'folder', 'loop'])
+    data = path.read_bytes()
     if how == 'bend' and path.suffix in ('.json', '.yaml', '.ipynb'):
         data = json.dumps(bend(rng, json.loads(data))).encode()
-    elif how == 'cut':
-        data = data[: rng.randrange(len(data))]
-    elif how == 'flip':
-        data = bytes(b ^ (1 << rng.randrange(8)) if rng.random() < 0.02 else b for b in data)
-    elif how == 'deep':
-        data = b'[' * 20_000
-    elif how == 'empty':
-        data = b''
-    elif how == 'bytes':
-        data = rng.randbytes(200)
-    elif how == 'other':
-        data = b'{"a": [1, null]}'
+    elif how in DAMAGES:
+        data = DAMAGES[how](rng, data)
     path.unlink()
     if how == 'folder':
         path.mkdir()
@@ -465,21 +433,7 @@ def test_what_the_system_says_is_put_into_words(code, says, fake, tmp_path, monk
         raise OSError(code, os.strerror(code), str(path))
 
     monkeypatch.setattr(cli, 'write_whole', write)
-    status, said, err = answer(
-        [
-            'run',
-            'quick',
-            '--corpus',
-            fake / 'text.txt',
-            '--model',
-            fake / 'tokenizer',
-            '--notebooks',
-            fake / 'experiments',
-            '--out',
-            tmp_path / ('a long name ' * 8) / 'run',
-            '--plain',
-        ]
-    )
+    status, said, err = answer(words_of_a_run(fake, tmp_path / ('a long name ' * 8) / 'run'))
     assert status == 2 and says in err and 'run/run.json' in err  # the whole path, however long
     check_sentence(err.strip(), '')
 
@@ -504,36 +458,13 @@ def test_a_run_folder_that_was_copied_while_it_worked(fake, tmp_path, monkeypatc
     (out / 'base').mkdir(parents=True)
     (out / '.lock').write_text(str(os.getppid()))
     (out / 'run.json').write_text('{"runs": ["base"], "config": "quick"}')
-    (out / 'base' / 'evaluate.progress.json').write_text(
-        json.dumps(
-            dict(
-                node='evaluate base',
-                state='running',
-                done=1,
-                total=2,
-                time=time.time() - 60,
-                started=0,
-                pid=os.getppid(),
-            )
-        )
-    )
+    told = dict(node='evaluate base', state='running', done=1, total=2, started=0, pid=os.getppid())
+    (out / 'base' / 'evaluate.progress.json').write_text(json.dumps(told | dict(time=time.time() - 60)))
     seen = RunMonitor(out)
     seen.nothing = True
     monkeypatch.setattr(cli, 'watch_run', lambda *a: (0, seen))
     (out / 'report.json').write_text('{"findings": ["all is well"]}')
-    words = [
-        'run',
-        'quick',
-        '--corpus',
-        fake / 'text.txt',
-        '--model',
-        fake / 'tokenizer',
-        '--notebooks',
-        fake / 'experiments',
-        '--out',
-        out,
-        '--plain',
-    ]
+    words = words_of_a_run(fake, out)
     status, said, err = answer(words)
     assert status == 0 and not err and 'all is well' in said and not list(seen.nodes())
     with runner.locked(out / '.lock', 'A run'):
@@ -657,20 +588,7 @@ def test_a_scale_of_ones_own_is_a_file(fake, tmp_path, monkeypatch):
     quick.update(trained=['no_fzr'], shipped={}, variants={}, own=None)
     (tmp_path / 'mine.yaml').write_text(yaml.safe_dump(quick))
     monkeypatch.chdir(tmp_path)
-    s = cli.make_settings(
-        Namespace(
-            scale='mine.yaml',
-            corpus=str(fake / 'text.txt'),
-            arms=None,
-            first=None,
-            all=False,
-            seed=None,
-            seeds=None,
-            model=None,
-            set=[],
-            notebooks=None,
-        )
-    )
+    s = cli.make_settings(run_words('mine.yaml', fake / 'text.txt'))
     assert s.runs == ['base', 'base_reordered', 'rwkv_base', 'no_fzr'] and s.config == str(tmp_path / 'mine.yaml')
 
 

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from tiny_models import tiny
 
 from ff_nbdev.data.corpus import load_corpus
 from ff_nbdev.data.objectives import Windows
@@ -35,10 +36,7 @@ def text(tok):
 
 
 def gpt2(vocab):
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_embd=32, n_layer=3, n_head=4, n_positions=64)).eval()
+    return tiny('gpt2', vocab_size=vocab, n_layer=3)
 
 
 def make(arch):
@@ -188,23 +186,29 @@ def test_numbers_by_hand(tok):
 # Changing a region
 
 
+def loud_model(arch):
+    "A model whose last site says much, and its logits of one text"
+    model = make(arch)
+    ids = torch.randint(3, 400, (2, 9), generator=torch.Generator().manual_seed(0))
+    labels = dict(labels=ids) if arch == 'mt5' else {}
+    with torch.no_grad():
+        find_sites(model)[-1].down.weight.mul_(5)
+    return model, lambda: model(input_ids=ids, **labels).logits.detach()
+
+
 @pytest.mark.parametrize('arch', ['mt5', 'rwkv', 'gpt2'])
 def test_steering_is_editing_the_columns(arch):
-    m = make(arch)
+    m, run = loud_model(arch)
     site = find_sites(m)[-1]
-    ids = torch.randint(3, 400, (2, 9), generator=torch.Generator().manual_seed(0))
-    d = site.d_ff
-    with torch.no_grad():
-        site.down.weight.mul_(5)
-    run = lambda: m(input_ids=ids, **(dict(labels=ids) if arch == 'mt5' else {})).logits.detach()
     before, clean = copy.deepcopy(m.state_dict()), run()
     w, keep = site.weight('down').data, site.weight('down').data.clone()
     a, b = slice(30, 35), slice(80, 85)
-    for how, edit in dict(
+    edits = dict(
         silence=lambda: w[:, a].zero_(),
         amplify=lambda: w[:, a].mul_(3.0),
         move=lambda: w.copy_(torch.cat([keep[:, :30], keep[:, b], keep[:, 35:80], keep[:, a], keep[:, 85:]], 1)),
-    ).items():
+    )
+    for how, edit in edits.items():
         with T.steer(m, site.index, 32, 5, how, factor=3.0, to=82):
             got = run()
         edit()
@@ -212,25 +216,24 @@ def test_steering_is_editing_the_columns(arch):
         w.copy_(keep)
         torch.testing.assert_close(got, want, atol=2e-5, rtol=1e-4)
         assert (got - clean).abs().max() > 1e-4
-    base = torch.randn(d, generator=torch.Generator().manual_seed(1))
-    x = torch.randn(3, 4, d)
-    y = T.steered(x, 30, 5, 'move', base, to=80)
-    assert (
-        torch.allclose(y[..., a] - base[a], x[..., b] - base[b], atol=1e-6)
-        and torch.allclose(y[..., b] - base[b], x[..., a] - base[a], atol=1e-6)
-        and torch.equal(y[..., 35:80], x[..., 35:80])
-    )
-    assert torch.equal(T.steered(x, 30, 5, 'silence', base)[..., a], base[a].expand(3, 4, 5)) and torch.allclose(
-        T.steered(x, 30, 5, 'amplify', base, 1.0), x, atol=1e-6
-    )
     with pytest.raises(RuntimeError, match='stop'):
         with T.steer(m, site, 32):
             raise RuntimeError('stop')
-    assert (
-        torch.equal(run(), clean)
-        and all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
-        and not any(s.down._forward_pre_hooks for s in find_sites(m))
-    )
+    assert torch.equal(run(), clean)
+    assert all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
+    assert not any(s.down._forward_pre_hooks for s in find_sites(m))
+
+
+def test_steered_units_swap_stand_at_their_mean_or_stay():
+    base = torch.randn(128, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(3, 4, 128)
+    a, b = slice(30, 35), slice(80, 85)
+    y = T.steered(x, 30, 5, 'move', base, to=80)
+    assert torch.allclose(y[..., a] - base[a], x[..., b] - base[b], atol=1e-6)
+    assert torch.allclose(y[..., b] - base[b], x[..., a] - base[a], atol=1e-6)
+    assert torch.equal(y[..., 35:80], x[..., 35:80])
+    assert torch.equal(T.steered(x, 30, 5, 'silence', base)[..., a], base[a].expand(3, 4, 5))
+    assert torch.allclose(T.steered(x, 30, 5, 'amplify', base, 1.0), x, atol=1e-6)
 
 
 @pytest.mark.parametrize('arch, layer', [('mt5', 0), ('mt5', 2), ('mt5', 3), ('rwkv', 0), ('rwkv', 2), ('gpt2', 1)])

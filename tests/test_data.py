@@ -1,10 +1,6 @@
-"""Text of every kind to batches: what odd text becomes, batches that go on exactly, alternatives that survive a kill."""
+"""Text of every kind to batches: odd text, batches that go on exactly, alternatives that survive a kill."""
 
 import os
-import signal
-import subprocess
-import sys
-import time
 import unicodedata
 
 import numpy as np
@@ -12,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared import WORDS, cache, killed_when, lines, quiet_arguments
 
 from ff_nbdev.data.alternatives import (
     Alternatives,
@@ -33,20 +30,6 @@ from ff_nbdev.training.teacher import Teacher, new_teacher
 
 quick = settings(max_examples=40, deadline=None)
 TOK = load_pretrained('tiny-mt5')[1]
-WORDS = 'the old sailor sees a green house near his river and forgets small red books about winter storms'.split()
-
-
-def lines(n, seed=0):
-    r = np.random.default_rng(seed)
-    return [
-        ' '.join(r.choice(WORDS, 9)).capitalize() + f' {chr(97 + i % 26)}{chr(97 + i // 26 % 26)}.' for i in range(n)
-    ]
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv('FF_NBDEV_CACHE', str(tmp_path / 'cache'))
-    return tmp_path
 
 
 def corpus_of(tmp_path, data, name='text.txt'):
@@ -255,15 +238,7 @@ write_alternatives(slow, {tokens!r}, {out!r}, TOK, shard=200, batch=100)
 def test_killed_while_writing(tokens, tmp_path):
     out = tmp_path / 'killed'
     code = SLOW.format(tests=os.path.dirname(__file__), tokens=str(tokens), out=str(out))
-    p = subprocess.Popen([sys.executable, '-c', code])
-    try:
-        t = time.time()
-        while len(list(out.glob('*.bin'))) < 4 and time.time() - t < 60:
-            time.sleep(0.02)
-        p.send_signal(signal.SIGKILL)
-        p.wait()
-    finally:
-        p.kill()
+    killed_when(lambda pid: len(list(out.glob('*.bin'))) >= 4, code)
     kept = {f.name: f.stat().st_mtime_ns for f in out.glob('0000[0-2].bin')}
     with pytest.raises(ValueError, match='is not complete'):
         Alternatives(out)
@@ -310,7 +285,6 @@ def test_special_ids_are_exempt(tokens, tmp_path):
 @pytest.mark.parametrize('arch', ['mt5', 'rwkv'])
 def test_alternatives_reach_the_loss(arch, tokens, tmp_path):
     "Through the Trainer, in loading processes and with accumulation: the loss of a plain loop"
-    from transformers import TrainingArguments
     from ff_nbdev.mechanisms.config import FFConfig
     from ff_nbdev.mechanisms.method import attach
     from ff_nbdev.models.tiny import model_inputs, random_tiny
@@ -326,19 +300,8 @@ def test_alternatives_reach_the_loss(arch, tokens, tmp_path):
 
     w = Windows(tokens, 'train', 32, 64)
     model, ff, make = start()
-    args = TrainingArguments(
-        str(tmp_path),
-        per_device_train_batch_size=4,
-        gradient_accumulation_steps=2,
-        max_steps=3,
-        learning_rate=1e-2,
-        report_to=[],
-        disable_tqdm=True,
-        save_strategy='no',
-        logging_strategy='no',
-        use_cpu=True,
-        dataloader_num_workers=1,
-    )
+    steps = dict(per_device_train_batch_size=4, gradient_accumulation_steps=2, max_steps=3)
+    args = quiet_arguments(tmp_path, **steps, learning_rate=1e-2, dataloader_num_workers=1)
     t = Watch(model=model, args=args, train_dataset=w, data_collator=make, ff=ff, every=1)
     t.train()
     got = [r['amount'] for r in t.rows]

@@ -1,5 +1,7 @@
-"""Where tensors lie: the method on a pretended GPU, without one (see `pretended_gpu.py`). No tensor of the CPU meets one of the GPU, numbers are those of the CPU,
-and the places where a GPU would be waited for are counted."""
+"""Where tensors lie: the method on a pretended GPU, without one (see `pretended_gpu.py`).
+
+No tensor of the CPU meets one of the GPU, numbers are those of the CPU, and the places where a GPU would be waited for
+are counted."""
 
 import json
 import os
@@ -68,7 +70,9 @@ def waits(found, story, part):
 
 @pytest.mark.parametrize('story', ['mt5', 'rwkv'])
 def test_a_gpu_is_waited_for_seldom(found, story):
-    "Of what runs in every step: never in the backward pass and the optimizer, once a site in noise and clock, a few times in the loss"
+    """Of what runs in every step: never in the backward pass and the optimizer
+
+    Once a site in noise and clock, a few times in the loss."""
     sites = dict(mt5=4, rwkv=2)[story]
     assert waits(found, story, 'backward') == waits(found, story, 'optimizer') == 0
     assert waits(found, story, 'forward with noise') <= (

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from shared import invented_corpus
+from tiny_models import tiny
 
-from ff_nbdev.data.corpus import load_corpus
 from ff_nbdev.data.objectives import Windows, objective_for
 from ff_nbdev.data.tokens import encode_corpus
 from ff_nbdev.data.tokenizers import special_ids, train_tokenizer
@@ -26,30 +27,15 @@ pytestmark = pytest.mark.filterwarnings('ignore::RuntimeWarning')
 
 @pytest.fixture(scope='session')
 def text(tmp_path_factory):
-    "A small made-up corpus: 40 words in sentences, each word drawn after the one before it"
-    rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp('text')
-    words = [''.join(rng.choice(list('abcdefghiklmnoprstu'), rng.integers(3, 8))) for _ in range(120)]
-    lines = [
-        ' '.join(words[min(119, int(rng.exponential(25)))] for _ in range(rng.integers(6, 14))).capitalize() + '.'
-        for _ in range(6000)
-    ]
-    (folder / 'words.txt').write_text('\n'.join(lines))
-    with pytest.MonkeyPatch.context() as m:
-        m.setenv('FF_NBDEV_CACHE', str(folder / 'cache'))
-        corpus = load_corpus(folder / 'words.txt')
+    "A small made-up corpus of 120 invented words, with its tokenizer and tokens"
+    corpus = invented_corpus(tmp_path_factory.mktemp('text'), 120, 6000, scale=25)
     tokenizer = train_tokenizer(corpus, 640)
     return corpus, tokenizer, encode_corpus(corpus, tokenizer)
 
 
-def gpt2(vocab):
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_embd=32, n_layer=2, n_head=4, n_positions=256)).eval()
-
-
 def models(vocab):
-    return dict(mt5=random_tiny('mt5', vocab_size=vocab), rwkv=random_tiny('rwkv', vocab_size=vocab), gpt2=gpt2(vocab))
+    known = {arch: random_tiny(arch, vocab_size=vocab) for arch in ('mt5', 'rwkv')}
+    return known | dict(gpt2=tiny('gpt2', vocab_size=vocab, n_positions=256))
 
 
 # Geography
@@ -215,7 +201,9 @@ def test_credit_of_ties(n, seed):
 
 
 def planted_model(vocab, d=256, d_ff=768, width=23, noise=0.1):
-    "A GPT-2 whose one feed-forward block answers each token with a high and a low hump at places of its own, beside what attention brings of other tokens"
+    """A GPT-2 whose one feed-forward block answers each token with a high and a low hump at places of its own
+
+    What attention brings of other tokens stands beside it."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
@@ -351,7 +339,8 @@ def test_scores_are_those_of_single_conditions(text):
     _, tok, tokens = text
     windows, model = Windows(tokens, 'test', 32, 4), random_tiny('rwkv', vocab_size=len(tok))
     make, skip = objective_for(model, tok), special_ids(tok)
-    batches = [make([windows[i] for i in range(s, s + 2)]) for s in (0, 2)]
+    pairs = [windows[0], windows[1]], [windows[2], windows[3]]
+    batches = [make(pair) for pair in pairs]
     many = R.strength_scores(model, batches, skip, grid=dict(noise=(1.0, 3.0), nonhub=(2.0,), blur=(0.5,)))
     with A.evaluating(model), R.perturbed(model, 'nonhub', 2.0, batches[1]['index']):
         one = R.window_scores(model, batches[1], skip)
@@ -401,7 +390,7 @@ def test_evaluate_any_model(text, arch, tmp_path):
 
 def test_ffn_share_by_hand(text):
     _, tok, tokens = text
-    windows, model = Windows(tokens, 'test', 32, 4), gpt2(len(tok))
+    windows, model = Windows(tokens, 'test', 32, 4), models(len(tok))['gpt2']
     got = {}
     block = model.transformer.h[1]
     hooks = [
@@ -448,7 +437,8 @@ def test_a_model_made_as_quiet_as_another(text, arch):
     corpus, tok, tokens = text
     windows, model, other = Windows(tokens, 'test', 32, 4), loud(arch, len(tok)), models(len(tok))[arch]
     batch = [objective_for(model, tok)([windows[i] for i in range(4)])]
-    want, own = ([s['share'] for s in ffn_ratio(m, batch)] for m in (other, model))
+    want = [s['share'] for s in ffn_ratio(other, batch)]
+    own = [s['share'] for s in ffn_ratio(model, batch)]
     factors = matching_factors(model, want, batch)
     with scale_ffn(model, factors):
         got = [s['share'] for s in ffn_ratio(model, batch)]

@@ -138,7 +138,8 @@ def slow_distance(a, b):
         if not len(p) or not len(q):
             found.append(float(len(p) != len(q)))
             continue
-        there, back = (np.mean([np.abs(other - place).min() for place in own]) for own, other in ((p, q), (q, p)))
+        there = np.mean([np.abs(q - place).min() for place in p])
+        back = np.mean([np.abs(p - place).min() for place in q])
         found.append(0.5 * (there + back))
     return np.mean(found)
 

@@ -171,10 +171,13 @@ def test_no_tensor_operation_passes_over_the_hidden():
 
 
 def test_a_trainer_goes_on_to_the_same_bits(tmp_path):
-    data = [{k: v[0] for k, v in batch_for(made('mt5'), seed, windows=1).items()} for seed in range(24)]
+    def one_window(seed):
+        return {k: v[0] for k, v in batch_for(made('mt5'), seed, windows=1).items()}
+
+    data = [one_window(seed) for seed in range(24)]
 
     def collate(items):
-        return {k: torch.stack([i[k] for i in items]) for k in items[0]} | dict(sentences=torch.ones(len(items)))
+        return torch.utils.data.default_collate(items) | dict(sentences=torch.ones(len(items)))
 
     def trainer(steps, folder):
         model = made('mt5')

@@ -232,10 +232,10 @@ def test_a_pulse_takes_one_more_matrix(dtype):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
 def test_matrices_pulsed_together_are_those_pulsed_apart(dtype):
-    apart, together = (
-        [noise(20, 33, seed=s).to(dtype) for s in range(3)] + [torch.full((20, 33), 0.1, dtype=dtype)] for _ in range(2)
-    )
-    rests, kept = ([torch.zeros_like(w) for w in apart] for _ in range(2))
+    apart = [noise(20, 33, seed=s).to(dtype) for s in range(3)] + [torch.full((20, 33), 0.1, dtype=dtype)]
+    together = [w.clone() for w in apart]
+    rests = [torch.zeros_like(w) for w in apart]
+    kept = [torch.zeros_like(w) for w in apart]
     powers, kernel = [0.01, 0.02, 0.03, 0.03], proximal_kernel()
     for w, p, r in zip(apart, powers, rests):
         pulse_(w, kernel, p, r)
@@ -364,9 +364,14 @@ def operands(b=2, t=30, c=150, seed=0, scale=4.0):
     return [decay, first, noise(b, t, c, seed=seed) * scale, noise(b, t, c, seed=seed + 2)]
 
 
+def leaves(tensors, dtype):
+    "Copies that gradients are asked for"
+    return [x.to(dtype).clone().requires_grad_() for x in tensors]
+
+
 def with_gradients(f, given, state=None, dtype=torch.float64):
     "Outputs and state, and the gradients of all that came in, of something that depends on each of them"
-    given, state = ([x.to(dtype).clone().requires_grad_() for x in xs] if xs else None for xs in (given, state))
+    given, state = leaves(given, dtype), leaves(state, dtype) if state else None
     out, after = f(*given, state=state, return_state=True)
     wanted = (out.double() ** 2).sum() + sum(
         (k + 1) * torch.sin(x.double() * torch.linspace(0, 3, x.numel()).view_as(x)).sum() for k, x in enumerate(after)
@@ -411,13 +416,9 @@ def test_wkv_in_half_precision_rounds_once(dtype):
     exact, _ = rwkv_linear_attention_cpu(decay.double(), first.double(), key.double(), value.double())
     assert out.dtype == dtype and all(s.dtype == torch.float32 for s in state)
     assert ((out - exact).abs() <= torch.finfo(dtype).eps * exact.abs() + 1e-4).all()
-    grads = [
-        torch.autograd.grad((wkv(d, f, k, v)[0].float() ** 2).sum(), (d, f, k, v))
-        for d, f, k, v in [
-            [x.clone().requires_grad_() for x in (decay, first, key, value)],
-            [x.float().requires_grad_() for x in (decay, first, key, value)],
-        ]
-    ]
+    as_given = [x.clone().requires_grad_() for x in (decay, first, key, value)]
+    in_float = [x.float().requires_grad_() for x in (decay, first, key, value)]
+    grads = [torch.autograd.grad((wkv(*parts)[0].float() ** 2).sum(), parts) for parts in (as_given, in_float)]
     for a, b in zip(*grads):
         assert (a.float() - b).abs().max() < 0.03 * b.abs().max()
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from tiny_models import NO_DROPOUT, gpt2
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ff_nbdev import FFConfig, attach
@@ -307,14 +308,7 @@ def strong(**kw):
 
 def tiny(arch):
     "A random model without dropout"
-    if arch != 'gpt2':
-        return random_tiny(arch)
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    off = dict(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
-    shape = dict(vocab_size=512, n_embd=32, n_layer=2, n_head=4, n_inner=128, n_positions=64)
-    return GPT2LMHeadModel(GPT2Config(**shape, **off))
+    return gpt2(**NO_DROPOUT) if arch == 'gpt2' else random_tiny(arch)
 
 
 IDS = torch.randint(3, 500, (4, 12), generator=generator(2))

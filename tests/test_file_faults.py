@@ -1,4 +1,7 @@
-"""Nothing is replaced, run or lost that this program did not write: folders of others, received runs, full disks, killed writers."""
+"""Nothing is replaced, run or lost that this program did not write.
+
+Folders of others, received runs, full disks, killed writers.
+"""
 
 import argparse
 import ast
@@ -20,6 +23,7 @@ import pytest
 from conftest import NOTEBOOKS, ROOT, page
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shared import dead
 
 from ff_nbdev.core import io as files
 from ff_nbdev import cli
@@ -92,13 +96,6 @@ def mine(run, tmp_path):
 def brief(monkeypatch):
     "Reports without their figures, which take seconds"
     monkeypatch.setattr(report, 'all_figures', lambda runs: ({}, {}))
-
-
-def dead():
-    "The number of a process that is gone"
-    p = subprocess.Popen([sys.executable, '-c', ''])
-    p.wait()
-    return p.pid
 
 
 # Publishing
@@ -409,10 +406,16 @@ def test_only_notebooks_of_the_package_are_run(mine, monkeypatch, capsys):
 
 def test_modules_of_a_received_folder_are_not_imported(mine, tmp_path):
     "A real kernel, with a small notebook in the report's place"
-    code = [
-        "runs: str = ''\nout: str = ''",
-        "import sys\nfrom pathlib import Path\ntry: import seaborn_of_theirs\nexcept ImportError: pass\nimport yaml\nPath(out, 'report.html').write_text(str(yaml.__file__)); Path(out, 'report.json').write_text('{}')",
-    ]
+    work = """
+import sys
+from pathlib import Path
+try: import seaborn_of_theirs
+except ImportError: pass
+import yaml
+Path(out, 'report.html').write_text(str(yaml.__file__))
+Path(out, 'report.json').write_text('{}')
+"""
+    code = ["runs: str = ''\nout: str = ''", work.strip()]
     cells = [
         dict(
             cell_type='code',
@@ -462,10 +465,11 @@ def received(tmp_path_factory):
     )
     for p in folder.rglob('*.npz'):
         arrays = dict(np.load(p))
-        words = {k: v for k, v in arrays.items() if v.dtype.kind == 'U' and 'site' not in k}
-        np.savez(
-            p, **arrays | {k: np.array([f'{w}{HOSTILE}' for w in v.ravel()]).reshape(v.shape) for k, v in words.items()}
-        )
+        for name, array in arrays.items():
+            if array.dtype.kind == 'U' and 'site' not in name:
+                words = [f'{word}{HOSTILE}' for word in array.ravel()]
+                arrays[name] = np.array(words).reshape(array.shape)
+        np.savez(p, **arrays)
     return folder
 
 
@@ -695,14 +699,21 @@ def test_what_is_no_failure_of_a_disk_stays_what_it_is(tmp_path):
         assert e.value is error
 
 
+HALF = """
+import sys, time
+from ff_nbdev.core.io import whole
+with whole(sys.argv[1]) as part:
+    part.write_text("half")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
 def test_killed_writers_are_swept_and_living_ones_are_not(tmp_path, brief):
     "A writer that is killed in the middle, one that lives, and the next report"
     folder = a_run(tmp_path / 'quick', ['base'])
-    code = 'import sys, time\nfrom ff_nbdev.core.io import whole\nwith whole(sys.argv[1]) as part:\n    part.write_text("half"); print("ready", flush=True); time.sleep(60)'
-    writers = [
-        subprocess.Popen([sys.executable, '-c', code, str(folder / 'report.html')], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    words = [sys.executable, '-c', HALF, str(folder / 'report.html')]
+    writers = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     try:
         for w in writers:
             assert w.stdout.readline() == 'ready\n'
@@ -710,11 +721,8 @@ def test_killed_writers_are_swept_and_living_ones_are_not(tmp_path, brief):
         writers[0].wait()
         assert len(list(folder.glob('.report.html.part-*'))) == 2
         gone = files.sweep(folder)
-        assert (
-            len(gone) == 1
-            and gone[0].endswith(f'-{writers[0].pid}')
-            and len(list(folder.glob('.report.html.part-*'))) == 1
-        )
+        assert len(gone) == 1 and gone[0].endswith(f'-{writers[0].pid}')
+        assert len(list(folder.glob('.report.html.part-*'))) == 1
     finally:
         for w in writers:
             w.kill()

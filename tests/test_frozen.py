@@ -33,46 +33,53 @@ def project(tmp_path):
     return folder
 
 
-def test_a_long_run_is_paused_continued_and_stopped(project):
-    home = project / 'runs' / 'frozen'
+class Frozen:
+    "The script of a project, and what a run of it has written"
 
-    def frozen(*words, status=0):
+    def __init__(self, project):
+        self.script = project / 'workflow' / 'frozen'
+        self.log = project / 'runs' / 'frozen' / 'log.txt'
+
+    def __call__(self, *words, status=0):
         env = {k: v for k, v in os.environ.items() if k != 'FROZEN'}
-        done = subprocess.run([project / 'workflow' / 'frozen', *words], capture_output=True, text=True, env=env)
+        done = subprocess.run([self.script, *words], capture_output=True, text=True, env=env)
         assert done.returncode == status, done
         return done.stdout + done.stderr
 
-    def ticks():
-        return (home / 'log.txt').read_text().count('tick')
+    def ticks(self):
+        return self.log.read_text().count('tick')
 
-    def goes_on():
-        before, end = ticks(), time.time() + 20
-        while ticks() <= before and time.time() < end:
+    def goes_on(self):
+        before, end = self.ticks(), time.time() + 20
+        while self.ticks() <= before and time.time() < end:
             time.sleep(0.1)
-        return ticks() > before
+        return self.ticks() > before
 
-    def stands():
+    def stands(self):
         time.sleep(0.3)
-        before = ticks()
+        before = self.ticks()
         time.sleep(0.6)
-        return ticks() == before
+        return self.ticks() == before
 
+
+def test_a_long_run_is_paused_continued_and_stopped(project):
+    frozen = Frozen(project)
     assert 'What shall be run?' in frozen('start', status=2)
     assert 'Nothing runs' in frozen('pause', status=1)
     try:
         assert 'low priority' in frozen('start', 'study', '--corpus', 'a b/*.xz')
-        assert goes_on() and 'words run study --corpus a b/*.xz --plain' in (home / 'log.txt').read_text()
+        assert frozen.goes_on() and 'words run study --corpus a b/*.xz --plain' in frozen.log.read_text()
         assert 'runs already' in frozen('start')
         frozen('pause')
-        assert 'paused' in frozen('status') and stands()  # what it started stands still too
+        assert 'paused' in frozen('status') and frozen.stands()  # what it started stands still too
         frozen('continue')
-        assert goes_on()
+        assert frozen.goes_on()
     finally:
         frozen('stop')
-    assert stands() and 'does not run' in frozen('status')
+    assert frozen.stands() and 'does not run' in frozen('status')
     (project / 'ff-nbdev').write_text('changed')
     frozen('start')  # goes on with the same words, in the clone as it was
     try:
-        assert (home / 'project' / 'ff-nbdev').read_text() == COMMAND
+        assert (project / 'runs' / 'frozen' / 'project' / 'ff-nbdev').read_text() == COMMAND
     finally:
         frozen('stop')

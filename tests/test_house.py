@@ -57,6 +57,15 @@ def test_each_rule_finds_what_breaks_it(code, rule):
     assert house.count_code('x = [y for y in "a;b"]  # ; in words')[rule] == 0
 
 
+def test_a_cell_of_parameters_has_a_line_for_each_and_no_other():
+    "Papermill takes one tagged cell, which cannot be cut"
+    parameters = ''.join(f'size_{i}: int = {i}  # of one thing\n' for i in range(34))
+    tagged = dict(metadata=dict(tags=['parameters']), source=[parameters])
+    assert house.allowed_lines(tagged) == 34
+    assert house.allowed_lines(tagged | dict(source=[parameters + 'import os\n' * 6])) == 34
+    assert house.allowed_lines(dict(metadata={}, source=[parameters])) == house.CELL
+
+
 def test_complex_functions_are_found():
     body = ''.join(f'    if x == {i}: return {i}\n' for i in range(11))
     assert house.complexity({'a': f'def f(x):\n{body}', 'b': 'def g(): pass'}) == {'a': 1}

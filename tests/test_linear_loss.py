@@ -8,13 +8,12 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny
+from tiny_models import tiny
 from torch import nn
 
 from ff_nbdev.mechanisms import forgiveness, linear_loss
-from ff_nbdev.mechanisms.config import FORMS, FFConfig, ForgetfulnessConfig, ForgivenessConfig
+from ff_nbdev.mechanisms.config import FORMS, FFConfig, ForgetfulnessConfig
 from ff_nbdev.mechanisms.forgiveness import forgiving_loss, top_prediction
-from ff_nbdev.mechanisms.forgiveness_stats import ForgivenessStats
 from ff_nbdev.mechanisms.linear_loss import can_be_headless, headless, linear_forgiving_loss, needs_logits
 from ff_nbdev.mechanisms.method import attach
 
@@ -24,7 +23,9 @@ OPTIONS = 'plain', 'smoothing', 'weights', 'exempt', 'all'
 
 
 def batch(seed=0, rows=ROWS, vocab=VOCAB):
-    "Hidden states, output embedding, bias, and labels whose predictions are often close misses; some places have no target"
+    """Hidden states, output embedding, bias, and labels whose predictions are often close misses
+
+    Some places have no target."""
     draw = torch.Generator().manual_seed(seed)
     hidden, weight = torch.randn(rows, WIDTH, generator=draw), torch.randn(vocab, WIDTH, generator=draw) * 0.5
     bias = torch.randn(vocab, generator=draw)
@@ -87,7 +88,7 @@ def by_autograd(parts, labels, form, weight=None, **kw):
 
 
 def fused(parts, labels, form, dtype=torch.float32, chunk=None, weight=None, **kw):
-    parts = [x.to(dtype).requires_grad_() for x in (p.clone() for p in parts)]
+    parts = [p.clone().to(dtype).requires_grad_() for p in parts]
     loss, d = linear_forgiving_loss(
         *parts[:2], labels, bias=parts[2], form=form, target_weight=weight, chunk=chunk, **kw
     )
@@ -150,7 +151,11 @@ def test_gradients_are_those_of_finite_differences():
     found = torch.autograd.grad(call(*parts), parts)
     for i, part in enumerate(parts):
         way, small = torch.randn(part.shape, generator=torch.Generator().manual_seed(i)).double(), 1e-5
-        ends = [call(*[p + sign * small * way if j == i else p for j, p in enumerate(parts)]) for sign in (1, -1)]
+        ends = []
+        for sign in (1, -1):
+            moved = list(parts)
+            moved[i] = part + sign * small * way
+            ends.append(call(*moved))
         assert abs((ends[0] - ends[1]) / (2 * small) - (found[i] * way).sum()) < 1e-7
 
 
@@ -258,7 +263,8 @@ def test_bfloat16(autocast):
     "Within the rounding of bfloat16 of the same loss of logits, whose loss is in float32 too"
     given = batch()
     dtype = torch.float32 if autocast else torch.bfloat16
-    a, b = ([x.to(dtype).requires_grad_() for x in (p.clone() for p in given[0])] for _ in range(2))
+    a = [p.clone().to(dtype).requires_grad_() for p in given[0]]
+    b = [p.clone().to(dtype).requires_grad_() for p in given[0]]
     with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
         logits = F.linear(a[0], a[1], a[2])
         wanted = forgiving_loss(logits, given[1], given[2])[0]
@@ -420,7 +426,7 @@ DDP = '''
 import os, sys, torch
 import torch.distributed as dist
 sys.path.insert(0, sys.argv[2])
-from conftest import tiny
+from tiny_models import tiny
 from torch.nn.parallel import DistributedDataParallel
 from ff_nbdev import FFConfig, attach
 from ff_nbdev.mechanisms.linear_loss import can_be_headless, headless
@@ -475,7 +481,7 @@ def trainer(tmp_path, config, vocab=4200, **kw):
     ]
 
     def collate(parts):
-        return {k: torch.stack([p[k] for p in parts]) for k in parts[0]} | dict(sentences=torch.ones(len(parts)).long())
+        return torch.utils.data.default_collate(parts) | dict(sentences=torch.ones(len(parts)).long())
 
     smoothing = kw.pop('label_smoothing_factor', 0.0)
     args = TrainingArguments(

@@ -1,10 +1,11 @@
-"""The three mechanisms on real architectures: at strength 0 nothing changes, to the bit; and what must hold for any input."""
+"""The three mechanisms on real architectures: at strength 0 nothing changes, to the bit; what holds for any input."""
 
 import copy
 import math
 import tempfile
 
 import pytest
+import tiny_models
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -13,10 +14,10 @@ from torch import nn
 
 from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, neighbour_mean, proximal_kernel, pulse_
 from ff_nbdev.mechanisms.forgiveness import forgiving_loss
-from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
+from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.mechanisms.noise import HubNoise, keyed_uniform, multiplier, noise_moments, noisy_hidden
-from ff_nbdev.mechanisms.recall import find_hubs, hub_mask, hub_width, smooth, update_usage
+from ff_nbdev.mechanisms.recall import find_hubs, hub_mask, hub_width, update_usage
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.site import FFNPattern
 from ff_nbdev.models.tiny import random_tiny
@@ -27,27 +28,9 @@ quick = settings(max_examples=40, deadline=None)
 
 def tiny(arch, seed=0, **kw):
     "A random model of an architecture; dropout is on where the architecture has it"
-    if arch in ('mt5', 'rwkv'):
-        m = random_tiny(arch, seed, **({'dropout_rate': 0.1} if arch == 'mt5' else {}), **kw)
-    else:
-        from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-
-        torch.manual_seed(seed)
-        m = (
-            GPT2LMHeadModel(GPT2Config(vocab_size=512, n_embd=32, n_layer=2, n_head=4, n_inner=128, n_positions=64))
-            if arch == 'gpt2'
-            else LlamaForCausalLM(
-                LlamaConfig(
-                    vocab_size=512,
-                    hidden_size=32,
-                    intermediate_size=128,
-                    num_hidden_layers=2,
-                    num_attention_heads=4,
-                    num_key_value_heads=2,
-                )
-            )
-        )
-    return m
+    if arch in ('gpt2', 'llama'):
+        return tiny_models.tiny(arch, seed, **kw).train()
+    return random_tiny(arch, seed, **(dict(dropout_rate=0.1) if arch == 'mt5' else {}), **kw)
 
 
 def batch(seed=0, n=4, time=12):
@@ -110,10 +93,12 @@ def test_zero_strengths_change_nothing(arch):
 @pytest.mark.parametrize('arch', ARCHS)
 def test_removed_without_a_trace(arch):
     model, bare = tiny(arch), tiny(arch)
-    seen = lambda m: [
-        (n, sorted(x.__dict__), {k: list(v) for k, v in x.__dict__.items() if 'hooks' in k})
-        for n, x in m.named_modules()
-    ]
+    def hooks(module):
+        return {k: list(v) for k, v in module.__dict__.items() if 'hooks' in k}
+
+    def seen(model):
+        return [(name, sorted(module.__dict__), hooks(module)) for name, module in model.named_modules()]
+
     before, keys = seen(model), list(model.state_dict())
     ff = attach(model, strong())
     assert list(model.state_dict()) == keys  # no keys while it is attached either
@@ -348,7 +333,7 @@ def test_dose_is_what_was_asked(matrices, dose, total, ramp, stride, order):
     assert (got - dose).abs().max() <= 0.03 * 1.5  # to a pulse, and half a one for the steps of the ramp
 
 
-def test_pulse_on_tied_frozen_bf16_and_transposed_weights():
+def test_a_tied_and_frozen_matrix_is_pulsed_once():
     model = random_tiny('mt5')
     sites = find_sites(model)
     sites[1].down.weight = sites[0].down.weight  # tied
@@ -358,16 +343,19 @@ def test_pulse_on_tied_frozen_bf16_and_transposed_weights():
     before = sites[0].down.weight.clone()
     ff.step(sentences=100)
     assert not torch.equal(before, sites[0].down.weight) and sites[0].down.weight is sites[1].down.weight
+
+
+def test_pulses_in_bf16_are_those_in_float32():
     w = torch.randn(40, 30)
     b = w.bfloat16()
     for _ in range(30):
         pulse_(w, proximal_kernel(), 0.03)
         pulse_(b, proximal_kernel(), 0.03)
     assert b.dtype == torch.bfloat16 and torch.corrcoef(torch.stack([w.flatten(), b.float().flatten()]))[0, 1] > 0.99
-    full, half = (
-        random_tiny('mt5'),
-        random_tiny('mt5').bfloat16(),
-    )  # pulses far below bfloat16's last digit still add up, also over a restart
+
+
+def test_pulses_far_below_the_last_digit_of_bf16_add_up_over_a_restart_too():
+    full, half = random_tiny('mt5'), random_tiny('mt5').bfloat16()
     config = lambda: FFConfig(100_000, ForgetfulnessConfig(dose=0.3, power=0.0005, ramp=0.0))
     a, b = attach(full, config()), attach(half, config())
     for _ in range(10):
@@ -383,6 +371,9 @@ def test_pulse_on_tied_frozen_bf16_and_transposed_weights():
     for x, y in zip(find_sites(full), find_sites(half)):
         assert (x.weight('down') - y.weight('down').float()).abs().max() < 0.01 * x.weight('down').abs().max()
     assert b.rests and all(r.any() for r in b.rests.values()) and not a.rests
+
+
+def test_a_transposed_weight_is_pulsed_as_its_transpose():
     gpt = tiny('gpt2')
     s = find_sites(gpt)[0]
     conv = s.down.weight
@@ -396,13 +387,17 @@ def test_pulse_on_tied_frozen_bf16_and_transposed_weights():
 # Recall
 
 
+def is_free(start, taken, width):
+    return all(abs(start - other) >= width for other in taken if other >= 0)
+
+
 def brute_hubs(h, width, per_sign, signed):
     n, out = len(h) - width + 1, []
     means = [math.fsum(h[i : i + width]) / width for i in range(n)]
     for sign in (1, -1) if signed else (1,):
         taken = []
         for _ in range(per_sign):
-            free = [i for i in range(n) if all(abs(i - t) >= width for t in taken if t >= 0)]
+            free = [i for i in range(n) if is_free(i, taken, width)]
             best = max(free, key=lambda i: (sign * means[i], -i), default=-1)
             taken.append(best if best >= 0 and sign * means[best] > 0 else -1)
         out += taken

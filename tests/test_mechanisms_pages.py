@@ -76,8 +76,12 @@ def by_hand(hidden, width, count, sign):
     sums, starts = [], []
     for start in range(len(hidden) - width + 1):
         sums.append(sum(hidden[start : start + width].tolist()) / width * sign)
+
+    def is_free(at):
+        return sums[at] > 0 and all(abs(at - other) >= width for other in starts)
+
     for _ in range(count):
-        free = [at for at, value in enumerate(sums) if value > 0 and all(abs(at - other) >= width for other in starts)]
+        free = [at for at in range(len(sums)) if is_free(at)]
         starts.append(max(free, key=lambda at: (sums[at], -at)) if free else -1)
     return starts
 

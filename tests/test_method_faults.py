@@ -7,17 +7,17 @@ import warnings
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 import transformers as hf
 from torch import nn
 
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
-from ff_nbdev.mechanisms.forgetfulness import PulseSchedule, neighbour_mean, proximal_kernel, pulse_
+from ff_nbdev.mechanisms.forgetfulness import proximal_kernel, pulse_
 from ff_nbdev.mechanisms.forgiveness import forgiving_loss, prefix_classes, with_company
 from ff_nbdev.mechanisms.method import PATIENCE, attach
 from ff_nbdev.models.wrappers import hf_model, unwrap_model
-from ff_nbdev.mechanisms.noise import keyed_uniform
-from ff_nbdev.mechanisms.recall import hub_width, usage_entropy
+from ff_nbdev.mechanisms.recall import usage_entropy
 from ff_nbdev.models.site import FFNPattern
 from ff_nbdev.models.tiny import load_pretrained, random_tiny
 
@@ -30,8 +30,7 @@ def bert(kind, **kw):
 
 
 def gpt2():
-    config = hf.GPT2Config(vocab_size=512, n_embd=32, n_layer=1, n_head=4, n_inner=128, n_positions=64)
-    return hf.GPT2LMHeadModel(config)
+    return tiny_models.gpt2(n_layer=1)
 
 
 MODELS = dict(
@@ -366,7 +365,8 @@ def test_a_vocabulary_with_hardly_any_company_is_told():
     from tokenizers import Tokenizer, models
 
     def attach_to(words):
-        vocab = {w: i for i, w in enumerate(['<pad>', *words, *(f'{i}' for i in range(900))])}
+        numbers = map(str, range(900))
+        vocab = {w: i for i, w in enumerate(['<pad>', *words, *numbers])}
         words = Tokenizer(models.WordLevel(vocab, '<pad>'))
         tok = hf.PreTrainedTokenizerFast(tokenizer_object=words, pad_token='<pad>', unk_token='<pad>')
         return lambda: attach(random_tiny('mt5'), FFConfig(forgiveness=ForgivenessConfig(kind='two_letter')), tok)
@@ -413,60 +413,61 @@ def test_half_precision_that_would_overflow_is_refused():
     assert torch.equal(w, old)
 
 
-def test_no_setting_that_is_taken_gives_a_number_that_is_none():
+FORGETFULNESS_ENDS = [
+    dict(decay=0.05),
+    dict(decay=1e300),
+    dict(size=31),
+    dict(size=3),
+    dict(power=1.0, ramp=1.0),
+    dict(ramp=5e-324),
+    dict(normalized=False, decay=0.05),
+    dict(dose=1e-300),
+]
+RECALL_ENDS = [
+    dict(top=0.0),
+    dict(start=1 - 1e-16),
+    dict(share=1e-9),
+    dict(share=0.49),
+    dict(share=0.001, per_sign=40),
+    dict(intra=0.0),
+    dict(intra=1000.0, top=10.0),
+    dict(halflife=1e-300),
+    dict(halflife=1e300),
+    dict(noise='range'),
+    dict(noise='gaussian'),
+    dict(limit=0.0),
+    dict(slow_from=0.0),
+]
+ENDS = [
+    *(dict(forgetfulness=end) for end in FORGETFULNESS_ENDS),
+    *(dict(recall=end) for end in RECALL_ENDS),
+    dict(seed=2**40 - 1),
+    dict(total_sentences=10**15),
+]
+
+
+@pytest.mark.parametrize('end', ENDS, ids=str)
+def test_no_setting_that_is_taken_gives_a_number_that_is_none(end):
     "The ends of every range: three steps of training stay finite"
-    ends = [
-        dict(forgetfulness=end)
-        for end in (
-            dict(decay=0.05),
-            dict(decay=1e300),
-            dict(size=31),
-            dict(size=3),
-            dict(power=1.0, ramp=1.0),
-            dict(ramp=5e-324),
-            dict(normalized=False, decay=0.05),
-            dict(dose=1e-300),
-        )
-    ]
-    ends += [
-        dict(recall=end)
-        for end in (
-            dict(top=0.0),
-            dict(start=1 - 1e-16),
-            dict(share=1e-9),
-            dict(share=0.49),
-            dict(share=0.001, per_sign=40),
-            dict(intra=0.0),
-            dict(intra=1000.0, top=10.0),
-            dict(halflife=1e-300),
-            dict(halflife=1e300),
-            dict(noise='range'),
-            dict(noise='gaussian'),
-            dict(limit=0.0),
-            dict(slow_from=0.0),
-        )
-    ]
-    ends += [dict(seed=2**40 - 1), dict(total_sentences=10**15)]
     ids = torch.randint(3, 500, (2, 5))
-    for end in ends:
-        parts = dict(
-            forgetfulness=dict(dose=1.0) | end.get('forgetfulness', {}),
-            recall=dict(top=2.0, start=0.0) | end.get('recall', {}),
-        )
-        config = FFConfig.from_dict(dict(total_sentences=20) | end | parts)
-        model = random_tiny('mt5', num_layers=1, num_decoder_layers=1).train()
-        ff = attach(model, config)
-        optimizer = torch.optim.SGD(model.parameters(), 1e-3)
-        for _ in range(3):
-            out = model(input_ids=ids, labels=ids)
-            ff.loss(out.logits, ids).backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            ff.step(sentences=7)
-        assert all(p.isfinite().all() for p in model.parameters()), end
-        assert all(u.isfinite().all() and (u >= 0).all() for u in ff.usage), end
-        assert math.isfinite(ff.noise_x) and ff.doses.isfinite().all(), end
+    parts = dict(
+        forgetfulness=dict(dose=1.0) | end.get('forgetfulness', {}),
+        recall=dict(top=2.0, start=0.0) | end.get('recall', {}),
+    )
+    config = FFConfig.from_dict(dict(total_sentences=20) | end | parts)
+    model = random_tiny('mt5', num_layers=1, num_decoder_layers=1).train()
+    ff = attach(model, config)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    for _ in range(3):
+        out = model(input_ids=ids, labels=ids)
+        ff.loss(out.logits, ids).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        ff.step(sentences=7)
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert all(u.isfinite().all() and (u >= 0).all() for u in ff.usage)
+    assert math.isfinite(ff.noise_x) and ff.doses.isfinite().all()
 
 
 def test_a_hidden_without_hubs_leaves_usage_and_noise_finite():

@@ -14,7 +14,8 @@ torch.set_num_threads(1)
 
 
 def sets_of(s, k):
-    return [{int(u) for u in s[k, g] if u != np.iinfo(s.dtype).max} for g in range(2)]
+    none = np.iinfo(s.dtype).max
+    return [set(s[k, g][s[k, g] != none].tolist()) for g in range(2)]
 
 
 def by_hand(x, i, y, j):
@@ -76,7 +77,9 @@ def test_overlap_against_sets(chunk):
     a[0][2, 4:] = 0
     b[1][3] = 1.0
     a, b = P.top_units(a, 0.15), P.top_units(b, 0.15)
-    want = np.array([[[by_hand(x, i, y, j) for j in range(11)] for i in range(6)] for x, y in zip(a, b)])
+    want = np.zeros((2, 6, 11))
+    for site, i, j in np.ndindex(want.shape):
+        want[site, i, j] = by_hand(a[site], i, b[site], j)
     np.testing.assert_allclose(P.overlap(a, b, chunk), want, atol=1e-6)
     np.testing.assert_allclose(P.paired_overlap(a, [y[:6] for y in b]), np.diagonal(want, axis1=1, axis2=2), atol=1e-6)
 
@@ -136,11 +139,14 @@ def test_places_survive_a_file(tmp_path, p):
 
 def test_stability_by_hand(p):
     r, words, f = O.stability(p, 200), W.bare_words(p.tokens)[0], W.frequency_bins(p.counts)
-    same = [np.mean([by_hand(x, k, y, k) for x, y in zip(p.a, p.b)]) for k in range(len(p))]
+
+    def of_all_sites(i, j):
+        return np.mean([by_hand(x, i, y, j) for x, y in zip(p.a, p.b)])
+
+    same = [of_all_sites(k, k) for k in range(len(p))]
     other = [
-        np.mean([by_hand(x, i, y, j) for x, y in zip(p.a, p.b)])
-        for i in range(len(p))
-        for j in range(len(p))
+        of_all_sites(i, j)
+        for i, j in np.ndindex(len(p), len(p))
         if i != j and f[i] == f[j] and not W.one_lemma(words[i], words[j])
     ]
     assert r['distance'] == pytest.approx(np.mean(same), abs=1e-6) and r['other_token'] == pytest.approx(
@@ -286,8 +292,9 @@ def test_matched_means_by_hand(p):
     D = P.overlap(p.whole, p.whole).mean(0)
     a, b = [], []
     for i, j, s in zip(*(T[k][two] for k in ('i', 'j', 'stratum'))):
-        strangers = [D[x, y] for x, y in zip(*(T[k][rand & (T['stratum'] == s)] for k in 'ij'))]
-        if strangers:
+        alike = rand & (T['stratum'] == s)
+        strangers = D[T['i'][alike], T['j'][alike]]
+        if len(strangers):
             a.append(D[i, j])
             b.append(np.mean(strangers))
     r = O.two_letter_test(p, 50)
@@ -310,10 +317,10 @@ def test_matched_means_by_hand(p):
     m, s = D[T['i'], T['j']], T['stratum']
     ok = [c for c in range(s.max() + 1) if n[two & (s == c)].sum() and n[rand & (s == c)].sum()]
     size = [n[two & (s == c)].sum() for c in ok]
-    want = [
-        np.average([np.average(m[k & (s == c)], weights=n[k & (s == c)]) for c in ok], weights=size)
-        for k in (two, rand)
-    ]
+    want = []
+    for k in (two, rand):
+        means = [np.average(m[k & (s == c)], weights=n[k & (s == c)]) for c in ok]
+        want.append(np.average(means, weights=size))
     np.testing.assert_allclose(O.matched_means(T, m[None], two, rand, w)[:, 0], want, atol=1e-9)
 
 

@@ -99,13 +99,14 @@ def test_plot_shows_every_hub_and_line():
 def unpack(svg):
     "The script's data, read by hand"
     data = json.loads(re.search(r'D=(\{.*?\}),NS=', svg, re.S)[1])
-    hubs = [
-        [
-            [[(int(h[:3], 36), int(h[3:], 36) / 1295) for h in re.findall('.{5}', g)] for g in s.split('|')]
-            for s in t.split(',')
-        ]
-        for t in data['h']
-    ]
+
+    def places_and_powers(group):
+        return [(int(h[:3], 36), int(h[3:], 36) / 1295) for h in re.findall('.{5}', group)]
+
+    hubs = []
+    for token in data['h']:
+        sites = [site.split('|') for site in token.split(',')]
+        hubs.append([list(map(places_and_powers, signs)) for signs in sites])
     return data, hubs
 
 
@@ -150,55 +151,78 @@ def test_svg_stays_small():
         P.pathway_svg([sixty[0], deep[0]])
 
 
-def test_svg_in_a_browser(browser, tmp_path):
-    "As a file: choose by keyboard, hover, read; and twice within one page"
+def nasty_pair():
+    "Signatures of tokens with odd names, of which the fifth lies where the third does"
     sig = signs(NASTY, len(NASTY))
     sig[4] = S.Signature('_x', sig[2].places, sig[2].powers, sig[2].d_ff, sig[2].sites)
-    svg = P.pathway_svg(sig, tmp_path / 'p.svg', shown=1)
+    return sig
+
+
+def rows(signature):
+    "What the hubs of a token are to be called, without its name"
+    found = set()
+    for k, g in np.ndindex(4, 2):
+        _, stack, layer = signature.sites[k]
+        places = signature.places[k, g]
+        for place in places[~np.isnan(places)]:
+            found.add(f'{stack} {layer}, place {int(place)}, {["positive", "negative"][g]}')
+    return found
+
+
+def labels(tab, start=''):
+    "What the hubs of tokens whose name starts so are called"
+    names = [hub.get_attribute('aria-label') for hub in tab.locator('.hub').all()]
+    return {name.split(', ', 1)[1] for name in names if name.startswith(start)}
+
+
+@pytest.fixture
+def tab(browser):
+    "A page of the browser, and what it said and asked for"
     tab, seen = browser.new_page(), []
     tab.on('pageerror', lambda e: seen.append(str(e)))
     tab.on('console', lambda m: seen.append(m.text))
     tab.on('request', lambda r: seen.append(r.url))
+    yield tab, seen
+    tab.close()
+
+
+def test_svg_in_a_browser(tab, tmp_path):
+    "As a file: choose by keyboard, hover, read"
+    tab, seen = tab
+    sig = nasty_pair()
+    P.pathway_svg(sig, tmp_path / 'p.svg', shown=1)
     tab.goto(f'file://{tmp_path}/p.svg')
     assert seen == [f'file://{tmp_path}/p.svg']
     seen.clear()
-    label = lambda: [e.get_attribute('aria-label') for e in tab.locator('.hub').all()]
-    rows = lambda s: {
-        f"{s.sites[k][1]} {s.sites[k][2]}, place {int(p)}, {['positive', 'negative'][g]}"
-        for k in range(4)
-        for g in range(2)
-        for p in s.places[k, g]
-        if not np.isnan(p)
-    }
-    assert {x.split(', ', 1)[1] for x in label()} == rows(sig[0]) and tab.locator('.hub[fill="#b2182b"]').count() > 0
+    assert labels(tab) == rows(sig[0])
+    assert tab.locator('.hub[fill="#b2182b"]').count() > 0
     item = tab.locator('.item').nth(2)
     item.focus()
     tab.keyboard.press('Enter')
-    assert item.get_attribute('aria-checked') == 'true' and {
-        x.split(', ', 1)[1] for x in label() if x.startswith(']]>')
-    } == rows(sig[2])
+    assert item.get_attribute('aria-checked') == 'true' and labels(tab, ']]>') == rows(sig[2])
     tab.evaluate("document.activeElement.blur()")
     tab.locator('.hub').last.focus()
-    assert (
-        tab.locator('.say').first.text_content().startswith(']]> · decoder 3 · place ')
-        and '_x' in tab.locator('.say').nth(1).text_content()
-    )
-    assert 'near' in tab.locator('.item').nth(4).get_attribute('class') and 'near' not in tab.locator('.item').nth(
-        2
-    ).get_attribute('class')
+    assert tab.locator('.say').first.text_content().startswith(']]> · decoder 3 · place ')
+    assert '_x' in tab.locator('.say').nth(1).text_content()
+    assert 'near' in tab.locator('.item').nth(4).get_attribute('class')
+    assert 'near' not in tab.locator('.item').nth(2).get_attribute('class')
     item.focus()
     tab.keyboard.press(' ')
     assert item.get_attribute('aria-checked') == 'false'
+    assert not seen
+
+
+def test_svg_twice_within_one_page(tab):
+    tab, seen = tab
+    sig = nasty_pair()
+    svg = P.pathway_svg(sig, shown=1)
     tab.goto('about:blank')
     tab.set_content(f'<!DOCTYPE html><body><p>before</p>{svg}{svg}<p>after</p></body>')
-    assert (
-        tab.locator('svg').count() == 2
-        and tab.locator('body > p').count() == 2
-        and tab.locator('.hub').count() == 2 * len(rows(sig[0]))
-        and tab.locator('b').count() == 0
-    )
+    assert tab.locator('svg').count() == 2
+    assert tab.locator('body > p').count() == 2
+    assert tab.locator('.hub').count() == 2 * len(rows(sig[0]))
+    assert tab.locator('b').count() == 0
     assert not [s for s in seen if not s.startswith('about:')]
-    tab.close()
 
 
 # Shared places
@@ -223,9 +247,11 @@ def test_sharing_finds_families():
     found = families()
     h = P.as_hubs(P.signatures_of(found))
     t = P.sharing(h, found.tokens, 0.03)
-    assert t.n.iloc[0] >= 4 and all(
-        any(set(found.tokens[4 * f : 4 * f + 4]) <= set(names.split()) for names in t.tokens) for f in range(6)
-    )
+    assert t.n.iloc[0] >= 4
+    together = [set(names.split()) for names in t.tokens]
+    for f in range(6):
+        family = set(found.tokens[4 * f : 4 * f + 4])
+        assert any(family <= names for names in together)
     with pytest.raises(ValueError, match='one text for each'):
         P.sharing(h, found.tokens[:3])
 

@@ -1,13 +1,13 @@
 """Adapters of PEFT and other shells: the method reads, pulses and disturbs the model inside, whichever came first."""
 
 import copy
-import warnings
 
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from tiny_models import NO_DROPOUT, gpt2, llama
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2LMHeadModel
 
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig
 from ff_nbdev.mechanisms.method import attach
@@ -22,33 +22,10 @@ ATTENTION = dict(mt5=['q', 'v'], gpt2=['c_attn'], llama=['q_proj', 'v_proj'])
 
 def tiny(arch, seed=0):
     "A random model without dropout"
-    torch.manual_seed(seed)
     if arch == 'mt5':
+        torch.manual_seed(seed)
         return random_tiny('mt5', seed, dropout_rate=0.0)
-    if arch == 'gpt2':
-        return GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=512,
-                n_embd=32,
-                n_layer=2,
-                n_head=4,
-                n_inner=128,
-                n_positions=64,
-                resid_pdrop=0.0,
-                embd_pdrop=0.0,
-                attn_pdrop=0.0,
-            )
-        )
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=512,
-            hidden_size=32,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-        )
-    )
+    return gpt2(seed, **NO_DROPOUT) if arch == 'gpt2' else llama(seed)
 
 
 def batch(seed=0):
@@ -367,20 +344,8 @@ def test_copies_of_a_part_leave_the_method_alone():
 def test_compiled_with_an_adapter_put_on_later():
     outs = []
     for compiled in (False, True):
-        torch.manual_seed(0)
-        model = GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=64,
-                n_embd=16,
-                n_layer=1,
-                n_head=2,
-                n_inner=64,
-                n_positions=16,
-                resid_pdrop=0.0,
-                embd_pdrop=0.0,
-                attn_pdrop=0.0,
-            )
-        )
+        small = dict(vocab_size=64, n_embd=16, n_layer=1, n_head=2, n_inner=64, n_positions=16)
+        model = gpt2(**small, **NO_DROPOUT)
         ff = attach(model, strong(dose=0.0))
         ff.sentences = 50
         wrapped = lora(model, FFN['gpt2']).train()

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 import zipfile
 from importlib.metadata import metadata
@@ -65,10 +64,10 @@ def test_urls_agree():
 
 def lock():
     lines = [l for l in (ROOT / 'requirements.lock').read_text().splitlines() if l and not l.startswith('#')]
-    assert all(re.fullmatch(r'[\w.-]+==[\w.!]+', l) for l in lines), [
-        l for l in lines if not re.fullmatch(r'[\w.-]+==[\w.!]+', l)
-    ]
-    return {re.sub(r'[-_.]+', '-', a).lower(): b for a, b in (l.split('==') for l in lines)}
+    odd = [l for l in lines if not re.fullmatch(r'[\w.-]+==[\w.!]+', l)]
+    assert not odd, odd
+    pins = dict(l.split('==') for l in lines)
+    return {re.sub(r'[-_.]+', '-', name).lower(): version for name, version in pins.items()}
 
 
 def test_lock_admits_what_settings_ask_for():
@@ -110,7 +109,7 @@ def undeclared(modules, declared):
     normal = lambda name: re.sub(r'[-_.]+', '-', name).lower()
     names = {normal(Requirement(r).name) for r in declared.split()}
     owners = packages_distributions()
-    return sorted(m for m in modules if not names & {normal(d) for d in owners.get(m, [m])})
+    return sorted(m for m in modules if names.isdisjoint(map(normal, owners.get(m, [m]))))
 
 
 DOCS_ONLY = {'site.py'}  # the site is built in the repository, with the dev extra
@@ -151,7 +150,9 @@ def test_workflows_call_the_one_script():
     import yaml
 
     jobs = yaml.safe_load((ROOT / '.github/workflows/ci.yml').read_text())['jobs']
-    said = {name: [s['run'] for s in job['steps'] if 'run' in s][-1] for name, job in jobs.items()}
+    said = {}
+    for name, job in jobs.items():
+        said[name] = [step['run'] for step in job['steps'] if 'run' in step][-1]
     assert said == {'test': 'bash .ci/run', 'lowest': 'bash .ci/lowest', 'audit': 'make audit'}
     assert jobs['test']['strategy']['matrix']['python'][0] == INI['min_python']
 
@@ -397,7 +398,12 @@ def test_shipped_models_are_small():
 
 def test_installed_wheel_finds_its_run_graph(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / 'site')
-    code = 'import sys; sys.path.insert(0, sys.argv[1]); from ff_nbdev.run import settings as s; print(s.workflow_folder()/"Snakefile", s.notebooks_folder(), s.scales())'
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from ff_nbdev.run.settings import notebooks_folder, scales, workflow_folder
+print(workflow_folder() / 'Snakefile', notebooks_folder(), scales())
+"""
     said = subprocess.run(
         [sys.executable, '-P', '-c', code, str(tmp_path / 'site')], capture_output=True, text=True, cwd=tmp_path
     ).stdout.split()

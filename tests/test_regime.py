@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
-from transformers import GPT2Config, GPT2LMHeadModel, TrainingArguments, get_scheduler
+from shared import quiet_arguments, run_words, without
+from transformers import GPT2Config, GPT2LMHeadModel, get_scheduler
 
 from ff_nbdev.baselines.noise_null import healing, pulse_alike_
 from ff_nbdev.data.objectives import NextToken
@@ -128,18 +129,7 @@ def trained(folder, config, steps=24, cls=FFTrainer, **own):
     model = random_tiny('rwkv', vocab_size=64)
     ff = attach(model, config)
     rate, resume = own.pop('rate', 1e-3), own.pop('resume', None)
-    args = TrainingArguments(
-        str(folder),
-        per_device_train_batch_size=4,
-        max_steps=steps,
-        learning_rate=rate,
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=True,
-        save_strategy='no',
-        logging_strategy='no',
-        seed=3,
-    )
+    args = quiet_arguments(folder, per_device_train_batch_size=4, max_steps=steps, learning_rate=rate, seed=3)
     trainer = cls(model=model, args=args, ff=ff, train_dataset=ROWS, data_collator=NextToken(), **own)
     trainer.train(resume_from_checkpoint=resume)
     return trainer
@@ -350,11 +340,9 @@ def test_a_run_from_the_stage_is_the_run_that_came_the_whole_way(arms):
 
     out, seen = arms
     a, b = (load_file(out / k / 'model' / 'model.safetensors') for k in ('whole', 'parted'))
-    plain = lambda rows: [
-        {k: v for k, v in r.items() if k not in ('seconds', 'noise_x', 'noisy_accuracy')} for r in rows
-    ]  # at the stage itself the other run had no noise ahead
     assert same(a, b)
-    assert plain(seen['whole']['log']) == plain(seen['parted']['log'])
+    ahead = 'seconds', 'noise_x', 'noisy_accuracy'  # at the stage itself the other run had no noise ahead
+    assert without(seen['whole']['log'], *ahead) == without(seen['parted']['log'], *ahead)
     assert seen['whole']['usage'] == seen['parted']['usage']
     assert seen['whole']['valid'] == seen['parted']['valid']
     assert not same(a, load_file(out / 'no_fzr' / 'model' / 'model.safetensors'))
@@ -546,25 +534,12 @@ def test_the_healing_curve_is_whole():
 @pytest.fixture(scope='module')
 def nodes(tmp_path_factory):
     "Node → priority, minutes and command, as Snakemake plans them"
-    from argparse import Namespace
     from ff_nbdev import cli
 
     out = tmp_path_factory.mktemp('study')
     text = out / 'text.txt'
     text.write_text('\n'.join(f'This is sentence number {i} of a text.' for i in range(400)))
-    words = dict(
-        scale='study',
-        corpus=str(text),
-        arms=None,
-        first=None,
-        all=False,
-        seed=None,
-        seeds=None,
-        model=None,
-        set=[],
-        notebooks=None,
-    )
-    (out / 'run.json').write_text(json.dumps(cli.make_settings(Namespace(**words)).to_dict()))
+    (out / 'run.json').write_text(json.dumps(cli.make_settings(run_words('study', text)).to_dict()))
     r = subprocess.run(
         [*cli.snakemake_command(out, out / 'run.json', 'local', 2, dry=True), '--printshellcmds'],
         capture_output=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from shared import SCALE
 
 import ff_nbdev
 from ff_nbdev.core.testing import expect_fail
@@ -43,17 +44,6 @@ from ff_nbdev.run.settings import (
     notebooks_folder,
     read_scale,
     resolve_corpus,
-)
-
-SCALE = dict(
-    scale='quick',
-    models=dict(mt5='tiny-mt5', rwkv='tiny-rwkv'),
-    corpus='python_prose',
-    seeds=[0],
-    given=['base'],
-    trained=['full_stack'],
-    minutes={},
-    threads=1,
 )
 
 
@@ -396,8 +386,8 @@ def test_the_second_line_of_defence():
 
 
 def test_modules_that_code_reaches():
-    names = {path.name for path in library_files(['from ff_nbdev.run.parameters import nearest'])}
-    assert names == {'parameters.py'} and library_files(['import numpy']) == []
+    names = {path.name for path in library_files(['from ff_nbdev.run.parameters import check_given'])}
+    assert names == {'parameters.py', 'suggest.py'} and library_files(['import numpy']) == []
     traced, direct = 'from ff_nbdev import find_sites', 'from ff_nbdev.models.sites import find_sites'
     assert library_files([traced]) == library_files([direct])
     everything = library_files(['from ff_nbdev import no_such_name'])

@@ -1,4 +1,4 @@
-"""The strict runner, as its users meet it: the mistakes that papermill lets pass, a second run, a process that is killed."""
+"""The strict runner, as its users meet it: mistakes that papermill lets pass, a second run, a killed process."""
 
 import json
 import os
@@ -14,8 +14,20 @@ from ff_nbdev.core.io import alive
 from ff_nbdev.run.errors import RunError
 from ff_nbdev.run.runner import library_files, locked, run_notebook
 
-PARAMETERS = "steps: int = 3\nlr: float = 0.1\nclip: float | None = None\narm: str = 'base'\nsizes: list[int] = [1]\nquick: bool = True\nout: str = 'out'"
-CODE = 'from pathlib import Path\nPath(out).mkdir(exist_ok=True)\nPath(out, "a.txt").write_text(f"{steps} {lr!r} {clip!r} {arm} {sizes} {quick}")'
+PARAMETERS = """
+steps: int = 3
+lr: float = 0.1
+clip: float | None = None
+arm: str = 'base'
+sizes: list[int] = [1]
+quick: bool = True
+out: str = 'out'
+""".strip()
+CODE = """
+from pathlib import Path
+Path(out).mkdir(exist_ok=True)
+Path(out, "a.txt").write_text(f"{steps} {lr!r} {clip!r} {arm} {sizes} {quick}")
+""".strip()
 
 
 @pytest.fixture
@@ -131,7 +143,9 @@ def test_an_old_result_does_not_outlive_a_failure(tmp_path):
 
 
 def test_killed_and_done_again(tmp_path):
-    "kill -9 the runner in the middle of a cell: its kernel ends, nothing looks finished, and the next run does it again"
+    """kill -9 the runner in the middle of a cell: its kernel ends, nothing looks finished
+
+    The next run does it again."""
     nb = make_notebook(
         tmp_path / 'slow.ipynb',
         'seconds: float = 60.0',

@@ -32,7 +32,7 @@ def test_subsets_are_counted(n, k):
 
 @pytest.mark.parametrize('d,w,m', [(12, 3, 0), (12, 3, 1), (12, 3, 2), (13, 3, 3), (15, 5, 3), (10, 4, 2)])
 def test_boxes_without_overlap_are_counted(d, w, m):
-    ways = sum(all(b - a >= w for a, b in zip(p, p[1:])) for p in itertools.combinations(range(d - w + 1), m))
+    ways = sum(np.diff(p).min(initial=w) >= w for p in itertools.combinations(range(d - w + 1), m))
     assert C.hub_bits(d, w, m, 3, 8) == pytest.approx(math.log2(ways) + 8 * m + 2, abs=1e-9)
 
 
@@ -285,8 +285,9 @@ def test_sampled_positions_have_the_mean_of_all_positions(fake):
     sites, make = X.find_sites(model), objective_for(model, tokenizer, seed=0)
     got = X.scored_positions(model, tokenizer, w, 6000, sites, 0, torch.float32)
     n = min(len(w), 400)
+    windows = [w[i] for i in range(n)]
     with evaluating(model):
-        expected = ffn_means(model, [make([w[i] for i in range(s, min(s + 16, n))]) for s in range(0, n, 16)])
+        expected = ffn_means(model, [make(windows[start : start + 16]) for start in range(0, n, 16)])
     for s, x, e in zip(sites, got, expected):  # the down projection is linear
         assert torch.allclose(
             s.weight('down').detach() @ x.mean(0),
@@ -330,6 +331,7 @@ def test_the_evaluation_asks_for_settings_that_there_are():
     page = Path(__file__).parent.parent / 'nbs' / 'experiments' / 'evaluate.ipynb'
     cells = json.loads(page.read_text('utf-8'))['cells']
     code = next(s for cell in cells if 'few = dict(' in (s := ''.join(cell['source'])))
-    few = next(n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Call) and ast.unparse(n).startswith('dict(posi'))
+    calls = [n for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Call)]
+    few = next(call for call in calls if ast.unparse(call).startswith('dict(posi'))
     names = {k.arg for k in few.keywords}
     assert 'd_sae' in names and names <= {f.name for f in fields(X.ComparisonSettings)}

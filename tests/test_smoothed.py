@@ -38,7 +38,8 @@ def dense(x, width):
 def esda_line(x):
     esda, libpysal = pytest.importorskip('esda'), pytest.importorskip('libpysal')
     n = len(x)
-    w = libpysal.weights.W({i: [j for j in (i - 1, i + 1) if 0 <= j < n] for i in range(n)}, silence_warnings=True)
+    beside = {i: [i - 1, i + 1] for i in range(1, n - 1)} | {0: [1], n - 1: [n - 2]}
+    w = libpysal.weights.W({i: beside[i] for i in range(n)}, silence_warnings=True)
     return esda.Moran(x.numpy(), w, permutations=0).I
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import tiny
+from tiny_models import tiny
 from ff_nbdev.baselines.sparsity import (
     WeightSparsity,
     abs_top_k,
@@ -21,7 +21,6 @@ from ff_nbdev.baselines.sparsity import (
 from ff_nbdev.evaluation.spatial import morans_i
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.site import FFNPattern
-from ff_nbdev.models.tiny import random_tiny
 
 torch.set_num_threads(1)
 ARCHS = ['mt5', 'rwkv', 'gpt2', 'llama']

@@ -1,4 +1,7 @@
-"""Text that is not what it seems: encodings, formats, rows, broken lines, damage on disk, and objectives that must fit the model."""
+"""Text that is not what it seems: encodings, formats, rows, broken lines, damage on disk.
+
+And objectives that must fit the model.
+"""
 
 import ast
 import builtins
@@ -9,7 +12,7 @@ import os
 import random
 import re
 import shutil
-import signal
+import string
 import subprocess
 import sys
 import textwrap
@@ -25,6 +28,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset
+from shared import WORDS, cache, killed_when, lines, quiet_arguments
+from tiny_models import ENCODER_DECODER
 
 from ff_nbdev.data import corpus as corpus_page
 from ff_nbdev.data import store as store_page
@@ -51,20 +56,6 @@ from ff_nbdev.models.tiny import load_pretrained, random_tiny
 
 torch.set_num_threads(1)
 TOK = load_pretrained('tiny-mt5')[1]
-WORDS = 'the old sailor sees a green house near his river and forgets small red books about winter storms'.split()
-
-
-def lines(n, seed=0):
-    r = np.random.default_rng(seed)
-    return [
-        ' '.join(r.choice(WORDS, 9)).capitalize() + f' {chr(97 + i % 26)}{chr(97 + i // 26 % 26)}.' for i in range(n)
-    ]
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv('FF_NBDEV_CACHE', str(tmp_path / 'cache'))
-    return tmp_path
 
 
 @pytest.fixture(scope='module')
@@ -323,8 +314,8 @@ PROSE = [
     'The sailor who had come down from the old house by the river said nothing at all, for he remembered the winter. '
     * 2
     + 'Nobody asked.',
-    'It was known to everybody in the village that the books had been lost in the storm; and yet a few of them were found near the bridge later on. '
-    * 3,
+    'It was known to everybody in the village that the books had been lost in the storm; '
+    'and yet a few of them were found near the bridge later on. ' * 3,
 ]
 VERSE = [
     'The curfew tolls the knell of parting day,',
@@ -433,8 +424,8 @@ def test_scripts_without_capitals_or_spaces():
     )
     assert unwrap(f'{item}\n{item}').count('\n') == 1
     dashed = textwrap.fill(
-        'It is a well-known and long-forgotten half-timbered house that nobody in the village had ever seen before the storm. '
-        * 9,
+        'It is a well-known and long-forgotten half-timbered house '
+        'that nobody in the village had ever seen before the storm. ' * 9,
         47,
         break_on_hyphens=True,
     )
@@ -511,10 +502,12 @@ def test_a_data_set_is_taken_wherever_a_corpus_is(cache):
     from ff_nbdev.evaluation.readings import prepare
 
     r = random.Random(0)
-    words = [
-        ''.join(r.choices('aeiou', k=1)[0] + r.choice('bdfklmnprst') for _ in range(r.randint(1, 4)))
-        for _ in range(300)
-    ]
+
+    def word():
+        syllables = [r.choices('aeiou', k=1)[0] + r.choice('bdfklmnprst') for _ in range(r.randint(1, 4))]
+        return ''.join(syllables)
+
+    words = [word() for _ in range(300)]
     data = Dataset.from_dict(dict(text=[' '.join(r.choices(words, k=12)).capitalize() + '.' for _ in range(1500)]))
     tok = train_tokenizer(DatasetDict(train=data), 520)
     assert len(tok) == 520 and len(Windows(encode_corpus(data, tok), 'train', 32)) > 10
@@ -581,10 +574,8 @@ FILES = [
     'train.txt',
     'valid.txt',
     'test.txt',
-    *(
-        f'tokens/{f}'
-        for f in ('tokens.json', *(f'{s}.{k}.npy' for s in ('train', 'valid', 'test') for k in ('ids', 'starts')))
-    ),
+    'tokens/tokens.json',
+    *(f'tokens/{s}.{k}.npy' for s in ('train', 'valid', 'test') for k in ('ids', 'starts')),
 ]
 
 
@@ -783,23 +774,23 @@ def alive(pid):
 @pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='needs /proc')
 def test_workers_end_with_a_killed_build_and_its_rests_are_swept(cache, promise):
     code = 'from ff_nbdev.data.prose import python_prose; python_prose(n_workers=2)'
-    p = subprocess.Popen([sys.executable, '-c', code], env=dict(os.environ, OMP_NUM_THREADS='1'))
-    try:
-        start, workers = time.time(), []
-        while time.time() - start < 60 and not (workers and list((cache / 'cache' / 'corpora').glob('*.part*'))):
-            workers = children(p.pid)
-            time.sleep(0.05)
-        assert workers
-        p.send_signal(signal.SIGKILL)
-        p.wait()
-    finally:
-        p.kill()
+    workers = []
+
+    def at_work(pid):
+        parts = list((cache / 'cache' / 'corpora').glob('*.part*'))
+        if not (workers and parts):
+            workers[:] = children(pid)
+            return False
+        return True
+
+    pid = killed_when(at_work, code, every=0.05, env=dict(os.environ, OMP_NUM_THREADS='1'))
+    assert workers
     start = time.time()
     while any(map(alive, workers)) and time.time() - start < 10:
         time.sleep(0.05)
     assert not any(map(alive, workers)), 'a worker outlived its parent'
     promise('Seconds that the workers of a killed build may live on', 'under 10')
-    rest = [f.name for f in (cache / 'cache' / 'corpora').glob(f'*.part{p.pid}')]
+    rest = [f.name for f in (cache / 'cache' / 'corpora').glob(f'*.part{pid}')]
     assert rest
     load_corpus(lines(900))
     assert not list((cache / 'cache' / 'corpora').glob('*.part*'))
@@ -909,7 +900,10 @@ def test_english_scores_are_as_before():
     from ff_nbdev.evaluation.bleu import _bleu_table
 
     truth, r = lines(40), random.Random(0)
-    guess = [' '.join(r.choice(WORDS) if r.random() < 0.2 else w for w in t.split()) for t in truth]
+    guess = []
+    for sentence in truth:
+        words = [r.choice(WORDS) if r.random() < 0.2 else word for word in sentence.split()]
+        guess.append(' '.join(words))
     out = _bleu_table(dict(truth=list(truth), clean=guess, zero=truth), 10, 0)
     assert abs(out['clean']['bleu'] - BLEU().corpus_score(guess, [truth]).score) < 1e-9
 
@@ -921,24 +915,10 @@ def wordpiece(**kw):
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    vocab = {
-        w: i
-        for i, w in enumerate(
-            dict.fromkeys(
-                [
-                    '[PAD]',
-                    '[UNK]',
-                    '[CLS]',
-                    '[SEP]',
-                    '[MASK]',
-                    *WORDS,
-                    '.',
-                    *(f'##{c}' for c in 'abcdefghijklmnopqrstuvwxyz'),
-                    *'abcdefghijklmnopqrstuvwxyz',
-                ]
-            )
-        )
-    }
+    special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+    within = [f'##{letter}' for letter in string.ascii_lowercase]
+    pieces = dict.fromkeys([*special, *WORDS, '.', *within, *string.ascii_lowercase])
+    vocab = {piece: i for i, piece in enumerate(pieces)}
     t = Tokenizer(models.WordPiece(vocab, unk_token='[UNK]'))
     t.normalizer, t.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
     t.post_processor = processors.TemplateProcessing(
@@ -974,26 +954,15 @@ def tiny(name, cls=None, **kw):
         pad_token_id=0,
     )
     two = dict(
+        ENCODER_DECODER,
         vocab_size=len(BERT),
-        d_model=16,
-        encoder_layers=1,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        max_position_embeddings=64,
         pad_token_id=0,
         bos_token_id=2,
         eos_token_id=3,
         decoder_start_token_id=3,
     )
-    config = getattr(T, f'{name}Config')(
-        **(
-            (two if name in ('Bart', 'MBart', 'M2M100') else small if name not in ('CLIP', 'Whisper', 'T5') else {})
-            | kw
-        )
-    )
+    shape = dict.fromkeys(('Bart', 'MBart', 'M2M100'), two) | dict.fromkeys(('CLIP', 'Whisper', 'T5'), {})
+    config = getattr(T, f'{name}Config')(**shape.get(name, small) | kw)
     return getattr(T, cls or f'{name}ForMaskedLM')(config)
 
 
@@ -1204,7 +1173,6 @@ def test_infilling_hides_spans_and_asks_for_the_whole():
 
 def test_a_masked_model_does_not_learn_to_copy(tmp_path, cache):
     "Sixty steps through the Trainer: next-token labels would give 99 % by copying; masked tokens cannot be copied"
-    from transformers import TrainingArguments
     from ff_nbdev.mechanisms.config import FFConfig
     from ff_nbdev.mechanisms.method import attach
     from ff_nbdev.models.site import FFNPattern
@@ -1220,17 +1188,7 @@ def test_a_masked_model_does_not_learn_to_copy(tmp_path, cache):
         FFNPattern('BERT', r'layer\.\d+', 'output.dense', 'intermediate.dense'),
     )
     assert not ff.shifts
-    args = TrainingArguments(
-        str(tmp_path),
-        per_device_train_batch_size=8,
-        max_steps=60,
-        learning_rate=1e-2,
-        report_to=[],
-        disable_tqdm=True,
-        save_strategy='no',
-        logging_strategy='no',
-        use_cpu=True,
-    )
+    args = quiet_arguments(tmp_path, per_device_train_batch_size=8, max_steps=60, learning_rate=1e-2)
     make = objective_for(model, BERT)
     FFTrainer(model=model, args=args, train_dataset=windows, data_collator=make, ff=ff).train()
     b = MaskedTokens(BERT, seed=9)([windows[i] for i in range(40)])
@@ -1316,7 +1274,7 @@ def test_sentences_keep_the_space_between_them(name, cache):
     want = [' '.join(w) for w in want if w]
     end = tok.eos_token_id if tok.eos_token_id is not None else tok.sep_token_id
     parts = np.split(ids, np.flatnonzero(ids == end) + 1)
-    got = [tok.decode([int(i) for i in p if i != end]) for p in parts if len(p)]
+    got = [tok.decode(p[p != end].tolist()) for p in parts if len(p)]
     plain = [tok.decode(tok(w, add_special_tokens=False)['input_ids']) for w in want]
     assert got == plain and len(starts) == n
     if name != 'BERT':

@@ -1,6 +1,7 @@
 """The two rival losses against references that share no code with them, and what a penalty must never do to a model."""
 
 import copy
+import json
 import math
 import tempfile
 
@@ -9,7 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import tiny
+from shared import without
+from tiny_models import tiny
+
 from ff_nbdev.baselines.topographic import (
     KINDS,
     LineMoran,
@@ -23,6 +26,8 @@ from ff_nbdev.baselines.topographic import (
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.site import FFNPattern
 from ff_nbdev.models.tiny import random_tiny
+from ff_nbdev.run.arm import train_arm
+from ff_nbdev.run.prepare import Plan
 
 ARCHS = ['mt5', 'rwkv', 'gpt2', 'llama']
 
@@ -423,7 +428,9 @@ def test_own_pattern():
 
 
 def plant(gain, target=0.3, leak=0.002, ceiling=0.005, steps=400, strength=0.5, **kw):
-    "Moran's I rises by what the strength gives, up to a ceiling, and loses a share: as far as the controller can know, a model"
+    """Moran's I rises by what the strength gives, up to a ceiling, and loses a fraction
+
+    As far as the controller can know, a model."""
     now = [0.01]
     c = MoranController(lambda: now[0], target, strength, **kw)
     c.update(0, steps)
@@ -530,56 +537,44 @@ def test_what_is_steered_by_is_what_the_evaluation_reports():
         assert LineMoran(model, tok, w, 48, seed=3)() > m + 0.3
 
 
+def arm_until(out, stop=None):
+    "A small arm with a controller, interrupted at a step"
+
+    def tell(done, total, note):
+        if done == stop:
+            raise InterruptedError
+
+    few = dict(total_sentences=600, probes=1, save_minutes=0.0, target=0.2)
+    return train_arm(Plan('rwkv_topolm', 'tiny-rwkv', 'python_prose', str(out), **few), tell)
+
+
 def test_an_arm_that_was_stopped_finds_the_same_strengths(tmp_path, monkeypatch):
-    "Stopped after its second step, gone on with from the checkpoint of the first: log, strengths, record and weights are those of the undisturbed run"
-    import json
+    """Stopped after its second step, gone on with from the checkpoint of the first
+
+    Log, strengths, record and weights are those of the undisturbed run."""
     from ff_nbdev.run import prepare
-    from ff_nbdev.run.arm import train_arm
-    from ff_nbdev.run.prepare import Plan, moran_of
 
     mean = prepare.mean_activation
     # of the bands, which nothing here is about
     monkeypatch.setattr(prepare, 'mean_activation', lambda net, tok, held, n, **kw: mean(net, tok, held, n // 10, **kw))
 
-    def arm(out, stop=None):
-        def tell(done, total, note):
-            if done == stop:
-                raise InterruptedError
-
-        return train_arm(
-            Plan(
-                'rwkv_topolm',
-                'tiny-rwkv',
-                'python_prose',
-                str(tmp_path / out),
-                total_sentences=600,
-                probes=1,
-                save_minutes=0.0,
-                target=0.2,
-            ),
-            tell,
-        )
-
-    arm('a')
+    arm_until(tmp_path / 'a')
     with pytest.raises(InterruptedError):
-        arm('b', 2)
+        arm_until(tmp_path / 'b', 2)
     assert (tmp_path / 'b' / 'checkpoints' / 'checkpoint-1').is_dir() and not (tmp_path / 'b' / 'train.json').exists()
-    arm('b')
+    arm_until(tmp_path / 'b')
     one, two = (json.loads((tmp_path / x / 'train.json').read_text()) for x in 'ab')
     match = one['match']
-    plain = lambda rows: [{k: v for k, v in r.items() if k != 'seconds'} for r in rows]
     assert match == two['match']
     assert len({h[3] for h in match['history']}) > 2
     assert match['target'] == 0.2
-    assert plain(one['log']) == plain(two['log'])
-    assert [[r['step'], r['activation_moran'], r['strength']] for r in one['log']] == [
-        [h[0], h[1], h[3]] for h in match['history'][1:]
-    ]
-    assert moran_of(tmp_path / 'a' / 'train.json') == one['activation_moran'] == match['reached']
+    assert without(one['log'], 'seconds') == without(two['log'], 'seconds')
+    logged = [[r['step'], r['activation_moran'], r['strength']] for r in one['log']]
+    assert logged == [[h[0], h[1], h[3]] for h in match['history'][1:]]
+    assert prepare.moran_of(tmp_path / 'a' / 'train.json') == one['activation_moran'] == match['reached']
     assert one['strength'] == match['strength']
-    assert (tmp_path / 'a' / 'model' / 'model.safetensors').read_bytes() == (
-        tmp_path / 'b' / 'model' / 'model.safetensors'
-    ).read_bytes()
+    weights = [(tmp_path / x / 'model' / 'model.safetensors').read_bytes() for x in 'ab']
+    assert weights[0] == weights[1]
 
 
 def test_what_an_arm_is_matched_with(tmp_path):

@@ -11,18 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from shared import dead, quiet_arguments
+from tiny_models import ENCODER_DECODER, tiny
 from torch import nn
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback
 from transformers.trainer_pt_utils import LabelSmoother
 
 from ff_nbdev.data.objectives import NextToken
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, ForgivenessConfig, RecallConfig
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.models.site import FFNPattern
-from ff_nbdev.models.tiny import random_tiny
 from ff_nbdev.training import checkpoints as ck
-from ff_nbdev.training import trainer as training
 from ff_nbdev.models.wrappers import decoder_inputs
 from ff_nbdev.training.trainer import FFTrainer, describe_end
 
@@ -53,47 +52,29 @@ def config(total=96, **kw):
     )
 
 
+OF_THE_TRAINER = set(
+    """
+train_dataset eval_dataset data_collator save_minutes total_sentences shift penalty callbacks optimizers
+compute_metrics preprocess_logits_for_metrics compute_loss_func
+""".split()
+)
+ARGUMENTS = dict(per_device_train_batch_size=4, learning_rate=1e-3, max_steps=6, eval_strategy='no')
+
+
+def looking_every(steps):
+    "An evaluation and a checkpoint every so many steps; the loss says which is best"
+    often = dict(eval_strategy='steps', eval_steps=steps, save_strategy='steps', save_steps=steps)
+    return often | dict(eval_dataset=Rows(4), metric_for_best_model='loss')
+
+
 def make(out, arch='llama', settings=None, model=None, ff=None, cls=FFTrainer, **kw):
     "A trainer of a tiny model; words that TrainingArguments knows go there"
     model = tiny(arch) if model is None else model
     ff = attach(model, settings or config()) if ff is None else ff
-    own = {
-        k: kw.pop(k)
-        for k in list(kw)
-        if k
-        in (
-            'train_dataset',
-            'eval_dataset',
-            'data_collator',
-            'save_minutes',
-            'total_sentences',
-            'shift',
-            'penalty',
-            'callbacks',
-            'optimizers',
-            'compute_metrics',
-            'preprocess_logits_for_metrics',
-            'compute_loss_func',
-        )
-    }
-    args = dict(
-        output_dir=str(out),
-        per_device_train_batch_size=4,
-        learning_rate=1e-3,
-        max_steps=6,
-        save_strategy='no',
-        report_to=[],
-        disable_tqdm=True,
-        use_cpu=True,
-        logging_strategy='no',
-        eval_strategy='no',
-    )
-    trainer = cls(
-        model=model,
-        args=TrainingArguments(**{**args, **kw}),
-        ff=ff,
-        **{**dict(train_dataset=Rows(), data_collator=NextToken()), **own},
-    )
+    own = dict(train_dataset=Rows(), data_collator=NextToken())
+    own |= {name: kw.pop(name) for name in OF_THE_TRAINER & set(kw)}
+    args = quiet_arguments(out, **{**ARGUMENTS, **kw})
+    trainer = cls(model=model, args=args, ff=ff, **own)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
@@ -313,18 +294,7 @@ def test_early_stopping_is_resumed_with_its_patience(tmp_path):
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, m)
             return m
 
-    kw = dict(
-        cls=Worse,
-        max_steps=12,
-        eval_strategy='steps',
-        eval_steps=1,
-        save_strategy='steps',
-        save_steps=1,
-        save_total_limit=9,
-        eval_dataset=Rows(4),
-        metric_for_best_model='loss',
-        load_best_model_at_end=False,
-    )
+    kw = looking_every(1) | dict(cls=Worse, max_steps=12, save_total_limit=9, load_best_model_at_end=False)
     calm = make(tmp_path / 'a', callbacks=[EarlyStoppingCallback(3)], **kw)
     calm.train()
     assert calm.state.global_step == 4
@@ -378,19 +348,7 @@ def bart():
     from transformers import BartConfig, BartForConditionalGeneration
 
     torch.manual_seed(0)
-    return BartForConditionalGeneration(
-        BartConfig(
-            vocab_size=512,
-            d_model=32,
-            encoder_layers=1,
-            decoder_layers=1,
-            encoder_ffn_dim=64,
-            decoder_ffn_dim=64,
-            encoder_attention_heads=2,
-            decoder_attention_heads=2,
-            max_position_embeddings=64,
-        )
-    )
+    return BartForConditionalGeneration(BartConfig(vocab_size=512, **ENCODER_DECODER))
 
 
 def test_an_encoder_decoder_without_a_method_of_its_own_is_fed_by_its_configuration(monkeypatch):
@@ -510,17 +468,7 @@ class Middle(FFTrainer):
         return m
 
 
-BEST = dict(
-    cls=Middle,
-    max_steps=10,
-    eval_strategy='steps',
-    eval_steps=2,
-    save_strategy='steps',
-    save_steps=2,
-    load_best_model_at_end=True,
-    metric_for_best_model='loss',
-    eval_dataset=Rows(4),
-)
+BEST = looking_every(2) | dict(cls=Middle, max_steps=10, load_best_model_at_end=True)
 
 
 @pytest.mark.parametrize('limit', [1, 2, 3])
@@ -808,13 +756,6 @@ def test_checkpoints_of_another_program_are_left_alone(tmp_path):
         seals(tmp_path, 5)
     assert (tmp_path / 'checkpoint-5.other' / 'model.bin').read_text() == 'precious'
     assert ck.check_checkpoint(tmp_path / 'checkpoint-5')
-
-
-def dead():
-    "The number of a process that is gone"
-    p = subprocess.Popen([sys.executable, '-c', ''])
-    p.wait()
-    return p.pid
 
 
 def test_rests_of_dead_processes_are_swept_when_a_run_starts(tmp_path):

@@ -1,4 +1,4 @@
-"""Wrong inputs: each is answered by one clear sentence that says what is wrong and how to mend it, and touches nothing."""
+"""Wrong inputs: each is answered by one clear sentence: what is wrong, and how to mend it. Nothing is touched."""
 
 import importlib
 import pkgutil

@@ -1,7 +1,9 @@
-"""A small training run, for tests that kill it or start it on several processes: a script, and functions for a process that has imported everything."""
+"""A small training run, for tests that kill it or start it on several processes.
+
+A script, and functions for a process that has imported everything.
+"""
 
 import argparse
-import gc
 import json
 import os
 import signal
@@ -103,23 +105,20 @@ def text():
     return tok, Windows(encode_corpus(corpus, tok), length=48, limit=43)
 
 
-def train(words):
-    "Train, and write how it ended"
-    a = arguments(words)
-    Killed.kill, training.seal = a.kill, seal
-    tok, data = text()
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
+def method_of(a, tok, data):
+    "The model and the method on it"
     model = random_tiny(a.arch, vocab_size=1024, **(dict(dropout_rate=a.dropout) if a.arch == 'mt5' else {}))
     if a.double:
         model.double()
-    config = FFConfig.preset(
-        'full_stack', int(data.sentences[:40].sum() * a.steps / 5), dose=0.6, top=2.0, forgiveness='two_letter'
-    )
+    sentences = int(data.sentences[:40].sum() * a.steps / 5)
+    config = FFConfig.preset('full_stack', sentences, dose=0.6, top=2.0, forgiveness='two_letter')
     config.recall.start = 0.4
     config.recall.halflife = 50.0
-    ff = attach(model, config, tok)
-    args = TrainingArguments(
+    return model, attach(model, config, tok)
+
+
+def arguments_of(a):
+    return TrainingArguments(
         a.out,
         per_device_train_batch_size=a.micro,
         gradient_accumulation_steps=a.accumulate,
@@ -136,6 +135,17 @@ def train(words):
         save_total_limit=2,
         train_sampling_strategy='sequential' if a.hollow or a.stream else 'random',
     )
+
+
+def train(words):
+    "Train, and write how it ended"
+    a = arguments(words)
+    Killed.kill, training.seal = a.kill, seal
+    tok, data = text()
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model, ff = method_of(a, tok, data)
+    args = arguments_of(a)
     make = objective_for(model, tok)
     trainer = Killed(
         model=model,
@@ -171,22 +181,10 @@ def train_arm(words):
 
         Watch.on_ff_step = on_ff_step
     mean = prepare.mean_activation
-    prepare.mean_activation = lambda net, tok, held, n, **kw: mean(
-        net, tok, held, n // 10, **kw
-    )  # most of the time would go into it
-    arm.train_arm(
-        prepare.Plan(
-            'pfg_fzr',
-            'tiny-mt5',
-            'python_prose',
-            out,
-            total_sentences=900,
-            dose=0.3,
-            top=2.0,
-            probes=3,
-            save_minutes=0.0,
-        )
-    )
+    # most of the time would go into it
+    prepare.mean_activation = lambda net, tok, held, n, **kw: mean(net, tok, held, n // 10, **kw)
+    few = dict(total_sentences=900, dose=0.3, top=2.0, probes=3, save_minutes=0.0)
+    arm.train_arm(prepare.Plan('pfg_fzr', 'tiny-mt5', 'python_prose', out, **few))
 
 
 def apart(log, f, words):

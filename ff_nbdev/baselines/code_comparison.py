@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
+from ..core.hooks import Hooks
 from ..core.stats import bootstrap_interval
 
 # %% ../../nbs/baselines/code_comparison.ipynb #d355f333
@@ -39,10 +40,9 @@ def _batch_on(model, make, windows, numbers):
 @contextlib.contextmanager
 def _down_hooks(sites, hook_of):
     "Within this context `hook_of(number)` runs before the down projection of each site"
-    hooks = [site.down.register_forward_pre_hook(hook_of(j)) for j, site in enumerate(sites)]
-    try: yield
-    finally:
-        for h in hooks: h.remove()
+    with Hooks() as hooks:
+        for j, site in enumerate(sites): hooks.before(site.down, hook_of(j))
+        yield
 
 # %% ../../nbs/baselines/code_comparison.ipynb #5a1cde05
 class _Positions:

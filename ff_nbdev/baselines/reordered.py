@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..core.hooks import Hooks
 from ..evaluation.activations import evaluating
 from ..evaluation.spatial import morans_i
 from ..models.sites import find_sites
@@ -88,10 +89,9 @@ def _hidden(model, batch, sites):
         mask = masks[site.stack]
         def hook(module, args): seen[site.index] = args[0].flatten(0, -2) if mask is None else args[0][mask]
         return hook
-    hooks = [site.down.register_forward_pre_hook(keep(site)) for site in sites]
-    try: logits = model(**model_inputs(batch)).logits
-    finally:
-        for h in hooks: h.remove()
+    with Hooks() as hooks:
+        for site in sites: hooks.before(site.down, keep(site))
+        logits = model(**model_inputs(batch)).logits
     return [seen[site.index].float().cpu() for site in sites], logits
 
 # %% ../../nbs/baselines/reordered.ipynb #8855fe83

@@ -12,6 +12,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from ..core.hooks import Hooks
 from ..evaluation.activations import evaluating
 from ..evaluation.robustness import window_scores
 from ..evaluation.spatial import morans_i
@@ -104,7 +105,8 @@ class WeightSparsity(Penalty):
         self.progress, self.steps, self.strength = 0., 0, 0.
         self._check_roles()
         thin = [] if activations is None else self.sites
-        self._handles = [site.down.register_forward_pre_hook(self._thin_out) for site in thin]
+        self._hooks = Hooks(model)
+        for site in thin: self._hooks.before(site.down, self._thin_out)
     def _thin_out(self, module, args): return (abs_top_k(args[0], self.activation_fraction), *args[1:])
 
 # %% ../../nbs/baselines/sparsity.ipynb #2af0bc02
@@ -178,8 +180,7 @@ def set_state(self:WeightSparsity,
 @patch
 def remove(self:WeightSparsity):
     "Take the hooks of the activations off, if there are any; the weights stay sparse"
-    for h in self._handles: h.remove()
-    self._handles = []
+    self._hooks.remove()
 
 # %% ../../nbs/baselines/sparsity.ipynb #bc872b61
 def sparsity_table(

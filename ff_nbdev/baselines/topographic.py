@@ -13,6 +13,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .reordered import gate_along_hidden
+from ..core.hooks import Hooks, make_opaque
 from ..evaluation.activations import random_places, read
 from ..data.tokenizers import special_ids
 from ..evaluation.spatial import morans_i
@@ -150,7 +151,7 @@ class TopographicLoss(Penalty):
         self.model, self.kind, self.factor, self.roles, self.radius = model, kind, factor, tuple(roles), radius
         self.neighbourhoods, self.reach, self.seed, self.controller = neighbourhoods, reach, seed, controller
         self.sites, self.steps, self.last = find_sites(model, pattern), 0, None
-        self._inside, self._seen, self._masks, self._handles = False, {}, {}, []
+        self._inside, self._seen, self._masks, self._hooks = False, {}, {}, Hooks(model)
         self._check(strength)
         self.strength = float(strength) if controller is None else controller.strength
         if kind == 'topolm': self._hook()
@@ -229,13 +230,10 @@ class _Listen:
 # %% ../../nbs/baselines/topographic.ipynb #7cf1947c
 @patch
 def _hook(self:TopographicLoss):
-    import torch._dynamo
-    torch._dynamo.reset() # a model that ran compiled before would not see the hooks
-    for c in (_Enter, _Leave, _Listen):
-        if '_plain' not in c.__dict__: c._plain, c.__call__ = c.__call__, torch._dynamo.disable(c.__call__)
-    self._handles = [self.model.register_forward_pre_hook(_Enter(self), with_kwargs=True),
-        self.model.register_forward_hook(_Leave(self), always_call=True)]
-    self._handles += [s.down.register_forward_pre_hook(_Listen(self, s.index)) for s in self.sites]
+    make_opaque(_Enter, _Leave, _Listen)
+    self._hooks.before(self.model, _Enter(self), with_kwargs=True)
+    self._hooks.after(self.model, _Leave(self), always_call=True)
+    for site in self.sites: self._hooks.before(site.down, _Listen(self, site.index))
 
 # %% ../../nbs/baselines/topographic.ipynb #6b384b25
 @patch
@@ -270,8 +268,8 @@ def step(self:TopographicLoss):
 @patch
 def remove(self:TopographicLoss):
     "Take the hooks off; the weights stay as they are"
-    for h in self._handles: h.remove()
-    self._handles, self._seen, self._inside = [], {}, False
+    self._hooks.remove()
+    self._seen, self._inside = {}, False
 
 # %% ../../nbs/baselines/topographic.ipynb #c57cc3a7
 class MoranController:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .steps import Effort, at_last, dtype_name, peer_module, sides, timed_row
 from ..core.bench import Row, Wanted
+from ..core.hooks import Hooks
 from ..data.corpus import load_corpus
 from ..data.objectives import Windows
 from ..data.tokens import encode_corpus
@@ -217,10 +218,9 @@ def _seen_by(model, call):
     parts = [model.get_encoder(), model.get_decoder()] if model.config.is_encoder_decoder else [model.base_model]
     seen = []
     def note(module, args, kw): seen.append((module, args, kw))
-    hooks = [part.register_forward_pre_hook(note, with_kwargs=True) for part in parts]
-    try: call()
-    finally:
-        for hook in hooks: hook.remove()
+    with Hooks() as hooks:
+        for part in parts: hooks.before(part, note, with_kwargs=True)
+        call()
     return seen
 
 # %% ../../nbs/benchmarks/measures.ipynb #ebadf805

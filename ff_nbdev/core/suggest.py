@@ -8,14 +8,16 @@ import difflib
 
 # %% ../../nbs/core/suggest.ipynb #3fdb8fc4
 def closest(
-    word:str,        # What was given
-    words,           # What there is
-    cutoff:float=.5, # How alike they must be: 0 not at all, 1 equal
+    word:str,         # What was given
+    words,            # What there is
+    cutoff:float=.6,  # How alike they must be: 0 not at all, 1 equal
+    begins:bool=False,# Is a word near too that begins with what was given, or that what was given begins with?
 )->str|None: # One of `words`; None where none is near
     "The nearest of some words"
     words = [str(w) for w in words]
     if near := difflib.get_close_matches(word, words, 1, cutoff): return near[0]
-    return next((w for w in words if word and (w.startswith(word) or word.startswith(w))), None)
+    if not (begins and word): return None
+    return next((w for w in words if w.startswith(word) or word.startswith(w)), None)
 
 # %% ../../nbs/core/suggest.ipynb #ed1c337d
 def suggest(
@@ -24,5 +26,5 @@ def suggest(
 )->str: # 'did you mean …?' with the nearest, else all of them
     "Help with a misspelt word"
     words = [str(w) for w in words]
-    if near := closest(word, words): return f'did you mean {near!r}?'
+    if near := closest(word, words, .5, begins=True): return f'did you mean {near!r}?'
     return f'there {"is" if len(words) == 1 else "are"} {", ".join(words) or "none"}.'

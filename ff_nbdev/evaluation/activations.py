@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..core.hooks import Hooks
 from ..data.objectives import Windows, corrupt, infill, language_task
 from ..data.tokenizers import end_id, frame_of, sentinel_ids, special_ids
 from .spatial import lcps, morans_i, rci
@@ -147,18 +148,19 @@ def by_example(
     "A hidden activation with its examples apart"
     return hidden if hidden.ndim == 3 else hidden.reshape(examples, -1, hidden.shape[-1])
 
-def _pick(site, rows, hidden, examples):
-    "Hooks that keep hidden[rows], or the signed pre-activation of rows with a false `hidden` and no sign"
-    got, hooks = {}, []
+def _pick(hooks, site, rows, hidden, examples):
+    "Lay hooks that keep hidden[rows], or the signed pre-activation of rows with a false `hidden` and no sign"
+    got = {}
     both = torch.as_tensor(hidden).expand(len(rows[0])) | site.signed
     def before(m, args): got['x'] = by_example(args[0], examples)[rows]
     def after(m, args, out): got['signed'] = by_example(site.take('value', out), examples)[rows]
-    if both.any(): hooks.append(site.down.register_forward_pre_hook(before))
-    if not both.all(): hooks.append(site.module('value').register_forward_hook(after))
+    if both.any(): hooks.before(site.down, before)
+    if not both.all(): hooks.after(site.module('value'), after)
     def take():
-        if len(hooks) == 1: return got['x'] if 'x' in got else got['signed']
+        if both.all(): return got['x']
+        if not both.any(): return got['signed']
         return torch.where(both.to(got['x'].device)[:, None], got['x'], got['signed'])
-    return take, hooks
+    return take
 
 # %% ../../nbs/evaluation/activations.ipynb #5303ffb1
 def _pad(rows, fill, device):
@@ -258,12 +260,10 @@ def read(
             mine = [(k, site) for k, site in enumerate(sites) if stack in ('all', site.stack)]
             for rows, inputs, at in groups if mine else ():
                 wanted = hidden if isinstance(hidden, bool) else hidden[torch.as_tensor(rows)]
-                picks = [_pick(site, at, wanted, len(inputs['input_ids'])) for _, site in mine]
-                try: forward_body(model, inputs)
-                finally:
-                    for _, hooks in picks:
-                        for hook in hooks: hook.remove()
-                for (k, _), (take, _) in zip(mine, picks): yield k, rows, take()
+                with Hooks() as hooks:
+                    takes = [_pick(hooks, site, at, wanted, len(inputs['input_ids'])) for _, site in mine]
+                    forward_body(model, inputs)
+                for (k, _), take in zip(mine, takes): yield k, rows, take()
 
 # %% ../../nbs/evaluation/activations.ipynb #3d74086a
 def collect(

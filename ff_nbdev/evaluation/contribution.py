@@ -12,6 +12,7 @@ import torch
 from scipy.optimize import brentq
 from torch import nn
 
+from ..core.hooks import Hooks
 from .activations import evaluating
 from ..models.ablation import first_output, replace_output
 from ..models.site import Sites
@@ -44,10 +45,9 @@ def scale_ffn(
     sites = list(find_sites(model) if sites is None else sites)
     def scaled_by(factor): return lambda module, args, out: replace_output(out, first_output(out)*factor)
     factors = _factors_of(share, sites)
-    hooks = [site.out.register_forward_hook(scaled_by(factor)) for site, factor in zip(sites, factors)]
-    try: yield model
-    finally:
-        for hook in hooks: hook.remove()
+    with Hooks() as hooks:
+        for site, factor in zip(sites, factors): hooks.after(site.out, scaled_by(factor))
+        yield model
 
 # %% ../../nbs/evaluation/contribution.ipynb #c1af844d
 def _text_masks(model, batch):
@@ -67,11 +67,10 @@ def _measure_sites(model, sites, batches, measure):
             values = measure(added.pop(i).view_as(stream), stream)
             measured[i].append(values.flatten(0, 1) if masks[stack] is None else values[masks[stack]])
         return hook
-    with contextlib.ExitStack() as hooks, evaluating(model):
+    with Hooks() as hooks, evaluating(model):
         for i, site in enumerate(sites):
-            stream = model.get_submodule(site.stream)
-            hooks.callback(site.out.register_forward_hook(keep_added(i)).remove)
-            hooks.callback(stream.register_forward_hook(measure_stream(i, site.stack)).remove)
+            hooks.after(site.out, keep_added(i))
+            hooks.after(model.get_submodule(site.stream), measure_stream(i, site.stack))
         for batch in batches:
             masks.update(_text_masks(model, batch))
             model(**model_inputs(batch))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..core.hooks import Hooks
 from ..core.stats import permutation_p, quantile_interval
 from ..data.objectives import NextToken, Windows
 from ..data.tokenizers import special_ids
@@ -159,11 +160,9 @@ def _activity(score, site, batches, skip, baseline, two):
         rows = hidden[use.to(hidden.device)]
         total.add_((rows.float().cpu() - baseline.cpu()).abs().double().sum(0))
         n[0] += len(rows)
-    handle = site.down.register_forward_pre_hook(hook)
-    try:
+    with Hooks() as hooks:
+        hooks.before(site.down, hook)
         clean = score()
-    finally:
-        handle.remove()
     return total/n[0], clean
 
 # %% ../../nbs/evaluation/control.ipynb #d5c01ae2
@@ -254,12 +253,12 @@ def _summary(per, rng, draws):
     return out | {name: _against(name, per, spec, boot, hub, hub_boot, rng, draws) for name in ('random', 'matched')}
 
 # %% ../../nbs/evaluation/control.ipynb #bf8aed24
-def _runs(model, site, starts, width, how, baseline, factor, score, clean, tick):
+def _runs(model, site, starts, width, change, score, clean, tick):
     "(runs, positions) change of −log p with the window at each start changed"
     out, room, half = [], site.d_ff - width + 1, width//2
     for start in map(int, starts):
         other = (start + site.d_ff//2) % room + half
-        with steer(model, site, start + half, width, how, baseline, factor, other): out.append(score() - clean)
+        with steer(model, site, start + half, width, to=other, **change): out.append(score() - clean)
         tick()
     return np.stack(out)
 
@@ -272,6 +271,37 @@ def _check(hubs, ids, site, how, signs):
                          f'{site.name} alone ({site.d_ff} units).')
     if len(ids) != len(hubs):
         raise ValueError(f'{len(ids)} ids for {len(hubs)} tokens: give one id for each row of hubs.')
+
+# %% ../../nbs/evaluation/control.ipynb #9f725898
+class _Text:
+    "Held-out text as a test reads it: labels and windows of the scored positions, and the tokens that are looked at"
+    def __init__(self, model, batches, tokenizer, ids):
+        self.model, self.batches, self.tokenizer, self.ids = model, batches, tokenizer, ids
+        self.skip, self.two = special_ids(tokenizer), model.config.is_encoder_decoder
+        self.labels = _labels(batches, self.skip, self.two)
+
+    def predicts(self, own): return np.isin(self.labels, self.ids[own])
+    def names(self, some): return self.tokenizer.convert_ids_to_tokens([int(i) for i in some])
+
+# %% ../../nbs/evaluation/control.ipynb #48f8002e
+def _predicted(hubs, signs, width, text, least):
+    "Regions whose own tokens are predicted often enough, and others too; how many are left out"
+    used = _regions(hubs, signs, width)
+    kept = [r for r in used if least <= text.predicts(r['own']).sum() <= len(text.labels) - least]
+    if not kept: raise ValueError(f'No token is predicted {least} times in this text: give more of it, or lower least.')
+    return kept, len(used) - len(kept)
+
+# %% ../../nbs/evaluation/control.ipynb #710de7cd
+def _measured(text, site, kept, change, wanted, tick):
+    "Start of a window → change of −log p at each position; the controls; the mean −log p of the model as it is"
+    width = hub_width(site.d_ff)
+    with evaluating(text.model):
+        score = _scorer(text.model, text.batches, text.skip, site)
+        active, clean = _activity(score, site, text.batches, text.skip, change['baseline'], text.two)
+        controls = anywhere, near, _ = _controls(kept, site.d_ff, width, active, **wanted)
+        starts = np.unique(np.concatenate([[r['start'] for r in kept], anywhere, *near]).astype(int))
+        delta = _runs(text.model, site, starts, width, change, score, clean, tick)
+    return dict(zip(starts.tolist(), delta)), controls, float(clean.mean())
 
 # %% ../../nbs/evaluation/control.ipynb #492636cb
 def control_test(
@@ -296,28 +326,18 @@ def control_test(
 
     Raises: `ValueError` if no token is predicted often enough"""
     _check(hubs, ids, site, how, signs)
-    ids, width = np.asarray(ids), hub_width(site.d_ff)
-    skip, two = special_ids(tokenizer), model.config.is_encoder_decoder
-    labels, used = _labels(batches, skip, two), _regions(hubs, signs, width)
-    kept = [r for r in used if least <= np.isin(labels, ids[r['own']]).sum() <= len(labels) - least]
-    if not kept: raise ValueError(f'No token is predicted {least} times in this text: give more of it, or lower least.')
-    with evaluating(model):
-        score = _scorer(model, batches, skip, site)
-        active, clean = _activity(score, site, batches, skip, baseline, two)
-        controls = anywhere, near, _ = _controls(kept, site.d_ff, width, active, random, matched, seed)
-        starts = np.unique(np.concatenate([[r['start'] for r in kept], anywhere, *near]).astype(int))
-        delta = _runs(model, site, starts, width, how, baseline, factor, score, clean, tick)
-    told = _told(site, how, signs, width, len(used) - len(kept), clean)
-    names = lambda some: tokenizer.convert_ids_to_tokens([int(i) for i in some])
-    window = _windows_of(batches, skip, two)
-    delta = dict(zip(starts.tolist(), delta))
-    return told | _judge(kept, delta, controls, labels, ids, names, window, width, seed, draws)
+    text = _Text(model, batches, tokenizer, np.asarray(ids))
+    kept, left_out = _predicted(hubs, signs, hub_width(site.d_ff), text, least)
+    change = dict(how=how, baseline=baseline, factor=factor)
+    delta, controls, ce = _measured(text, site, kept, change, dict(random=random, matched=matched, seed=seed), tick)
+    told = _told(site, how, signs, left_out, ce)
+    return told | _judge(kept, delta, controls, text, hub_width(site.d_ff), seed, draws)
 
 # %% ../../nbs/evaluation/control.ipynb #4f384e46
-def _told(site, how, signs, width, left_out, clean):
+def _told(site, how, signs, left_out, ce):
     "What was changed, and where"
-    return dict(how=how, signs=signs, site=site.name, stack=site.stack, layer=site.layer, width=width,
-                regions_left_out=left_out, ce=float(clean.mean()))
+    return dict(how=how, signs=signs, site=site.name, stack=site.stack, layer=site.layer, width=hub_width(site.d_ff),
+                regions_left_out=left_out, ce=ce)
 
 # %% ../../nbs/evaluation/control.ipynb #d36420bd
 def _windows_of(batches, skip, two):
@@ -329,37 +349,47 @@ def _windows_of(batches, skip, two):
     return torch.cat(windows).numpy()
 
 # %% ../../nbs/evaluation/control.ipynb #552ddde6
-def _judge(kept, delta, controls, labels, ids, names, window, width, seed, draws):
+def _one_region(region, delta, others, like, text, window, width):
+    "Changes by one region and its controls: sums over windows of text, and which of the rows are which controls"
+    if not len(others) or not like:
+        name = text.names([text.ids[region['token']]])[0]
+        raise ValueError(f'No region of {width} units is free of the hubs of {name!r}: ask for more random '
+                         'regions, or fewer hubs a token.')
+    order, k = [region['start'], *map(int, others), *like], len(others)
+    changes = np.stack([delta[start] for start in order])
+    sums, counts = _sums(changes, text.predicts(region['own']), window, window.max() + 1)
+    return sums, counts, dict(random=np.arange(1, k + 1), matched=np.arange(k + 1, len(order)))
+
+def _by_token(changed, text):
+    "Mean change at the positions of each token; None where it is not predicted"
+    at = [text.labels == i for i in text.ids]
+    return [float(changed[here].mean()) if here.any() else None for here in at]
+
+# %% ../../nbs/evaluation/control.ipynb #8df08368
+def _judge(kept, delta, controls, text, width, seed, draws):
     "From changes at positions, by the start of the region, to the result"
     (anywhere, near, live), rng = controls, np.random.default_rng(seed)
-    texts, window = np.unique(window, return_inverse=True)
-    n, per, rows, matrix = len(texts), [], [], []
+    texts, window = np.unique(_windows_of(text.batches, text.skip, text.two), return_inverse=True)
+    n, per, rows = len(texts), [], []
     times = rng.multinomial(n, np.full(n, 1/n), draws).astype(float)
     for region, like in zip(kept, near):
-        own, others = np.isin(labels, ids[region['own']]), anywhere[_free(anywhere, region, width)]
-        if not len(others) or not like:
-            name = names([ids[region['token']]])[0]
-            raise ValueError(f'No region of {width} units is free of the hubs of {name!r}: ask for more random '
-                             'regions, or fewer hubs a token.')
-        order, k = [region['start'], *map(int, others), *like], len(others)
-        sums, counts = _sums(np.stack([delta[start] for start in order]), own, window, n)
-        per.append(dict(at=_means(sums, counts), boot=_means(sums, counts, times), random=np.arange(1, k + 1),
-                        matched=np.arange(k + 1, len(order))))
-        rows.append(_region_row(region, per[-1], ids, names, width, own) | _activities(live, region, others, like))
-        changed = delta[region['start']]
-        matrix.append([float(changed[labels == i].mean()) if (labels == i).any() else None for i in ids])
-    return dict(resampled='windows of text', tokens=names(ids), positions=len(labels), windows=n,
+        others = anywhere[_free(anywhere, region, width)]
+        sums, counts, kinds = _one_region(region, delta, others, like, text, window, width)
+        per.append(dict(at=_means(sums, counts), boot=_means(sums, counts, times), **kinds))
+        rows.append(_region_row(region, per[-1], text, width) | _activities(live, region, others, like))
+    matrix = [_by_token(delta[region['start']], text) for region in kept]
+    return dict(resampled='windows of text', tokens=text.names(text.ids), positions=len(text.labels), windows=n,
                 random_regions=len(anywhere), draws=draws, **_summary(per, rng, draws), regions=rows, matrix=matrix)
 
 # %% ../../nbs/evaluation/control.ipynb #b6cb9638
-def _region_row(region, found, ids, names, width, own):
+def _region_row(region, found, text, width):
     "Effects of one region beside those of its controls"
     at, specificity = found['at'], found['at'][:, 0] - found['at'][:, 1]
-    random = specificity[found['random']]
-    return dict(token=names([ids[region['token']]])[0], sign='+-'[region['sign']], place=region['start'] + width//2,
-                own=names(ids[region['own']]), positions=int(own.sum()), effect_own=float(at[0, 0]),
-                effect_other=float(at[0, 1]), specificity=float(specificity[0]), random=float(random.mean()),
-                matched=float(specificity[found['matched']].mean()),
+    random, own = specificity[found['random']], text.predicts(region['own'])
+    return dict(token=text.names([text.ids[region['token']]])[0], sign='+-'[region['sign']],
+                place=region['start'] + width//2, own=text.names(text.ids[region['own']]), positions=int(own.sum()),
+                effect_own=float(at[0, 0]), effect_other=float(at[0, 1]), specificity=float(specificity[0]),
+                random=float(random.mean()), matched=float(specificity[found['matched']].mean()),
                 percentile_random=float(100*(random < specificity[0]).mean()))
 
 def _activities(live, region, others, like):
@@ -416,9 +446,10 @@ def control_plot(
     return fig
 
 # %% ../../nbs/evaluation/control.ipynb #dee85e2e
-def _classes(known, counts, categories, permutations, seed):
+def _classes(known, train, categories, permutations, seed):
     "Agreement of signatures with classes of tokens; None where there are too few pairs"
     hubs, tokens, found = hubs_of(mean_of(known)), known.tokens, {}
+    counts = token_counts(train, int(known.ids.max()) + 1)[known.ids]
     distance, by_frequency = signature_distance(hubs, hubs), strata_of(tokens, counts, 3, False)
     tests = dict(two_letters=dict(labels=two_letters(tokens), strata=strata_of(tokens, counts, 3, True)),
                  piece_kinds=dict(labels=piece_kinds(tokens), strata=by_frequency))
@@ -430,6 +461,28 @@ def _classes(known, counts, categories, permutations, seed):
         except ValueError as error:
             found[name] = dict(effect=None, reason=str(error))
     return found
+
+# %% ../../nbs/evaluation/control.ipynb #ceea1e9c
+def _site_of(model, number):
+    "A site by its number, from the end too"
+    sites = find_sites(model)
+    if not -len(sites) <= number < len(sites):
+        raise ValueError(f'There is no site {number}: this model has {len(sites)}.')
+    return sites[number]
+
+def _read(model, tokenizer, train, ids, n, baseline, seed):
+    "Instances of tokens at all sites, baseline taken off"
+    sites = find_sites(model)
+    mean = mean_activation(model, tokenizer, train, baseline, sites, seed)
+    return instances(model, tokenizer, train, ids, n, mean, sites, seed)
+
+# %% ../../nbs/evaluation/control.ipynb #66d69a2a
+def _controls_of(model, tokenizer, train, test, ids, site, hows, controls, n, baseline, seed):
+    "How → `control_test` of the positive hubs of these tokens at one site"
+    read, base = predicting(model, tokenizer, train, ids, site, n, baseline, seed)
+    batches, hubs = token_batches(model, tokenizer, test, ids, n, 10*n, seed), hubs_of(mean_of(read))
+    given = model, batches, tokenizer, hubs, ids, site, base
+    return {how: control_test(*given, how, '+', *controls, seed=seed) for how in hows}
 
 # %% ../../nbs/evaluation/control.ipynb #01155e4a
 def pathway_test(
@@ -454,18 +507,10 @@ def pathway_test(
     """Control and agreement of one model: do hubs carry their tokens, and do tokens of one class lie near each other?
 
     Raises: `ValueError` for an unknown site"""
-    sites, ids = find_sites(model), frequent_tokens(train, tokenizer, rank_from, rank_to)
+    ids, where = frequent_tokens(train, tokenizer, rank_from, rank_to), _site_of(model, site)
     few = ids[np.linspace(0, len(ids) - 1, min(tokens, len(ids))).round().astype(int)]
-    if not -len(sites) <= site < len(sites): raise ValueError(f'There is no site {site}: this model has {len(sites)}.')
-    where = sites[site]
-    read, base = predicting(model, tokenizer, train, few, where, n, baseline, seed)
-    batches, hubs = token_batches(model, tokenizer, test, few, n, 10*n, seed), hubs_of(mean_of(read))
-    control = {how: control_test(model, batches, tokenizer, hubs, few, where, base, how, '+', random, matched,
-                                 seed=seed) for how in hows}
-    if known is None:
-        mean = mean_activation(model, tokenizer, train, baseline, sites, seed)
-        known = instances(model, tokenizer, train, ids, n, mean, sites, seed)
-    counts = token_counts(train, len(tokenizer))[known.ids]
+    control = _controls_of(model, tokenizer, train, test, few, where, hows, (random, matched), n, baseline, seed)
+    known = _read(model, tokenizer, train, ids, n, baseline, seed) if known is None else known
     settings = dict(tokens=len(few), rank_from=rank_from, rank_to=rank_to, n=n, site=where.index, random=random,
                     matched=matched, baseline=baseline, signature_tokens=len(known.tokens), seed=seed)
-    return dict(control=control, agreement=_classes(known, counts, categories, permutations, seed), settings=settings)
+    return dict(control=control, agreement=_classes(known, train, categories, permutations, seed), settings=settings)

@@ -6,7 +6,6 @@ __all__ = ['Sizes', 'take_sizes', 'check_machine', 'check_readable', 'prepare', 
 
 # %% ../../nbs/evaluation/readings.ipynb #032e1c77
 import contextlib
-import difflib
 import time
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -18,6 +17,7 @@ from fastcore.basics import patch
 from torch import nn
 
 # %% ../../nbs/evaluation/readings.ipynb #e41e896d
+from ..core.suggest import closest
 from ..data.corpus import load_corpus
 from ..data.objectives import Windows, objective_for
 from ..data.tokens import encode_corpus
@@ -65,8 +65,8 @@ def take_sizes(
     names = [f.name for f in fields(Sizes)]
     for name, value in given.items():
         if name not in names:
-            near = difflib.get_close_matches(name, names, 1, .75)
-            advice = f'did you mean {near[0]!r}?' if near else 'what only the record should hold goes into metadata=….'
+            near = closest(name, names, .75)
+            advice = f'did you mean {near!r}?' if near else 'what only the record should hold goes into metadata=….'
             raise ValueError(f'evaluate has no parameter {name!r}: {advice}')
         if not isinstance(value, (int, np.integer)) or value < 0:
             raise ValueError(f'{name}={value!r} must be a whole number, 0 or more.')

@@ -14,6 +14,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from ..core.hooks import Hooks
 from ..core.stats import quantile_interval, resample
 from .activations import by_example, evaluating
 from .base_test import token_scores
@@ -100,10 +101,9 @@ def perturbed(
     if kind == 'blur' and not 0 <= strength <= 1:
         raise ValueError(f'b={strength} must lie between 0 and 1: it is the share of the way to the neighbours.')
     if strength < 0: raise ValueError(f'x={strength} must not be negative.')
-    with contextlib.ExitStack() as hooks:
+    with Hooks() as hooks:
         for site in find_sites(model) if sites is None else sites:
-            disturb = _Disturb(site, kind, strength, examples, seed, noise, draws)
-            hooks.callback(site.down.register_forward_pre_hook(disturb).remove)
+            hooks.before(site.down, _Disturb(site, kind, strength, examples, seed, noise, draws))
         yield model
 
 # %% ../../nbs/evaluation/robustness.ipynb #d9baad1a

@@ -9,6 +9,7 @@ import contextlib
 import torch
 from torch import Tensor, nn
 
+from ..core.hooks import Hooks
 from ..mechanisms.recall import hub_width
 from ..models.sites import find_sites
 from ..models.site import FFNSite
@@ -87,8 +88,6 @@ def steer(
     width = hub_width(site.d_ff) if width is None else width
     start, other = _check_steer(site, place, width, how, baseline, to)
     change = lambda hidden: steered(hidden, start, width, how, baseline, factor, other)
-    hook = site.down.register_forward_pre_hook(lambda module, args: (change(args[0]), *args[1:]))
-    try:
+    with Hooks() as hooks:
+        hooks.before(site.down, lambda module, args: (change(args[0]), *args[1:]))
         yield model
-    finally:
-        hook.remove()

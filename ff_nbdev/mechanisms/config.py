@@ -6,13 +6,13 @@ __all__ = ['NOISE', 'FORMS', 'SEEDS', 'ROLES', 'AUTO', 'PRESETS', 'Forgetfulness
 
 # %% ../../nbs/mechanisms/config.ipynb #72c1c62d
 import dataclasses
-import difflib
 import numbers
 import sys
 from dataclasses import dataclass, field
 
 from fastcore.basics import patch
 
+from ..core.suggest import closest
 from .registry import RECIPES
 
 # %% ../../nbs/mechanisms/config.ipynb #95bdf8e5
@@ -98,8 +98,8 @@ def _plain(value):
 # %% ../../nbs/mechanisms/config.ipynb #f63298f6
 def _unknown(name, known, what, all_known):
     "The end of an error for a name that is not known: the nearest known one, or all of them"
-    near = difflib.get_close_matches(name, known, 1)
-    return f'; did you mean {what(near[0])}?' if near else f': {all_known}.'
+    near = closest(name, known)
+    return f'; did you mean {what(near)}?' if near else f': {all_known}.'
 
 _WORDS = dict(int='a whole number', float='a finite number', str='text', bool='true or false', tuple='a list')
 

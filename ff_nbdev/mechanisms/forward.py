@@ -16,6 +16,7 @@ import torch.distributed as dist
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from ..core.hooks import make_opaque, take_off
 from .noise import HubNoise, keyed_noise, token_keys
 from .recall import count_hubs, hub_width, update_usage
 from ..models.site import bare
@@ -222,19 +223,10 @@ class _SiteHook(Hook):
         return (ff._lay(self.index, hidden, x, now, _rounds_to(module, hidden)), *args[1:])
 
 # %% ../../nbs/mechanisms/forward.ipynb #53f8b7f5
-def _make_opaque():
-    "The hooks run as they are inside a compiled model"
-    import torch._dynamo
-    torch._dynamo.reset()                             # a model that ran compiled before would not see the hooks
-    for kind in (_ModelHook, _EndHook, _SiteHook):
-        if '_plain' in kind.__dict__: continue
-        kind._plain = kind.__call__
-        kind.__call__ = torch._dynamo.disable(kind.__call__)
-
 @patch
 def _hook(self:ForwardHooks):
     "Put all hooks on the model"
-    _make_opaque()
+    make_opaque(_ModelHook, _EndHook, _SiteHook)
     self.context = ForwardContext()
     self.bare.register_forward_pre_hook(_ModelHook(self), with_kwargs=True)
     self.bare.register_forward_hook(_EndHook(self), always_call=True)
@@ -243,20 +235,14 @@ def _hook(self:ForwardHooks):
     for index, down in self._hooked.items(): down.register_forward_pre_hook(_SiteHook(self, index))
 
 # %% ../../nbs/mechanisms/forward.ipynb #7af52ea7
-def _unhook(module, ff):
+def _unhook(modules, ff):
     "Take off the hooks of a method, and those that a copy of a part brought along"
-    before, after = module._forward_pre_hooks, module._forward_hooks
-    flags = (module._forward_pre_hooks_with_kwargs, module._forward_hooks_with_kwargs,
-        module._forward_hooks_always_called)
-    for hooks in (before, after):
-        ours = [key for key, hook in hooks.items() if isinstance(hook, Hook) and hook.ff in (None, ff)]
-        for key in ours:
-            for table in (hooks, *flags): table.pop(key, None)
+    take_off(modules, lambda hook: isinstance(hook, Hook) and hook.ff in (None, ff))
 
 @patch
 def _unhook_all(self:ForwardHooks):
     "Take all hooks off, wherever adapters moved them"
-    for module in {*self.bare.modules(), *self._hooked.values()}: _unhook(module, self)
+    _unhook({*self.bare.modules(), *self._hooked.values()}, self)
 
 # %% ../../nbs/mechanisms/forward.ipynb #62b606e3
 @patch
@@ -283,7 +269,7 @@ def _follow(self:ForwardHooks):
     for index, old in self._hooked.items():
         now = self.sites[index].down
         if now is old: continue
-        for module in (old, bare(now), now): _unhook(module, self)
+        _unhook((old, bare(now), now), self)
         now.register_forward_pre_hook(_SiteHook(self, index))
         self._hooked[index] = now
     self._place()

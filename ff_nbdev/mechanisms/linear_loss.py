@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from fastcore.meta import delegates
 from torch import Tensor, nn
 
+from ..core.hooks import Hooks
 from .forgiveness import Look, Seen, ask, top_prediction
 from ..models.native import runs_native
 from ..models.wrappers import hf_model
@@ -294,10 +295,9 @@ def _one_example(inputs):
 def _ends_in_head(hf, head, inputs):
     "Are the logits what the output embedding returns, called once?"
     made, device = [], head.weight.device
-    hook = head.register_forward_hook(lambda module, args, output: made.append(output))
-    try:
-        with torch.no_grad(), torch.random.fork_rng([device] if device.type == 'cuda' else []): out = hf(**inputs)
-    finally: hook.remove()
+    with Hooks() as hooks, torch.no_grad(), torch.random.fork_rng([device] if device.type == 'cuda' else []):
+        hooks.after(head, lambda module, args, output: made.append(output))
+        out = hf(**inputs)
     logits = getattr(out, 'logits', None)
     if logits is None or len(made) != 1 or logits.shape != made[0].shape: return False
     return torch.equal(logits, made[0].to(logits.dtype))

@@ -12,6 +12,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 
+# %% ../../nbs/mechanisms/method.ipynb #fd947217
 from .config import FFConfig
 from .forgetfulness import PulseSchedule, effective_rank, proximal_kernel
 from .forgiveness import prefix_classes, with_company

@@ -28,8 +28,8 @@ from .errors import RunError
 from .installer import install_script, readme
 
 # %% ../../nbs/run/bundle.ipynb #9ad8ed15
+from ..core.suggest import suggest
 from .packing import find_model, largest_wheels, odd_name, pack_model, pack_texts, size_report
-from .parameters import nearest
 from .wheels import (
     SOURCES, Target, build_wheel, check_sources, fetch_wheels, git, lacking, least_glibc, machine_tag, read_lock,
     repository, torch_build, wheel_metadata, wheels_in)
@@ -93,7 +93,7 @@ def _check_wheels(wheels, own, lock, added, leave_out):
     pins = read_lock(lock or repository()/'requirements.lock') if wheels == 'all' else {}
     for name in leave_out:
         if canonicalize_name(name) in pins: continue
-        mend = nearest(canonicalize_name(name), pins)
+        mend = suggest(canonicalize_name(name), pins)
         raise ValueError(f'{name!r} cannot be left out, for the lock does not name it: {mend}')
     return pins
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
+from ..core.suggest import suggest
 from ..mechanisms.config import steps_for
-from .parameters import check_given, nearest, read_notebook
+from .parameters import check_given, read_notebook
 from .preflight import read_yaml
 from .records import RunId, RunSettings
 from .runner import notebook_digest
@@ -395,7 +396,7 @@ def find_profile(
         if (folder/'config.yaml').is_file(): return folder.absolute()
     if own.is_dir():
         raise ValueError(f'{name} holds no config.yaml: copy a folder of workflow/profiles, and change it.')
-    raise ValueError(f'There is no profile {name!r}: {nearest(name, sorted(path.name for path in ours.iterdir()))}')
+    raise ValueError(f'There is no profile {name!r}: {suggest(name, sorted(path.name for path in ours.iterdir()))}')
 
 def runs_here(
     profile:str, # As for `find_profile`

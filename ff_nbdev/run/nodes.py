@@ -13,8 +13,8 @@ from pathlib import Path
 
 from ..core.io import (
     MODEL_FILES, beside, check_own, empty_own, read_json, shown, whole, write_whole)
+from ..core.suggest import suggest
 from .errors import RunError, answer
-from .parameters import nearest
 from .preflight import check_cache, check_tokenizer, is_model_id, shipped_models
 from .progress import Progress
 from .runner import check_writable
@@ -29,7 +29,7 @@ def check_text(
     "Raises: `ValueError` or `OSError` where a text could not be made, or its record would take another file's place"
     own = Path(model).expanduser()
     if model not in shipped_models() and not own.exists() and not is_model_id(model):
-        raise FileNotFoundError(f'There is no model {model!r} ({nearest(model, shipped_models()).rstrip(".")}); '
+        raise FileNotFoundError(f'There is no model {model!r} ({suggest(model, shipped_models()).rstrip(".")}); '
             'else give a folder, or a hub id such as google/mt5-base.')
     if own.is_dir() and model not in shipped_models(): check_tokenizer(own)
     resolve_corpus(corpus)
@@ -110,7 +110,7 @@ def _put_before(out):
 def _check_shipped(name, out):
     "Raises: `ValueError` or `OSError` where a shipped run cannot be put into `out`"
     names, new = [folder.name for folder in shipped_runs()], 'give a new or an empty folder with --out'
-    if name not in names: raise ValueError(f'There is no shipped arm {name!r}: {nearest(name, names)}')
+    if name not in names: raise ValueError(f'There is no shipped arm {name!r}: {suggest(name, names)}')
     if not out.strip(): raise ValueError('--out is empty: give the folder that the arm is put into.')
     out = Path(out)
     if out.exists() and not out.is_dir():

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import ff_nbdev
 from ..core.io import check_name, read_json, shown
+from ..core.suggest import suggest
 from .errors import sentence
-from .parameters import MAX_SEED, check_given, nearest, read_notebook
+from .parameters import MAX_SEED, check_given, read_notebook
 from .records import RunId
 from .runner import check_writable
 from ..training.recipes import SCALES, override, recipe
@@ -40,7 +41,7 @@ def split_model(
     found = re.match(r'(\w*)=(.*)', word, re.S)
     if not found or Path(word).expanduser().exists(): return SLOTS[0], word
     slot, model = found.groups()
-    if slot not in SLOTS: raise ValueError(f'There is no kind of model {slot!r}: {nearest(slot, SLOTS)}')
+    if slot not in SLOTS: raise ValueError(f'There is no kind of model {slot!r}: {suggest(slot, SLOTS)}')
     if not model.strip():
         raise ValueError(f'{word!r} names no model: give a shipped one, a folder or a hub id after the =.')
     return slot, model
@@ -135,7 +136,7 @@ def check_model(
     if model == 'pretrain': return model
     if model not in names and not os.path.lexists(full):
         if is_model_id(model): return model
-        raise FileNotFoundError(f'There is no model {model!r} ({nearest(model, names).rstrip(".")}); else give an '
+        raise FileNotFoundError(f'There is no model {model!r} ({suggest(model, names).rstrip(".")}); else give an '
             'existing folder, or a hub id such as google/mt5-base.')
     found = _shipped()/model if model in names else full
     if found.is_symlink() and not found.exists():
@@ -231,7 +232,7 @@ def nearest_recipe(
     word:str, # That is no recipe
 )->str:
     "The nearest recipe, or where they stand"
-    near = nearest(word, RECIPES)
+    near = suggest(word, RECIPES)
     return near if near.startswith('did') else 'they are on the page of recipes.'
 
 def _check_part(name, value, file):
@@ -240,7 +241,7 @@ def _check_part(name, value, file):
     node, _, of = text.partition('_')
     types = {**_needed, **_more}.get(name)
     if types is None and of and node in ('pretrain', 'retrofit'): types = dict
-    if types is None: raise ValueError(f'{file} has no use for {text[:40]!r}: {nearest(text, [*_needed, *_more])}')
+    if types is None: raise ValueError(f'{file} has no use for {text[:40]!r}: {suggest(text, [*_needed, *_more])}')
     if value is not None and not _is(value, types):
         raise ValueError(f'{name} of {file} must be {_in_words[types]}, not {str(value)[:40]!r}.')
     if node == 'retrofit' and of and of not in RECIPES:
@@ -252,7 +253,7 @@ def _check_costs(settings, file):
     for part in ('minutes', 'memory', 'gpus'):
         for node, cost in (settings.get(part) or {}).items():
             if node not in _costs:
-                raise ValueError(f'{part} of {file} names no node {node!r}: {nearest(str(node), _costs)}')
+                raise ValueError(f'{part} of {file} names no node {node!r}: {suggest(str(node), _costs)}')
             if not _is(cost, (int, float)) or not math.isfinite(cost) or cost < 0:
                 raise ValueError(f'{part} of {file} for {node} must be a number of at least 0, not {cost!r}.')
     price = settings.get('price') or 0
@@ -268,7 +269,7 @@ def check_scale_parts(
     if lacks: raise ValueError(f'{file} lacks {", ".join(lacks)}: see a scale of workflow/config.')
     for name, value in settings.items(): _check_part(name, value, file)
     if settings['scale'] not in SCALES:
-        raise ValueError(f'scale of {file} is {settings["scale"]!r}, and {nearest(settings["scale"], SCALES)}')
+        raise ValueError(f'scale of {file} is {settings["scale"]!r}, and {suggest(settings["scale"], SCALES)}')
     if settings['threads'] < 1: raise ValueError(f'threads of {file} must be at least 1, not {settings["threads"]}.')
     _check_costs(settings, file)
 
@@ -320,7 +321,7 @@ def _check_order(settings, file):
     for pattern in map(str, settings.get('order') or []):
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ValueError(f'order of {file} holds {pattern[:40]!r}, which is none of its runs: '
-                f'{nearest(pattern, names)}')
+                f'{suggest(pattern, names)}')
     for key, seeds in more_seeds.items():
         _check_recipe(key, 'more_seeds', True, file)
         check_seeds([*settings['seeds'], *seeds] if isinstance(seeds, list) else seeds)
@@ -341,7 +342,7 @@ def check_scale_runs(
     for key, model in (settings.get('shipped') or {}).items():
         _check_recipe(key, 'shipped', True, file)
         if model not in shipped_models():
-            mend = nearest(str(model), shipped_models())
+            mend = suggest(str(model), shipped_models())
             raise ValueError(f'{file} takes {key} from {model!r}, which is not shipped: {mend}')
     _check_variants(settings.get('variants') or {}, file)
     _check_tables(settings, file)

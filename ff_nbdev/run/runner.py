@@ -327,6 +327,11 @@ def _attempt(src, out, params, cwd, key, outputs, threads, progress, timeout):
     return seconds
 
 # %% ../../nbs/run/runner.ipynb #37dadecf
+def _clear(out, label, log):
+    "Take the old result away, and say where an earlier run was cut short"
+    if out.with_suffix('.part.ipynb').exists(): log(f'{label}: an earlier run was cut short, so it is done again')
+    out.unlink(missing_ok=True)
+
 def _up_to_date(out, key, outputs, cwd):
     if not out.exists() or read_notebook(out)['metadata'].get('run_key') != key: return False
     return all((cwd/path).exists() for path in outputs)
@@ -352,29 +357,26 @@ def run_notebook(
     nb, cwd = read_notebook(notebook), Path(cwd or '.').resolve()
     src, out = Path(notebook).resolve(), Path(out).resolve()
     label, progress = f'{out.parent.name}/{out.name}', Path(progress or out.with_suffix('.progress.json'))
-    params = _checked(nb, src, out, params or {}, cwd, threads, progress)
-    key = run_key(nb, params, inputs)
+    params, key = _checked(nb, src, out, params or {}, inputs, cwd, threads, progress)
     with locked(out.parent/f'.{out.stem}.lock', f'A run of {label}', wait=20):
         if not force and _up_to_date(out, key, outputs, cwd):
             log(f'{label}: up to date')
             return out
-        if out.with_suffix('.part.ipynb').exists(): log(f'{label}: an earlier run was cut short, so it is done again')
-        out.unlink(missing_ok=True)
+        _clear(out, label, log)
         shows = Progress(progress, node or label, every=0)
-        seconds = _attempt(src, out, params, cwd, key, outputs, threads, shows, timeout)
-        log(f'{label}: done in {seconds:.0f} s')
+        log(f'{label}: done in {_attempt(src, out, params, cwd, key, outputs, threads, shows, timeout):.0f} s')
     return out
 
 # %% ../../nbs/run/runner.ipynb #30df5f4d
-def _checked(nb, src, out, params, cwd, threads, progress):
-    "The parameters of a run, of which everything was looked at before it starts"
+def _checked(nb, src, out, params, inputs, cwd, threads, progress):
+    "The parameters and the key of a run, of which everything was looked at before it starts"
     check_target(src, out)
     check_progress(progress)
     if not cwd.is_dir(): raise ValueError(f'There is no folder {cwd} to run in: give one that exists.')
     if threads < 1: raise ValueError(f'threads must be at least 1, not {threads}.')
     params = check_given(nb, params, src.name)
     check_kernel()
-    return params
+    return params, run_key(nb, params, inputs)
 
 # %% ../../nbs/run/runner.ipynb #9cf4d9ce
 def follow(

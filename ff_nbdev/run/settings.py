@@ -7,7 +7,6 @@ __all__ = ['package_folder', 'workflow_folder', 'notebooks_folder', 'scales', 'r
            'run_scale', 'command_for']
 
 # %% ../../nbs/run/settings.ipynb #531b8c21
-import difflib
 import hashlib
 import json
 import os
@@ -17,7 +16,8 @@ from pathlib import Path
 
 import ff_nbdev
 from ..core.io import check_name, read_json, shown
-from .parameters import nearest, parse_parameters, plain_value, read_notebook
+from ..core.suggest import closest, suggest
+from .parameters import parse_parameters, plain_value, read_notebook
 from .preflight import (
     NODES, check_corpus_folder, check_model, check_parameters, check_place, check_scale_parts, check_scale_runs,
     check_seeds, check_together, first_look, is_model_id, read_yaml, shipped_models, split_model)
@@ -51,7 +51,7 @@ def read_scale(
 
     Raises: `ValueError` or `FileNotFoundError` where there is no such scale, or its file is damaged."""
     own = name.endswith(('.yaml', '.yml'))
-    if not own and name not in scales(): raise ValueError(f'There is no scale {name!r}: {nearest(name, scales())}')
+    if not own and name not in scales(): raise ValueError(f'There is no scale {name!r}: {suggest(name, scales())}')
     path = Path(name).expanduser() if own else workflow_folder()/'config'/f'{name}.yaml'
     settings = read_yaml(path, 'scale')
     check_scale_parts(settings, path.name)
@@ -102,11 +102,10 @@ def _check_asked(names, variants):
     "Raises: `ValueError` for the first name that is neither a recipe nor a variant"
     for name in names:
         if '~' in name and name not in variants:
-            mend = f': {nearest(name, list(variants))}' if variants else ' at this scale.'
+            mend = f': {suggest(name, list(variants))}' if variants else ' at this scale.'
             raise ValueError(f'There is no variant {name!r} of a recipe{mend}')
         if name in RECIPES or '~' in name: continue
-        near = difflib.get_close_matches(name, RECIPES, 1)
-        if near: raise ValueError(f'There is no recipe {name!r}: did you mean {near[0]!r}?')
+        if near := closest(name, RECIPES): raise ValueError(f'There is no recipe {name!r}: did you mean {near!r}?')
         raise ValueError(f'There is no recipe {name!r}; they are on the page of recipes: full_stack, '
             'base_continued, no_fzr and so on.')
 
@@ -175,7 +174,7 @@ def apply_settings(
                 'retrofit.total_sentences=1000.')
         node, name, value = found.groups()
         if (node, name) in seen: raise ValueError(f'--set {node}.{name} is given twice: give it once.')
-        if node not in NODES: raise ValueError(f'There is no node {node!r}: {nearest(node, NODES)}')
+        if node not in NODES: raise ValueError(f'There is no node {node!r}: {suggest(node, NODES)}')
         seen.add((node, name))
         settings[node] = {**(settings.get(node) or {}), name: plain_value(value)}
 

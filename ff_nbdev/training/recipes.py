@@ -5,13 +5,13 @@ __all__ = ['UNTRAINED', 'SCALES', 'Scale', 'check_number', 'check_arm', 'check_s
            'recipe', 'relative_length', 'override']
 
 # %% ../../nbs/training/recipes.ipynb #b1b8c935
-import difflib
 import json
 import math
 import numbers
 import re
 from dataclasses import dataclass
 
+from ..core.suggest import closest
 from ..mechanisms.config import FFConfig, dose_for, steps_for
 from ..mechanisms.registry import RECIPES
 
@@ -93,8 +93,7 @@ def check_arm(
     "Return the name of a recipe where it is known; else a `ValueError` that names the nearest"
     if not isinstance(arm, str): raise ValueError(f'arm={arm!r} must be the name of an arm, such as full_stack.')
     if arm in RECIPES: return arm
-    if near := difflib.get_close_matches(arm, RECIPES, 1):
-        raise ValueError(f'Unknown arm {arm!r}; did you mean {near[0]!r}?')
+    if near := closest(arm, RECIPES): raise ValueError(f'Unknown arm {arm!r}; did you mean {near!r}?')
     known = ', '.join(name for name in RECIPES if not name.startswith('rwkv_'))
     raise ValueError(f'Unknown arm {arm!r}: the arms are {known}, and each with rwkv_ before it.')
 

@@ -5,6 +5,7 @@ import os
 import shutil
 
 import numpy as np
+from shared import SCALE
 
 from ff_nbdev.run.settings import notebooks_folder, workflow_folder
 
@@ -12,18 +13,7 @@ NODES = ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')
 LINES = '\n'.join(f'Line number {i} says something nice to the others.' for i in range(300))
 DEEP = '[' * 100_000
 SPLITS, WHOLE = dict(train=3, valid=3, test=3), dict(train='abc', valid='abc', test='abc')
-BASE = dict(
-    scale='quick',
-    models=dict(mt5='tiny-mt5', rwkv='tiny-rwkv'),
-    corpus='python_prose',
-    seeds=[0],
-    given=['base'],
-    trained=['full_stack'],
-    minutes={},
-    memory={},
-    gpus={},
-    threads=1,
-)
+BASE = dict(SCALE, memory={}, gpus={})
 
 
 def run(*words):

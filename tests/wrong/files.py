@@ -1,4 +1,7 @@
-"""Wrong folders, records, names and packages: what is read, written, published, reported and bundled; and wrong values of the baselines."""
+"""Wrong folders, records, names and packages: what is read, written, published, reported and bundled.
+
+And wrong values of the baselines.
+"""
 
 import json
 import pickle
@@ -72,6 +75,11 @@ def packed(files, **kw):
     return bundle.make_bundle(
         kw.pop('out', 'node'), **{**dict(models=(), corpora=(), wheels='own', own=wheel, log=lambda s: None), **kw}
     )
+
+
+def required(files, text):
+    "A bundle with one more requirement"
+    return packed(files, own=None, wheels='all', extra_requirements=[text])
 
 
 def lock(files, text):
@@ -326,26 +334,11 @@ CASES = {
     # bundles
     'bundle: a wheel that was cut off': (lambda f: packed(f), 'is no wheel'),
     'bundle: requirements are a text': (lambda f: packed(f, extra_requirements='six'), 'are lists of names'),
-    'bundle: an option': (
-        lambda f: packed(f, own=None, wheels='all', extra_requirements=['--index-url=x']),
-        'is no requirement',
-    ),
-    'bundle: a command': (
-        lambda f: packed(f, own=None, wheels='all', extra_requirements=['six; touch pwned']),
-        'is no requirement',
-    ),
-    'bundle: a line break': (
-        lambda f: packed(f, own=None, wheels='all', extra_requirements=['six\ntouch pwned']),
-        'is no requirement',
-    ),
-    'bundle: an address': (
-        lambda f: packed(f, own=None, wheels='all', extra_requirements=['six @ https://e.org/$(id).whl']),
-        'names an address',
-    ),
-    'bundle: a file': (
-        lambda f: packed(f, own=None, wheels='all', extra_requirements=['./six.whl']),
-        'is no requirement',
-    ),
+    'bundle: an option': (lambda f: required(f, '--index-url=x'), 'is no requirement'),
+    'bundle: a command': (lambda f: required(f, 'six; touch pwned'), 'is no requirement'),
+    'bundle: a line break': (lambda f: required(f, 'six\ntouch pwned'), 'is no requirement'),
+    'bundle: an address': (lambda f: required(f, 'six @ https://e.org/$(id).whl'), 'names an address'),
+    'bundle: a file': (lambda f: required(f, './six.whl'), 'is no requirement'),
     'bundle: a name like an option': (lambda f: packed(f, out='-x'), 'is no name for a bundle'),
     'bundle: a name with a line break': (lambda f: packed(f, out='a\nb'), 'is no name for a bundle'),
     'bundle: a name that is taken': (lambda f: packed(f, out=f('node')), 'is there already'),

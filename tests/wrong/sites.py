@@ -1,6 +1,7 @@
 """Wrong patterns, models whose sites are not there or cannot be used, and models that a function cannot read."""
 
 import torch
+from tiny_models import ENCODER_DECODER
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -15,7 +16,7 @@ from ff_nbdev.baselines.reordered import reorder_
 from ff_nbdev.evaluation.readings import objective_batches
 from ff_nbdev.evaluation.contribution import ffn_ratio
 from ff_nbdev.evaluation.spatial import weight_geography
-from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig
+from ff_nbdev.mechanisms.config import FFConfig, RecallConfig
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.models.sites import find_sites, remember_pattern
 from ff_nbdev.models.site import FFNPattern
@@ -28,13 +29,7 @@ IMAGES = dict(
 )
 SOUND = dict(
     vocab_size=64,
-    d_model=32,
-    encoder_layers=1,
-    decoder_layers=1,
-    encoder_attention_heads=4,
-    decoder_attention_heads=4,
-    encoder_ffn_dim=64,
-    decoder_ffn_dim=64,
+    **{name: size for name, size in ENCODER_DECODER.items() if name != 'max_position_embeddings'},
     num_mel_bins=8,
     max_source_positions=16,
     max_target_positions=16,

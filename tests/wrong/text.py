@@ -40,8 +40,11 @@ def parquet(**columns):
 
 
 def words(n=40):
-    r = random.Random(0)
-    return '\n'.join(' '.join(''.join(r.choices('abcdefghij', k=4)) for _ in range(7)) + '.' for _ in range(n * 10))
+    r, lines = random.Random(0), []
+    for _ in range(n * 10):
+        line = [''.join(r.choices('abcdefghij', k=4)) for _ in range(7)]
+        lines.append(' '.join(line) + '.')
+    return '\n'.join(lines)
 
 
 def corpus(d, **change):

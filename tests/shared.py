@@ -1,0 +1,96 @@
+"""What several test files need: made-up text, words of a run, numbers of dead processes, writers that are killed."""
+
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+
+import numpy as np
+import pytest
+from transformers import TrainingArguments
+
+from ff_nbdev.data.corpus import load_corpus
+
+WORDS = 'the old sailor sees a green house near his river and forgets small red books about winter storms'.split()
+LETTERS = 'abcdefghiklmnoprstu'
+SCALE = dict(  # the least that a file of settings says
+    scale='quick',
+    models=dict(mt5='tiny-mt5', rwkv='tiny-rwkv'),
+    corpus='python_prose',
+    seeds=[0],
+    given=['base'],
+    trained=['full_stack'],
+    minutes={},
+    threads=1,
+)
+
+
+def lines(n, seed=0):
+    "Sentences of nine known words, each with an end of its own"
+    r, out = np.random.default_rng(seed), []
+    for i in range(n):
+        sentence = ' '.join(r.choice(WORDS, 9)).capitalize()
+        out.append(f'{sentence} {chr(97 + i % 26)}{chr(97 + i // 26 % 26)}.')
+    return out
+
+
+def invented_corpus(folder, n_words, n_lines, scale):
+    "A corpus of invented words, of which the first ones are frequent (an exponential of this scale)"
+    r, out = np.random.default_rng(0), []
+    words = [''.join(r.choice(list(LETTERS), r.integers(3, 8))) for _ in range(n_words)]
+    for _ in range(n_lines):
+        drawn = [words[min(n_words - 1, int(r.exponential(scale)))] for _ in range(r.integers(6, 14))]
+        out.append(' '.join(drawn).capitalize() + '.')
+    (folder / 'words.txt').write_text('\n'.join(out))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('FF_NBDEV_CACHE', str(folder / 'cache'))
+        return load_corpus(folder / 'words.txt')
+
+
+def quiet_arguments(out, **given):
+    "Arguments of a short training on the CPU that prints, reports and saves nothing by itself"
+    quiet = dict(report_to=[], disable_tqdm=True, use_cpu=True, save_strategy='no', logging_strategy='no')
+    return TrainingArguments(str(out), **{**quiet, **given})
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    "A cache of the test's own, in the folder that is returned"
+    monkeypatch.setenv('FF_NBDEV_CACHE', str(tmp_path / 'cache'))
+    return tmp_path
+
+
+def run_words(scale, corpus):
+    "What the command line makes of `run SCALE --corpus CORPUS`"
+    unset = dict.fromkeys(('arms', 'first', 'seed', 'seeds', 'model', 'notebooks'))
+    return Namespace(scale=scale, corpus=str(corpus), all=False, set=[], **unset)
+
+
+def without(rows, *names):
+    "The rows of a log without what differs from run to run"
+    out = []
+    for row in rows:
+        out.append({k: v for k, v in row.items() if k not in names})
+    return out
+
+
+def dead():
+    "The number of a process that is gone"
+    p = subprocess.Popen([sys.executable, '-c', ''])
+    p.wait()
+    return p.pid
+
+
+def killed_when(ready, code, seconds=60, every=0.02, **kw):
+    "Start Python code, and kill it as soon as `ready(its number)`, or after so many seconds: its number"
+    p = subprocess.Popen([sys.executable, '-c', code], **kw)
+    try:
+        start = time.time()
+        while not ready(p.pid) and time.time() - start < seconds:
+            time.sleep(every)
+        p.send_signal(signal.SIGKILL)
+        p.wait()
+    finally:
+        p.kill()
+    return p.pid
