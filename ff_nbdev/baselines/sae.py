@@ -17,6 +17,12 @@ from torch import Tensor, nn
 from .codes import Code, from_codes, fvu, grid_top, mean_of_rows, sae_bits, to_codes
 
 # %% ../../nbs/baselines/sae.ipynb #ac685297
+_OLD_KEYS = dict(atoms='W_dec', encoder='W_enc', offset='b_enc', bias='b_dec')
+
+def _rename_keys(module, state, prefix, *args):
+    for old, new in _OLD_KEYS.items():
+        if prefix + old in state: state[prefix + new] = state.pop(prefix + old)
+
 class TopKSAE(nn.Module):
     "A dictionary of `d_sae` latents, of which k describe an activation; `ValueError` unless 1 ≤ k ≤ d_sae"
     def __init__(self,
@@ -39,12 +45,6 @@ class TopKSAE(nn.Module):
     def d_sae(self)->int: return len(self.W_dec)
 
 # %% ../../nbs/baselines/sae.ipynb #141afe09
-_OLD_KEYS = dict(atoms='W_dec', encoder='W_enc', offset='b_enc', bias='b_dec')
-
-def _rename_keys(module, state, prefix, *args):
-    for old, new in _OLD_KEYS.items():
-        if prefix + old in state: state[prefix + new] = state.pop(prefix + old)
-
 @patch
 def encode(self:TopKSAE,
     x:Tensor, # (n, d_in)
@@ -67,6 +67,15 @@ def decode(self:TopKSAE,
 @patch
 def forward(self:TopKSAE, x): return self.decode(*self.encode(x))
 
+# %% ../../nbs/baselines/sae.ipynb #5a03f33c
+@torch.no_grad()
+def _step(sae, opt):
+    "One step; the rows of W_dec keep their length of 1"
+    sae.W_dec.grad -= (sae.W_dec.grad*sae.W_dec).sum(1, keepdim=True)*sae.W_dec
+    opt.step()
+    opt.zero_grad()
+    sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)
+
 # %% ../../nbs/baselines/sae.ipynb #4ab023f1
 @torch.no_grad()
 def _resample(sae, opt, silent, x, generator):
@@ -79,15 +88,6 @@ def _resample(sae, opt, silent, x, generator):
     sae.b_enc[dead] = 0.
     for p in (sae.W_dec, sae.W_enc, sae.b_enc):
         for moment in ('exp_avg', 'exp_avg_sq'): opt.state[p][moment][dead] = 0.
-
-# %% ../../nbs/baselines/sae.ipynb #5a03f33c
-@torch.no_grad()
-def _step(sae, opt):
-    "One step; the rows of W_dec keep their length of 1"
-    sae.W_dec.grad -= (sae.W_dec.grad*sae.W_dec).sum(1, keepdim=True)*sae.W_dec
-    opt.step()
-    opt.zero_grad()
-    sae.W_dec /= sae.W_dec.norm(dim=1, keepdim=True)
 
 # %% ../../nbs/baselines/sae.ipynb #3e92e9a0
 def _check_training(acts, steps, batch, every, lr, start):
