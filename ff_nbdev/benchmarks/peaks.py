@@ -35,28 +35,6 @@ def _pairs(key, name, axis, sizes, function, ours, peer, wanted=None):
         pairs.append(Pair(key, name, size, axis, at, function, ours, peer, given, target))
     return pairs
 
-# %% ../../nbs/benchmarks/peaks.ipynb #f554c664
-def memory_pairs(
-    windows=(8, 16, 32),
-    vocabulary=(16_384, 65_536, 250_112),
-    shapes=((192, 512), (384, 1024), (768, 2048)),
-    cells=((48, 128), (96, 256), (192, 512)), # For esda
-    lengths=(128, 256, 512),
-    rows:int=512,
-    d:int=256,
-    model:dict={},    # Of `step_calls`
-    reader:str='mini-rwkv',
-    hidden:int=192,
-)->list[Pair]:
-    "What the memory page compares"
-    losses = [(f'{rows} rows × {ids:,}', ids, dict(rows=rows, vocab=ids, d=d)) for ids in vocabulary]
-    steps = [(f'{count} × {SOURCE} tokens', count*SOURCE, dict(windows=count, **model)) for count in windows]
-    loops = [(f'T = {length}, hidden {hidden}', length, dict(length=length, hidden=hidden)) for length in lengths]
-    texts = []
-    for count in windows:
-        texts.append((f'{count} × 128 tokens', count*128, dict(windows=count, model=reader, places=32*count)))
-    return [*_loss_and_steps(losses, steps), *_matrix_pairs(shapes, cells), *_model_pairs(loops, texts)]
-
 # %% ../../nbs/benchmarks/peaks.ipynb #c51b2089
 def _loss_and_steps(losses, steps):
     "The loss from hidden states, and a training step with noise and without"
@@ -82,6 +60,28 @@ def _model_pairs(loops, texts):
             ('fast_wkv', 'ours'), ("Hugging Face's loop", 'loop')),
         *_pairs('reading_peak', "signatures' pass", 'tokens', texts, 'measures:reading_calls',
             ('collect', 'ours'), ('bare forward pass', 'bare'))]
+
+# %% ../../nbs/benchmarks/peaks.ipynb #f554c664
+def memory_pairs(
+    windows=(8, 16, 32),
+    vocabulary=(16_384, 65_536, 250_112),
+    shapes=((192, 512), (384, 1024), (768, 2048)),
+    cells=((48, 128), (96, 256), (192, 512)), # For esda
+    lengths=(128, 256, 512),
+    rows:int=512,
+    d:int=256,
+    model:dict={},    # Of `step_calls`
+    reader:str='mini-rwkv',
+    hidden:int=192,
+)->list[Pair]:
+    "What the memory page compares"
+    losses = [(f'{rows} rows × {ids:,}', ids, dict(rows=rows, vocab=ids, d=d)) for ids in vocabulary]
+    steps = [(f'{count} × {SOURCE} tokens', count*SOURCE, dict(windows=count, **model)) for count in windows]
+    loops = [(f'T = {length}, hidden {hidden}', length, dict(length=length, hidden=hidden)) for length in lengths]
+    texts = []
+    for count in windows:
+        texts.append((f'{count} × 128 tokens', count*128, dict(windows=count, model=reader, places=32*count)))
+    return [*_loss_and_steps(losses, steps), *_matrix_pairs(shapes, cells), *_model_pairs(loops, texts)]
 
 # %% ../../nbs/benchmarks/peaks.ipynb #f9b2f0bb
 def one_call(
