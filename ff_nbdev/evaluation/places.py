@@ -161,29 +161,12 @@ class Places:
         return (f'Places of {len(self)} tokens ({" ".join(self.tokens[:3])} …) at {len(self.sites)} sites, '
                 f'{int(self.n.min())} to {int(self.n.max())} instances')
 
-# %% ../../nbs/evaluation/places.ipynb #158f6e74
-HALVES = ('a', 'b', 'whole')
-
-@patch(as_prop=True)
-def chance(self:Places):
-    "Distance of two random sets"
-    return float(np.mean([1 - units.shape[2]/d_ff for units, d_ff in zip(self.whole, self.d_ff)]))
-
-@patch
-def stack(self:Places, name):
-    "(sites,) which sites belong to a stack"
-    return np.array([site[1] == name for site in self.sites])
-
-# %% ../../nbs/evaluation/places.ipynb #bf76cf73
-@patch
-def keep(self:Places,
-    which, # Numbers of the tokens to keep, in the order wanted
-)->Places:
-    "Only some tokens"
-    which, halves = np.asarray(which, int), {}
-    for half in HALVES: halves[half] = [units[which] for units in getattr(self, half)]
-    tokens = [self.tokens[k] for k in which]
-    return Places(tokens, self.ids[which], self.counts[which], self.n[which], self.d_ff, self.sites, **halves)
+# %% ../../nbs/evaluation/places.ipynb #0a117478
+def _means_of(activations, rows):
+    "(tokens, d_ff) means of some rows, for each site"
+    out = []
+    for x in activations: out.append(torch.stack([x[torch.as_tensor(own)].float().mean(0) for own in rows]))
+    return out
 
 # %% ../../nbs/evaluation/places.ipynb #49d68d68
 def places_of(
@@ -209,12 +192,29 @@ def places_of(
     return Places([found.tokens[k] for k in enough], ids, np.asarray(counts)[ids], sizes,
                   np.array([x.shape[1] for x in found.acts]), list(found.sites), **halves)
 
-# %% ../../nbs/evaluation/places.ipynb #0a117478
-def _means_of(activations, rows):
-    "(tokens, d_ff) means of some rows, for each site"
-    out = []
-    for x in activations: out.append(torch.stack([x[torch.as_tensor(own)].float().mean(0) for own in rows]))
-    return out
+# %% ../../nbs/evaluation/places.ipynb #158f6e74
+HALVES = ('a', 'b', 'whole')
+
+@patch(as_prop=True)
+def chance(self:Places):
+    "Distance of two random sets"
+    return float(np.mean([1 - units.shape[2]/d_ff for units, d_ff in zip(self.whole, self.d_ff)]))
+
+@patch
+def stack(self:Places, name):
+    "(sites,) which sites belong to a stack"
+    return np.array([site[1] == name for site in self.sites])
+
+# %% ../../nbs/evaluation/places.ipynb #bf76cf73
+@patch
+def keep(self:Places,
+    which, # Numbers of the tokens to keep, in the order wanted
+)->Places:
+    "Only some tokens"
+    which, halves = np.asarray(which, int), {}
+    for half in HALVES: halves[half] = [units[which] for units in getattr(self, half)]
+    tokens = [self.tokens[k] for k in which]
+    return Places(tokens, self.ids[which], self.counts[which], self.n[which], self.d_ff, self.sites, **halves)
 
 # %% ../../nbs/evaluation/places.ipynb #a7bd7d97
 @patch
