@@ -86,6 +86,13 @@ def _common(*models):
                          'of them.')
     return [m.keep(list(map(m.tokens.index, tokens))) for m in models]
 
+# %% ../../nbs/evaluation/second_order.ipynb #e84857f0
+def _closer_units(p, q, r, drawn):
+    "Distances by unit number; the difference is positive where q is closer"
+    to_q, to_r = (same_instances(p, m).mean(0) for m in (q, r))
+    ci = quantile_interval(drawn @ (to_r - to_q)/len(p), 'finite')
+    return dict(to_q=float(to_q.mean()), to_r=float(to_r.mean()), difference=float((to_r - to_q).mean()), ci=ci)
+
 # %% ../../nbs/evaluation/second_order.ipynb #21a9403a
 def more_alike(
     p:Places,       # A model
@@ -104,13 +111,6 @@ def more_alike(
     groups = dict(to_q=to_q, to_r=to_r, difference=to_q - to_r, ci=ci, reliability=[_reliability(m) for m in models])
     units = None if why_not(p, q) or why_not(p, r) else _closer_units(p, q, r, drawn)
     return dict(second_order=groups, between=units, n_tokens=len(p), resampled='tokens')
-
-# %% ../../nbs/evaluation/second_order.ipynb #e84857f0
-def _closer_units(p, q, r, drawn):
-    "Distances by unit number; the difference is positive where q is closer"
-    to_q, to_r = (same_instances(p, m).mean(0) for m in (q, r))
-    ci = quantile_interval(drawn @ (to_r - to_q)/len(p), 'finite')
-    return dict(to_q=float(to_q.mean()), to_r=float(to_r.mean()), difference=float((to_r - to_q).mean()), ci=ci)
 
 # %% ../../nbs/evaluation/second_order.ipynb #7c8af484
 def _compare_letters(p, q, draws, seed):
