@@ -179,6 +179,25 @@ def check_settings(
             'run cannot find again: leave it on.')
     _check_processes(args)
 
+# %% ../../nbs/training/checks.ipynb #77b778e2
+def _check_attached(model, ff):
+    if not isinstance(model, nn.Module) or all(m is not ff.bare for m in model.modules()):
+        raise ValueError('ff is attached to another model than the one given to the trainer: attach(model, config) '
+            'first, then FFTrainer(model=model, ff=ff, …).')
+
+def _check_optimizer(model, optimizers):
+    optimizer, known = (optimizers or [None])[0], {id(p) for p in model.parameters()}
+    groups = [] if optimizer is None else optimizer.param_groups
+    if any(id(p) not in known for group in groups for p in group['params']):
+        raise ValueError("The optimizer has parameters that are not this model's, and would train nothing or another "
+            "model: make it from model.parameters() of the model given to the trainer.")
+
+def _check_fused(fused, model):
+    if fused not in (None, True, False):
+        raise ValueError(f'fused_loss={fused!r} must be True, False, or None, where the trainer decides.')
+    if fused and (why := needs_logits(model)):
+        raise ValueError(f'fused_loss=True cannot be, for {why}: leave it out, and the loss is made of logits.')
+
 # %% ../../nbs/training/checks.ipynb #8843142b
 def check_parts(
     given:dict,           # Arguments of `transformers.Trainer` by name
@@ -205,25 +224,6 @@ def check_parts(
     if total_sentences not in (None, 'auto'): check_number('total_sentences', total_sentences, 1, whole=True)
     _check_optimizer(model, given.get('optimizers'))
     _check_fused(fused_loss, model)
-
-# %% ../../nbs/training/checks.ipynb #77b778e2
-def _check_attached(model, ff):
-    if not isinstance(model, nn.Module) or all(m is not ff.bare for m in model.modules()):
-        raise ValueError('ff is attached to another model than the one given to the trainer: attach(model, config) '
-            'first, then FFTrainer(model=model, ff=ff, …).')
-
-def _check_optimizer(model, optimizers):
-    optimizer, known = (optimizers or [None])[0], {id(p) for p in model.parameters()}
-    groups = [] if optimizer is None else optimizer.param_groups
-    if any(id(p) not in known for group in groups for p in group['params']):
-        raise ValueError("The optimizer has parameters that are not this model's, and would train nothing or another "
-            "model: make it from model.parameters() of the model given to the trainer.")
-
-def _check_fused(fused, model):
-    if fused not in (None, True, False):
-        raise ValueError(f'fused_loss={fused!r} must be True, False, or None, where the trainer decides.')
-    if fused and (why := needs_logits(model)):
-        raise ValueError(f'fused_loss=True cannot be, for {why}: leave it out, and the loss is made of logits.')
 
 # %% ../../nbs/training/checks.ipynb #d328072e
 def check_batch(
