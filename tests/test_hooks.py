@@ -133,7 +133,10 @@ def test_a_model_is_as_before_when_the_work_within_a_context_fails(change):
     assert not hooks_of(model) and torch.equal(model(input_ids=ids).logits, clean)
 
 
-@pytest.mark.parametrize('rival', [lambda m: TopographicLoss(m, 'topolm'), lambda m: WeightSparsity(m, activations=0.5)])
+RIVALS = [lambda model: TopographicLoss(model, 'topolm'), lambda model: WeightSparsity(model, activations=0.5)]
+
+
+@pytest.mark.parametrize('rival', RIVALS)
 def test_a_rival_takes_its_hooks_off_a_module_that_was_exchanged(rival):
     model = gpt2()
     held = rival(model)
