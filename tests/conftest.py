@@ -98,16 +98,12 @@ def pytest_terminal_summary(terminalreporter, config):
     "Say how many wrong inputs were tried, and record durations where that was asked for"
     if config.getoption('record_durations'):
         record_durations(r for rs in terminalreporter.stats.values() for r in rs if isinstance(r, pytest.TestReport))
-    tried = [r for r in terminalreporter.stats.get('passed', []) if 'test_wrong_inputs.py::test_c' in r.nodeid]
-    promises = sorted(
-        {v for r in terminalreporter.stats.get('passed', []) for k, v in r.user_properties if k == 'promise'}
-    )
-    for said in sorted(
-        {v for r in terminalreporter.stats.get('passed', []) for k, v in r.user_properties if k == 'house'},
-        key=str.split,
-    ):
+    passed = terminalreporter.stats.get('passed', [])
+    tried = [report for report in passed if 'test_wrong_inputs.py::test_c' in report.nodeid]
+    told = {(kind, said) for report in passed for kind, said in report.user_properties}
+    for said in sorted((said for kind, said in told if kind == 'house'), key=str.split):
         terminalreporter.write_line(said)
-    for said in promises:
+    for said in sorted(said for kind, said in told if kind == 'promise'):
         terminalreporter.write_line(f'promise kept: {said}')
     if tried:
         terminalreporter.write_line(
@@ -120,7 +116,7 @@ PROCESSES = multiprocessing.get_context('forkserver')
 
 @pytest.fixture(scope='session')
 def imported():
-    "Processes are forked from one that has imported everything and trained nothing, or most of the time would go into imports"
+    "Processes are forked from one that has imported everything and trained nothing: most of the time goes into imports"
     models = 'transformers.models.mt5.modeling_mt5', 'transformers.models.rwkv.modeling_rwkv'
     PROCESSES.set_forkserver_preload(['train_tiny', 'train_sharded', 'ff_nbdev.run.arm', 'torch._dynamo', *models])
     with pytest.MonkeyPatch.context() as m:
@@ -173,69 +169,85 @@ def make_notebook(path, parameters, *code):
 SHARED = "corpus: str = ''\nout: str = ''\nseed: int = 0\nscale: str = 'quick'\nseconds: float = 0.1"
 START = 'import json, os, time\nfrom pathlib import Path\nfrom ff_nbdev.run.progress import Progress'
 WORK = 'p = Progress()\nfor i in range(20): time.sleep(seconds/20); p.update(i + 1, 20, f"step {i + 1}")'
+OWN = dict(
+    teacher="model: str = ''",
+    alternatives="model: str = ''\nteacher: str = ''",
+    retrofit="arm: str = ''\nmodel: str = ''\nalternatives: str = ''",
+    evaluate="arm: str = ''\nmodel: str = ''\nbase: str = ''",
+)
+WRITES = dict(  # what each notebook leaves in its folder
+    teacher='''
+Path(out, "model").mkdir(parents=True, exist_ok=True)
+Path(out, "model", "weights").write_text("teacher")
+Path(out, "teacher.json").write_text(json.dumps(dict(time=time.time())))''',
+    alternatives='''
+assert Path(teacher, "weights").exists()
+Path(out, "train").mkdir(parents=True, exist_ok=True)
+Path(out, "train", "rows").write_text("")
+Path(out, "closeness.json").write_text("{}")''',
+    retrofit='''
+Path(out, "model").mkdir(parents=True, exist_ok=True)
+Path(out, "model", "weights").write_text(arm)
+Path(out, "bands.npz").write_text("")
+Path(out, "train.json").write_text(json.dumps(dict(arm=arm, seed=seed, pid=os.getpid(), time=time.time())))''',
+    evaluate='''
+assert arm in ("base", "base_reordered") or Path(model, "weights").read_text() == arm
+Path(out, "evaluation.npz").write_text("")
+Path(out, "evaluation.json").write_text(json.dumps(dict(arm=arm)))''',
+)
+REPORT = '''
+arms = sorted(json.loads(p.read_text())["arm"] for p in Path(runs).glob("*/evaluation.json"))
+Path(out, "report.html").write_text("<p>report")
+findings = [f"{len(arms)} arms were evaluated."]
+Path(out, "report.json").write_text(json.dumps(dict(findings=findings)))'''
+
+
+def scale_parameters(name):
+    "What the scales set of a notebook, as code"
+    from ff_nbdev.run.settings import read_scale
+
+    found = {}
+    for scale in ('night', 'quick'):
+        found |= read_scale(scale).get(name) or {}
+    if name == 'retrofit':
+        found |= dict(change='', dose=1.0)
+    return '\n'.join(f'{key} = {value!r}' for key, value in found.items())
+
+
+def make_experiments(folder):
+    "Experiment notebooks that write the right files with nothing in them"
+    folder.mkdir()
+    for name, own in OWN.items():
+        parameters = '\n'.join([own, SHARED, scale_parameters(name)])
+        make_notebook(folder / f'{name}.ipynb', parameters, START, WORK, WRITES[name].strip())
+    parameters = '\n'.join(["runs: str = '.'\nout: str = '.'", scale_parameters('report')])
+    make_notebook(folder / 'report.ipynb', parameters, START, REPORT.strip())
+
+
+def small_text(numbers, n=400):
+    "Lines of few words, no two alike"
+    words = ['the', 'a', 'cat', 'dog', 'house', 'sees', 'likes', 'finds', 'near', 'old', 'small', 'green']
+
+    def line(i):
+        said = ' '.join(words[(i * k + j) % 12] for j, k in enumerate(numbers))
+        return f'Line {chr(97 + i % 26)}{chr(97 + i // 26)} says {said}.'
+
+    return '\n'.join(map(line, range(n)))
 
 
 @pytest.fixture(scope='session')
 def fake(tmp_path_factory):
-    "A folder with experiment notebooks that write the right files with nothing in them, a text, a tokenizer, a cache"
-    from ff_nbdev.data.tokenizers import make_tokenizer
-    from ff_nbdev.run.settings import read_scale
+    "A folder with experiment notebooks that compute nothing, a text, a tokenizer, a cache"
     from safetensors.numpy import save_file
 
+    from ff_nbdev.data.tokenizers import make_tokenizer
+
     d = tmp_path_factory.mktemp('fake')
-    nbs = d / 'experiments'
-    nbs.mkdir()
-    sets = {
-        n: {k: v for s in ('night', 'quick') for k, v in (read_scale(s).get(n) or {}).items()}
-        for n in ('teacher', 'alternatives', 'retrofit', 'evaluate', 'report')
-    }  # what the scales set
-    sets['retrofit'] |= dict(change='', dose=1.0)
-    more = {n: '\n'.join(f'{k} = {v!r}' for k, v in d.items()) for n, d in sets.items()}
-    make_notebook(
-        nbs / 'teacher.ipynb',
-        f"model: str = ''\n{SHARED}\n{more['teacher']}",
-        START,
-        WORK,
-        'Path(out, "model").mkdir(parents=True, exist_ok=True)\nPath(out, "model", "weights").write_text("teacher")\nPath(out, "teacher.json").write_text(json.dumps(dict(time=time.time())))',
-    )
-    make_notebook(
-        nbs / 'alternatives.ipynb',
-        f"model: str = ''\nteacher: str = ''\n{SHARED}\n{more['alternatives']}",
-        START,
-        WORK,
-        'assert Path(teacher, "weights").exists()\nPath(out, "train").mkdir(parents=True, exist_ok=True)\nPath(out, "train", "rows").write_text("")\nPath(out, "closeness.json").write_text("{}")',
-    )
-    make_notebook(
-        nbs / 'retrofit.ipynb',
-        f"arm: str = ''\nmodel: str = ''\nalternatives: str = ''\n{SHARED}\n{more['retrofit']}",
-        START,
-        WORK,
-        'Path(out, "model").mkdir(parents=True, exist_ok=True)\nPath(out, "model", "weights").write_text(arm)\nPath(out, "bands.npz").write_text("")\n'
-        'Path(out, "train.json").write_text(json.dumps(dict(arm=arm, seed=seed, pid=os.getpid(), time=time.time())))',
-    )
-    make_notebook(
-        nbs / 'evaluate.ipynb',
-        f"arm: str = ''\nmodel: str = ''\nbase: str = ''\n{SHARED}\n{more['evaluate']}",
-        START,
-        WORK,
-        'assert arm in ("base", "base_reordered") or Path(model, "weights").read_text() == arm\nPath(out, "evaluation.npz").write_text("")\n'
-        'Path(out, "evaluation.json").write_text(json.dumps(dict(arm=arm)))',
-    )
-    make_notebook(
-        nbs / 'report.ipynb',
-        f"runs: str = '.'\nout: str = '.'\n{more['report']}",
-        START,
-        'arms = sorted(json.loads(p.read_text())["arm"] for p in Path(runs).glob("*/evaluation.json"))\nPath(out, "report.html").write_text("<p>report")\n'
-        'Path(out, "report.json").write_text(json.dumps(dict(findings=[f"{len(arms)} arms were evaluated."])))',
-    )
-    words = ['the', 'a', 'cat', 'dog', 'house', 'sees', 'likes', 'finds', 'near', 'old', 'small', 'green']
-    lines = [' '.join(words[(i * k + j) % 12] for j, k in enumerate([1, 2, 3, 5, 7])) + '.' for i in range(400)]
-    (d / 'text.txt').write_text(
-        '\n'.join(f'Line {chr(97 + i % 26)}{chr(97 + i // 26)} says {l}' for i, l in enumerate(lines))
-    )
-    make_tokenizer(
-        [('<pad>', 0.0), ('</s>', 0.0), ('<unk>', 0.0), *((f'<0x{i:02X}>', -9.0) for i in range(256)), ('▁', -2.0)], 4
-    ).save_pretrained(d / 'tokenizer')
+    make_experiments(d / 'experiments')
+    (d / 'text.txt').write_text(small_text([1, 2, 3, 5, 7]))
+    pieces = [('<pad>', 0.0), ('</s>', 0.0), ('<unk>', 0.0)]
+    pieces += [(f'<0x{i:02X}>', -9.0) for i in range(256)]
+    make_tokenizer([*pieces, ('▁', -2.0)], 4).save_pretrained(d / 'tokenizer')
     (d / 'tokenizer' / 'config.json').write_text('{"model_type": "mt5"}')  # a model for what is checked before a run
     save_file({}, d / 'tokenizer' / 'model.safetensors')
     return d
@@ -266,9 +278,13 @@ def ff_nbdev_run(fake, tmp_path):
     return words, env, tmp_path / 'quick'
 
 
-NOTEBOOKS = sorted(
-    p for p in (ROOT / 'nbs').rglob('*.ipynb') if not any(x.startswith(('.', '_')) for x in p.relative_to(ROOT).parts)
-)
+
+
+def is_page(path):
+    return not any(part.startswith(('.', '_')) for part in path.relative_to(ROOT).parts)
+
+
+NOTEBOOKS = sorted(filter(is_page, (ROOT / 'nbs').rglob('*.ipynb')))
 
 
 def page(path):
@@ -276,7 +292,10 @@ def page(path):
 
 
 CHROMIUM = next((c for c in map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome')) if c), None)
-FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+FLAGS = (
+    '--no-sandbox --disable-gpu --disable-quic --no-first-run '
+    '--disable-background-networking --disable-component-update --disable-sync'
+).split()
 
 
 @pytest.fixture(scope='module')

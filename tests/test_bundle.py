@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, small_text
 from packaging.requirements import Requirement
 
 import ff_nbdev
@@ -45,14 +45,8 @@ def own(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def story(tmp_path_factory):
-    words = 'the a cat dog house sees likes finds near old small green'.split()
     p = tmp_path_factory.mktemp('text') / 'My story.txt'
-    p.write_text(
-        '\n'.join(
-            f'Line {chr(97 + i % 26)}{chr(97 + i // 26)} says {" ".join(words[(i * k + j) % 12] for j, k in enumerate([1, 2, 3, 5]))}.'
-            for i in range(400)
-        )
-    )
+    p.write_text(small_text([1, 2, 3, 5]))
     return p
 
 
@@ -65,7 +59,10 @@ def small(own, story, tmp_path_factory):
     shutil.copytree(SHIPPED, hub / 'snapshots' / ('a' * 40))
     (hub / 'refs').mkdir()
     (hub / 'refs' / 'main').write_text('a' * 40)
-    code = 'import sys; from ff_nbdev.run.bundle import make_bundle; o, m, t, w = sys.argv[1:]; make_bundle(o, ["tiny-mt5", m, "me/tiny"], [t], wheels="own", own=w)'
+    code = '''import sys
+from ff_nbdev.run.bundle import make_bundle
+out, mine, text, own = sys.argv[1:]
+make_bundle(out, ["tiny-mt5", mine, "me/tiny"], [text], wheels="own", own=own)'''
     env = dict(os.environ, HF_HUB_CACHE=str(d / 'hub'), HF_HUB_OFFLINE='1', FF_NBDEV_CACHE=str(d / 'cache'))
     r = subprocess.run(
         [sys.executable, '-c', code, *map(str, (d / 'small', mine, story, own))],
@@ -127,9 +124,10 @@ def sdist(folder, name, more=''):
     folder.mkdir(exist_ok=True, parents=True)
     d = folder / f'{name}-1.0'
     d.mkdir()
-    (d / 'setup.py').write_text(
-        f'from setuptools import setup, Distribution\nclass Native(Distribution):\n    def has_ext_modules(self): return True\nsetup(name="{name}", version="1.0", py_modules=["{name}"]{more})'
-    )
+    (d / 'setup.py').write_text(f'''from setuptools import setup, Distribution
+class Native(Distribution):
+    def has_ext_modules(self): return True
+setup(name="{name}", version="1.0", py_modules=["{name}"]{more})''')
     (d / f'{name}.py').write_text('x = 1')
     (d / 'PKG-INFO').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n')
     with tarfile.open(folder / f'{name}-1.0.tar.gz', 'w:gz') as t:
@@ -245,7 +243,9 @@ assert all(torch.equal(m.shared.weight, model.shared.weight) for m, _ in nets)
 tokens = encode_corpus(os.environ["FF_NBDEV_CACHE"] + "/corpora/My-story", tok)
 ff = attach(model, FFConfig.preset("full_stack", total_sentences=1000, forgiveness="two_letter"), tok)
 batch = Batches(Windows(tokens, "train", 32), objective_for(model, tok), 4)[0]
-loss = ff.loss(model(**model_inputs(batch)).logits, batch["labels"]); loss.backward(); ff.step(int(batch["sentences"].sum()))
+loss = ff.loss(model(**model_inputs(batch)).logits, batch["labels"])
+loss.backward()
+ff.step(int(batch["sentences"].sum()))
 print(ff_nbdev.__file__, tokens, ff.steps, loss.isfinite().item())'''
     words = '. "$0/env.sh"; python -c "$1"; ff-nbdev run quick --corpus "$FF_NBDEV_CACHE/corpora/My-story" --dry-run'
     before = {p.name for p in small.rglob('tokens-*')}
@@ -507,7 +507,7 @@ def test_names_of_models_and_texts_mean_nothing_to_a_shell(name, story, tmp_path
 
 
 def test_a_bundle_of_hostile_names_installs_nothing_else(own, story, tmp_path):
-    "The whole way: names of a folder, a text and the bundle itself; the script is read by a shell, and nothing is run by it"
+    "The whole way: names of a folder, a text and the bundle itself; a shell reads the script, and nothing is run by it"
     mine, text = tmp_path / 'in' / 'x; touch pwned', tmp_path / 'in' / '$(touch pwned).txt'
     shutil.copytree(SHIPPED, mine)
     shutil.copy(story, text)
@@ -561,7 +561,8 @@ def index(tmp_path, monkeypatch):
     return tmp_path / 'index'
 
 
-def test_wheels_are_those_of_the_node(index, tmp_path):
+def fill_index(index):
+    "Wheels for several nodes, and packages that need others under conditions"
     for tag in (
         'cp311-cp311-manylinux_2_17_x86_64',
         'cp312-cp312-manylinux2014_x86_64',
@@ -569,31 +570,20 @@ def test_wheels_are_those_of_the_node(index, tmp_path):
         'cp312-cp312-manylinux_2_17_aarch64',
     ):
         wheel(index, 'fast', tag=tag)
-    wheel(
-        index,
-        'app',
-        needs=[
-            'fast>=1',
-            'new; python_version >= "3.12"',
-            'old; python_version < "3.12"',
-            'extra[http]',
-            'not_here; extra == "dev"',
-        ],
-    )
+    by_version = 'new; python_version >= "3.12"', 'old; python_version < "3.12"'
+    wheel(index, 'app', needs=['fast>=1', *by_version, 'extra[http]', 'not_here; extra == "dev"'])
     wheel(index, 'new')
     wheel(index, 'old')
     wheel(index, 'extra', needs=['web; extra == "http"'])
     wheel(index, 'web', '1.0')
     wheel(index, 'web', '2.0')
     sdist(index, 'pure')
-    said = []
-    made = fetch_wheels(
-        tmp_path,
-        [Requirement('app'), Requirement('pure')],
-        dict(web='1.0', app='1.0', pure='1.0'),
-        NODE,
-        log=said.append,
-    )
+
+
+def test_wheels_are_those_of_the_node(index, tmp_path):
+    fill_index(index)
+    said, asked = [], [Requirement('app'), Requirement('pure')]
+    made = fetch_wheels(tmp_path, asked, dict(web='1.0', app='1.0', pure='1.0'), NODE, log=said.append)
     assert sorted(made) == ['app', 'extra', 'fast', 'new', 'pure', 'web'] and any(
         'not in the lock: extra, fast, new' in s for s in said
     )
@@ -673,7 +663,13 @@ def test_whole_bundle_installs_with_no_network(story, tmp_path):
         if shutil.which('unshare') and not subprocess.run(['unshare', '-n', 'true'], capture_output=True).returncode
         else []
     )
-    words = 'sh node/install.sh env "$0" && . ./env/env.sh && ff-nbdev run quick --corpus "$FF_NBDEV_CACHE/corpora/My-story" --dry-run && python -c "import ff_nbdev, torch; ff_nbdev.load_pretrained(); print(torch.__file__)"'
+    steps = (
+        'sh node/install.sh env "$0"',
+        '. ./env/env.sh',
+        'ff-nbdev run quick --corpus "$FF_NBDEV_CACHE/corpora/My-story" --dry-run',
+        'python -c "import ff_nbdev, torch; ff_nbdev.load_pretrained(); print(torch.__file__)"',
+    )
+    words = ' && '.join(steps)
     env = dict(HOME=str(tmp_path / 'home'), PATH='/usr/bin:/bin', PIP_NO_INDEX='1')
     start = time.time()
     r = subprocess.run(

@@ -1,4 +1,4 @@
-"""The command line: what it says to mistakes, and a whole run of a tiny graph, stopped in every way and started again."""
+"""The command line: what it says to mistakes; a whole run of a tiny graph, stopped in every way and started again."""
 
 import json
 import os
@@ -132,8 +132,8 @@ def test_a_variant_is_an_arm_in_a_folder_of_its_own(ff_nbdev_run):
 
 
 @pytest.fixture
-def commands(fake, tmp_path, monkeypatch):
-    "Arms of the night → the command of each node, as Snakemake prints it"
+def settings_of(fake, tmp_path, monkeypatch):
+    "Arms of the night → the settings of their run"
     from ff_nbdev import cli
 
     got = []
@@ -141,15 +141,28 @@ def commands(fake, tmp_path, monkeypatch):
     monkeypatch.setenv('FF_NBDEV_CACHE', str(fake / 'cache'))
 
     def ask(*arms):
-        cli.main(
-            ['run', 'night', '--dry-run', '--corpus', str(fake / 'text.txt'), '--out', str(tmp_path), '--arms', *arms]
-        )
-        (tmp_path / 'run.json').write_text(json.dumps(got[-1]))
-        r = subprocess.run(
-            [*cli.snakemake_command(tmp_path, tmp_path / 'run.json', 'local', 1, dry=True), '--printshellcmds'],
-            capture_output=True,
-            text=True,
-        )
+        words = ['run', 'night', '--dry-run', '--corpus', str(fake / 'text.txt'), '--out', str(tmp_path), '--arms']
+        cli.main([*words, *arms])
+        return got[-1]
+
+    return ask
+
+
+def plan(out, settings, *words):
+    "What Snakemake says of settings, when it is called as a run calls it, to plan only"
+    from ff_nbdev.run.graph import snakemake_command
+
+    (out / 'run.json').write_text(json.dumps(settings))
+    command = snakemake_command(out, out / 'run.json', 'local', 1, dry=True)
+    return subprocess.run([*command, *words], capture_output=True, text=True)
+
+
+@pytest.fixture
+def commands(settings_of, tmp_path):
+    "Arms of the night → the command of each node, as Snakemake prints it"
+
+    def ask(*arms):
+        r = plan(tmp_path, settings_of(*arms), '--printshellcmds')
         assert r.returncode == 0, r.stdout + r.stderr
         return {m[1]: l for l in (r.stdout + r.stderr).splitlines() if (m := re.search('--node "(.*?)"', l))}
 
@@ -193,14 +206,8 @@ def test_an_arm_may_have_settings_of_its_own(commands):
         (dict(retrofit_no_fzr=dict(model='tiny-mt5')), 'no_fzr~other'),
     ],
 )
-def test_settings_of_no_arm_stop_the_run_before_it_starts(key, said, commands, tmp_path):
-    from ff_nbdev import cli
-
-    commands('no_fzr')
-    (tmp_path / 'run.json').write_text(json.dumps(json.loads((tmp_path / 'run.json').read_text()) | key))
-    r = subprocess.run(
-        cli.snakemake_command(tmp_path, tmp_path / 'run.json', 'local', 1, dry=True), capture_output=True, text=True
-    )
+def test_settings_of_no_arm_stop_the_run_before_it_starts(key, said, settings_of, tmp_path):
+    r = plan(tmp_path, settings_of('no_fzr') | key)
     assert r.returncode and said in r.stdout + r.stderr and 'Traceback' not in r.stdout + r.stderr, r.stdout + r.stderr
 
 
@@ -390,15 +397,21 @@ def running(out):
     return found
 
 
+STOPS_ONCE = '''rows = Path(out, "shards", "rows")
+rows.parent.mkdir(parents=True, exist_ok=True)
+if not rows.exists():
+    rows.write_text("half")
+    raise RuntimeError("stopped here")
+Path(out, "closeness.json").write_text("{}")'''
+
+
 def test_what_a_stopped_writing_of_alternatives_left_is_kept(fake, ff_nbdev_run, tmp_path):
     words, env, out = ff_nbdev_run
     nbs = tmp_path / 'nbs'
     shutil.copytree(fake / 'experiments', nbs)
     nb = json.loads((nbs / 'alternatives.ipynb').read_text())
     cells = [c for c in nb['cells'] if c['cell_type'] == 'code']
-    cells[-1]['source'] = (
-        'rows = Path(out, "shards", "rows"); first = not rows.exists(); rows.parent.mkdir(parents=True, exist_ok=True)\nif first: rows.write_text("half"); raise RuntimeError("stopped here")\nPath(out, "closeness.json").write_text("{}")'
-    )
+    cells[-1]['source'] = STOPS_ONCE
     (nbs / 'alternatives.ipynb').write_text(json.dumps(nb))
     words = [w if w != str(fake / 'experiments') else str(nbs) for w in words] + ['--arms', 'base', 'full_stack']
     assert (

@@ -28,7 +28,7 @@ GPU = ['teacher', 'alternatives', 'retrofit', 'evaluate']  # the rules that the 
 
 @pytest.fixture(scope='module')
 def profile(tmp_path_factory):
-    "The Slurm profile as a user changes it: a copy, with the # of what it suggests taken away; and without the long waits"
+    "The Slurm profile as a user changes it: a copy, with the # of what it suggests taken away, and without long waits"
     mine = tmp_path_factory.mktemp('profile') / 'mycluster'
     shutil.copytree(PROFILES / 'slurm', mine)
     text = (mine / 'config.yaml').read_text()
@@ -122,7 +122,24 @@ def plan(fake, asked, profile, tmp_path_factory):
     "The jobs of the run, and for each the files that it writes: those of a job that computes nothing"
     d = tmp_path_factory.mktemp('plan')
     todo = list(planned(dry(d / 'run', asked(), profile, environment(fake, fakeslurm.install(d / 'slurm')))))
-    return todo, {j['comment']: [o if Path(o).suffix else f'{o}/weights' for o in j['output']] for j in todo}
+
+    def files(outputs):
+        return [output if Path(output).suffix else f'{output}/weights' for output in outputs]
+
+    return todo, {job['comment']: files(job['output']) for job in todo}
+
+
+def check_job(job, planned, out):
+    "What Slurm was sent against what Snakemake planned"
+    o, asked, script = job['options'], planned['resources'], job['script']
+    assert o['time'] == asked['runtime'] and o['mem'] == asked['mem_mb']
+    assert o['cpus_per_task'] == asked.get('cpus_per_task', '1') and job['gpus'] == int(asked.get('gpu', 0))
+    assert o['account'] == 'lab' and o['requeue'] and o['export'] == 'ALL'
+    assert o['chdir'] == str(out) and o['output'].startswith(str(out))
+    assert o['partition'] == ('gpu' if job['gpus'] else 'cpu') and job['gpus'] == (planned['rule'] in GPU)
+    assert script.startswith(f'{sys.executable} -m snakemake') and f"--target-jobs '{planned['rule']}:" in script
+    assert "--cores 'all'" in script and str(out / 'run.json') in script
+    assert 'FF_NBDEV_PARENT' not in job['env'], 'a compute node would look for a process of another machine'
 
 
 def test_every_job_asks_for_what_its_rule_and_the_profile_say(fake, asked, profile, tmp_path, plan):
@@ -146,87 +163,53 @@ def test_every_job_asks_for_what_its_rule_and_the_profile_say(fake, asked, profi
     names = {j['options']['job_name'] for j in sent.values()}
     assert len(names) == 1 and names.pop().startswith('ff-nbdev_')  # one name a run, for scancel
     for j in todo:
-        job = sent[j['comment']]
-        o, asked = job['options'], j['resources']
-        assert (
-            o['time'] == asked['runtime']
-            and o['mem'] == asked['mem_mb']
-            and o['cpus_per_task'] == asked.get('cpus_per_task', '1')
-            and job['gpus'] == int(asked.get('gpu', 0))
-        )
-        assert (
-            o['account'] == 'lab'
-            and o['chdir'] == str(out)
-            and o['requeue']
-            and o['export'] == 'ALL'
-            and o['output'].startswith(str(out))
-        )
-        assert o['partition'] == ('gpu' if job['gpus'] else 'cpu') and job['gpus'] == (j['rule'] in GPU)
-        assert (
-            job['script'].startswith(f'{sys.executable} -m snakemake')
-            and f"--target-jobs '{j['rule']}:" in job['script']
-            and "--cores 'all'" in job['script']
-            and str(out / 'run.json') in job['script']
-        )
-        assert 'FF_NBDEV_PARENT' not in job['env'], 'a compute node would look for a process of another machine'
+        check_job(sent[j['comment']], j, out)
     o = sent['rule_retrofit_wildcards_no_fzr']['options']  # the example in the profile
     assert (o['gpus'], o['time'], o['mem'], o['cpus_per_task']) == ('a100:1', '1200', '64000', '8') and sent[
         'rule_evaluate_wildcards_base'
     ]['options']['constraint'] == 'avx512'
 
 
-def test_nodes_that_fail_are_named_and_the_rest_goes_on(fake, asked, profile, tmp_path, plan):
-    nbs, out = tmp_path / 'nbs', tmp_path / 'run'
+def out_of_luck(fake, nbs):
+    "The fake notebooks, of which the retrofit fails"
     shutil.copytree(fake / 'experiments', nbs)
     bad = json.loads((nbs / 'retrofit.ipynb').read_text())
     cells = [c for c in bad['cells'] if c['cell_type'] == 'code']
     cells[1]['source'] += '\nraise RuntimeError("out of luck")'
     (nbs / 'retrofit.ipynb').write_text(json.dumps(bad))
+    return nbs
+
+
+def test_nodes_that_fail_are_named_and_the_rest_goes_on(fake, asked, profile, tmp_path, plan):
+    nbs, out = out_of_luck(fake, tmp_path / 'nbs'), tmp_path / 'run'
     todo, writes = plan
     bad, lost, real = (
         'rule_retrofit_wildcards_base_continued',
         'rule_evaluate_wildcards_base_reordered',
         'rule_evaluate_wildcards_base',
     )
-    env = environment(
-        fake,
-        fakeslurm.install(
-            tmp_path / 'slurm', 2, {lost: 'OUT_OF_MEMORY'}, {k: v for k, v in writes.items() if k not in (bad, real)}
-        ),
-    )
+    fakes = {k: v for k, v in writes.items() if k not in (bad, real)}
+    env = environment(fake, fakeslurm.install(tmp_path / 'slurm', 2, {lost: 'OUT_OF_MEMORY'}, fakes))
     status, said, w = run(out, asked(notebooks=nbs), profile, env)
     jobs = {j['options']['comment']: j for j in fakeslurm.jobs(tmp_path / 'slurm')}
-    assert (
-        status == 1
-        and {c for c, j in jobs.items() if j['state'] == 'FAILED'} == {bad}
-        and {c for c, j in jobs.items() if j['state'] == 'OUT_OF_MEMORY'} == {lost}
-    )
-    assert (
-        set(writes) - set(jobs) == {'rule_evaluate_wildcards_base_continued', 'rule_report'}
-        and sum(w.finished.values()) == len(todo) - 4
-    )
+    assert status == 1
+    assert {c for c, j in jobs.items() if j['state'] == 'FAILED'} == {bad}
+    assert {c for c, j in jobs.items() if j['state'] == 'OUT_OF_MEMORY'} == {lost}
+    assert set(writes) - set(jobs) == {'rule_evaluate_wildcards_base_continued', 'rule_report'}
+    assert sum(w.finished.values()) == len(todo) - 4
     why = failure(w, out)
-    assert (
-        why.startswith('retrofit base_continued failed: retrofit.ipynb, In[')
-        and 'RuntimeError: out of luck' in why
-        and str(out / 'base_continued' / 'retrofit.part.ipynb') in why
-    )
-    assert (
-        "SLURM status is: 'OUT_OF_MEMORY'" in said and 'base_reordered/evaluate.ipynb' in said
-    )  # a notebook that was killed says nothing itself
-    assert (
-        'out of luck' in open(jobs[bad]['options']['output'].replace('%j', str(jobs[bad]['id']))).read()
-    )  # Slurm's log of a job that failed is kept
+    assert why.startswith('retrofit base_continued failed: retrofit.ipynb, In[') and 'RuntimeError: out of luck' in why
+    assert str(out / 'base_continued' / 'retrofit.part.ipynb') in why
+    # a notebook that was killed says nothing itself
+    assert "SLURM status is: 'OUT_OF_MEMORY'" in said and 'base_reordered/evaluate.ipynb' in said
+    # Slurm's log of a job that failed is kept
+    assert 'out of luck' in Path(jobs[bad]['options']['output'].replace('%j', str(jobs[bad]['id']))).read_text()
     assert '--gpus=1' in jobs[bad]['srun'] and '--cpus-per-task=8' in jobs[bad]['srun']
     env = environment(fake, fakeslurm.install(tmp_path / 'slurm'))
-    status, said, w = run(
-        out, asked('--arms', 'base', notebooks=nbs), profile, env
-    )  # without the others, nothing is missing but the report
-    assert (
-        status == 0
-        and {r: n for r, n in w.finished.items() if r != 'all'} == {'report': 1}
-        and 'arms were evaluated' in (out / 'report.json').read_text()
-    ), said
+    # without the others, nothing is missing but the report
+    status, said, w = run(out, asked('--arms', 'base', notebooks=nbs), profile, env)
+    assert status == 0 and {r: n for r, n in w.finished.items() if r != 'all'} == {'report': 1}, said
+    assert 'arms were evaluated' in (out / 'report.json').read_text()
 
 
 def test_stopping_a_run_takes_its_jobs_back(fake, asked, profile, tmp_path):

@@ -20,43 +20,34 @@ PAGES = [
 pytestmark = pytest.mark.timeout(300)
 
 
+def start_lab(folder, port, token):
+    "JupyterLab on `folder/nbs`, with settings of its own"
+    own = folder / 'settings' / '@jupyterlab' / 'apputils-extension'
+    own.mkdir(parents=True)
+    (own / 'notification.jupyterlab-settings').write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    places = dict(JUPYTERLAB_SETTINGS_DIR=folder / 'settings', JUPYTERLAB_WORKSPACES_DIR=folder / 'ws')
+    env = dict(os.environ, IN_TEST='1') | {name: str(path) for name, path in places.items()}
+    words = [
+        *(sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}'),
+        '--ServerApp.port_retries=0',
+        f'--IdentityProvider.token={token}',
+        f'--ServerApp.root_dir={folder / "nbs"}',
+    ]
+    return subprocess.Popen(words, env=env, stdout=open(folder / 'lab.log', 'w'), stderr=subprocess.STDOUT)
+
+
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory):
     "JupyterLab on a copy of the notebooks, since saving changes them"
     pytest.importorskip('jupyterlab', reason='missing tool: jupyterlab')
     d = tmp_path_factory.mktemp('lab')
     shutil.copytree(ROOT / 'nbs', d / 'nbs')
-    st = d / 'settings' / '@jupyterlab' / 'apputils-extension'
-    st.mkdir(parents=True)
-    (st / 'notification.jupyterlab-settings').write_text('{"fetchNews": "false", "checkForUpdates": false}')
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
     token = secrets.token_hex(8)
     base = f'http://127.0.0.1:{port}'
-    env = {
-        **os.environ,
-        'IN_TEST': '1',
-        'JUPYTERLAB_SETTINGS_DIR': str(d / 'settings'),
-        'JUPYTERLAB_WORKSPACES_DIR': str(d / 'ws'),
-    }
-    p = subprocess.Popen(
-        [
-            sys.executable,
-            '-m',
-            'jupyterlab',
-            '--no-browser',
-            '--allow-root',
-            '--ip=127.0.0.1',
-            f'--port={port}',
-            '--ServerApp.port_retries=0',
-            f'--IdentityProvider.token={token}',
-            f'--ServerApp.root_dir={d / "nbs"}',
-        ],
-        env=env,
-        stdout=open(d / 'lab.log', 'w'),
-        stderr=subprocess.STDOUT,
-    )
+    p = start_lab(d, port, token)
 
     def api(path):
         request = urllib.request.Request(f'{base}/api/{path}', headers={'Authorization': f'token {token}'})

@@ -115,7 +115,7 @@ def test_many_processes_go_where_one_goes(one, start, n, words, tmp_path):
 
 
 def test_a_rank_without_targets_and_a_stream_go_where_one_process_goes(tmp_path):
-    "In the first step one rank has no target at all, and its windows come from an iterable data set, which is read twice"
+    "In the first step one rank has no target at all; its windows come from an iterable data set, which is read twice"
     for name in ('one', 'two'):
         (tmp_path / name).mkdir()
     ((single, told, state),) = forked(1, tmp_path / 'one', '--micro', '8', '--hollow')

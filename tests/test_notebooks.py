@@ -31,7 +31,7 @@ def test_notebook(nb, monkeypatch):
 
 
 def test_recorded_durations_are_of_what_is_there():
-    "Of files of tests and of notebooks, of which each is a unit; most are recorded, or the processes would not end together"
+    "Of test files and of notebooks, each of them a unit; most are recorded, or the processes would not end together"
     known, own = recorded(), [page(notebook) for notebook in NOTEBOOKS]
     assert [unit(f'tests/test_notebooks.py::test_notebook[{name}]') for name in own] == own
     assert [name for name in known if not is_unit(name)] == [], (
