@@ -11,6 +11,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+from kernels_once import share_kernels
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # tiny models gain nothing from a second thread
@@ -76,6 +77,8 @@ def pytest_runtest_setup(item):
     if (name := unit(item.nodeid)) in BEGUN:
         return
     BEGUN.add(name)
+    if 'numba' in sys.modules:
+        share_kernels()
     gc.collect()
     gc.freeze()
 

@@ -210,5 +210,8 @@ def ranked(f, log, rank, ranks, port, words):
 
 if __name__ == '__main__':
     train(sys.argv[1:])
-elif os.environ.get('TRAIN_TINY_READY'):
-    text()  # in a process that others are forked from
+elif os.environ.get('TRAIN_TINY_READY'):  # in a process that others are forked from
+    from kernels_once import share_kernels
+
+    share_kernels()
+    text()
