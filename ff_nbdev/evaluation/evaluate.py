@@ -13,6 +13,7 @@ from fastcore.meta import delegates
 from torch import nn
 
 # %% ../../nbs/evaluation/evaluate.ipynb #b5e05fa0
+from ..core.bars import showing
 from ..core.stats import quantile_interval, resample
 from ..data.corpus import source_name
 from .activations import Instances, evaluating
@@ -274,8 +275,15 @@ def _disturbances(readings, controls):
 
 # %% ../../nbs/evaluation/evaluate.ipynb #4f53bcbb
 MEASURES = (_scores, _weights, _activations, _signatures, _overlaps, _pathways, _disturbances)
-_PLAN = dict(scores=4, space=5, reading=22, activations=2, signatures=12, ablated=12, smoothed=8, overlap=5,
+_PLAN = dict(text=3, scores=4, space=5, reading=22, activations=2, signatures=12, ablated=12, smoothed=8, overlap=5,
              pathways=16, robustness=26, last=10, quiet=18, matched=18, bleu=16)
+
+def _planned(size, controls):
+    "The parts that will be run, with how long each takes beside the others"
+    smoothed = 'smoothed' in (controls.nulls or {}) and controls.base is not None and controls.dose > 0
+    asked = dict(ablated=size.ablations, smoothed=smoothed, pathways=size.control_tokens, quiet=size.quiet,
+                 matched=controls.match_ffn_ratio, bleu=size.bleu_windows)
+    return {part: weight for part, weight in _PLAN.items() if asked.get(part, True)}
 
 # %% ../../nbs/evaluation/evaluate.ipynb #c6fef05f
 def _about(readings, controls, text, arm, name):
@@ -307,7 +315,7 @@ def evaluate(
     split:str='test',        # Held-out split
     seed:int=0,              # Of masks, noise, draws
     device:str|None=None,    # Move the model there first
-    progress=None,           # Anything with `update(done, total, note)`
+    progress=True,           # A bar where somebody looks on; False: none; or anything with `update(done, total, note)`
     metadata:dict|None=None, # Entries for the result: commit, versions, sentences …
     **sizes,
 )->Evaluation:
@@ -315,15 +323,23 @@ def evaluate(
 
     Raises: `ValueError` where model, tokenizer, text or a size cannot do"""
     controls = Controls(float(dose), doses, nulls, base, categories, grid, match_ffn_ratio)
-    return _evaluate(model, text, tokenizer, controls, arm, name, metadata or {}, size=take_sizes(sizes), split=split,
-                     seed=seed, device=device, pattern=pattern, steps=Steps(progress, _PLAN))
+    options = dict(size=take_sizes(sizes), split=split, seed=seed, device=device, pattern=pattern)
+    return _evaluate(model, text, tokenizer, controls, arm, name, metadata or {}, progress, **options)
 
 # %% ../../nbs/evaluation/evaluate.ipynb #51ec2b28
-def _evaluate(model, text, tokenizer, controls, arm, name, metadata, **options):
+def _evaluate(model, text, tokenizer, controls, arm, name, metadata, progress, **options):
+    "All measures, with a bar or none"
+    with showing(progress, 'evaluate') as bar:
+        steps = Steps(bar, _planned(options['size'], controls))
+        return _measured(model, text, tokenizer, controls, arm, name, metadata, steps=steps, **options)
+
+# %% ../../nbs/evaluation/evaluate.ipynb #46e76834
+def _measured(model, text, tokenizer, controls, arm, name, metadata, **options):
     "All measures, in turn"
     other = controls.match_ffn_ratio and controls.match_ffn_ratio[1]
     for m in (controls.base, other):
         if m is not None: remember_pattern(m, options['pattern'])
+    options['steps'].start('text')
     readings = Readings(model, text, tokenizer, **options)
     if other is not None: _check_alike(readings.model, other)
     found, arrays = {}, {}

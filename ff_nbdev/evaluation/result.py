@@ -57,14 +57,20 @@ def _column_mean(rows, column):
     values = [row.get(column) for row in rows]
     return None if None in values else round(float(np.mean(values)), 4)
 
+def _told(nulls):
+    "The nulls that were measured, in words"
+    return ', '.join(f'{name} {value}' for name, value in nulls.items() if value is not None)
+
 def _geography_rows(result):
     "Moran's I of weights and of activations, beside their nulls"
     down = [row for row in result['spatial'] if row['role'] == 'down'] or result['spatial']
     lines = result['activation_moran']
     queen, null, shuffled = (_column_mean(down, k) for k in ('moran_queen', 'null_queen', 'shuffled_queen'))
-    line, diffused = (_column_mean(lines, k) for k in ('mean', 'null_diffused'))
-    return [_row("Moran's I of down, 2-D queen", queen, f'null of the dose {null}, shuffled {shuffled}'),
-            _row("Moran's I of activations, 1-D", line, f'diffused base {diffused}')]
+    line, diffused, in_disorder = (_column_mean(lines, k) for k in ('mean', 'null_diffused', 'shuffled'))
+    of_weights = _told({'null of the dose': null, 'shuffled': shuffled})
+    of_lines = _told({'diffused base': diffused, 'units shuffled': in_disorder})
+    return [_row("Moran's I of down, 2-D queen", queen, of_weights),
+            _row("Moran's I of activations, 1-D", line, of_lines)]
 
 # %% ../../nbs/evaluation/result.ipynb #eb11289a
 def _signature_rows(signatures):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .progress import Bar, bar_of, fraction_done, read_progress
+from ..core.bars import Bar
+from .progress import bar_of, fraction_done, read_progress
 
 # %% ../../nbs/run/monitor.ipynb #1b3a06bb
 class RunMonitor:
