@@ -134,8 +134,9 @@ def check_out(
 ):
     "Raises: `ValueError` or `OSError` where the folder holds anything other than an evaluation of the same model"
     if (out/'run.json').exists(): raise ValueError(f'{shown(out)} holds a run: give another folder with --out.')
-    path = out/'evaluation.json'
-    if not path.exists(): return check_place(out)
+    path, ours = out/'evaluation.json', ('.', 'own_model', 'evaluation', 'report')
+    cut_short = out.is_dir() and all(other.name.startswith(ours) for other in out.iterdir())
+    if not path.exists(): return None if cut_short else check_place(out)
     known = read_json(path, 'record of an evaluation', mend='Give another folder with --out.')
     for name, value in marks.items():
         if known.get(name) != value:

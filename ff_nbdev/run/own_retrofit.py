@@ -125,8 +125,8 @@ def retrofit_plan(
 SMOKE = ('This is a smoke run: {between:.1f} optimizer steps lie between two pulses of a matrix, at a dose of '
     '{dose:g}. The paper had about 200, at about 5.4 in some 55,900 steps, so the weights will mostly be the base, blurred. '
     'At this dose {enough:,} steps give {least}.')
-LONG = ('Between two pulses of a matrix lie {between:.0f} optimizer steps, at a dose of {dose:g}; the paper had about '
-    '200, at about 5.4.')
+LONG = ('Between two pulses of a matrix lie {between:.0f} optimizer steps, at a dose of {dose:g}; '
+    'the paper had about 200, at about 5.4.')
 
 def format_regime(
     plan:RetrofitPlan,
@@ -188,8 +188,8 @@ def retrofit_settings(
 
     Raises: `ValueError` or `OSError` where some node could not run, or the folder holds another retrofit."""
     _check_same(plan, out/FILE)
-    text = f'# What `ff-nbdev retrofit` runs here; `ff-nbdev run {FILE}` runs it too.\n' + yaml.safe_dump(
-        retrofit_scale(plan), sort_keys=False, allow_unicode=True)
+    head = f'# What `ff-nbdev retrofit` runs here; `ff-nbdev run {FILE} --out .` runs it too.\n'
+    text = head + yaml.safe_dump(retrofit_scale(plan), sort_keys=False, allow_unicode=True)
     with TemporaryDirectory() as elsewhere:
         path = Path(elsewhere)/FILE
         path.write_text(text, 'utf-8')
