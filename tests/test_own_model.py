@@ -91,7 +91,7 @@ def test_a_retrofit_is_a_run_of_three_models(tmp_path):
     from ff_nbdev.mechanisms.config import steps_for
     from ff_nbdev.run.graph import RunGraph
     from ff_nbdev.run.own_retrofit import FILE, retrofit_plan, retrofit_settings
-    from ff_nbdev.run.settings import read_scale
+    from ff_nbdev.run.settings import command_for, read_scale
 
     plan = retrofit_plan(words())
     settings, text = retrofit_settings(plan, tmp_path / 'out')
@@ -105,6 +105,8 @@ def test_a_retrofit_is_a_run_of_three_models(tmp_path):
     (tmp_path / 'out' / FILE).write_text(text)
     assert read_scale(str(tmp_path / 'out' / FILE))['trained'] == ['base_continued', 'full_stack']
     assert retrofit_settings(plan, tmp_path / 'out')[0] == settings  # the same words go on
+    (tmp_path / 'out' / 'run.json').write_text(json.dumps(settings.to_dict()))
+    assert command_for(tmp_path / 'out' / 'base') == 'ff-nbdev run runs/out/retrofit.yaml --out runs/out'
     with pytest.raises(ValueError, match=r'holds another retrofit \(dose 1.25'):
         retrofit_settings(retrofit_plan(words(dose=1.0)), tmp_path / 'out')
 

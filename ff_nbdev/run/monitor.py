@@ -125,6 +125,7 @@ def bars(self:RunMonitor,
     nodes:list[dict], # From `nodes`
 )->list[Bar]: # For `Screen.draw`
     "One bar for the run and one for each running node"
-    note = f'{sum(self.finished.values())} of {sum(self.total.values())} nodes'
+    finished = sum(count for rule, count in self.finished.items() if rule in self.total)      # not the rule `all`
+    note = f'{finished} of {sum(self.total.values())} nodes'
     head = Bar('all', self.fraction(nodes), time.time() - self.started, note)
     return [head, *(bar_of(state) for state in nodes if state['state'] == 'running')]

@@ -10,20 +10,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from torch import nn
-
 # %% ../../nbs/run/own_model.ipynb #e1f0f4fd
-from ..baselines.noise_null import diffused, noise_diffused, noise_field, null_moran, permuted_moran
-from ..baselines.smoothed import moran_per_site, smoothed_signature_test
 from ..core.bars import Screen
 from ..core.io import read_json, shown
-from ..mechanisms.forgetfulness import proximal_kernel
-from ..mechanisms.method import attach
-from ..models.tiny import SHIPPED
 from .launch import watching
 from .preflight import check_cache, check_place, find_model, shipped_models
 from .runner import run_notebook
-from .settings import check_notebooks, notebooks_folder, resolve_corpus, settings_of
+from .settings import check_notebooks, notebooks_folder, package_folder, resolve_corpus, settings_of
 from ..training.recipes import check_number
 
 # %% ../../nbs/run/own_model.ipynb #5db624d3
@@ -43,7 +36,7 @@ def sizes_for(
     "How much one evaluation reads"
     sizes = dict(SIZES[size])
     if tokens: sizes['rank_to'] = 50 + tokens
-    longest = getattr(config, 'max_position_embeddings', None) or getattr(config, 'n_positions', None) or 128
+    longest = getattr(config, 'max_position_embeddings', None) or getattr(config, 'n_positions', None) or 132
     return sizes | dict(length=length or (128 if longest >= 132 else longest - 4))     # room for marks around it
 
 # %% ../../nbs/run/own_model.ipynb #063bcfb3
@@ -51,7 +44,7 @@ def folder_of(
     model:str|Path, # A shipped name, a folder or a hub id
 )->Path|None: # None for a model of the hub
     "Where a model lies on this machine"
-    if str(model) in shipped_models(): return SHIPPED/str(model)
+    if str(model) in shipped_models(): return package_folder()/'pretrained'/str(model)
     folder = Path(model).expanduser()
     return folder if folder.is_dir() else None
 
@@ -85,11 +78,12 @@ class History:
 
 def history_of(
     model:str|Path,   # Its name, a folder or a hub id
-    net:nn.Module,    # The model, as loaded
+    net,              # The model, as loaded
     tokenizer,        # Its tokenizer
     dose:float|None=None, # Σp where no file tells it; None: 0
 )->History:
     "The doses of a model, from the state that the method saved with it"
+    from ff_nbdev.mechanisms.method import attach
     folder = folder_of(model)
     record = training_record(folder)
     sentences, pulses = record.get('sentences', 0), record.get('config', {}).get('forgetfulness', {})
@@ -108,6 +102,8 @@ def nulls_for(
     smoothed:bool=True,  # The base, smoothed to the model's Moran's I, too
 )->dict: # Name → null, for `evaluate`
     "The nulls of one model"
+    from ff_nbdev.baselines.noise_null import diffused, noise_diffused, noise_field, null_moran, permuted_moran
+    from ff_nbdev.mechanisms.forgetfulness import proximal_kernel
     axis = 'columns' if pulses.get('axis') == 'hidden' else 'both'
     kernel = proximal_kernel(**{k: pulses[k] for k in ('size', 'decay', 'normalized') if k in pulses}, axis=axis)
     nulls = dict(moran=null_moran, permuted=permuted_moran, field=noise_field, diffused=diffused,
@@ -116,6 +112,7 @@ def nulls_for(
     return nulls | (dict(smoothed=_smoothed_test) if smoothed else {})
 
 def _smoothed_test(known, found, like, n, redraws, seed):
+    from ff_nbdev.baselines.smoothed import moran_per_site, smoothed_signature_test
     return smoothed_signature_test(known, found, moran_per_site(like), n, redraws, seed)
 
 # %% ../../nbs/run/own_model.ipynb #c4402cf7

@@ -15,9 +15,7 @@ import yaml
 # %% ../../nbs/run/own_retrofit.ipynb #f860e9fe
 from ..core.io import shown
 from ..mechanisms.config import dose_for, steps_for
-from ..mechanisms.method import attach
 from ..mechanisms.registry import RECIPES
-from ..models.tiny import load_pretrained
 from .own_model import folder_of, short_name
 from .parameters import MAX_SEED, nearest
 from .preflight import find_model, read_yaml
@@ -84,6 +82,8 @@ class RetrofitPlan:
 # %% ../../nbs/run/own_retrofit.ipynb #b447abe3
 def _check_attaches(plan):
     "Raises: `ValueError` where the method cannot be attached to a model of this machine"
+    from ff_nbdev.mechanisms.method import attach
+    from ff_nbdev.models.tiny import load_pretrained
     if folder_of(plan.model) is None: return
     net, tokenizer = load_pretrained(plan.model)
     longest = getattr(net.config, 'max_position_embeddings', None) or plan.length
@@ -92,6 +92,7 @@ def _check_attaches(plan):
             f'most --length {longest}.')
     attach(net, recipe(plan.recipe, 'quick', 1000), tokenizer).remove()
 
+# %% ../../nbs/run/own_retrofit.ipynb #891676d7
 def _check_counts(words):
     "Raises: `ValueError` for a number that is none of its kind"
     check_dose(words.steps, words.dose)
@@ -123,8 +124,8 @@ def retrofit_plan(
 
 # %% ../../nbs/run/own_retrofit.ipynb #c1619e8a
 SMOKE = ('This is a smoke run: {between:.1f} optimizer steps lie between two pulses of a matrix, at a dose of '
-    '{dose:g}. The paper had about 200, at about 5.4 in some 55,900 steps, so the weights will mostly be the base, blurred. '
-    'At this dose {enough:,} steps give {least}.')
+    '{dose:g}. The paper had about 200, at about 5.4 in some 55,900 steps, so the weights will mostly be the base, '
+    'blurred. At this dose {enough:,} steps give {least}.')
 LONG = ('Between two pulses of a matrix lie {between:.0f} optimizer steps, at a dose of {dose:g}; '
     'the paper had about 200, at about 5.4.')
 
@@ -158,6 +159,15 @@ def retrofit_scale(
         evaluate=dict(windows=0, brief=True, wide='none'), **_cost(plan))
 
 # %% ../../nbs/run/own_retrofit.ipynb #92a139b2
+def _flat(scale):
+    "Name → value, without what costs say"
+    flat = {}
+    for name, value in scale.items():
+        if name in ('minutes', 'memory', 'gpus', 'threads'): continue
+        flat |= {f'{name}.{k}': v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+# %% ../../nbs/run/own_retrofit.ipynb #0c3289c8
 FILE = 'retrofit.yaml'
 
 def _check_same(plan, path):
@@ -169,14 +179,6 @@ def _check_same(plan, path):
     told = ', '.join(f'{name.split(".")[-1]} {shown(str(known.get(name)))}' for name in other[:3])
     raise ValueError(f'{shown(path.parent)} holds another retrofit ({told}): give another folder with --out, or the '
         'words that began it.')
-
-def _flat(scale):
-    "Name → value, without what costs say"
-    flat = {}
-    for name, value in scale.items():
-        if name in ('minutes', 'memory', 'gpus', 'threads'): continue
-        flat |= {f'{name}.{k}': v for k, v in value.items()} if isinstance(value, dict) else {name: value}
-    return flat
 
 # %% ../../nbs/run/own_retrofit.ipynb #d9d4fcb8
 def retrofit_settings(

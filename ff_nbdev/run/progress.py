@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from ..core.bars import Bar, format_bar, in_jupyter
+from ..core.bars import Bar, format_bar, in_jupyter, somebody_looks
 from ..core.io import write_whole
 
 # %% ../../nbs/run/progress.ipynb #bfbde673
@@ -52,7 +52,7 @@ def update(self:Progress,
     self.last = time.time()
     now = dict(self.state, done=done, total=total, note=note, state=state, time=self.last, pid=os.getpid())
     if self.path: write_whole(self.path, json.dumps(now))
-    elif in_jupyter(): self._show(format_bar(bar_of(now)))
+    elif in_jupyter() and somebody_looks(): self._show(format_bar(bar_of(now)))
 
 # %% ../../nbs/run/progress.ipynb #cdf3bfa4
 @patch

@@ -201,7 +201,9 @@ def _folded(title, rows):
 # %% ../../nbs/study/own_model.ipynb #8969ead9
 ON_A_PHONE = ('@media(max-width:700px){.facts table,.facts tbody,.facts tr,.facts td{display:block;white-space:normal}'
     '.facts thead{display:none}.facts tr{border-bottom:1px solid var(--grid);padding:.5rem 0}'
-    '.facts td{border:0;padding:.05rem 0}.facts td:first-child{font-weight:600;position:static}}')
+    '.facts td{border:0;padding:.05rem 0}.facts td.n{text-align:left}'
+    '.facts td:nth-child(2),.facts td:nth-child(3){display:inline;padding-right:.6em}'
+    '.facts td:first-child{font-weight:600;position:static}}')
 
 def _again(found):
     "The command that made an evaluation"
