@@ -21,7 +21,7 @@ from ..core.suggest import closest
 from ..data.corpus import load_corpus
 from ..data.objectives import Windows, objective_for
 from ..data.tokens import encode_corpus
-from ..data.tokenizers import special_ids
+from ..data.tokenizers import load_tokenizer, special_ids
 from ff_nbdev.evaluation.activations import (
     Instances, Keep, Map, Mean, evaluating, find_places, frequent_tokens, line_measures, random_places, read_once,
     token_counts)
@@ -108,10 +108,21 @@ def check_readable(
             'head.')
 
 # %% ../../nbs/evaluation/readings.ipynb #bade1c0c
+def _usable_tokenizer(tokenizer):
+    "A tokenizer, or the one of that name; `ValueError` for what is none"
+    if isinstance(tokenizer, (str, Path)): return load_tokenizer(str(tokenizer))
+    if hasattr(tokenizer, 'get_vocab'): return tokenizer
+    if tokenizer is None:
+        raise ValueError('evaluate needs the tokenizer that the model was trained with: pass tokenizer=…, or give the '
+                         'model by name or path.')
+    raise ValueError(f'tokenizer is a {type(tokenizer).__name__}: give the tokenizer itself or its name; the order is '
+                     'evaluate(model, text, tokenizer).')
+
+# %% ../../nbs/evaluation/readings.ipynb #6d328204
 def prepare(
     model,           # A model, a shipped name, a folder or a hub id
     text,            # A source of `load_corpus`
-    tokenizer=None,  # The model's; found by itself where the model is given by name
+    tokenizer=None,  # The model's, or its name; found by itself where the model is given by name
     device:str|None=None, # Move the model there
     pattern=None,    # `FFNPattern` for an architecture that is not known
 )->tuple: # model, tokenizer, tokens of the text
@@ -121,9 +132,7 @@ def prepare(
     if isinstance(model, (str, Path)):
         model, own = load_pretrained(model)
         tokenizer = tokenizer or own
-    if tokenizer is None:
-        raise ValueError('evaluate needs the tokenizer that the model was trained with: pass tokenizer=…, or give the '
-                         'model by name or path.')
+    tokenizer = _usable_tokenizer(tokenizer)
     check_readable(model, pattern)
     embeddings = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > embeddings:
@@ -137,7 +146,7 @@ def prepare(
 class Steps:
     "Time of each part, and progress"
     def __init__(self, progress=None, plan=None):
-        self.progress, self.plan, self.seconds, self.name = progress, plan or {}, {}, None
+        self.progress, self.plan, self.seconds, self.name, self.outer = progress, plan or {}, {}, None, None
     def start(self, name):
         self.stop()
         self.name, self.began, self.inside = name, time.time(), 0.
@@ -149,14 +158,15 @@ class Steps:
         self.tell()
     def tell(self):
         if self.progress is None: return
-        done = sum(self.plan.get(name, 0) for name in self.seconds if name != self.name)
+        done = sum(self.plan.get(name, 0) for name in self.seconds if name not in (self.name, self.outer))
         here = self.plan.get(self.name, 0)*self.inside
         self.progress.update(done + here, sum(self.plan.values()), self.name)
     @contextlib.contextmanager
     def aside(self, name):
-        outer = self.name
+        self.outer = outer = self.name
         self.start(name)
         yield
+        self.outer = None
         if outer: self.start(outer)
 
 # %% ../../nbs/evaluation/readings.ipynb #3aad1fd4

@@ -389,6 +389,9 @@ def _check_reach(model, config, pattern):
 # %% ../../nbs/mechanisms/method.ipynb #3bd50a8c
 def _check_given(model, config, tokenizer):
     "`ValueError` for arguments of another kind"
+    if config is None:
+        raise ValueError("attach needs to know what to do: give a recipe, FFConfig.preset('full_stack', "
+            'total_sentences=20_000), or FFConfig() to look at the sites with every strength at 0.')
     if not isinstance(config, FFConfig):
         raise ValueError(f"config is a {type(config).__name__}: give an FFConfig, for example FFConfig.preset("
             "'full_stack', total_sentences=20_000, dose=.6, top=2.).")
@@ -401,7 +404,7 @@ def _check_given(model, config, tokenizer):
 # %% ../../nbs/mechanisms/method.ipynb #fae8d8e1
 def attach(
     model:nn.Module,  # Any model with feed-forward sites, in a wrapper or none; changed only by hooks
-    config:FFConfig,  # What to do
+    config:FFConfig=None, # What to do; it must be given
     tokenizer=None,   # For two-letter forgiveness, and to exempt special tokens
     pattern=None,     # `FFNPattern` for an architecture that is not known
 )->FF:

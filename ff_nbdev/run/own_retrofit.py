@@ -14,10 +14,11 @@ import yaml
 
 # %% ../../nbs/run/own_retrofit.ipynb #f860e9fe
 from ..core.io import shown
+from ..core.suggest import suggest
 from ..mechanisms.config import dose_for, steps_for
 from ..mechanisms.registry import RECIPES
 from .own_model import folder_of, short_name
-from .parameters import MAX_SEED, nearest
+from .parameters import MAX_SEED
 from .preflight import find_model, read_yaml
 from .records import PAPER_DOSE, PAPER_STEPS, RunSettings
 from .settings import make_settings, resolve_corpus, scale_name
@@ -110,7 +111,7 @@ def retrofit_plan(
 
     Raises: `ValueError` or `OSError` for the first that is wrong."""
     if words.recipe not in CHOICES:
-        near = nearest(words.recipe, CHOICES)
+        near = suggest(words.recipe, CHOICES)
         if words.recipe in RECIPES: near = f'it is not one that can be chosen here; {near}'
         raise ValueError(f'--recipe {words.recipe}: {near}')
     _check_counts(words)

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['SLOTS', 'NODES', 'split_model', 'check_weights', 'check_tokenizer', 'check_model_folder', 'shipped_models',
-           'is_model_id', 'check_model', 'check_corpus_folder', 'first_look', 'check_seeds', 'read_yaml',
+           'is_model_id', 'find_model', 'check_model', 'check_corpus_folder', 'first_look', 'check_seeds', 'read_yaml',
            'nearest_recipe', 'check_scale_parts', 'check_scale_runs', 'parts_of', 'check_parameters', 'check_together',
            'read_profile', 'check_place', 'check_cache']
 
@@ -127,25 +127,32 @@ def is_model_id(
     return len(word) <= 96 and not Path(word).parent.exists()
 
 # %% ../../nbs/run/preflight.ipynb #49c6b3fd
-def check_model(
-    slot:str,  # One of `SLOTS`
-    model:str, # A shipped name, a folder, a hub id, or 'pretrain'
-)->str: # The same, seen from anywhere
-    "Raises: `ValueError` or `FileNotFoundError` where a run could not start from this model"
+def find_model(
+    model:str, # A shipped name, a folder or a hub id
+)->tuple[str, str]: # The same, seen from anywhere, and its model type; '' where it is only on the hub
+    "Raises: `ValueError` or `FileNotFoundError` where there is no such model, or it cannot be loaded"
     full, names = Path(model).expanduser(), shipped_models()
-    if model == 'pretrain': return model
     if model not in names and not os.path.lexists(full):
-        if is_model_id(model): return model
+        if is_model_id(model): return model, ''
         raise FileNotFoundError(f'There is no model {model!r} ({suggest(model, names).rstrip(".")}); else give an '
             'existing folder, or a hub id such as google/mt5-base.')
     found = _shipped()/model if model in names else full
     if found.is_symlink() and not found.exists():
         raise FileNotFoundError(f'{shown(full)} is a link that leads nowhere: give the folder of a model.')
     kind = check_model_folder(found)
-    if (kind == 'rwkv') != (slot == 'rwkv'):
+    return (model if model in names else str(full.absolute())), kind
+
+def check_model(
+    slot:str,  # One of `SLOTS`
+    model:str, # A shipped name, a folder, a hub id, or 'pretrain'
+)->str: # The same, seen from anywhere
+    "Raises: `ValueError` or `FileNotFoundError` where a run could not start from this model"
+    if model == 'pretrain': return model
+    full, kind = find_model(model)
+    if kind and (kind == 'rwkv') != (slot == 'rwkv'):
         mend = 'give it as rwkv=MODEL' if kind == 'rwkv' else 'give it without rwkv='
         raise ValueError(f'{model} is a model of type {kind}, and arms of {slot} were to start from it: {mend}.')
-    return model if model in names else str(full.absolute())
+    return full
 
 # %% ../../nbs/run/preflight.ipynb #c2d03f4a
 def check_corpus_folder(

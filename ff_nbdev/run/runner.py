@@ -414,7 +414,7 @@ def notebook_parser(
     add('--cwd', help='folder in which it runs')
     add('--node', help='name in the progress file')
     add('--progress', help='progress file')
-    add('--threads', type=int, default=1)
+    add('--threads', type=int, default=1, help='of the numerical libraries (default: 1)')
     add('--force', action='store_true', help='run it even when it is up to date')
     return parser
 

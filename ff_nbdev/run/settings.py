@@ -410,6 +410,11 @@ def _recipe_words(settings, usual, names):
     differs = usual and of(settings) and of(settings) not in (of(usual), of(usual.get('own') or {}))
     if names or differs: yield '--arms ' + ' '.join(map(_word, names or of(settings)))
 
+def _own_command(top, file, names):
+    "Of a study whose settings are a file in its own folder"
+    arms = ['--arms', *names] if names else []
+    return ' '.join(map(_word, ['ff-nbdev', 'run', f'runs/{top.name}/{file}', '--out', f'runs/{top.name}', *arms]))
+
 # %% ../../nbs/run/settings.ipynb #20757113
 def command_for(
     folder:str|Path, # Of a run, such as runs/quick/full_stack
@@ -420,6 +425,7 @@ def command_for(
     top = Path(folder).absolute().parent
     settings = _readable_settings(top)
     scale = settings.get('config') or settings.get('scale') or top.name
+    if Path(scale).parent == top: return _own_command(top, Path(scale).name, names)
     usual = _usual_settings(scale) if settings else {}
     words, corpus = [f'ff-nbdev run {_word(scale)}'], settings.get('corpus', 'python_prose')
     if corpus != usual.get('corpus', 'python_prose'): words.append(f'--corpus {_word(_short(str(corpus)))}')
