@@ -12,7 +12,7 @@ readme = here/'README.md'
 lib = cfg['lib_path']
 carried = {f'{lib}.workflow': 'workflow', f'{lib}.experiments': 'nbs/experiments', f'{lib}.results': 'results'}
 data = {'': ['*.ipynb', '*.yaml', 'Snakefile', 'gpu_check', 'profiles/*/*', 'config/*'],
-        lib: ['pretrained/**', 'study/*.css']}
+        lib: ['pretrained/**', 'static/**', 'study/*.css']}
 extras = {name: cfg[f'{name}_requirements'].split() for name in ('slurm', 'dev')}
 
 setup(

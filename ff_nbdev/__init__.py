@@ -2,7 +2,7 @@
 __version__ = "0.1.0"
 
 _public = dict(FFConfig='mechanisms.config', attach='mechanisms.method', evaluate='evaluation.evaluate', FFTrainer='training.trainer',
-               load_pretrained='models.tiny', find_sites='models.sites')
+               load_pretrained='models.tiny', find_sites='models.sites', atlas='study.atlas')
 __all__ = [*_public]
 
 def __getattr__(name):

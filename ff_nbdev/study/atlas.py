@@ -8,7 +8,7 @@ __all__ = ['STATIC', 'MARK', 'atlas_page', 'page_data', 'Atlas', 'check_out', 'c
 import html
 import json
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +40,8 @@ def atlas_page(
     "One page that holds its data, its style and its scripts"
     library = _static('d3.min.js')
     told = json.dumps(packed(data), ensure_ascii=False, separators=(',', ':')).replace('<', '\\u003c')
-    parts = dict(title=html.escape(title), made=html.escape(made), d3=library.split()[2].lstrip('v'), css=_static('atlas.css'),
-                 data=told, d3js=library, js=_static('atlas.js'))
+    parts = dict(title=html.escape(title), made=html.escape(made), d3=library.split()[2].lstrip('v'),
+                 css=_static('atlas.css'), data=told, d3js=library, js=_static('atlas.js'))
     page = _static('atlas.html')
     for name, part in parts.items(): page = page.replace('{{' + name + '}}', part)
     return page + '\n'
@@ -50,16 +50,17 @@ def atlas_page(
 def _how(size, models, count):
     "How the three parts are computed, in words"
     own = models[0].layers[0]
-    layers = (f'A row is the mean hidden activation (the input of W_o) of up to {size.instances} instances of a token, '
-              f'minus the mean over {count} ordinary positions; for a word of a sentence, the activation where it stands. '
-              f'Hubs are the strongest windows of {own.width} units, up to three a sign. The distance of two '
-              'signatures is the Chamfer distance of their hubs. A colour is full at the 99.5th percentile of its row.')
+    layers = ('A row is the mean hidden activation (the input of W_o, or the value where that is never negative) of '
+              f'up to {size.instances} instances of a token, minus the mean over {count} ordinary positions. A word of a '
+              f'sentence is read where it stands. Hubs are the strongest windows of {own.width} units, up to three a '
+              'sign. The distance of two signatures is the Chamfer distance of their hubs. A colour is full at the '
+              '99.5th percentile of its row.')
     region = ('The most active units of a token are the 3 % that lie highest above the baseline and the 3 % that lie '
               'lowest below it. The fraction is how many of them lie in the window; by chance it is the width of the '
               'window as a fraction of the layer. A sign in the last column is a hub centred there.')
-    dose = (f"Moran's I (queen) of the whole W_o; the map shows a piece of it. The noise is white noise of the same shape "
-            f'after the same dose, mean of {size.repeats} draws. CE is that of the whole model with every feed-forward '
-            f'matrix pulsed alike, over {size.windows} windows of {size.length} tokens of held-out text.')
+    dose = (f"Moran's I (queen) of the whole W_o; the map shows a piece of it. The noise is white noise of the same "
+            f'shape after the same dose, mean of {size.repeats} draws. CE is that of the whole model with every '
+            f'feed-forward matrix pulsed alike, over {size.windows} windows of {size.length} tokens of held-out text.')
     return dict(layers=layers, region=region, dose=dose)
 
 # %% ../../nbs/study/atlas.ipynb #9360dee6
@@ -74,9 +75,10 @@ def _pulsed(models):
 def _sentences(text):
     "Sentences and their words with the rows that they stand in"
     row, first, out = len(text.ids) + len(text.sentences), len(text.ids), []
-    for k, words in enumerate(text.spoken):
-        out.append(dict(row=first + k, text=' '.join(words).replace(' ·', ''),
-                        words=[dict(row=row + j, label=word) for j, word in enumerate(words)]))
+    for k, spoken in enumerate(text.spoken):
+        words = [dict(row=row + j, label=label, space=space) for j, (label, space) in enumerate(spoken)]
+        said = ''.join(' '*space + label for label, space in spoken).strip()
+        out.append(dict(row=first + k, text=said, words=words))
         row += len(words)
     return out
 
@@ -89,13 +91,15 @@ def page_data(
     corpus:str,              # Its name
 )->dict: # What the script reads
     "Numbers and words of the page"
-    tokens = zip(text.labels, text.counts.tolist(), text.words)
-    names, layers = ' and '.join(model.name for model in models), models[0].layers
-    widths = ' or '.join(f'{units:,}' for units in sorted({layer.units for layer in layers}))
-    about = f'{names}: {len(layers)} feed-forward layers of {widths} hidden units each, read on {corpus}.'
+    names = ('label', 'count', 'word', 'rank')
+    each = zip(text.labels, text.counts.tolist(), text.words, text.ranks.tolist())
+    tokens = [dict(zip(names, token)) for token in each]
+    named, layers = ' and '.join(model.name for model in models), models[0].layers
+    widths = ' or '.join(map('{:,}'.format, sorted({layer.units for layer in layers})))
+    about = f'{named}: {len(layers)} feed-forward layers of {widths} hidden units each, read on {corpus}.'
     return dict(
         about=about, pulsed=_pulsed(models), how=_how(size, models, len(text.baseline)), doses=list(map(float, doses)),
-        tokens=[dict(label=label, count=n, word=word, rank=k + 1) for k, (label, n, word) in enumerate(tokens)],
+        tokens=tokens,
         sentences=_sentences(text), models=models)
 
 # %% ../../nbs/study/atlas.ipynb #6d1fcc4e
@@ -109,6 +113,7 @@ class Atlas:
     doses:tuple                # Σp of the frames
     path:Path|None=None        # Where it was written
 
+# %% ../../nbs/study/atlas.ipynb #ab206c09
 @patch
 def save(self:Atlas,
     path, # File ending in .html
@@ -125,7 +130,7 @@ def _repr_html_(self:Atlas):
     return (f'<iframe srcdoc="{html.escape(self.page)}" title="{html.escape(self.title)}" width="100%" height="860" '
             'style="border:1px solid #8884; border-radius:8px"></iframe>')
 
-# %% ../../nbs/study/atlas.ipynb #c3488004
+# %% ../../nbs/study/atlas.ipynb #c2d6d19c
 @patch
 def table(self:Atlas): # A pandas data frame
     "Moran's I of every W_o with its noise null and the CE of the model, a row for each layer and dose"
@@ -138,7 +143,7 @@ def table(self:Atlas): # A pandas data frame
                                  null=layer.null[k], null_sd=layer.null_sd[k], ce=model.ce[k]))
     return pd.DataFrame(rows)
 
-# %% ../../nbs/study/atlas.ipynb #ff441c6e
+# %% ../../nbs/study/atlas.ipynb #c70baccc
 def check_out(
     path, # A file that is to be written
 )->Path:
@@ -146,7 +151,8 @@ def check_out(
 
     Raises: `ValueError` or `IsADirectoryError` where it would"""
     path = Path(path).expanduser()
-    if path.is_dir(): raise IsADirectoryError(f'{shown(path)} is a folder: give a file such as {shown(path/"atlas.html")}.')
+    if path.is_dir():
+        raise IsADirectoryError(f'{shown(path)} is a folder: give a file such as {shown(path/"atlas.html")}.')
     if path.suffix.lower() not in ('.html', '.htm'):
         raise ValueError(f'{shown(path)} does not end in .html, and browsers would not show it: give such a name.')
     if path.exists():
@@ -156,13 +162,14 @@ def check_out(
                              'changed.')
     return path
 
-# %% ../../nbs/study/atlas.ipynb #559b6bcf
+# %% ../../nbs/study/atlas.ipynb #4d7169a5
 def _loaded(model, tokenizer, what):
     "Model and tokenizer; `ValueError`, `TypeError` or `FileNotFoundError` in one sentence"
     if isinstance(model, (str, Path)):
         near = closest(str(model), shipped_models(), .6)
         if near and near != str(model) and '/' not in str(model) and not Path(model).exists():
-            raise FileNotFoundError(f'No model {str(model)!r}: did you mean {near!r}? A folder or a hub id will do too.')
+            raise FileNotFoundError(f'No model {str(model)!r}: did you mean {near!r}? A folder or a hub id will do '
+                                    'too.')
         model, own = load_pretrained(model)
         tokenizer = tokenizer or own
     find_sites(model)
@@ -173,7 +180,9 @@ def _loaded(model, tokenizer, what):
                          'path.')
     return model, tokenizer
 
-# %% ../../nbs/study/atlas.ipynb #64134963
+# %% ../../nbs/study/atlas.ipynb #907fac33
+def _levels(model): return [(site.stack, site.layer) for site in find_sites(model)]
+
 def check_beside(
     model,     # The model
     tokenizer, # Its tokenizer
@@ -184,11 +193,12 @@ def check_beside(
     if its.get_vocab() != tokenizer.get_vocab():
         raise ValueError(f'The two models have different tokenizers ({len(tokenizer):,} and {len(its):,} ids), so they '
                          'share no tokens: put a model beside one of its own retrofits, or give the same tokenizer.')
-    mine, theirs = ([(s.stack, s.layer) for s in find_sites(m)] for m in (model, other))
+    mine, theirs = _levels(model), _levels(other)
     if mine != theirs:
-        raise ValueError(f'The two models have {len(mine)} and {len(theirs)} feed-forward layers that do not match: put '
-                         'a model beside one with the same layers.')
+        raise ValueError(f'The two models have {len(mine)} and {len(theirs)} feed-forward layers that do not match: '
+                         'put a model beside one with the same layers.')
 
+# %% ../../nbs/study/atlas.ipynb #24d4d2ed
 def check_doses(
     doses, # Σp of each frame
 )->tuple:
@@ -198,7 +208,7 @@ def check_doses(
         raise ValueError(f'doses={list(doses)} must begin with 0 and rise: the first frame is the model as it is.')
     return doses
 
-# %% ../../nbs/study/atlas.ipynb #afd42905
+# %% ../../nbs/study/atlas.ipynb #f0d7eefb
 class _Bar:
     "A bar in a terminal; nothing where nobody looks"
     def __init__(self):
@@ -216,7 +226,7 @@ def _steps(progress, models):
     plan = {'activations': 12*models, 'signatures': 6*models, 'doses': 16}
     return Steps(progress or None, plan)
 
-# %% ../../nbs/study/atlas.ipynb #524ee1e3
+# %% ../../nbs/study/atlas.ipynb #f9b32b36
 def atlas(
     model,                   # A model, a shipped name, a folder or a hub id
     tokenizer=None,          # The model's; found by itself where the model is given by name
@@ -241,7 +251,7 @@ def atlas(
     if out is not None: made.save(out)
     return made
 
-# %% ../../nbs/study/atlas.ipynb #deb59439
+# %% ../../nbs/study/atlas.ipynb #3bf90096
 def _atlas(pairs, corpus, doses, size, seed, steps):
     "Read the models and make the page"
     widths = [site.d_ff for site in find_sites(pairs[0][0])]
@@ -252,14 +262,14 @@ def _atlas(pairs, corpus, doses, size, seed, steps):
         readings = Readings(model, corpus, tokenizer, sizes, seed=seed, steps=steps)
         text = text or atlas_text(readings, size)
         models.append(atlas_model(readings, text, size, doses[:1] if k else doses))
-    if len(models) > 1 and models[0].name == models[1].name: models[1] = replace(models[1], name=f'{models[1].name} (2)')
+    if len({model.name for model in models}) < len(models): models[1].name += ' (2)'
     if steps.progress: steps.progress.update(1, 1, 'done')
     title = 'Atlas of ' + ' beside '.join(model.name for model in models)
     name = source_name(corpus)
     page = atlas_page(page_data(models, text, size, doses, name), title, f'Made by ff_nbdev {ff_nbdev.__version__}.')
     return Atlas(title, models, text, page, doses)
 
-# %% ../../nbs/study/atlas.ipynb #531a11c0
+# %% ../../nbs/study/atlas.ipynb #cbf6e6dc
 def site_atlas(
     out,                           # File ending in .html, such as _docs/atlas.html
     model:str='tiny-mt5',          # A shipped model

@@ -17,8 +17,9 @@ from fastcore.basics import patch
 from torch import Tensor
 
 # %% ../../nbs/study/atlas_data.ipynb #e1418ba5
-from ..baselines.noise_null import diffused, null_moran
+from ..baselines.noise_null import diffused, noise_field, null_moran
 from ..core.io import read_tensors
+from ..data.tokenizers import special_ids
 from ..evaluation.activations import (
     Instances, Keep, Mean, evaluating, find_places, frequent_tokens, random_places, read_once, token_counts)
 from ..evaluation.places import top_units
@@ -44,30 +45,28 @@ class AtlasSizes:
     read_length:int=32 # Tokens in the windows that activations are read in
     cells:int=512      # Of a strip, at most: wider layers are averaged in groups of units
     rows:int=64        # Of the piece of W_o that is drawn
-    units:int=256      # Hidden units of that piece
+    units:int=128      # Hidden units of that piece
     nearest:int=5      # Tokens with the nearest signature
     repeats:int=4      # Draws of noise behind a null
 
-# %% ../../nbs/study/atlas_data.ipynb #89e9dafe
-_PER_VALUE = 1.15 # Characters that a quantised value takes, deflated and in base64: an upper bound
-
+# %% ../../nbs/study/atlas_data.ipynb #4b5879ec
 def estimate(
     size:AtlasSizes,
     d_ff:list[int], # Units of each site
     models:int=1,   # Beside each other
     doses:int=8,    # Frames
 )->int: # Bytes of the page
-    "An upper bound of the size of an atlas"
-    rows, piece = size.tokens + 20*size.sentences, size.rows*size.units
-    of_strips = rows*sum(min(size.cells, units) for units in d_ff)
-    of_units = 2*rows*sum(2*max(1, round(.03*units)) for units in d_ff)
-    of_rows = rows*(len(d_ff) + 1)*(60 + 8*size.nearest)
-    of_maps = (doses + models - 1)*len(d_ff)*piece/models
-    return int(350_000 + _PER_VALUE*models*(of_strips + of_units + of_rows + of_maps))
+    "An upper bound of the size of an atlas: arrays deflated and in base64, the library and the words"
+    rows, sites = size.tokens + 19*size.sentences, len(d_ff)
+    strips = .95*rows*sum(min(size.cells, units) for units in d_ff)
+    top = 2.7*size.tokens*sum(max(1, round(.03*units)) for units in d_ff)
+    others = rows*(sites + 1)*(35 + 4*size.nearest)
+    maps = 1.15*size.rows*size.units*((doses + models - 1)*sites + doses)
+    return int(400_000 + models*(strips + top + others) + maps)
 
-# %% ../../nbs/study/atlas_data.ipynb #21e0b00c
-_SMALLER = (dict(cells=256), dict(units=128), dict(tokens=120), dict(cells=128), dict(sentences=4), dict(rows=32),
-            dict(tokens=60), dict(units=64, sentences=2), dict(cells=64, tokens=40))
+# %% ../../nbs/study/atlas_data.ipynb #30a104f3
+_SMALLER = (dict(cells=256), dict(tokens=120), dict(cells=128), dict(sentences=4), dict(rows=32),
+            dict(tokens=60), dict(units=64, sentences=2), dict(cells=64, tokens=40), dict(tokens=24))
 
 def fitted(
     size:AtlasSizes,
@@ -91,36 +90,43 @@ def atlas_tokens(
     """The most frequent words, and a quarter of other pieces
 
     Raises: `ValueError` for a text with fewer than two different tokens"""
-    known = int((token_counts(windows, len(tokenizer)) > 0).sum())
-    ids = frequent_tokens(windows, tokenizer, 1, max(1, known - 12))
+    counts = token_counts(windows, len(tokenizer))
+    counts[[i for i in special_ids(tokenizer) if i < len(counts)]] = 0
+    if (known := int((counts > 0).sum())) < 2:
+        raise ValueError(f'The text has {known} different tokens that can be read: give more text.')
+    ids = frequent_tokens(windows, tokenizer, 1, known)
     spelt, starts = bare_words(tokenizer.convert_ids_to_tokens(ids.tolist()))
     is_word = starts & np.array([len(word) > 1 and word.isalpha() for word in spelt])
     words = ids[is_word][:n - n//4]
     return ids[np.isin(ids, np.r_[words, ids[~is_word][:n - len(words)]])]
 
-# %% ../../nbs/study/atlas_data.ipynb #8921e8b3
+# %% ../../nbs/study/atlas_data.ipynb #09b98aa0
+def _spans(windows, ends, starts, skip, lengths):
+    "Sentences that lie within a window: (window, first, behind the last)"
+    for window in range(len(windows)):
+        ids = windows[window]['ids']
+        stops = np.flatnonzero(np.isin(ids, ends)) + 1
+        for start, stop in zip(stops, stops[1:]):
+            is_text = starts[ids[start]] and not np.isin(ids[start:stop], list(skip)).any()
+            if is_text and lengths[0] <= stop - start <= lengths[1]: yield window, int(start), int(stop)
+
+# %% ../../nbs/study/atlas_data.ipynb #850f97f4
 def atlas_sentences(
     windows,     # `Windows` of the held-out split
     tokenizer,   # Its tokenizer
     n:int,       # How many, at most
     skip=(),     # Ids that are no text
-    shortest:int=5, # Tokens
-    longest:int=18, # Tokens
+    lengths=(6, 18), # Tokens, at least and at most
 )->list[tuple[int, int, int]]: # (window, first, behind the last)
-    "Whole sentences that lie within a window, from all over the text; the beginnings of windows where there are none"
-    ends = [k for k, p in enumerate(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
-            if p and p[-1] in '.!?']
-    found = []
-    for window in range(len(windows)):
-        ids = windows[window]['ids']
-        stops = np.flatnonzero(np.isin(ids, ends)) + 1
-        for start, stop in zip(stops, stops[1:]):
-            is_text = not np.isin(ids[start:stop], list(skip)).any()
-            if shortest <= stop - start <= longest and is_text: found.append((window, int(start), int(stop)))
-    found = found or [(window, 0, min(longest, windows.length)) for window in range(min(n, len(windows)))]
+    "Whole sentences from all over the text, of those that begin like one; beginnings of windows where there are none"
+    pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    ends = [k for k, piece in enumerate(pieces) if piece and piece[-1] in '.!?']
+    begins = np.array([piece is not None and piece[:1] in '▁Ġ' and piece[1:2].isupper() for piece in pieces])
+    found = list(_spans(windows, ends, begins, skip, lengths))
+    found = found or [(window, 0, min(lengths[1], windows.length)) for window in range(len(windows))]
     return [found[k] for k in np.unique(np.linspace(0, len(found) - 1, n).round().astype(int))]
 
-# %% ../../nbs/study/atlas_data.ipynb #e81e2aa6
+# %% ../../nbs/study/atlas_data.ipynb #ce65e9aa
 def labels(
     ids,       # Token ids
     tokenizer, # Their tokenizer
@@ -130,22 +136,32 @@ def labels(
     spelt, starts = bare_words(pieces)
     out = []
     for i, piece, start in zip(ids, pieces, starts):
-        text = tokenizer.decode([int(i)]).strip() or piece.replace('▁', '␣').replace('Ġ', '␣').replace('Ċ', '↵')
-        out.append(text.removeprefix('##') if start or not any(map(str.isalnum, text)) else '·' + text.removeprefix('##'))
+        text = tokenizer.decode([int(i)]).strip() or piece.translate(str.maketrans('▁ĠĊ', '␣␣↵'))
+        text = text.removeprefix('##')
+        out.append(text if start or not any(map(str.isalnum, text)) else f'·{text}')
     return out
 
-# %% ../../nbs/study/atlas_data.ipynb #a8870525
+# %% ../../nbs/study/atlas_data.ipynb #27b2b3a5
+def _spoken(ids, tokenizer):
+    "(label, does it follow a space?) of each token of a sentence"
+    pieces = tokenizer.convert_ids_to_tokens([int(i) for i in ids])
+    glued = any(piece.startswith('##') for piece in pieces)
+    after = [not p.startswith('##') if glued else p.startswith(('▁', 'Ġ')) for p in pieces]
+    return [(label.removeprefix('·'), space) for label, space in zip(labels(ids, tokenizer), after)]
+
+# %% ../../nbs/study/atlas_data.ipynb #f8d2c863
 @dataclass
 class AtlasText:
     "What all models of an atlas read"
     ids:np.ndarray       # (tokens,)
     counts:np.ndarray    # (tokens,) in the training text
+    ranks:np.ndarray     # (tokens,) by frequency, from 1
     labels:list[str]     # Of the tokens
     words:list[bool]     # Which tokens begin a word and are letters
     places:np.ndarray    # (n, 3): number of the token, window, position
     baseline:np.ndarray  # (n, 3)
     sentences:list       # (window, first, behind the last)
-    spoken:list          # Labels of the words of each sentence
+    spoken:list          # (label, does it follow a space?) of each token of each sentence
 
 @patch
 def sentence_places(self:AtlasText)->np.ndarray: # (n, 3): sentence, window, position
@@ -158,7 +174,7 @@ def rows(self:AtlasText)->int:
     "Rows of an atlas: tokens, then sentences, then their words"
     return len(self.ids) + len(self.sentences) + len(self.sentence_places())
 
-# %% ../../nbs/study/atlas_data.ipynb #78eb2db0
+# %% ../../nbs/study/atlas_data.ipynb #27ef7c08
 def atlas_text(
     readings:Readings, # Of any of the models
     size:AtlasSizes,
@@ -168,17 +184,18 @@ def atlas_text(
     Raises: `ValueError` for a text with too few different tokens"""
     train, test, tokenizer = readings.train, readings.test, readings.tokenizer
     ids = atlas_tokens(train, tokenizer, size.tokens)
-    if len(ids) < 2:
-        raise ValueError(f'The text has {len(ids)} different tokens that can be read: give more text.')
     sentences = atlas_sentences(test, tokenizer, size.sentences, readings.skip)
-    spoken = [labels(test[window]['ids'][start:stop], tokenizer) for window, start, stop in sentences]
+    spoken = [_spoken(test[window]['ids'][start:stop], tokenizer) for window, start, stop in sentences]
     spelt, starts = bare_words(tokenizer.convert_ids_to_tokens(ids.tolist()))
     words = [bool(start) and len(word) > 1 and word.isalpha() for word, start in zip(spelt, starts)]
-    return AtlasText(
-        ids, readings.counts[ids], labels(ids, tokenizer), words, find_places(train, ids, size.instances, readings.seed),
-        random_places(train, size.baseline, readings.skip, readings.seed), sentences, spoken)
+    counts = np.delete(readings.counts, [i for i in readings.skip if i < len(readings.counts)])
+    ranks = 1 + (counts > readings.counts[ids][:, None]).sum(1)
+    places = find_places(train, ids, size.instances, readings.seed)
+    baseline = random_places(train, size.baseline, readings.skip, readings.seed)
+    told = labels(ids, tokenizer)
+    return AtlasText(ids, readings.counts[ids], ranks, told, words, places, baseline, sentences, spoken)
 
-# %% ../../nbs/study/atlas_data.ipynb #f0b1110e
+# %% ../../nbs/study/atlas_data.ipynb #12a0117a
 def atlas_rows(
     readings:Readings, # Of one model
     text:AtlasText,
@@ -196,7 +213,7 @@ def atlas_rows(
     words = instances([str(k) for k in range(len(text.sentences))], places[:, 0], spoken)
     return [torch.cat(parts) for parts in zip(of_tokens, mean_of(words), words.acts)]
 
-# %% ../../nbs/study/atlas_data.ipynb #e72427d0
+# %% ../../nbs/study/atlas_data.ipynb #30770f43
 def strip_cells(
     values:Tensor, # (rows, d_ff)
     cells:int,     # At most
@@ -217,7 +234,7 @@ def quantise(
     steps = values/scale.reshape(-1, *[1]*(values.ndim - 1))
     return np.clip(np.round(steps), -127, 127).astype(np.int8), scale.astype(np.float32)
 
-# %% ../../nbs/study/atlas_data.ipynb #465fd150
+# %% ../../nbs/study/atlas_data.ipynb #6d9b0d5e
 def nearest_tokens(
     distance:np.ndarray, # (rows, tokens); the first rows are the tokens
     k:int,               # How many
@@ -232,7 +249,7 @@ def _rounded(places):
     "Places as whole numbers, −1 where there is none"
     return np.where(np.isnan(places), -1, places).astype(np.int16)
 
-# %% ../../nbs/study/atlas_data.ipynb #bfd2dbeb
+# %% ../../nbs/study/atlas_data.ipynb #93d0ffbd
 @dataclass
 class AtlasLayer:
     "One feed-forward site as the atlas draws it; R rows, D doses"
@@ -245,7 +262,7 @@ class AtlasLayer:
     scale:np.ndarray=field(repr=False)    # (R,) size of a step
     places:np.ndarray=field(repr=False)   # (R, 2 signs, 3) units of hubs, −1 for none
     powers:np.ndarray=field(repr=False)   # The same shape
-    top:np.ndarray=field(repr=False)      # (R, 2 signs, k) most active units, 65535 for none
+    top:np.ndarray=field(repr=False)      # (tokens, 2 signs, k) most active units, 65535 for none
     nearest:np.ndarray=field(repr=False)  # (R, k) numbers of tokens
     distance:np.ndarray=field(repr=False) # The same shape
     map:np.ndarray|None=field(default=None, repr=False) # (D, rows, units) int8: a piece of W_o
@@ -253,7 +270,7 @@ class AtlasLayer:
     null:list=field(default_factory=list)    # (D,) of noise after the same dose
     null_sd:list=field(default_factory=list) # Its standard deviation
 
-# %% ../../nbs/study/atlas_data.ipynb #6d3a296a
+# %% ../../nbs/study/atlas_data.ipynb #57f8cd8b
 def atlas_layers(
     sites,              # Of one model
     means:list[Tensor], # From `atlas_rows`
@@ -261,7 +278,7 @@ def atlas_layers(
     size:AtlasSizes,
 )->tuple[list[AtlasLayer], np.ndarray, np.ndarray]: # And the nearest by whole signatures: numbers, distances
     "Strips, hubs, most active units and neighbours of every row at every site"
-    hubs, tops, layers = hubs_of(means), top_units(means), []
+    hubs, tops, layers = hubs_of(means), top_units([mean[:tokens] for mean in means]), []
     distance = site_distances(hubs, hubs.where(np.arange(tokens)))
     for k, (site, mean) in enumerate(zip(sites, means)):
         cells, step = strip_cells(mean, size.cells)
@@ -272,7 +289,7 @@ def atlas_layers(
             _rounded(hubs.places[:, k]), powers, tops[k].astype(np.uint16), *near))
     return layers, *nearest_tokens(distance.mean(-1), size.nearest)
 
-# %% ../../nbs/study/atlas_data.ipynb #61704eac
+# %% ../../nbs/study/atlas_data.ipynb #17600707
 def received_dose(
     model, # A Hugging Face model
 )->float: # Σp, in the mean of its matrices
@@ -289,7 +306,15 @@ def mean_ce(
     _, tokens, nats = np.concatenate(sums, 1).sum(1)
     return float(nats/tokens)
 
-# %% ../../nbs/study/atlas_data.ipynb #b8fa1f2a
+# %% ../../nbs/study/atlas_data.ipynb #df85922e
+def _add_morans(layer, weight, dose, repeats):
+    "Moran's I of a matrix, and of noise after the same dose"
+    null = null_moran(weight.shape, dose, repeats=repeats, rank=False)
+    layer.moran.append(float(morans_i(weight)))
+    layer.null.append(null['mean'])
+    layer.null_sd.append(null['sd'])
+
+# %% ../../nbs/study/atlas_data.ipynb #a513d74d
 def pulsed_frames(
     readings:Readings,        # Of one model
     layers:list[AtlasLayer],  # Of the same; their maps, Moran's I and nulls are filled in
@@ -303,16 +328,13 @@ def pulsed_frames(
             scores.append(mean_ce(readings))
             for site, layer, frames in zip(readings.sites, layers, pieces):
                 weight = site.weight('down').detach().float().cpu()
-                null = null_moran(weight.shape, received + dose, repeats=size.repeats, rank=False)
-                layer.moran.append(float(morans_i(weight)))
-                layer.null.append(null['mean'])
-                layer.null_sd.append(null['sd'])
+                _add_morans(layer, weight, received + dose, size.repeats)
                 frames.append(weight[:size.rows, :size.units].numpy().copy())
         readings.steps.tick(1/len(doses))
     for layer, frames in zip(layers, pieces): layer.map = quantise(np.stack(frames)[None])[0][0]
     return scores
 
-# %% ../../nbs/study/atlas_data.ipynb #201b646a
+# %% ../../nbs/study/atlas_data.ipynb #74501dce
 @dataclass
 class AtlasModel:
     "One model as the atlas draws it"
@@ -322,6 +344,13 @@ class AtlasModel:
     layers:list[AtlasLayer]
     nearest:np.ndarray=field(repr=False)  # (R, k) tokens with the nearest signature over all layers
     distance:np.ndarray=field(repr=False) # The same shape
+    noise:np.ndarray|None=field(default=None, repr=False) # (D, rows, units) int8: a piece of noise after each dose
+
+# %% ../../nbs/study/atlas_data.ipynb #1b916b80
+def _noise_frames(shape, received, size, doses):
+    "(D, rows, units) int8: a piece of noise after each dose"
+    fields = [noise_field(shape, received + dose)[:size.rows, :size.units].numpy() for dose in doses]
+    return quantise(np.stack(fields)[None])[0][0]
 
 def atlas_model(
     readings:Readings, # Of the model
@@ -337,10 +366,11 @@ def atlas_model(
     layers, *near = atlas_layers(readings.sites, means, len(text.ids), size)
     readings.steps.start('doses')
     scores = pulsed_frames(readings, layers, size, doses)
+    received, shape = received_dose(readings.model), tuple(readings.sites[0].weight('down').shape)
     name = name or Path(getattr(readings.model.config, '_name_or_path', '')).name or type(readings.model).__name__
-    return AtlasModel(name, received_dose(readings.model), scores, layers, *near)
+    return AtlasModel(name, received, scores, layers, *near, _noise_frames(shape, received, size, doses))
 
-# %% ../../nbs/study/atlas_data.ipynb #9afe3a50
+# %% ../../nbs/study/atlas_data.ipynb #196dfc2d
 def packed(
     value, # Anything of dataclasses, lists, dicts, numbers, text and arrays
 ): # What `json.dumps` takes

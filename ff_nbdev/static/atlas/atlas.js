@@ -1,12 +1,17 @@
 /* The atlas of a model: what is picked is kept in `now`, and `draw` shows it. D3 does the scales, axes and marks. */
 'use strict';
-const NONE = 65535, SIGNS = ['+', '−'], KIND = ['plus', 'minus'];
+const NONE = 65535,
+  SIGNS = ['+', '−'],
+  KIND = ['plus', 'minus'];
 const $ = name => document.getElementById(name);
 const now = {row: null, region: null, site: 0, frame: 0, theme: 0};
-const f2 = d3.format('.2f'), f3 = d3.format('.3f'), whole = d3.format(',');
+const f2 = d3.format('.2f'),
+  f3 = d3.format('.3f'),
+  whole = d3.format(',');
 let D;
 
-async function unpack(node) {                                    // arrays are deflated, in base64
+async function unpack(node) {
+  // arrays are deflated, in base64
   if (!node || typeof node !== 'object') return node;
   if (typeof node.deflated !== 'string') {
     for (const key of Object.keys(node)) node[key] = await unpack(node[key]);
@@ -21,23 +26,41 @@ async function unpack(node) {                                    // arrays are d
 }
 
 /* What the arrays say */
-function hubsOf(layer, row) {                                     // [{sign, place, power}], the strongest first
-  const n = layer.places.shape[2], places = layer.places.row(row), powers = layer.powers.row(row), found = [];
-  places.forEach((place, i) => { if (place >= 0) found.push({sign: Math.floor(i / n), place, power: powers[i]}); });
+function hubsOf(layer, row) {
+  // [{sign, place, power}], the strongest first
+  const n = layer.places.shape[2],
+    places = layer.places.row(row),
+    powers = layer.powers.row(row),
+    found = [];
+  places.forEach((place, i) => {
+    if (place >= 0) found.push({sign: Math.floor(i / n), place, power: powers[i]});
+  });
   return found;
 }
 function nearest(holder, row) {
   const distance = holder.distance.row(row);
-  return Array.from(holder.nearest.row(row), (token, i) => ({token, distance: distance[i]})).filter(x => x.token >= 0);
+  return Array.from(holder.nearest.row(row), (token, i) => ({token, distance: distance[i]})).filter(
+    x => x.token >= 0
+  );
 }
-function fractionIn(layer, row, from, to) {                      // of the most active units of a token
-  let inside = 0, all = 0;
-  for (const unit of layer.top.row(row)) if (unit !== NONE) { all++; if (unit >= from && unit < to) inside++; }
+function fractionIn(layer, row, from, to) {
+  // of the most active units of a token
+  let inside = 0,
+    all = 0;
+  for (const unit of layer.top.row(row))
+    if (unit !== NONE) {
+      all++;
+      if (unit >= from && unit < to) inside++;
+    }
   return all ? inside / all : 0;
 }
 function users(layer, from, to) {
-  return D.tokens.map((token, row) => ({row, fraction: fractionIn(layer, row, from, to),
-    hubs: hubsOf(layer, row).filter(hub => hub.place >= from && hub.place < to)}))
+  return D.tokens
+    .map((token, row) => ({
+      row,
+      fraction: fractionIn(layer, row, from, to),
+      hubs: hubsOf(layer, row).filter(hub => hub.place >= from && hub.place < to)
+    }))
     .sort((a, b) => b.fraction - a.fraction);
 }
 function nameOf(row) {
@@ -45,28 +68,39 @@ function nameOf(row) {
   const word = D.sentences.flatMap(s => s.words).find(w => w.row === row);
   return word ? `“${word.label}” here` : 'the whole sentence';
 }
-function busy(layer) {                                            // mean magnitude of a cell over the tokens
+function busy(layer) {
+  // mean magnitude of a cell over the tokens
   if (layer.busy) return layer.busy;
   const sum = new Float64Array(layer.cells);
   D.tokens.forEach((_, row) => {
     const scale = layer.scale.flat[row];
-    layer.strips.row(row).forEach((q, i) => { sum[i] += Math.abs(q) * scale; });
+    layer.strips.row(row).forEach((q, i) => {
+      sum[i] += Math.abs(q) * scale;
+    });
   });
-  return layer.busy = sum.map(x => x / D.tokens.length);
+  return (layer.busy = sum.map(x => x / D.tokens.length));
 }
 
 /* Colours follow the theme */
 const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 function ramps() {
   const part = (a, b) => d3.interpolateRgb(css(a), css(b));
-  const low = part('--zero', '--neg'), high = part('--zero', '--pos'), more = part('--zero', '--busy');
-  const table = (f, n) => d3.range(n).map(i => { const c = d3.rgb(f(i / (n - 1))); return [c.r, c.g, c.b]; });
+  const low = part('--zero', '--neg'),
+    high = part('--zero', '--pos'),
+    more = part('--zero', '--busy');
+  const table = (f, n) =>
+    d3.range(n).map(i => {
+      const c = d3.rgb(f(i / (n - 1)));
+      return [c.r, c.g, c.b];
+    });
   return {low: table(low, 128), high: table(high, 128), busy: table(more, 128)};
 }
-function paint(canvas, width, height, colour) {                   // colour(i) → [r, g, b]
+function paint(canvas, width, height, colour) {
+  // colour(i) → [r, g, b]
   canvas.width = width;
   canvas.height = height;
-  const pen = canvas.getContext('2d'), image = pen.createImageData(width, height);
+  const pen = canvas.getContext('2d'),
+    image = pen.createImageData(width, height);
   for (let i = 0; i < width * height; i++) {
     const c = colour(i);
     image.data.set([c[0], c[1], c[2], 255], 4 * i);
@@ -74,7 +108,7 @@ function paint(canvas, width, height, colour) {                   // colour(i) �
   pen.putImageData(image, 0, 0);
 }
 const diverging = (tint, full) => q => {
-  const level = Math.min(127, Math.round(Math.abs(q) / full * 127));
+  const level = Math.min(127, Math.round((Math.abs(q) / full) * 127));
   return q < 0 ? tint.low[level] : tint.high[level];
 };
 
@@ -84,86 +118,174 @@ function pick(row, say = true) {
   drawPick();
   drawLayers();
   drawRegion();
-  if (say) $('said').textContent = row === null ? 'Nothing is picked.' : `${$('picked').textContent}. ${$('summary').textContent}`;
+  if (say)
+    $('said').textContent =
+      row === null ? 'Nothing is picked.' : `${$('picked').textContent}. ${$('summary').textContent}`;
 }
 function chip(selection, data) {
-  return selection.selectAll('button').data(data).join('button').attr('type', 'button')
-    .attr('aria-pressed', d => d.row === now.row).attr('data-row', d => d.row).text(d => d.label)
+  return selection
+    .selectAll('button')
+    .data(data)
+    .join('button')
+    .attr('type', 'button')
+    .attr('aria-pressed', d => d.row === now.row)
+    .attr('data-row', d => d.row)
+    .text(d => d.label)
     .on('click', (_, d) => pick(d.row === now.row ? null : d.row));
 }
 function drawPick() {
   const typed = $('find').value.trim().toLowerCase();
   const all = D.tokens.map((token, row) => ({...token, row}));
   const bare = d => d.label.replace('·', '').toLowerCase();
-  let found = typed ? all.filter(d => bare(d).includes(typed.replace('·', ''))) : all.filter(d => d.word).concat(all.filter(d => !d.word));
-  if (typed) found = found.sort((a, b) => (bare(b) === typed) - (bare(a) === typed) || bare(a).length - bare(b).length);
+  let found = typed
+    ? all.filter(d => bare(d).includes(typed.replace('·', '')))
+    : all.filter(d => d.word).concat(all.filter(d => !d.word));
+  if (typed)
+    found = found.sort((a, b) => (bare(b) === typed) - (bare(a) === typed) || bare(a).length - bare(b).length);
   const lines = D.sentences.filter(s => !typed || s.text.toLowerCase().includes(typed));
   $('found').textContent = typed
-    ? `${found.length} of ${all.length} tokens, ${lines.length} of ${D.sentences.length} sentences${found.length ? '. Enter picks the first.' : ': the atlas holds the most frequent tokens of its text.'}`
+    ? `${found.length} of ${all.length} tokens, ${lines.length} of ${D.sentences.length} sentences` +
+      (found.length ? '. Enter picks the first.' : ': the atlas holds the most frequent tokens of its text.')
     : `The ${all.length} tokens that are read; words first. A dot begins a piece of a word.`;
   chip(d3.select('#tokens'), found);
-  const rows = d3.select('#sentences').selectAll('p').data(lines, d => d.row).join('p');
+  const rows = d3
+    .select('#sentences')
+    .selectAll('p')
+    .data(lines, d => d.row)
+    .join('p');
   rows.each(function (s) {
     const words = [{row: s.row, label: '¶ all', all: true}, ...s.words];
-    chip(d3.select(this), words).classed('all', d => d.all)
-      .attr('aria-label', d => d.all ? `The whole sentence: ${s.text}` : null);
+    chip(d3.select(this), words)
+      .classed('all', d => d.all)
+      .classed('space', d => d.space)
+      .attr('aria-label', d => (d.all ? `The whole sentence: ${s.text}` : null));
   });
   now.first = found.length ? found[0].row : lines.length ? lines[0].row : null;
   const token = now.row !== null && now.row < D.tokens.length ? D.tokens[now.row] : null;
   $('clear').hidden = now.row === null;
-  $('picked').textContent = now.row === null ? 'Every layer, left to right its hidden units' : `${nameOf(now.row)} in every layer`;
+  $('picked').textContent =
+    now.row === null ? 'Every layer, left to right its hidden units' : `${nameOf(now.row)} in every layer`;
   const near = now.row === null ? [] : nearest(D.models[0], now.row);
-  $('summary').textContent = now.row === null
-    ? 'Dark cells are busy for many tokens. Pick a word on the left to see where it lives, or drag over a strip.'
-    : `${token ? `Rank ${token.rank}, ${whole(token.count)} times in the text. ` : 'One place in held-out text. '}`
-      + `Its hubs over all layers are its signature; nearest signatures: ${near.map(n => D.tokens[n.token].label).join(', ')}.`;
+  $('summary').textContent =
+    now.row === null
+      ? 'Dark cells are busy for many tokens. Pick a word on the left to see where it lives, or drag over a strip.'
+      : `${token ? `Rank ${token.rank}, ${whole(token.count)} times in the text. ` : 'One place in held-out text. '}` +
+        `Its hubs over all layers are its signature; nearest signatures: ` +
+        `${near.map(n => D.tokens[n.token].label).join(', ')}.`;
 }
 
 /* 2 · Layers and regions */
-function words(layer, row) {                                      // hubs as a sentence
-  return hubsOf(layer, row).map(h => `${SIGNS[h.sign]} unit ${h.place}, power ${f2(h.power)}`).join('; ') || 'no hub';
+function words(layer, row) {
+  // hubs as a sentence
+  return (
+    hubsOf(layer, row)
+      .map(h => `${SIGNS[h.sign]} unit ${h.place}, power ${f2(h.power)}`)
+      .join('; ') || 'no hub'
+  );
 }
 function buildLayers() {
-  const sites = d3.select('#layers').selectAll('article').data(D.models[0].layers).join('article').attr('class', 'layer');
+  const sites = d3
+    .select('#layers')
+    .selectAll('article')
+    .data(D.models[0].layers)
+    .join('article')
+    .attr('class', 'layer');
   const head = sites.append('header');
   head.append('h3').text(layer => layer.name);
-  head.append('span').attr('class', 'small').text(layer => `${whole(layer.units)} units`);
-  head.append('button').attr('type', 'button').attr('class', 'to-map').html('W<sub>o</sub> as a map')
+  head
+    .append('span')
+    .attr('class', 'small')
+    .text(layer => `${whole(layer.units)} units`);
+  head
+    .append('button')
+    .attr('type', 'button')
+    .attr('class', 'to-map')
+    .html('W<sub>o</sub> as a map')
     .attr('aria-label', layer => `W_o of ${layer.name} as a map`)
-    .on('click', (_, layer) => { showSite(D.models[0].layers.indexOf(layer)); go('dose'); });
-  const strips = sites.selectAll('.strip').data((_, site) => D.models.map((model, number) => ({model, number, site,
-    layer: model.layers[site]}))).join('div').attr('class', 'strip');
-  strips.append('div').attr('class', 'who').text(d => D.models.length > 1 ? d.model.name : '');
-  const frames = strips.append('div').attr('class', 'frame').attr('tabindex', 0).attr('role', 'slider')
-    .attr('aria-valuemin', 0).attr('aria-valuemax', d => d.layer.units - 1).attr('data-strip', d => `${d.number}-${d.site}`);
+    .on('click', (_, layer) => {
+      showSite(D.models[0].layers.indexOf(layer));
+      go('dose');
+    });
+  const strips = sites
+    .selectAll('.strip')
+    .data((_, site) => D.models.map((model, number) => ({model, number, site, layer: model.layers[site]})))
+    .join('div')
+    .attr('class', 'strip');
+  strips
+    .append('div')
+    .attr('class', 'who')
+    .text(d => (D.models.length > 1 ? d.model.name : ''));
+  const frames = strips
+    .append('div')
+    .attr('class', 'frame')
+    .attr('tabindex', 0)
+    .attr('role', 'slider')
+    .attr('aria-valuemin', 0)
+    .attr('aria-valuemax', d => d.layer.units - 1)
+    .attr('data-strip', d => `${d.number}-${d.site}`);
   frames.append('canvas');
   frames.append('svg').attr('viewBox', '0 0 1000 56').attr('preserveAspectRatio', 'none');
   strips.append('div').attr('class', 'facts');
-  frames.each(function (d) { brush(d3.select(this), d); });
+  strips.append('div').attr('class', 'near here');
+  frames.each(function (d) {
+    brush(d3.select(this), d);
+  });
 }
-function brush(frame, d) {                                        // drag, click or arrow keys choose a window of units
-  const step = d.layer.units / d.layer.cells, usual = Math.max(step, Math.round(d.layer.width / step) * step);
-  const unitAt = event => Math.max(0, Math.min(d.layer.units, d3.pointer(event, frame.node())[0] / frame.node().clientWidth * d.layer.units));
+function brush(frame, d) {
+  // drag, click or arrow keys choose a window of units
+  const step = d.layer.step,
+    usual = Math.max(step, Math.round(d.layer.width / step) * step);
+  const unitAt = event =>
+    Math.max(
+      0,
+      Math.min(d.layer.units, (d3.pointer(event, frame.node())[0] / frame.node().clientWidth) * d.layer.span)
+    );
   let start = null;
   const snap = (a, b) => {
-    let from = Math.floor(Math.min(a, b) / step) * step, to = Math.ceil(Math.max(a, b) / step) * step;
-    if (to - from < usual / 2) { from = Math.round((a - usual / 2) / step) * step; to = from + usual; }
+    let from = Math.floor(Math.min(a, b) / step) * step,
+      to = Math.ceil(Math.max(a, b) / step) * step;
+    if (to - from < usual / 2) {
+      from = Math.round((a - usual / 2) / step) * step;
+      to = from + usual;
+    }
     from = Math.max(0, Math.min(from, d.layer.units - step));
     setRegion(d.site, from, Math.min(d.layer.units, Math.max(to, from + step)));
   };
-  frame.on('pointerdown', event => { start = unitAt(event); event.target.setPointerCapture?.(event.pointerId); })
-    .on('pointermove', event => { if (start !== null) snap(start, unitAt(event)); })
-    .on('pointerup', event => { if (start !== null) snap(start, unitAt(event)); start = null; })
-    .on('pointercancel', () => { start = null; })
+  frame
+    .on('pointerdown', event => {
+      start = unitAt(event);
+      event.target.setPointerCapture?.(event.pointerId);
+    })
+    .on('pointermove', event => {
+      if (start !== null) snap(start, unitAt(event));
+    })
+    .on('pointerup', event => {
+      if (start !== null) snap(start, unitAt(event));
+      start = null;
+    })
+    .on('pointercancel', () => {
+      start = null;
+    })
     .on('keydown', event => {
-      const keys = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -8, PageUp: 8, Home: -1e9, End: 1e9};
+      const keys = {
+        ArrowLeft: -1,
+        ArrowDown: -1,
+        ArrowRight: 1,
+        ArrowUp: 1,
+        PageDown: -8,
+        PageUp: 8,
+        Home: -1e9,
+        End: 1e9
+      };
       const mine = now.region && now.region.site === d.site ? now.region : {from: -usual / 2, to: usual / 2};
       let width = mine.to - mine.from;
       if (event.key === 'Escape') return setRegion(null);
-      if (event.key in keys || '+-'.includes(event.key)) event.preventDefault(); else return;
+      if (event.key in keys || '+-'.includes(event.key)) event.preventDefault();
+      else return;
       if (event.key === '+') width += 2 * step;
       if (event.key === '-') width = Math.max(step, width - 2 * step);
-      const move = (keys[event.key] || 0) * usual / 2, middle = (mine.from + mine.to) / 2 + move;
+      const move = ((keys[event.key] || 0) * usual) / 2,
+        middle = (mine.from + mine.to) / 2 + move;
       const from = Math.max(0, Math.min(d.layer.units - width, Math.round((middle - width / 2) / step) * step));
       setRegion(d.site, from, Math.min(d.layer.units, from + width));
     });
@@ -179,20 +301,27 @@ function drawLayers() {
   d3.selectAll('.strip').each(function ({layer}) {
     const canvas = d3.select(this).select('canvas').node();
     if (now.row === null) {
-      const values = busy(layer), full = d3.quantile(values, .99);
-      paint(canvas, layer.cells, 1, i => tint.busy[Math.min(127, Math.round(values[i] / full * 127))]);
+      const values = busy(layer),
+        full = d3.quantile(values, 0.99);
+      paint(canvas, layer.cells, 1, i => tint.busy[Math.min(127, Math.round((values[i] / full) * 127))]);
     } else {
-      const values = layer.strips.row(now.row), colour = diverging(tint, 100);
+      const values = layer.strips.row(now.row),
+        colour = diverging(tint, 100);
       paint(canvas, layer.cells, 1, i => colour(values[i]));
     }
     facts(d3.select(this).select('.facts'), layer);
   });
-  const cell = D.models[0].layers[0].units / D.models[0].layers[0].cells;
-  d3.select('#legend').html(now.row === null
-    ? '<span><i class="ramp busy"></i> mean magnitude over the tokens</span>'
-    : '<span>below <i class="ramp"></i> above the usual activation</span><span><b class="plus">▼</b> hub, positive</span>'
-      + '<span><b class="minus">▲</b> hub, negative</span>')
-    .append('span').text(cell > 1 ? `one cell: ${cell} units` : 'one cell: one unit');
+  const cell = D.models[0].layers[0].step;
+  d3.select('#legend')
+    .html(
+      now.row === null
+        ? '<span><i class="ramp busy"></i> mean magnitude over the tokens</span>'
+        : '<span>below <i class="ramp"></i> above the usual activation</span>' +
+            '<span><b class="plus">▼</b> positive hub</span>' +
+            `<span><b class="minus">▲</b> negative hub: the strongest ${D.models[0].layers[0].width} units together</span>`
+    )
+    .append('span')
+    .text(cell > 1 ? `one cell: ${cell} units` : 'one cell: one unit');
   drawOverlays();
 }
 function facts(box, layer) {
@@ -200,52 +329,134 @@ function facts(box, layer) {
   if (now.row === null) return;
   const hubs = box.append('span').attr('class', 'hubs');
   hubs.append('span').text('hubs ');
-  hubs.selectAll('b').data(hubsOf(layer, now.row)).join('b').attr('class', h => KIND[h.sign])
-    .attr('title', h => `power ${f2(h.power)}`).text(h => `${SIGNS[h.sign]}${h.place} `);
+  hubs
+    .selectAll('b')
+    .data(hubsOf(layer, now.row))
+    .join('b')
+    .attr('class', h => KIND[h.sign])
+    .attr('title', h => `power ${f2(h.power)}`)
+    .text(h => `${SIGNS[h.sign]}${h.place} `);
   const near = box.append('span').attr('class', 'near');
   near.append('span').text('nearest here');
-  near.selectAll('button').data(nearest(layer, now.row)).join('button').attr('type', 'button')
-    .attr('title', n => `distance ${f3(n.distance)}`).text(n => D.tokens[n.token].label).on('click', (_, n) => pick(n.token));
+  near
+    .selectAll('button')
+    .data(nearest(layer, now.row))
+    .join('button')
+    .attr('type', 'button')
+    .attr('title', n => `distance ${f3(n.distance)}`)
+    .text(n => D.tokens[n.token].label)
+    .on('click', (_, n) => pick(n.token));
 }
 function drawOverlays() {
   d3.selectAll('.strip').each(function ({layer, site, model}) {
-    const frame = d3.select(this).select('.frame'), svg = frame.select('svg'), x = d3.scaleLinear([0, layer.units], [0, 1000]);
+    const frame = d3.select(this).select('.frame'),
+      svg = frame.select('svg'),
+      x = d3.scaleLinear([0, layer.span], [0, 1000]);
     const stretch = frame.node().clientWidth / 1000 || 1;
-    const hubs = now.row === null ? [] : hubsOf(layer, now.row), most = d3.max(hubs, h => Math.abs(h.power)) || 1;
-    svg.selectAll('path').data(hubs).join('path').attr('class', h => KIND[h.sign])
-      .attr('d', h => d3.symbol(d3.symbolTriangle, 30 + 50 * Math.abs(h.power) / most)())
-      .attr('transform', h => `translate(${x(h.place)},${h.sign ? 50 : 6}) scale(${1 / stretch},${h.sign ? 1 : -1})`);
+    const hubs = now.row === null ? [] : hubsOf(layer, now.row),
+      most = d3.max(hubs, h => Math.abs(h.power)) || 1;
+    svg
+      .selectAll('path')
+      .data(hubs)
+      .join('path')
+      .attr('class', h => KIND[h.sign])
+      .attr('d', h => d3.symbol(d3.symbolTriangle, 30 + (50 * Math.abs(h.power)) / most)())
+      .attr(
+        'transform',
+        h => `translate(${x(h.place)},${h.sign ? 50 : 6}) scale(${1 / stretch},${h.sign ? 1 : -1})`
+      );
     const mine = now.region && now.region.site === site ? [now.region] : [];
-    svg.selectAll('rect').data(mine).join('rect').attr('class', 'window').attr('y', 9).attr('height', 38)
-      .attr('vector-effect', 'non-scaling-stroke').attr('x', r => x(r.from)).attr('width', r => x(r.to) - x(r.from));
+    svg
+      .selectAll('rect')
+      .data(mine)
+      .join('rect')
+      .attr('class', 'window')
+      .attr('y', 9)
+      .attr('height', 38)
+      .attr('vector-effect', 'non-scaling-stroke')
+      .attr('x', r => x(r.from))
+      .attr('width', r => x(r.to) - x(r.from));
     const told = now.row === null ? '' : ` ${nameOf(now.row)} has ${words(layer, now.row)}.`;
-    frame.attr('aria-label', `${layer.name} of ${model.name}.${told} Arrow keys move a window of units, plus and minus change its width.`)
+    frame
+      .attr(
+        'aria-label',
+        `${layer.name} of ${model.name}.${told} Arrow keys move a window of units, plus and minus change its width.`
+      )
       .attr('aria-valuenow', mine.length ? now.region.from : 0)
       .attr('aria-valuetext', mine.length ? `units ${now.region.from} to ${now.region.to - 1}` : 'no window yet');
   });
 }
 function drawRegion() {
   const region = now.region;
+  d3.selectAll('.strip').each(function ({layer, site}) {
+    const here = d3.select(this).select('.here').html('');
+    if (!region || region.site !== site) return;
+    here.append('span').text(`units ${region.from} to ${region.to - 1} used by`);
+    here
+      .selectAll('button')
+      .data(users(layer, region.from, region.to).slice(0, 5))
+      .join('button')
+      .attr('type', 'button')
+      .text(u => `${D.tokens[u.row].label} ${d3.format('.0%')(u.fraction)}`)
+      .on('click', (_, u) => pick(u.row));
+  });
   $('region-about').textContent = region
-    ? `Units ${region.from} to ${region.to - 1} of ${D.models[0].layers[region.site].name}: the tokens with the largest part of their most active units there.`
+    ? `Units ${region.from} to ${region.to - 1} of ${D.models[0].layers[region.site].name}: the tokens with the largest ` +
+      'part of their most active units there.'
     : 'Drag over a strip above, or focus one and press the arrow keys. Then the words that use the window stand here.';
-  const tables = d3.select('#region-tables').selectAll('table').data(region ? D.models : []).join('table').html('');
-  tables.append('caption').text(model => D.models.length > 1 ? model.name : 'Tokens that use it');
-  tables.append('tr').selectAll('th').data(['token', 'fraction of its units', '', 'hub']).join('th').attr('scope', 'col').text(d => d);
+  const tables = d3
+    .select('#region-tables')
+    .selectAll('table')
+    .data(region ? D.models : [])
+    .join('table')
+    .html('');
+  tables.append('caption').text(model => (D.models.length > 1 ? model.name : 'Tokens that use it'));
+  tables
+    .append('tr')
+    .selectAll('th')
+    .data(['token', 'fraction of its units', '', 'hub'])
+    .join('th')
+    .attr('scope', 'col')
+    .text(d => d);
   tables.each(function (model) {
-    const layer = model.layers[region.site], chance = (region.to - region.from) / layer.units;
-    const found = users(layer, region.from, region.to), shown = found.slice(0, 10);
-    if (now.row !== null && now.row < D.tokens.length && !shown.some(u => u.row === now.row)) shown.push(found.find(u => u.row === now.row));
-    const most = Math.max(chance, d3.max(shown, u => u.fraction)) * 1.05;
+    const layer = model.layers[region.site],
+      chance = (region.to - region.from) / layer.units;
+    const found = users(layer, region.from, region.to),
+      shown = found.slice(0, 10);
+    if (now.row !== null && now.row < D.tokens.length && !shown.some(u => u.row === now.row))
+      shown.push(found.find(u => u.row === now.row));
+    const most =
+      Math.max(
+        chance,
+        d3.max(shown, u => u.fraction)
+      ) * 1.05;
     const rows = d3.select(this).selectAll('tr.user').data(shown).join('tr').attr('class', 'user');
-    rows.append('td').append('button').attr('type', 'button').attr('aria-pressed', u => u.row === now.row)
-      .text(u => D.tokens[u.row].label).on('click', (_, u) => pick(u.row === now.row ? null : u.row));
+    rows
+      .append('td')
+      .append('button')
+      .attr('type', 'button')
+      .attr('aria-pressed', u => u.row === now.row)
+      .text(u => D.tokens[u.row].label)
+      .on('click', (_, u) => pick(u.row === now.row ? null : u.row));
     const bar = rows.append('td').attr('class', 'bar').append('div');
-    bar.append('i').style('width', u => `${100 * u.fraction / most}%`);
-    bar.append('b').style('left', `${100 * chance / most}%`);
-    rows.append('td').attr('class', 'num').text(u => d3.format('.1%')(u.fraction));
-    rows.append('td').selectAll('b').data(u => u.hubs).join('b').attr('class', h => KIND[h.sign]).text(h => SIGNS[h.sign]);
-    d3.select(this).append('tr').append('td').attr('colspan', 4).attr('class', 'small')
+    bar.append('i').style('width', u => `${(100 * u.fraction) / most}%`);
+    bar.append('b').style('left', `${(100 * chance) / most}%`);
+    rows
+      .append('td')
+      .attr('class', 'num')
+      .text(u => d3.format('.1%')(u.fraction));
+    rows
+      .append('td')
+      .selectAll('b')
+      .data(u => u.hubs)
+      .join('b')
+      .attr('class', h => KIND[h.sign])
+      .text(h => SIGNS[h.sign]);
+    d3.select(this)
+      .append('tr')
+      .append('td')
+      .attr('colspan', 4)
+      .attr('class', 'small')
       .text(`Upright mark: ${d3.format('.1%')(chance)}, by chance.`);
   });
 }
@@ -257,7 +468,10 @@ function showSite(site) {
   drawDose();
 }
 function drawDose() {
-  const model = D.models[0], layer = model.layers[now.site], k = now.frame, dose = D.doses[k];
+  const model = D.models[0],
+    layer = model.layers[now.site],
+    k = now.frame,
+    dose = D.doses[k];
   const added = model.dose > 0 ? `${f2(model.dose)} + ${dose}` : dose;
   $('dose-now').textContent = added;
   $('slider').setAttribute('aria-valuetext', `dose ${added}`);
@@ -266,59 +480,149 @@ function drawDose() {
   const change = model.ce[k] - model.ce[0];
   $('ce-now').innerHTML = `${f3(model.ce[k])} <small>${k ? d3.format('+.3f')(change) : 'as it is'}</small>`;
   drawMaps();
-  const other = D.models[1], beside = other && other.layers[now.site];
-  const at = y => other ? [{dose: other.dose, y, label: other.name}] : [];
-  chart('#moran-chart', layer.moran, at(beside && beside.moran[0]), {value: layer.null, sd: layer.null_sd}, `Moran's I of ${layer.name}`);
+  const other = D.models[1],
+    beside = other && other.layers[now.site];
+  const at = y => (other ? [{dose: other.dose, y, label: other.name}] : []);
+  chart(
+    '#moran-chart',
+    layer.moran,
+    at(beside && beside.moran[0]),
+    {value: layer.null, sd: layer.null_sd},
+    `Moran's I of ${layer.name}`
+  );
   chart('#ce-chart', model.ce, at(other && other.ce[0]), null, 'CE');
 }
 function drawMaps() {
   const tint = ramps();
-  const shown = D.models.map((model, i) => ({model, layer: model.layers[now.site], frame: i ? 0 : now.frame, i}));
-  const figures = d3.select('#maps').selectAll('figure').data(shown).join(enter => {
-    const figure = enter.append('figure'), map = figure.append('div').attr('class', 'map');
-    map.append('canvas').attr('role', 'img');
-    map.append('svg').attr('preserveAspectRatio', 'none');
-    figure.append('figcaption');
-    return figure;
-  });
-  figures.each(function ({model, layer, frame, i}) {
-    const [, rows, units] = layer.map.shape, values = layer.map.row(frame), colour = diverging(tint, 100);
-    const figure = d3.select(this), said = i
-      ? `${model.name}: trained with pulses, dose ${f2(model.dose)}; I ${f3(layer.moran[0])}, noise ${f3(layer.null[0])}`
-      : `${model.name}: ${frame ? `pulsed by ${D.doses[frame]}, never trained` : 'as it is'}; I ${f3(layer.moran[frame])}`;
+  const first = D.models[0],
+    dose = D.doses[now.frame],
+    noise = {name: 'noise'};
+  const shown = [
+    {model: first, frame: now.frame, layer: first.layers[now.site], map: first.layers[now.site].map},
+    {model: noise, frame: now.frame, layer: first.layers[now.site], map: first.noise},
+    ...D.models
+      .slice(1)
+      .map(model => ({model, frame: 0, layer: model.layers[now.site], map: model.layers[now.site].map}))
+  ];
+  const figures = d3
+    .select('#maps')
+    .selectAll('figure')
+    .data(shown)
+    .join(enter => {
+      const figure = enter.append('figure'),
+        map = figure.append('div').attr('class', 'map');
+      map.append('canvas').attr('role', 'img');
+      map.append('svg').attr('preserveAspectRatio', 'none');
+      figure.append('figcaption');
+      return figure;
+    });
+  figures.each(function ({model, layer, frame, map}) {
+    const [, rows, units] = map.shape,
+      values = map.row(frame),
+      colour = diverging(tint, 100),
+      figure = d3.select(this);
+    const trained = model.dose ? `trained with pulses, dose ${f2(model.dose)}` : 'as it is';
+    const said =
+      model === noise
+        ? `noise after the same dose: I ${f3(layer.null[frame])}`
+        : model !== first
+          ? `${model.name}, ${trained}: I ${f3(layer.moran[0])}, noise of that dose ${f3(layer.null[0])}`
+          : `${model.name}, ${frame ? `pulsed by ${dose}, never trained` : trained}: I ${f3(layer.moran[frame])}`;
     paint(figure.select('canvas').node(), units, rows, j => colour(values[j]));
-    figure.select('canvas').attr('aria-label', `Map of W_o of ${layer.name}, ${said}`);
-    figure.select('figcaption').text(i && !model.dose ? `${model.name}: as it is; I ${f3(layer.moran[0])}` : said);
-    const mine = now.region && now.region.site === now.site && now.region.from < units ? [now.region] : [];
-    figure.select('svg').attr('viewBox', `0 0 ${units} ${rows}`).selectAll('rect').data(mine).join('rect')
-      .attr('class', 'window').attr('vector-effect', 'non-scaling-stroke').attr('x', r => r.from).attr('y', 0)
-      .attr('width', r => Math.min(r.to, units) - r.from).attr('height', rows);
+    figure
+      .select('canvas')
+      .attr('aria-label', model === noise ? `Map of ${said}` : `Map of W_o of ${layer.name}, ${said}`);
+    figure.select('figcaption').text(said);
+    const mine =
+      model !== noise && now.region && now.region.site === now.site && now.region.from < units ? [now.region] : [];
+    figure
+      .select('svg')
+      .attr('viewBox', `0 0 ${units} ${rows}`)
+      .selectAll('rect')
+      .data(mine)
+      .join('rect')
+      .attr('class', 'window')
+      .attr('vector-effect', 'non-scaling-stroke')
+      .attr('x', r => r.from)
+      .attr('y', 0)
+      .attr('width', r => Math.min(r.to, units) - r.from)
+      .attr('height', rows);
   });
   const [, rows, units] = D.models[0].layers[now.site].map.shape;
-  $('map-legend').innerHTML = `<span>below <i class="ramp"></i> above 0</span><span>${units} hidden units across, ${rows} outputs down, one cell one weight</span>`;
+  $('map-legend').innerHTML =
+    '<span>below <i class="ramp"></i> above 0</span>' +
+    `<span>${units} hidden units across, ${rows} outputs down, one cell one weight</span>`;
 }
 function chart(id, values, others, noise, what) {
-  const svg = d3.select(id), width = svg.node().clientWidth || 300, height = 190, all = [...values, ...others.map(o => o.y)];
+  const svg = d3.select(id),
+    width = svg.node().clientWidth || 300,
+    height = 190,
+    all = [...values, ...others.map(o => o.y)];
   if (noise) noise.value.forEach((v, i) => all.push(v - 2 * noise.sd[i], v + 2 * noise.sd[i]));
   const x = d3.scaleLinear([0, Math.max(d3.max(D.doses), d3.max(others, o => o.dose) || 0)], [38, width - 12]);
-  const y = d3.scaleLinear(d3.extent(all), [height - 24, 8]).nice(), at = (v, i) => [x(D.doses[i]), y(v)];
-  svg.attr('viewBox', `0 0 ${width} ${height}`).html('')
-    .attr('aria-label', `${what} at dose ${D.doses.join(', ')}: ${values.map(f3).join(', ')}${noise ? `; noise ${noise.value.map(f3).join(', ')}` : ''}`);
-  svg.append('g').attr('transform', `translate(0,${height - 24})`).call(d3.axisBottom(x).ticks(6));
+  const y = d3.scaleLinear(d3.extent(all), [height - 24, 8]).nice(),
+    at = (v, i) => [x(D.doses[i]), y(v)];
+  svg
+    .attr('viewBox', `0 0 ${width} ${height}`)
+    .html('')
+    .attr(
+      'aria-label',
+      `${what} at dose ${D.doses.join(', ')}: ${values.map(f3).join(', ')}` +
+        (noise ? `; noise ${noise.value.map(f3).join(', ')}` : '')
+    );
+  svg
+    .append('g')
+    .attr('transform', `translate(0,${height - 24})`)
+    .call(d3.axisBottom(x).ticks(6));
   svg.append('g').attr('transform', 'translate(38,0)').call(d3.axisLeft(y).ticks(5));
   if (noise) {
     const edge = sign => (v, i) => y(v + 2 * sign * noise.sd[i]);
-    svg.append('path').attr('class', 'null-band').attr('d', d3.area().x((_, i) => x(D.doses[i])).y0(edge(-1)).y1(edge(1))(noise.value));
-    svg.append('path').attr('class', 'null-line').attr('d', d3.line()(noise.value.map(at)));
-    svg.append('text').attr('x', 46).attr('y', 18).text('solid: this matrix · dashed: noise');
+    svg
+      .append('path')
+      .attr('class', 'null-band')
+      .attr(
+        'd',
+        d3
+          .area()
+          .x((_, i) => x(D.doses[i]))
+          .y0(edge(-1))
+          .y1(edge(1))(noise.value)
+      );
+    svg
+      .append('path')
+      .attr('class', 'null-line')
+      .attr('d', d3.line()(noise.value.map(at)));
   }
-  svg.append('path').attr('class', 'line').attr('d', d3.line()(values.map(at)));
-  svg.append('line').attr('class', 'rule').attr('x1', x(D.doses[now.frame])).attr('x2', x(D.doses[now.frame])).attr('y1', 8).attr('y2', height - 24);
-  svg.append('circle').attr('class', 'dot').attr('r', 5).attr('cx', x(D.doses[now.frame])).attr('cy', y(values[now.frame]));
-  const marks = svg.selectAll('g.other').data(others).join('g').attr('transform', o => `translate(${x(o.dose)},${y(o.y)})`);
+  svg
+    .append('path')
+    .attr('class', 'line')
+    .attr('d', d3.line()(values.map(at)));
+  svg
+    .append('line')
+    .attr('class', 'rule')
+    .attr('x1', x(D.doses[now.frame]))
+    .attr('x2', x(D.doses[now.frame]))
+    .attr('y1', 8)
+    .attr('y2', height - 24);
+  svg
+    .append('circle')
+    .attr('class', 'dot')
+    .attr('r', 5)
+    .attr('cx', x(D.doses[now.frame]))
+    .attr('cy', y(values[now.frame]));
+  const marks = svg
+    .selectAll('g.other')
+    .data(others)
+    .join('g')
+    .attr('transform', o => `translate(${x(o.dose)},${y(o.y)})`);
   marks.append('path').attr('class', 'other').attr('d', d3.symbol(d3.symbolDiamond, 70));
-  marks.append('text').attr('class', 'other').attr('text-anchor', o => x(o.dose) > width / 2 ? 'end' : 'start')
-    .attr('dx', o => x(o.dose) > width / 2 ? -9 : 9).attr('dy', noise ? 14 : -8).text(o => o.label);
+  marks
+    .append('text')
+    .attr('class', 'other')
+    .attr('text-anchor', o => (x(o.dose) > width * 0.6 ? 'end' : 'start'))
+    .attr('dx', o => (x(o.dose) > width * 0.6 ? -9 : 9))
+    .attr('dy', 15)
+    .text(o => o.label);
 }
 
 /* The page */
@@ -331,34 +635,61 @@ function setTheme(number) {
   now.theme = number % 3;
   document.documentElement.dataset.theme = names[now.theme];
   $('theme').textContent = `◐ ${names[now.theme]}`;
-  $('theme').setAttribute('aria-label', `Colours: ${now.theme ? names[now.theme] : 'as the system'}. Press for the next.`);
+  $('theme').setAttribute(
+    'aria-label',
+    `Colours: ${now.theme ? names[now.theme] : 'as the system'}. Press for the next.`
+  );
   drawLayers();
   drawDose();
 }
 function wire() {
   $('find').addEventListener('input', drawPick);
-  $('find').addEventListener('keydown', event => { if (event.key === 'Enter' && now.first !== null) pick(now.first); });
-  $('clear').addEventListener('click', () => { pick(null); $('find').focus(); });
+  $('find').addEventListener('keydown', event => {
+    if (event.key === 'Enter' && now.first !== null) pick(now.first);
+  });
+  $('clear').addEventListener('click', () => {
+    pick(null);
+    $('find').focus();
+  });
   $('theme').addEventListener('click', () => setTheme(now.theme + 1));
-  $('slider').addEventListener('input', event => { now.frame = +event.target.value; drawDose(); });
+  $('slider').addEventListener('input', event => {
+    now.frame = +event.target.value;
+    drawDose();
+  });
   $('site').addEventListener('change', event => showSite(+event.target.value));
-  document.querySelectorAll('a[href^="#"]').forEach(a => a.addEventListener('click', event => {
-    event.preventDefault();
-    go(a.getAttribute('href').slice(1));
-  }));
-  window.addEventListener('resize', () => { drawOverlays(); drawDose(); });
+  document.querySelectorAll('a[href^="#"]').forEach(a =>
+    a.addEventListener('click', event => {
+      event.preventDefault();
+      go(a.getAttribute('href').slice(1));
+    })
+  );
+  window.addEventListener('resize', () => {
+    drawOverlays();
+    drawDose();
+  });
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => setTheme(now.theme));
 }
 async function start() {
   D = await unpack(JSON.parse($('data').textContent));
+  for (const layer of D.models.flatMap(model => model.layers)) {
+    layer.cells = layer.strips.shape[1];
+    layer.span = layer.cells * layer.step; // the last cell may be wider than what is left
+  }
   $('about').textContent = D.about;
   $('pulsed').textContent = D.pulsed;
   for (const [part, text] of Object.entries(D.how)) $(`how-${part}`).textContent = text;
   $('slider').max = D.doses.length - 1;
-  d3.select('#site').selectAll('option').data(D.models[0].layers).join('option').attr('value', (_, i) => i).text(l => l.name);
+  d3.select('#site')
+    .selectAll('option')
+    .data(D.models[0].layers)
+    .join('option')
+    .attr('value', (_, i) => i)
+    .text(l => l.name);
+  document.body.classList.toggle('single', D.models.length < 2);
   buildLayers();
   wire();
-  const asked = decodeURIComponent(location.hash.slice(1)), known = D.tokens.findIndex(t => t.label === asked);
+  const asked = decodeURIComponent(location.hash.slice(1)),
+    known = D.tokens.findIndex(t => t.label === asked);
   pick(known < 0 ? null : known, false);
   setTheme(0);
   document.body.dataset.ready = 'yes';

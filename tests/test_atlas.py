@@ -1,0 +1,320 @@
+"The atlas: its numbers are the library's, and a person can use it with mouse, keyboard and phone"
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny
+from fastcore.test import test_eq as equal
+
+import ff_nbdev.study.atlas as module
+from ff_nbdev import atlas
+from ff_nbdev.baselines.noise_null import diffused, null_moran
+from ff_nbdev.data.tokenizers import make_tokenizer
+from ff_nbdev.evaluation.activations import instances, mean_activation
+from ff_nbdev.evaluation.base_test import token_scores
+from ff_nbdev.evaluation.places import top_units
+from ff_nbdev.evaluation.readings import Readings, Sizes
+from ff_nbdev.evaluation.signatures import hubs_of, mean_of, signature_distance, site_distances
+from ff_nbdev.evaluation.spatial import morans_i
+from ff_nbdev.study.atlas_data import AtlasSizes, estimate, fitted, received_dose
+
+SIZE = AtlasSizes(tokens=40, instances=4, baseline=200, sentences=3, windows=4)
+DOSES = (0, 0.5, 1.5)
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    "A base beside its retrofit, as small as can be"
+    out = tmp_path_factory.mktemp('atlas') / 'atlas.html'
+    return atlas('tiny-mt5', beside='tiny-mt5-full_stack', size=SIZE, doses=DOSES, out=out, progress=False)
+
+
+@pytest.fixture(scope='module')
+def readings():
+    sizes = Sizes(windows=SIZE.windows, length=SIZE.length, read_length=SIZE.read_length, baseline=SIZE.baseline)
+    return Readings('tiny-mt5', size=sizes)
+
+
+@pytest.fixture(scope='module')
+def means(made, readings):
+    "Means of the tokens, made by the library in another way"
+    model, tokenizer, train = readings.model, readings.tokenizer, readings.train
+    base = mean_activation(model, tokenizer, train, SIZE.baseline)
+    return mean_of(instances(model, tokenizer, train, made.text.ids, SIZE.instances, base))
+
+
+# Numbers
+
+
+def test_weights_and_nulls_are_those_of_the_library(made, readings):
+    for k, dose in enumerate(DOSES):
+        with diffused(readings.model, dose):
+            for site, layer in zip(readings.sites, made.models[0].layers):
+                weight = site.weight('down').detach()
+                null = null_moran(tuple(weight.shape), dose, repeats=SIZE.repeats, rank=False)
+                equal([layer.moran[k], layer.null[k], layer.null_sd[k]], [morans_i(weight), null['mean'], null['sd']])
+    site, layer = readings.sites[0], made.models[0].layers[0]
+    shown, weight = layer.map[0], site.weight('down').detach()[: SIZE.rows, : SIZE.units]
+    assert np.corrcoef(shown.ravel(), weight.flatten().clamp(-0.5, 0.5))[0, 1] > 0.97
+
+
+def test_ce_at_dose_0_is_that_of_the_model(made, readings):
+    scores = token_scores(readings.model, readings.batches, readings.skip)['ce']
+    assert abs(made.models[0].ce[0] - scores.double().mean().item()) < 1e-4
+    assert made.models[0].ce[2] > made.models[0].ce[0]
+
+
+def test_the_retrofit_knows_its_dose(made):
+    base, full = made.models
+    equal(base.dose, 0.0)
+    assert 1.4 < full.dose < 1.6 and full.layers[0].moran[0] > 0.3 and 0.3 < full.layers[0].null[0] < 0.4
+
+
+def test_hubs_units_and_neighbours_are_those_of_the_library(made, means):
+    tokens, hubs, tops = len(made.text.ids), hubs_of(means), top_units(means)
+    per_site = site_distances(hubs, hubs)
+    for k, layer in enumerate(made.models[0].layers):
+        equal(layer.places[:tokens], np.nan_to_num(hubs.places[:, k], nan=-1))
+        assert np.allclose(layer.powers[:tokens], np.nan_to_num(hubs.powers[:, k]), atol=1e-3)
+        equal(layer.top, tops[k])
+        for token in (0, 7, tokens - 1):
+            others = np.delete(per_site[token, :, k], token)
+            assert np.allclose(layer.distance[token], np.sort(others)[: SIZE.nearest], atol=1e-6)
+    whole = signature_distance(hubs, hubs)
+    assert np.allclose(made.models[0].distance[3], np.sort(np.delete(whole[3], 3))[: SIZE.nearest], atol=1e-6)
+
+
+def test_strips_are_means_of_units(made, means):
+    layer = made.models[0].layers[1]
+    cells = means[1].numpy().reshape(len(means[1]), -1, layer.step).mean(-1)
+    shown = (layer.strips * layer.scale[:, None])[: len(cells)]
+    inside = np.abs(layer.strips[: len(cells)]) < 127
+    assert (np.abs(shown - cells)[inside] <= 0.51 * layer.scale.max()).all()
+
+
+def test_a_page_stays_under_three_megabytes(made):
+    assert made.path.stat().st_size <= estimate(SIZE, [1024] * 4, 2, 3) <= 3_000_000
+    for d_ff, models in (([1024] * 4, 2), ([2048] * 4, 2), ([3072] * 12, 2), ([2048] * 24, 2), ([11008] * 32, 1)):
+        assert estimate(fitted(AtlasSizes(), d_ff, models), d_ff, models) <= 3_000_000
+
+
+def test_a_frame_in_a_notebook_and_a_table(made):
+    shown = made._repr_html_()
+    assert shown.startswith('<iframe srcdoc="&lt;!doctype html&gt;') and len(shown) < 3_500_000
+    equal(len(made.table()), 4 * len(DOSES) + 4)
+
+
+def test_a_file_is_written_only_over_an_atlas(made, tmp_path):
+    other = tmp_path / 'notes.html'
+    other.write_text('<p>mine')
+    with pytest.raises(ValueError, match="somebody else's"):
+        made.save(other)
+    equal(other.read_text(), '<p>mine')
+    first = made.path
+    equal([made.save(first), first.read_text()], [first, made.page])
+
+
+def test_the_atlas_of_the_site_is_built_once(tmp_path, monkeypatch):
+    calls = []
+
+    def build(model, beside, out, progress):
+        calls.append(model)
+        out.write_text(module.MARK)
+
+    monkeypatch.setattr(module, 'cache_dir', lambda *parts: tmp_path)
+    monkeypatch.setattr(module, 'atlas', build)
+    for _ in range(2):
+        module.site_atlas(tmp_path / 'site' / 'atlas.html')
+    equal([calls, (tmp_path / 'site' / 'atlas.html').read_text()], [['tiny-mt5'], module.MARK])
+
+
+def test_a_decoder_of_ones_own(tmp_path):
+    "A GPT-2 with its own small vocabulary, read on a text file"
+    words = ['the', 'a', 'cat', 'dog', 'house', 'sees', 'likes', 'finds', 'near', 'old', 'small', 'green']
+    lines = [' '.join(words[(i * k + j) % 12] for j, k in enumerate([1, 2, 3, 5, 7])) for i in range(900)]
+    text = tmp_path / 'text.txt'
+    text.write_text('\n'.join(f'Line {chr(97 + i % 26)} of {i} says {line}.' for i, line in enumerate(lines)))
+    pieces = [('<pad>', 0.0), ('</s>', 0.0), ('<unk>', 0.0), *((f'<0x{i:02X}>', -9.0) for i in range(256)), ('▁', -2.0)]
+    tokenizer = make_tokenizer([*pieces, *((f'▁{word}', -3.0) for word in words), ('.', -3.0)], 4)
+    size = AtlasSizes(tokens=12, instances=2, baseline=40, sentences=2, windows=2, length=32, read_length=32)
+    with torch.no_grad():
+        found = atlas(tiny('gpt2'), tokenizer, corpus=str(text), size=size, doses=(0, 1), progress=False)
+    equal([found.models[0].name, len(found.models[0].layers)], ['GPT2LMHeadModel', 2])
+    assert 'cat' in found.text.labels and received_dose(tiny('gpt2')) == 0
+
+
+# The page in a browser
+
+
+@pytest.fixture(scope='module')
+def open_page(made, browser):
+    "Opens the atlas; `said` of a tab is what should not be: errors, warnings, requests"
+    tabs = []
+
+    def open_it(**options):
+        tab = browser.new_context(**{'viewport': dict(width=1280, height=900), **options}).new_page()
+        tab.said, here = [], made.path.as_uri()
+        tab.on('request', lambda r: tab.said.append(r.url) if r.url != here and r.url[:5] != 'data:' else None)
+        tab.on('pageerror', lambda e: tab.said.append(str(e)))
+        tab.on('console', lambda m: tab.said.append(m.text) if m.type in ('error', 'warning') else None)
+        tab.goto(here)
+        tab.wait_for_selector('body[data-ready]')
+        tabs.append(tab)
+        return tab
+
+    yield open_it
+    for tab in tabs:
+        equal(tab.said, [])
+        tab.context.close()
+
+
+@pytest.fixture(scope='module')
+def desk(open_page):
+    return open_page(color_scheme='light')
+
+
+@pytest.fixture
+def tab(desk):
+    "One window of 1280 pixels for all tests, with nothing picked"
+    desk.evaluate("() => { $('find').value = ''; pick(null); setRegion(null); scrollTo(0, 0) }")
+    yield desk
+    equal(desk.said, [])
+
+
+def word_of(made):
+    "A token to look at: a word of four letters or more"
+    return next(k for k, label in enumerate(made.text.labels) if len(label) > 3 and made.text.words[k])
+
+
+def test_a_word_is_searched_and_seen_in_every_layer(made, tab):
+    k = word_of(made)
+    label = made.text.labels[k]
+    tab.fill('#find', label)
+    tab.press('#find', 'Enter')
+    equal(tab.inner_text('#picked'), f'“{label}” in every layer')
+    equal(tab.locator('.hubs').count(), 8)
+    for number, model in enumerate(made.models):
+        for site, layer in enumerate(model.layers):
+            strip = tab.locator('.strip').nth(2 * site + number)
+            places = layer.places[k][layer.places[k] >= 0]
+            told = strip.locator('.hubs b').all_inner_texts()
+            equal([abs(int(t.replace('−', '-'))) for t in told], places.tolist())
+            near = strip.locator('.near:not(.here) button').all_inner_texts()
+            equal(near, [made.text.labels[i] for i in layer.nearest[k]])
+            equal(strip.locator('svg path').count(), len(places))
+    strip.locator('.near:not(.here) button').first.click()
+    equal(tab.inner_text('#picked'), f'“{near[0]}” in every layer')
+    tab.fill('#find', 'qqq')
+    assert '0 of 40 tokens' in tab.inner_text('#found')
+    tab.click('#clear')
+    assert 'Every layer' in tab.inner_text('#picked')
+
+
+def test_a_sentence_and_a_word_in_it(made, tab):
+    tab.locator('.sentences .all').first.click()
+    equal(tab.inner_text('#picked'), 'the whole sentence in every layer')
+    tab.locator('.sentences p').first.locator('button').nth(2).click()
+    label = made.text.spoken[0][1][0]
+    equal(tab.inner_text('#picked'), f'“{label}” here in every layer')
+    row = len(made.text.ids) + len(made.text.sentences) + 1
+    places = made.models[0].layers[0].places[row]
+    equal(tab.locator('.strip').first.locator('.hubs b').count(), int((places >= 0).sum()))
+
+
+def test_a_window_of_units_lists_its_tokens(made, tab):
+    box = tab.locator('.frame').first.bounding_box()
+    tab.mouse.move(box['x'] + 0.25 * box['width'], box['y'] + 25)
+    tab.mouse.down()
+    tab.mouse.move(box['x'] + 0.375 * box['width'], box['y'] + 25, steps=3)
+    tab.mouse.up()
+    start, stop = map(int, tab.get_attribute('.frame', 'aria-valuetext').removeprefix('units ').split(' to '))
+    assert 250 <= start <= 258 and 380 <= stop <= 388
+    for number, model in enumerate(made.models):
+        top = model.layers[0].top.astype(int)
+        inside = ((top >= start) & (top <= stop)).sum((1, 2)) / (top < 65535).sum((1, 2))
+        rows = tab.locator('#region-tables table').nth(number).locator('tr.user')
+        shown = {row.locator('button').inner_text(): row.locator('.num').inner_text() for row in rows.all()}
+        equal(list(shown.values()), [f'{100 * x:.1f}%' for x in np.sort(inside)[::-1][:10]])
+        assert all(shown[label] == f'{100 * inside[made.text.labels.index(label)]:.1f}%' for label in shown)
+    tab.locator('#region-tables button').first.click()
+    assert 'in every layer' in tab.inner_text('#picked')
+
+
+def test_the_keyboard_alone(tab):
+    tab.focus('.skip')
+    tab.keyboard.press('Enter')
+    equal(tab.evaluate('document.activeElement.id'), 'layers')
+    tab.focus('#find')
+    tab.keyboard.type('th')
+    tab.keyboard.press('Tab')
+    tab.keyboard.press('Space')
+    assert 'in every layer' in tab.inner_text('#picked') and 'nearest signatures' in tab.inner_text('#said')
+    tab.focus('.frame')
+    tab.keyboard.press('ArrowRight')
+    equal(tab.get_attribute('.frame', 'aria-valuetext'), 'units 0 to 31')
+    tab.keyboard.press('End')
+    assert tab.get_attribute('.frame', 'aria-valuetext').endswith('to 1023')
+    assert tab.locator('tr.user').count() >= 20
+    tab.keyboard.press('Escape')
+    equal(tab.locator('tr.user').count(), 0)
+    tab.focus('#slider')
+    tab.keyboard.press('End')
+    equal(tab.inner_text('#dose-now'), '1.5')
+
+
+def pixels(tab):
+    return tab.evaluate("[...document.querySelectorAll('.map canvas')].map(c => c.toDataURL().length + c.toDataURL())")
+
+
+def test_the_slider_moves_map_moran_null_and_ce_together(made, tab):
+    tab.locator('.to-map').nth(2).click()
+    equal(tab.locator('#site').input_value(), '2')
+    before = pixels(tab)
+    base, layer = made.models[0], made.models[0].layers[2]
+    for k, dose in enumerate(DOSES):
+        tab.locator('#slider').fill(str(k))
+        equal(tab.inner_text('#dose-now'), f'{dose:g}')
+        told = [tab.inner_text(f'#{name}-now').replace('−', '-').split()[0] for name in ('moran', 'null', 'ce')]
+        equal(told, [f'{x:.3f}'.replace('-0.000', '0.000') for x in (layer.moran[k], layer.null[k], base.ce[k])])
+    after = pixels(tab)
+    equal([a != b for a, b in zip(before, after)], [True, True, False])
+    captions = tab.locator('#maps figcaption').all_inner_texts()
+    assert 'never trained' in captions[0] and 'noise' in captions[1] and 'trained with pulses' in captions[2]
+    assert tab.inner_text('#pulsed').startswith('Pulsed, never trained')
+
+
+def check_width(tab, width):
+    tab.locator('#tokens button').first.click()
+    frame = tab.locator('.frame').nth(1)
+    frame.scroll_into_view_if_needed()
+    frame.tap() if width == 390 else frame.click()
+    assert tab.locator('tr.user').count() >= 20
+    equal(tab.evaluate('document.documentElement.scrollWidth'), width)
+
+
+def ground(tab):
+    return tab.evaluate('getComputedStyle(document.body).backgroundColor')
+
+
+DARK, LIGHT = 'rgb(13, 17, 23)', 'rgb(246, 247, 249)'
+
+
+def test_a_phone_in_the_dark(open_page):
+    tab = open_page(viewport=dict(width=390, height=800), has_touch=True, color_scheme='dark')
+    check_width(tab, 390)
+    equal(ground(tab), DARK)
+
+
+def test_nothing_is_wider_than_the_window_and_the_switch_of_colours(tab):
+    check_width(tab, 1280)
+    for name, colour in (('light', LIGHT), ('dark', DARK), ('auto', LIGHT)):
+        tab.click('#theme')
+        equal([tab.inner_text('#theme'), ground(tab)], [f'◐ {name}', colour])
+
+
+def test_everything_has_a_name(tab):
+    nameless = """() => [...document.querySelectorAll('button, canvas[role], svg[role], [role=slider], input, select')]
+        .filter(e => !(e.innerText || e.getAttribute('aria-label') || (e.labels && e.labels.length))).length"""
+    equal(tab.evaluate(nameless), 0)
+    order = tab.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(e => +e.tagName[1])")
+    assert order[0] == 1 and max(b - a for a, b in zip(order, order[1:])) <= 1
