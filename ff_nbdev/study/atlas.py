@@ -269,7 +269,7 @@ def _atlas(pairs, corpus, doses, size, seed, steps):
     page = atlas_page(page_data(models, text, size, doses, name), title, f'Made by ff_nbdev {ff_nbdev.__version__}.')
     return Atlas(title, models, text, page, doses)
 
-# %% ../../nbs/study/atlas.ipynb #cbf6e6dc
+# %% ../../nbs/study/atlas.ipynb #3fbefa5d
 def site_atlas(
     out,                           # File ending in .html, such as _docs/atlas.html
     model:str='tiny-mt5',          # A shipped model
