@@ -51,8 +51,8 @@ def _how(size, models, count):
     "How the three parts are computed, in words"
     own = models[0].layers[0]
     layers = ('A row is the mean hidden activation (the input of W_o, or the value where that is never negative) of '
-              f'up to {size.instances} instances of a token, minus the mean over {count} ordinary positions. A word of a '
-              f'sentence is read where it stands. Hubs are the strongest windows of {own.width} units, up to three a '
+              f'up to {size.instances} instances of a token, minus the mean over {count} ordinary positions. A word of '
+              f'a sentence is read where it stands. Hubs are the strongest windows of {own.width} units, up to three a '
               'sign. The distance of two signatures is the Chamfer distance of their hubs. A colour is full at the '
               '99.5th percentile of its row.')
     region = ('The most active units of a token are the 3 % that lie highest above the baseline and the 3 % that lie '
