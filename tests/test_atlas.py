@@ -176,7 +176,8 @@ def desk(open_page):
 @pytest.fixture
 def tab(desk):
     "One window of 1280 pixels for all tests, with nothing picked"
-    desk.evaluate("() => { $('find').value = ''; pick(null); setRegion(null); scrollTo(0, 0) }")
+    desk.evaluate("""() => { $('find').value = ''; $('slider').value = now.frame = 0;
+        pick(null); setRegion(null); showSite(0); scrollTo(0, 0) }""")
     yield desk
     equal(desk.said, [])
 

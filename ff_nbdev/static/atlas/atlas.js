@@ -168,7 +168,7 @@ function drawPick() {
   const near = now.row === null ? [] : nearest(D.models[0], now.row);
   $('summary').textContent =
     now.row === null
-      ? 'Strongly coloured cells are busy for many tokens. Pick a word on the left to see where it lives, or drag over a strip.'
+      ? 'Strongly coloured cells are busy for many tokens. Pick a word to see where it lives, or drag over a strip.'
       : `${token ? `Rank ${token.rank}, ${whole(token.count)} times in the text. ` : 'One place in held-out text. '}` +
         `Its hubs over all layers are its signature; nearest signatures: ` +
         `${near.map(n => D.tokens[n.token].label).join(', ')}.`;
