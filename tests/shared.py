@@ -82,7 +82,7 @@ def dead():
     return p.pid
 
 
-def killed_when(ready, code, seconds=60, every=0.02, **kw):
+def killed_when(ready, code, seconds=300, every=0.02, **kw):
     "Start Python code, and kill it as soon as `ready(its number)`, or after so many seconds: its number"
     p = subprocess.Popen([sys.executable, '-c', code], **kw)
     try:

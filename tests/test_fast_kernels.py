@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.rwkv.modeling_rwkv import rwkv_linear_attention_cpu
 
+from ff_nbdev.core.hooks import Hooks
 from ff_nbdev.evaluation import activations, spatial
 from ff_nbdev.evaluation.spatial import lcps, local_morans, morans_i, rho
 from ff_nbdev.mechanisms import forgetfulness
@@ -519,9 +520,7 @@ def test_all_readers_share_one_pass_and_add_a_few_operations_a_site():
 
 def test_a_reader_holds_its_rows_and_nothing_else():
     site = find_sites(random_tiny('mt5'))[0]
-    take, hooks = activations._pick(site, (torch.tensor([1, 3]), torch.tensor([5, 9])), True, 4)
-    with torch.no_grad():
+    with Hooks() as hooks, torch.no_grad():
+        take = activations._pick(hooks, site, (torch.tensor([1, 3]), torch.tensor([5, 9])), True, 4)
         site.down(torch.zeros(4, 100, site.d_ff))
-    for hook in hooks:
-        hook.remove()
     assert take().untyped_storage().nbytes() == 2 * site.d_ff * 4

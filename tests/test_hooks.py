@@ -133,13 +133,16 @@ def test_a_model_is_as_before_when_the_work_within_a_context_fails(change):
     assert not hooks_of(model) and torch.equal(model(input_ids=ids).logits, clean)
 
 
-RIVALS = [lambda model: TopographicLoss(model, 'topolm'), lambda model: WeightSparsity(model, activations=0.5)]
+RIVALS = dict(
+    topographic=lambda model: TopographicLoss(model, 'topolm'),
+    sparse=lambda model: WeightSparsity(model, activations=0.5),
+)
 
 
 @pytest.mark.parametrize('rival', RIVALS)
 def test_a_rival_takes_its_hooks_off_a_module_that_was_exchanged(rival):
     model = gpt2()
-    held = rival(model)
+    held = RIVALS[rival](model)
     block = find_sites(model)[0].block
     old = block.c_proj
     block.c_proj = copy.deepcopy(old)
