@@ -2,18 +2,24 @@
 
 import functools
 import http.server
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import yaml
 from conftest import NOTEBOOKS, ROOT, page
 
+from ff_nbdev.study.pages import with_figures
+
 pytestmark = pytest.mark.timeout(400)
+LONGEST = 1800  # words of a page
 
 
 @pytest.fixture(scope='module')
@@ -49,11 +55,44 @@ def address(site):
 
 
 @pytest.fixture(scope='module')
-def reader(browser):
+def tab(browser):
     "One window for all pages, so that style, scripts and fonts are read once"
-    window = browser.new_context(viewport=dict(width=1300, height=900))
-    yield window
+    window = browser.new_context(viewport=dict(width=1280, height=900))
+    yield window.new_page()
     window.close()
+
+
+FACTS = (Path(__file__).parent / 'page_facts.js').read_text()
+PHONE = 390
+
+
+def visit(tab, address, name):
+    "What a page asks for, what it logs, what it holds, and what is cut off at 1280 and at 390 pixels"
+    outside, errors = [], []
+    heard = {
+        'request': lambda r: None if r.url.startswith((address, 'data:', 'blob:')) else outside.append(r.url),
+        'pageerror': lambda e: errors.append(str(e)),
+        'console': lambda m: errors.append(m.text) if m.type == 'error' else None,
+        'response': lambda r: errors.append(f'{r.status} {r.url}') if r.status >= 400 else None,
+    }
+    for event, listener in heard.items():
+        tab.on(event, listener)
+    tab.set_viewport_size(dict(width=1280, height=900))
+    tab.goto(f'{address}/{name}.html', wait_until='load', timeout=60_000)
+    tab.evaluate('() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))')  # what load has started
+    facts = tab.evaluate(FACTS)
+    tab.set_viewport_size(dict(width=PHONE, height=900))
+    tab.evaluate('() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))')
+    phone = tab.evaluate(FACTS)
+    for event, listener in heard.items():
+        tab.remove_listener(event, listener)
+    return dict(facts, outside=outside, errors=errors, phone=phone)
+
+
+@pytest.fixture(scope='module')
+def look(tab, address):
+    "Every page is visited once, whichever tests ask for it"
+    return functools.cache(functools.partial(visit, tab, address))
 
 
 def pages(site):
@@ -81,7 +120,7 @@ def test_links_lead_somewhere(site):
     bad = []
     for p in pages(site):
         for link in re.findall(r'<a\b[^>]*?href="([^"]*)"', p.read_text()):
-            if re.match(r'[a-z]+:|//|#$|$', link):
+            if re.match(r'[a-z]+:|//|#$|$', link) or p.name == '404.html':
                 continue
             path, _, place = unquote(link).partition('#')
             to = (p.parent / path).resolve() if path else p
@@ -94,42 +133,130 @@ def test_links_lead_somewhere(site):
 
 def test_navigation_holds_only_what_is_there(site):
     nav = re.findall(r'<a href="([^"#]+)" class="sidebar-item-text', (site[0] / 'index.html').read_text())
-    assert len(nav) == len(NOTEBOOKS) and all((site[0] / n).exists() for n in nav)
+    assert all((site[0] / n).exists() for n in nav)
+    assert {f'{page(n)}.html' for n in NOTEBOOKS} | {'changelog.html'} == {*nav} | {'changelog.html'}
+
+
+def contents(node):
+    "Files that a part of _quarto.yml names"
+    if isinstance(node, str):
+        return [node]
+    if isinstance(node, list):
+        return [file for entry in node for file in contents(entry)]
+    return contents(node.get('contents', node.get('href', [])))
+
+
+CONFIG = yaml.safe_load((ROOT / '_quarto.yml').read_text())
+MADE = {'changelog.qmd'}  # by the build
+
+
+def test_sidebar_names_every_page_once():
+    named = contents(CONFIG['website']['sidebar'])
+    assert not [file for file in named if file not in MADE and not (ROOT / 'nbs' / file).exists()]
+    assert len(named) == len({*named})
+    assert {*named} - MADE == {f'{page(n)}.ipynb' for n in NOTEBOOKS}
+
+
+def test_parts_of_the_sidebar_and_internals_closed(site):
+    parts = [entry['section'] for entry in CONFIG['website']['sidebar']['contents'] if isinstance(entry, dict)]
+    assert parts == ['Learn', 'Use', 'Study', 'Internals']
+
+    def shown(name):
+        text = (site[0] / f'{name}.html').read_text()
+        head = text.index('<span class="menu-text">Internals</span>')
+        return 'show' in re.search(r'<ul id="quarto-sidebar[^"]*" class="([^"]*)"', text[head:])[1].split()
+
+    assert not shown('index') and not shown('mechanisms/recall') and shown('core/io')
+
+
+def test_every_key_is_quarto_s():
+    "By the names that smalldocs takes from Quarto's schema; Quarto refuses a project file with others"
+    from smalldocs.config import KNOWN, check_keys
+    from smalldocs.quarto_keys import QUARTO_PAGE_OPTIONS
+
+    assert not check_keys(CONFIG, KNOWN, '')
+    known = QUARTO_PAGE_OPTIONS | {'title', 'subtitle', 'description', 'output-file', 'search', 'format', 'skip_exec'}
+    assert not CONFIG['format']['html'].keys() - known
+    for path in NOTEBOOKS:
+        front = re.match(r'---\n(.*?)\n---', ''.join(json.loads(path.read_text())['cells'][0]['source']), re.S)
+        assert front and not yaml.safe_load(front[1]).keys() - known, path
 
 
 @pytest.mark.parametrize('name', [page(p) for p in NOTEBOOKS])
-def test_page_in_a_browser(site, address, reader, name):
+def test_page_in_a_browser(look, name):
     "No request leaves the machine, nothing is logged as an error, no TeX is left raw, no diagram stays text"
-    tab, outside, errors = reader.new_page(), [], []
-    tab.on('request', lambda r: None if r.url.startswith((address, 'data:', 'blob:')) else outside.append(r.url))
-    tab.on('pageerror', lambda e: errors.append(str(e)))
-    tab.on('console', lambda m: errors.append(m.text) if m.type == 'error' else None)
-    tab.on('response', lambda r: errors.append(f'{r.status} {r.url}') if r.status >= 400 else None)
-    try:
-        tab.goto(f'{address}/{name}.html', wait_until='load', timeout=60_000)
-        tab.evaluate(
-            '() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))'
-        )  # what the load has started
-        if outside and not shutil.which('npm'):
-            pytest.skip('missing tool: npm')
-        assert not outside and not errors
-        assert tab.locator('h1').first.inner_text().strip()
-        text = tab.evaluate("""() => { const c = (document.querySelector('main') || document.body).cloneNode(true);
-            c.querySelectorAll('pre, code, .katex, script, style').forEach(e => e.remove()); return c.textContent }""")
-        raw = re.findall(
-            r'\$\$|\\\\?(?:frac|sum|kappa|lambda|cdot|left|right|mathrm|text)\b|\{#eq-|@eq-|@fig-|:::', text
-        )
-        assert not raw, f'raw mark-up: {raw}'
-        assert tab.locator('pre.mermaid').count() == 0
-        assert tab.locator('img').evaluate_all('i => i.filter(x => x.complete && !x.naturalWidth).length') == 0, (
-            'a picture does not load'
-        )
-    finally:
-        tab.close()
+    seen = look(name)
+    if seen['outside'] and not shutil.which('npm'):
+        pytest.skip('missing tool: npm')
+    assert not seen['outside'] and not seen['errors']
+    assert seen['title']
+    raw = re.findall(
+        r'\$\$|\\\\?(?:frac|sum|kappa|lambda|cdot|left|right|mathrm|text)\b|\{#eq-|@eq-|@fig-|:::', seen['text']
+    )
+    assert not raw, f'raw mark-up: {raw}'
+    assert not seen['mermaid']
+    assert not seen['broken'], 'a picture does not load'
 
 
-def test_search_finds_a_function(site, address, browser):
-    tab = browser.new_page()
+@pytest.mark.parametrize('name', [page(p) for p in NOTEBOOKS])
+def test_nothing_is_cut_off(look, name):
+    "Formulas, code and tables at 1280 pixels; on a phone a table may scroll in its own box, and a line says so"
+    seen = look(name)
+    assert seen['column'] >= 760
+    assert not seen['cut'] and not seen['scrolling']
+    assert not seen['phone']['cut'] and not seen['phone']['overflow']
+
+
+@pytest.mark.parametrize('name', [page(p) for p in NOTEBOOKS])
+def test_what_a_page_shows(look, name):
+    seen = look(name)
+    assert not seen['unsaid'], 'a picture without words'
+    assert not seen['nones'], 'None in a table'
+    assert not re.search(r'NoneType|__main__\.', seen['code'] + seen['text'])
+
+
+def test_no_page_is_too_long(look):
+    "Words outside folds, code, formulas and tables of numbers; the pages in `long_pages.json` may only become shorter"
+    debts = json.loads((Path(__file__).parent / 'long_pages.json').read_text())
+    words = {page(p): look(page(p))['words'] for p in NOTEBOOKS}
+    assert not {name: n for name, n in words.items() if n > max(LONGEST, debts.get(name, 0))}
+
+
+UNCAPTIONED = Path(__file__).parent / 'uncaptioned.json'
+
+
+def test_every_figure_has_a_caption():
+    "In the notebook: `fig-cap` of the cell, or the sentence that a figure of the study brings"
+    bare = set()
+    for path in NOTEBOOKS:
+        for cell in json.loads(path.read_text())['cells']:
+            outputs = with_figures(cell.get('outputs', []), ''.join(cell['source']))
+            made = [''.join(out.get('data', {}).get('text/html', '')) for out in outputs]
+            if any('<figure class="figure">' in text and '<figcaption>' not in text for text in made):
+                bare.add(page(path))
+    assert bare <= {*json.loads(UNCAPTIONED.read_text())}
+
+
+@pytest.mark.parametrize(
+    'typed, first', [('moran', 'morans_i'), ('attach', 'attach'), ('evaluate', 'evaluate'), ('load_pre', 'load_pretrained')]
+)
+def test_search_finds_the_name_first(address, tab, typed, first):
+    tab.set_viewport_size(dict(width=1280, height=900))
     tab.goto(f'{address}/index.html')
-    assert (site[0] / 'search.json').exists() and 'run_notebook' in (site[0] / 'search.json').read_text()
-    tab.close()
+    tab.locator('#quarto-search input').fill(typed)
+    assert tab.locator('.search-result-title').first.inner_text(timeout=10_000) == first
+    tab.locator('.search-result').first.click()
+    assert tab.url.endswith(f'#{first}')
+
+
+def test_lost_reader_is_helped(site):
+    "The page for wrong addresses works at any depth, and machines find a list of pages"
+    text = (site[0] / '404.html').read_text()
+    local = [link for link in re.findall(r'(?:href|src)="([^"#]+)"', text) if not re.match(r'https?:|data:', link)]
+    root = '/ff_nbdev/'
+    assert local and all(link.startswith(root) for link in local)
+    assert all((site[0] / unquote(link.removeprefix(root))).exists() for link in local)
+    addresses = re.findall(r'<loc>([^<]+)</loc>', (site[0] / 'sitemap.xml').read_text())
+    assert CONFIG['website']['site-url'] + '/mechanisms/recall.html' in addresses
+    assert 'Fuzzy Recall' in (site[0] / 'llms.txt').read_text()
+    assert '0.1' in (site[0] / 'changelog.html').read_text()
