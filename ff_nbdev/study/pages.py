@@ -70,7 +70,7 @@ def with_figures(
 _none = re.compile(r'(<td[^>]*>)\s*None\s*(</td>)')
 _head = re.compile(r'(<th\b[^>]*>)([^<]*)(?=</th>)')
 _table = re.compile(r'<table\b.*?</table>', re.S)
-LONG = 9 # rows of a table that is folded on a page of evidence
+LONG = 6 # rows; a table of more is folded on a page of evidence
 
 def with_tables(
     text:str,         # HTML

@@ -144,6 +144,11 @@ def fetch_katex(
     return folder
 
 # %% ../../nbs/study/site.ipynb #5e69a93d
+def _words(diagram):
+    "What stands in the boxes of a diagram, for its alternative text"
+    said = re.findall(r'[\[{(|]+"?([^\[\]{}()|"]+)"?[\]})|]', html.unescape(diagram))
+    return html.escape('Diagram: ' + ', '.join(dict.fromkeys(said)))
+
 def draw_diagrams(
     page:str, # HTML
 )->str: # The same, with pictures in place of Mermaid's source
@@ -155,7 +160,9 @@ def draw_diagrams(
         picture = render(html.unescape(found[1]))
         picture = getattr(picture, 'svg', picture)
         text = str(picture() if callable(picture) else picture)
-        return f'<div class="mermaid-svg">{text.replace("my-svg", f"mermaid-{next(numbers)}")}</div>'
+        text = text.replace('my-svg', f'mermaid-{next(numbers)}')
+        text = text.replace('<svg', f'<svg aria-label="{_words(found[1])}"', 1)
+        return f'<div class="mermaid-svg">{text}</div>'
     page = re.sub(r'<pre class="mermaid">(.*?)</pre>', drawn, page, flags=re.S)
     return re.sub(r'<script type="module">\s*import mermaid from.*?</script>', '', page, flags=re.S)
 
