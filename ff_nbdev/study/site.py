@@ -149,6 +149,7 @@ def _words(diagram):
     said = re.findall(r'[\[{(|]+"?([^\[\]{}()|"]+)"?[\]})|]', html.unescape(diagram))
     return html.escape('Diagram: ' + ', '.join(dict.fromkeys(said)))
 
+# %% ../../nbs/study/site.ipynb #28d206b6
 def draw_diagrams(
     page:str, # HTML
 )->str: # The same, with pictures in place of Mermaid's source
