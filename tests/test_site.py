@@ -64,6 +64,7 @@ def tab(browser):
 
 FACTS = (Path(__file__).parent / 'page_facts.js').read_text()
 PHONE = 390
+SETTLED = '() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))'  # what load has started
 
 
 def visit(tab, address, name):
@@ -79,10 +80,10 @@ def visit(tab, address, name):
         tab.on(event, listener)
     tab.set_viewport_size(dict(width=1280, height=900))
     tab.goto(f'{address}/{name}.html', wait_until='load', timeout=60_000)
-    tab.evaluate('() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))')  # what load has started
+    tab.evaluate(SETTLED)
     facts = tab.evaluate(FACTS)
     tab.set_viewport_size(dict(width=PHONE, height=900))
-    tab.evaluate('() => new Promise(done => requestAnimationFrame(() => setTimeout(done, 30)))')
+    tab.evaluate(SETTLED)
     phone = tab.evaluate(FACTS)
     for event, listener in heard.items():
         tab.remove_listener(event, listener)
@@ -237,9 +238,10 @@ def test_every_figure_has_a_caption():
     assert bare <= {*json.loads(UNCAPTIONED.read_text())}
 
 
-@pytest.mark.parametrize(
-    'typed, first', [('moran', 'morans_i'), ('attach', 'attach'), ('evaluate', 'evaluate'), ('load_pre', 'load_pretrained')]
-)
+ASKED = [('moran', 'morans_i'), ('attach', 'attach'), ('evaluate', 'evaluate'), ('load_pre', 'load_pretrained')]
+
+
+@pytest.mark.parametrize('typed, first', ASKED)
 def test_search_finds_the_name_first(address, tab, typed, first):
     tab.set_viewport_size(dict(width=1280, height=900))
     tab.goto(f'{address}/index.html')
