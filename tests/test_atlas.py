@@ -131,7 +131,9 @@ def test_the_atlas_of_the_site_is_built_once(tmp_path, monkeypatch):
 def test_a_decoder_of_ones_own(tmp_path):
     "A GPT-2 with its own small vocabulary, read on a text file"
     words = ['the', 'a', 'cat', 'dog', 'house', 'sees', 'likes', 'finds', 'near', 'old', 'small', 'green']
-    lines = [' '.join(words[(i * k + j) % 12] for j, k in enumerate([1, 2, 3, 5, 7])) for i in range(900)]
+    lines = []
+    for i in range(900):
+        lines.append(' '.join(words[(i * k + j) % 12] for j, k in enumerate([1, 2, 3, 5, 7])))
     text = tmp_path / 'text.txt'
     text.write_text('\n'.join(f'Line {chr(97 + i % 26)} of {i} says {line}.' for i, line in enumerate(lines)))
     pieces = [('<pad>', 0.0), ('</s>', 0.0), ('<unk>', 0.0), *((f'<0x{i:02X}>', -9.0) for i in range(256)), ('▁', -2.0)]
