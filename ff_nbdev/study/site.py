@@ -329,6 +329,11 @@ def _for_github(text, nbs):
     return re.sub(r'\n\s*\n\s*(?=\n)', '\n\n', text).strip() + '\n'
 
 # %% ../../nbs/study/site.ipynb #a6000005
+_hidden = re.compile(r'^#\| *echo: *false', re.M)
+_words = re.compile(r'^#\| *fig-alt: *"?(.*?)"?$', re.M)
+
+def _pictured(cell): return any('image/png' in output.get('data', {}) for output in cell.outputs)
+
 def readme_text(
     nb:dict,           # A processed notebook, as nbformat reads it
     nbs:str='nbs',     # Folder of the notebooks, for links
@@ -336,12 +341,16 @@ def readme_text(
     "A notebook as GitHub's Markdown"
     from nbconvert import MarkdownExporter
     front = _front_matter(nb)
+    alts = []
     for cell in nb.cells:
         if cell.cell_type != 'code': continue
+        if _hidden.search(cell.source): cell.metadata['transient'] = dict(remove_source=True)
+        if _pictured(cell): alts += _words.findall(cell.source) or ['']
         cell.source = re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M)
         cell.outputs = [output for output in cell.outputs if output.get('name') != 'stderr']
     nb.metadata.language_info = {'name': 'python'}
     text, extra = MarkdownExporter().from_notebook_node(nb, {'output_files_dir': 'index_files'})
+    text = re.sub(r'!\[png\]', lambda found: f'![{alts.pop(0)}]', text)
     head = f"# {front.get('title', '')}\n\n"
     if front.get('description'): head += f"{front['description']}\n\n"
     return head + _for_github(text, nbs), extra['outputs']
