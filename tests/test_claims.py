@@ -1,15 +1,17 @@
 "The claims and their rules, on invented runs whose effects are known"
 
+import copy
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from ff_nbdev.evaluation.robustness import score_arrays
-from ff_nbdev.study.claims import answer, read_claims
+from ff_nbdev.study.claims import UNTESTED, answer, read_claims
 from ff_nbdev.study.effects import (
     Effect,
     costs,
@@ -23,6 +25,7 @@ from ff_nbdev.study.effects import (
 from ff_nbdev.study.examples import example_runs
 from ff_nbdev.study.records import Run, load_runs
 from ff_nbdev.study.tables import seed_rows
+from ff_nbdev.study.regime_rules import SECOND, noise_steps
 from ff_nbdev.study.rules import KERNELS, RULES
 from ff_nbdev.mechanisms.registry import RECIPES
 
@@ -82,10 +85,12 @@ def verdicts(rows, *names):
 
 
 def test_every_claim_has_a_rule_and_known_arms():
-    claims = read_claims()
-    assert list(claims) == [f'C{i}' for i in range(1, 26)] == sorted(RULES, key=lambda name: int(name[1:]))
-    for claim in claims.values():
-        assert not {arm.split('~')[0] for arm in claim.arms} - set(RECIPES)
+    for version, rules in ((1, RULES), (2, SECOND)):
+        claims = read_claims(version=version)
+        assert list(claims) == [f'C{i}' for i in range(1, 26)] == sorted(rules, key=lambda name: int(name[1:]))
+        for claim in claims.values():
+            assert not {arm.split('~')[0] for arm in claim.arms} - set(RECIPES)
+    assert (claims.version, claims.dated) == (2, '2026-11-29')
 
 
 @pytest.mark.parametrize('worst, want', [(0.002, 'holds'), (0.05, 'fails')])
@@ -363,3 +368,166 @@ def test_what_smaller_outputs_alone_give_is_said_beside_robustness(folder):
     free.evaluation['robustness_matched'] = free.evaluation['robustness'] | dict(like='full_stack')
     assert 'with the shares of full_stack, without training' in words()
     assert words().endswith('+0.00 (+0.00 to +0.00)'), words()
+
+
+# The second version: every claim on runs inside its regime, and on the same outside it
+
+COLLAPSED = dict(full_stack_to_collapse=12.0, highway_to_collapse=6.0, tlf_to_collapse=7.0)
+
+
+def copied(run, name, **train):
+    return replace(run, arm=name, train=copy.deepcopy(run.train) | train)
+
+
+@pytest.fixture(scope='module')
+def whole(folder):
+    "Runs that the second version can ask all its changed claims of"
+    runs = load_runs(folder)
+    noisy = dict(total_sentences=20_000, recall=dict(start=0.8, top=2.0, halflife=2_000.0))
+    for name, run in runs.items():
+        if run.trained:
+            run.train['config'] = noisy
+        if run.trained and name not in ('base_continued', 'forgiveness_only'):  # the examples pulse two arms alone
+            run.train |= dict(dose=4.5, regime=runs['full_stack'].train['regime'])
+    for name, point in COLLAPSED.items():
+        runs[name].train['collapse'] = collapse(point)
+    slow = copied(runs['full_stack_to_collapse'], 'slow', collapse=collapse(12.1))
+    runs['full_stack_to_collapse_slow'] = slow
+    for name in ('highway', 'full_stack'):
+        runs[name].train['usage'] = [dict(top=0.2, seen=0.2 + 0.01 * k) for k in range(4)]
+    for name in ('no_ramp', 'base_continued'):
+        runs.variants[f'{name}~first_5000'] = copied(runs[name], name, sentences=5_016)
+    for kernel in KERNELS:
+        runs.variants[f'full_stack~{kernel}'] = runs['full_stack']
+    runs['from_scratch'], runs['from_scratch_base'] = runs['full_stack'], runs['base_continued']
+    return runs
+
+
+def told(whole, **changes):
+    "The same runs, each pulsed one with other entries in its regime"
+    runs = copy.copy(whole)
+    runs.variants = dict(whole.variants)
+    for group in (runs, runs.variants):
+        for name, run in group.items():
+            if run.trained and run.train['dose']:
+                group[name] = copied(run, name, regime=run.train['regime'] | changes)
+    return runs
+
+
+CHANGED = ['C2', 'C3', 'C4', 'C6', 'C7', 'C8', 'C9', 'C10', 'C13', 'C24', 'C25']
+
+
+@pytest.mark.parametrize('between, dose', [(100.0, 4.0), (99.0, 5.4), (200.0, 3.9)])
+def test_a_claim_is_tested_in_its_regime_alone(whole, between, dose):
+    found = rows_of(told(whole, steps_between_pulses=between, dose=dose))
+    inside = between >= 100 and dose >= 4
+    for name in CHANGED:
+        asked = inside or name == 'C2' and between >= 100  # C2 has the paper's clock and no dose to reach
+        assert (found[name]['verdict'] == UNTESTED) is not asked, (name, found[name])
+        assert found[name]['value'] is not None, (name, found[name])
+    first = {row['id']: row for row in answer(whole, claims=read_claims(version=1))}
+    assert UNTESTED not in {row['verdict'] for row in first.values()}
+
+
+def test_a_record_that_does_not_tell_is_outside(whole):
+    runs = copy.copy(whole)
+    run = copied(runs['full_stack'], 'full_stack')
+    del run.train['regime'], run.train['steps']
+    runs['full_stack'] = run
+    assert rows_of(runs)['C1']['verdict'] == UNTESTED and rows_of(whole)['C1']['verdict'] != UNTESTED
+
+
+@pytest.mark.parametrize('start, tested', [(0.8, True), (0.81, False)])
+def test_claims_on_noise_need_enough_of_it(whole, start, tested):
+    runs = copy.copy(whole)
+    for name in (*COLLAPSED, 'full_stack_to_collapse_slow', 'highway', 'full_stack'):
+        config = runs[name].train['config']
+        runs[name] = copied(runs[name], name, config=config | dict(recall=config['recall'] | dict(start=start)))
+    assert (noise_steps(runs['highway'].train) >= 3_500) is tested
+    found = rows_of(runs)
+    assert {found[name]['verdict'] != UNTESTED for name in ('C6', 'C7', 'C8', 'C9', 'C10')} == {tested}
+    assert found['C1']['verdict'] != UNTESTED  # asks nothing of the noise
+
+
+def test_runs_that_share_their_noise_are_not_compared(whole):
+    runs = copy.copy(whole)
+    runs['highway'] = copied(runs['full_stack'], 'highway')
+    found = rows_of(runs)['C8']
+    assert found['verdict'] == 'not measurable' and 'one run for a part of their noise' in found['why']
+    assert rows_of(whole)['C8']['value'] is not None
+
+
+def evaluated(run, **entries):
+    return replace(run, evaluation=run.evaluation | entries)
+
+
+@pytest.mark.parametrize(
+    'gain, control, want',
+    [
+        ([0.3, 0.2, 0.4], [0.1, 0.05, 0.15], 'holds'),
+        ([0.3, 0.2, 0.4], [0.4, 0.3, 0.5], 'fails'),
+        ([-0.3, -0.4, -0.2], None, 'fails'),
+        ([0.1, -0.1, 0.3], None, 'undecided'),
+        (None, None, 'not run'),
+    ],
+)
+def test_function_in_the_smooth_part(whole, gain, control, want):
+    runs = copy.copy(whole)
+    for name, part in (('full_stack', gain), ('base_continued', control)):
+        runs[name] = evaluated(runs[name], smooth_part=part and dict(gain=part))
+    found = rows_of(runs)['C3']
+    assert found['verdict'] == want
+    assert 'untrained null' in (found['why'] or found['control'])
+
+
+@pytest.mark.parametrize('over, want', [(0.2, 'holds'), (-0.1, 'fails')])
+def test_activations_stand_beside_both_nulls(whole, over, want):
+    runs = copy.copy(whole)
+    rows = runs['full_stack'].evaluation['activation_moran']
+    rows = [row | dict(mean=row['null_diffused'] + over + 0.001 * k) for k, row in enumerate(rows)]
+    runs['full_stack'] = evaluated(runs['full_stack'], activation_moran=rows)
+    found = rows_of(runs)['C4']
+    assert found['verdict'] == want and 'noise network' in found['control'] and 'base_continued' in found['control']
+
+
+@pytest.mark.parametrize('kind, key', [('conceptual', 'close_alternative'), ('two_letter', 'close_error')])
+def test_errors_are_close_by_the_runs_own_forgiveness(whole, kind, key):
+    runs = copy.copy(whole)
+    task = runs['full_stack'].evaluation['signatures']['16:16'] | {f'{key}_share': 0.5, f'{key}_ci': [0.4, 0.6]}
+    found = evaluated(runs['full_stack'], signatures=runs['full_stack'].evaluation['signatures'] | {'16:16': task})
+    runs['full_stack'] = replace(found, train=found.train | dict(forgiveness=kind))
+    row = rows_of(runs)['C13']
+    assert row['verdict'] == 'holds' and row['value'] == pytest.approx(0.48)
+    other = {'two_letter': 'conceptual', 'conceptual': 'two_letter'}[kind]
+    runs['full_stack'] = replace(found, train=found.train | dict(forgiveness=other))
+    assert rows_of(runs)['C13']['value'] == pytest.approx(0.18)
+
+
+def test_kernels_must_smooth_alike(whole):
+    runs = copy.copy(whole)
+    runs.variants = dict(whole.variants)
+    full = runs['full_stack']
+    wide = [row | dict(null_queen=row['null_queen'] + 0.03) for row in full.evaluation['spatial']]
+    runs.variants['full_stack~size_17'] = evaluated(full, spatial=wide)
+    found = rows_of(runs)['C24']
+    assert found['verdict'] == 'not measurable' and 'do not smooth alike' in found['why']
+    assert rows_of(whole)['C24']['verdict'] in ('holds', 'fails', 'undecided')
+
+
+def test_from_scratch_needs_a_model_that_learned(whole):
+    runs = copy.copy(whole)
+    free = runs['base_continued']
+    gain = 0.7 * (runs['base'].evaluation['unigram_ce'] - runs['base'].evaluation['clean']['ce'])
+    slow = free.evaluation['clean'] | dict(ce=free.evaluation['unigram_ce'] - gain)
+    runs['from_scratch_base'] = evaluated(free, clean=slow)
+    found = rows_of(runs)['C25']
+    assert found['verdict'] == 'not measurable' and '75 %' in found['why']
+    runs['from_scratch_base'] = replace(free, train=free.train | dict(optimizer='muon'))
+    assert 'two optimizers' in rows_of(runs)['C25']['why']
+
+
+def test_without_a_ramp_a_whole_run_does_not_answer(whole):
+    runs = copy.copy(whole)
+    runs.variants = dict(whole.variants)
+    runs.variants['no_ramp~first_5000'] = runs['no_ramp']
+    assert 'went on beyond' in rows_of(runs)['C2']['why']
