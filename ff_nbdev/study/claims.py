@@ -113,6 +113,7 @@ class _Asked:
     @property
     def weak(self): return sum(reason.startswith('not measurable') for reason in self.reasons)
 
+# %% ../../nbs/study/claims.ipynb #54adb8bd
 def _run_of(every, arm, seed):
     "The run of an arm of one seed, or None"
     seeded = f'{arm}.s{seed}'
@@ -160,8 +161,8 @@ def _command(runs, arms):
 
 # %% ../../nbs/study/claims.ipynb #17cfc346
 def _untested(asked, regime):
-    "Were all runs of a claim there, and one of them outside its regime?"
-    if not asked.effects and asked.missing: return False
+    "Were all runs of a claim there, in one seed at least, and was one of them outside its regime?"
+    if len(asked.missing) == len(asked.reasons) and not asked.effects: return False
     return any(outside(run, regime) for run in asked.seen)
 
 # %% ../../nbs/study/claims.ipynb #c1000007
@@ -195,12 +196,12 @@ def _number(value, unit):
 
 def format_answer(
     row:dict, # From `answer`
-)->str: # '+0.5 % (−0.1 to 1.2 %)'
+)->str: # '+0.5 % [−0.1, 1.2]'
     "A number with its interval, in words"
     if row['value'] is None: return row['verdict']
     value, lo, hi = (_number(row[key], row['unit']) for key in ('value', 'lo', 'hi'))
     unit = {'%': ' %', 'x': 'x', 'points': ' points'}.get(row['unit'], '')
-    return f'{value}{unit} ({lo} to {hi}{unit})'
+    return f'{value}{unit} [{lo}, {hi}]'
 
 # %% ../../nbs/study/claims.ipynb #cf077141
 _counted = {'holds': ('holds', 'hold'), 'fails': ('fails', 'fail'), 'undecided': ('is undecided', 'are undecided'),

@@ -8,9 +8,10 @@ __all__ = ['BANDED', 'DISTURBANCES', 'FLOORS', 'HALVING', 'UNDISTURBED', 'WAYS',
 # %% ../../nbs/study/curves.ipynb #e3e4b315
 import numpy as np
 
-from ..evaluation.robustness import METRICS, format_threshold
+from ..evaluation.robustness import METRICS
 from ..run.records import rate_of
 from .numbers import format_interval, format_value, joined, main_arm, pct, signature, tasks
+from .numbers import threshold_text
 from .plots import INK, NULL, Figure, colour, grid_below, legend_below, mark, of_few, subplots
 from .records import Run, Runs, ce_increase, reference
 
@@ -41,17 +42,17 @@ def _draw_accuracy(ax, points, arm, clean, banded):
     ax.plot(points.strength, 100*points.accuracy, color=colour(arm), marker=mark(arm), ms=3.5, label=arm)
     ax.axhline(100*clean, color=colour(arm), lw=.6, ls=':')
 
-HALVING = ('Noise that takes half of what the feed-forward layers are worth: {}; dotted lines are the undisturbed '
-           'scores, bands the 95 % intervals of the main arm and its controls.')
+HALVING = ('{} Dotted lines are the undisturbed scores, bands the 95 % intervals of the main run and its controls.')
 
 def _robustness_caption(runs):
     "With the threshold of every arm that has one"
     words = []
     for arm, run in runs.items():
         found = run.evaluation['robustness']
-        if not found['measurable'] or 'noise' not in found['threshold']: continue
-        words.append(f"{format_threshold(found['threshold']['noise'], True)} for {arm}")
-    return HALVING.format(joined(words or ['not measurable for any arm']))
+        if not found['measurable'] or 'noise' not in found['threshold'] or arm not in _banded(runs): continue
+        words.append(f"{arm} {threshold_text(found['threshold']['noise'], True)}")
+    if not words: return HALVING.format('What noise takes is not measurable for any run.')
+    return HALVING.format(f"Noise that halves the FFN contribution: {'; '.join(words)}.")
 
 # %% ../../nbs/study/curves.ipynb #1f6c0dca
 @of_few
@@ -76,8 +77,8 @@ def robustness_figure(
     return Figure('robustness', title, fig, _robustness_caption(runs))
 
 # %% ../../nbs/study/curves.ipynb #1364381f
-UNDISTURBED = ('Undisturbed {} scores {}, with its feed-forward layers zeroed {:.1f} (dashed): most of a window was '
-               'never masked, so only what lies between them counts; bands are 95 % intervals over {} windows.')
+UNDISTURBED = ('Undisturbed {} scores {}, with its feed-forward layers zeroed {:.1f} (dashed). Most of a window was '
+               'never masked, so only what lies between them counts. Bands are 95 % intervals over {} windows.')
 
 def _draw_bleu(ax, arm, bleu, kind, banded):
     "BLEU of one arm, and a dashed line at its floor"
@@ -96,7 +97,7 @@ def bleu_figure(
 )->Figure:
     "BLEU of greedy fills against each disturbance, with the floors [Figure 4]; `ValueError` if no arm fills in spans"
     have = {arm: run.evaluation['bleu'] for arm, run in runs.items() if run.evaluation.get('bleu')}
-    if not have: raise ValueError('No arm has BLEU: it is the score of spans that an encoder-decoder fills in.')
+    if not have: raise ValueError('No run has BLEU: it is the score of spans that an encoder-decoder fills in.')
     title = 'BLEU of filled spans under disturbance'
     kinds = [kind for kind in DISTURBANCES if kind in set().union(*have.values())]
     with subplots(1, len(kinds), (6.4, 2.8), sharey=True, squeeze=False) as (fig, axes):
@@ -115,7 +116,7 @@ def bleu_figure(
 
 # %% ../../nbs/study/curves.ipynb #e7e287d5
 WAYS = dict(matched='{} turned down', mirror='full_stack turned up', quiet='{}, all by one factor')
-PARTS = dict(made=('scaling the layers alone', '#0072B2', -.16), left=('left at equal share', '#D55E00', .16))
+PARTS = dict(made=('scaling the layers alone', '#0072B2', -.16), left=('left at an equal FFN ratio', '#D55E00', .16))
 
 def _metric_name(of): return METRICS[of].split(' or ')[0]
 
@@ -174,11 +175,11 @@ def _draw_gains(ax, gains, kind, places):
     grid_below(ax, 'x')
 
 # %% ../../nbs/study/curves.ipynb #31e19ef7
-GAINS = ('Gray: how much more full_stack stands than the other arm; blue: how far layers that were only scaled, not '
-         'trained, move the threshold; orange: the difference at equal share. Where blue passes gray, the scaled model '
-         'stands more. By the first reading, {}: {}. Lines and bars are 95 % intervals, windows in pairs; one that '
-         'ends at the edge of a panel has an end that was not reached.')
-NOT_SCALED = 'No layers were made quieter or louder{}: evaluate the arm with quiet or quiet_like first.'
+GAINS = ('Gray: threshold of full_stack less that of the other run. Blue: how far layers that were only scaled, not '
+         'trained, move the threshold. Orange: the difference at an equal FFN ratio. Where blue passes gray, the '
+         'scaled model is more robust. By the first reading, {}: {}. Lines and bars are 95 % intervals, windows in '
+         'pairs. One that ends at the edge of a panel has an end that was not reached.')
+NOT_SCALED = 'No layers were scaled{}: evaluate the run with quiet or quiet_like first.'
 
 def _gains_caption(gains, rows, kind):
     "What scaling makes by the first metric"
@@ -195,7 +196,7 @@ def gains_figure(
     gains:dict, # The other arm → what `scaling_gains` gives of it
 )->Figure:
     "By how much full_stack is more robust, what scaling makes, what is left; `ValueError` where nothing was scaled"
-    rows, title = _gain_rows(gains), 'What is share, and what is left'
+    rows, title = _gain_rows(gains), 'What scaling the layers gives, and what is left'
     if not rows: raise ValueError(NOT_SCALED.format(f' in {joined(gains)}' if gains else ''))
     found = {kind for gain in gains.values() for _, kind, _ in gain}
     kinds = [kind for kind in DISTURBANCES if kind in found]
@@ -231,17 +232,16 @@ def _draw_code(axes, rows, name, ink):
         axes[2].plot(bits, [row['names']['16:1']['accuracy'] for row in rows], color=ink, marker='.')
 
 # %% ../../nbs/study/curves.ipynb #802d8b9d
-RATES = ('At the bits of the signature: {}; loss is counted from the feed-forward layers at their mean, bands are 95 % '
-         'intervals over windows.')
+RATES = ('At the bits of the signature: {}. Loss is counted from the feed-forward layers at their mean; bands are '
+         '95 % intervals over windows.')
 
 def _rates_caption(sae):
     said = []
     for row in sae['equal'][:2]:
         value = row['recovered']['mean']['value']
         recovered = 'not measurable' if value is None else f'{value:.2f}'
-        kept = f"{row['bits']:.0f} bits and {row['parameters']:,} numbers kept"
-        said.append(f"{row['code']} recovers {recovered} of the loss with {kept}")
-    return RATES.format(joined(said))
+        said.append(f"{row['code']} recovers {recovered} of the loss with {row['bits']:.0f} bits")
+    return RATES.format('; '.join(said))
 
 # %% ../../nbs/study/curves.ipynb #4281fe1e
 def rates_figure(
@@ -262,7 +262,7 @@ def rates_figure(
             ax.xaxis.set_major_formatter('{x:.0f}')
             ax.set(title=measure, xlabel='bits a token and site', ylabel='')
             ax.grid(axis='y')
-        axes[0].set_ylabel('share')
+        axes[0].set_ylabel('fraction')
         fig.suptitle(title)
         legend_below(fig, axes[0], rows=2)
     return Figure('rates', title, fig, _rates_caption(sae))
@@ -317,19 +317,20 @@ def _draw_doses(ax, points, x, key, length, style):
 # %% ../../nbs/study/curves.ipynb #412fe6bd
 def _dose_caption(points, named_free):
     ends = [end(points, key=lambda point: point['dose']) for end in (min, max)]
-    costs = [f"{pct(p['price'][0], 1, True) if p['price'] else 'no price'} at {p['dose']:.2g}" for p in ends]
+    costs = [f"{pct(p['price'][0], 1, True) if p['price'] else 'not measured'} at {p['dose']:.2g}" for p in ends]
     named = [pct(point['names'][0]) for point in ends]
-    text = f"{points[0]['arm']}: {costs[0]}, {costs[1]}; it names {named[0]} and {named[1]} of the tokens"
+    text = f"CE increase of {points[0]['arm']} at the least and the largest dose: {costs[0]}, {costs[1]}."
+    text += f' It names {named[0]} and {named[1]} of the tokens'
     if named_free is not None: text += f', base_continued {pct(named_free)}'
     return text + '. Bars resample windows, and tokens with draws of instances.'
 
 # %% ../../nbs/study/curves.ipynb #fd674fea
-FEW_DOSES = 'Fewer than three doses of one arm were run: a sweep needs variants of it.'
+FEW_DOSES = 'Fewer than three doses of one recipe were run: a sweep needs variants of it.'
 
 def _label_doses(axes, task, named_free):
     "What the panels show, and base_continued beside them"
     (cost, cost_per), (named, named_per) = axes
-    cost.set_ylabel('price: CE over\nbase_continued (%)')
+    cost.set_ylabel('CE increase over\nbase_continued (%)')
     for ax in (cost, cost_per): ax.axhline(0, color=INK, lw=.6)
     for ax in (named, named_per):
         if named_free is not None: ax.axhline(100*named_free, ls='--', color=NULL, lw=1, label='base_continued')

@@ -18,8 +18,8 @@ from .plots import short_site, subplots
 from .records import Run, Runs
 
 # %% ../../nbs/study/figures.ipynb #0f784075
-WORTH = ("The cross-entropy of {arm} is {under} under the unigram's; zeroing the feed-forward layers loses {zero} of "
-         "that gain, and holding them at their mean {mean}.")
+WORTH = ("The cross-entropy of {arm} is {under} under the unigram's. Ablating the feed-forward layers costs {zero} of "
+         "that gain (zeroed) and {mean} (held at their mean).")
 NO_MODEL = "The cross-entropy of {arm}, {ce:.2f}, is not under the unigram's {unigram:.2f}: it is no model yet."
 
 def _base_caption(run):
@@ -27,11 +27,12 @@ def _base_caption(run):
     if found['gain'] <= 0: return NO_MODEL.format(arm=run.arm, ce=ce, unigram=run.evaluation['unigram_ce'])
     return WORTH.format(arm=run.arm, **{key: pct(found[key]) for key in ('under', 'zero', 'mean')})
 
+# %% ../../nbs/study/figures.ipynb #7916f639
 def base_test_figure(
     run:Run, # Usually base
 )->Figure:
     "Cross-entropy of a model beside the unigram's and beside its own with the feed-forward layers ablated"
-    evaluation, title = run.evaluation, f'What the feed-forward layers of {run.arm} are worth'
+    evaluation, title = run.evaluation, f'What the feed-forward layers of {run.arm} contribute'
     floors = evaluation['floors']
     bars = {'unigram': evaluation['unigram_ce'], 'FFNs zeroed': floors['zero']['ce'],
             'FFNs at their mean': floors['mean']['ce'], f'{run.arm}, whole': evaluation['clean']['ce']}
@@ -45,7 +46,7 @@ def base_test_figure(
     return Figure('base-test', title, fig, _base_caption(run))
 
 # %% ../../nbs/study/figures.ipynb #656dbf53
-def _mean_ratio(layers): return pct(mean(layer['share'] for layer in layers))
+def _mean_ratio(layers): return mean(layer['share'] for layer in layers)
 
 @of_few
 def ffn_ratio_figure(
@@ -53,20 +54,22 @@ def ffn_ratio_figure(
 )->Figure:
     "What each feed-forward layer adds to the residual stream, over its length [§4.1]; `ValueError` if no arm has it"
     have = {arm: run.evaluation['ffn_share'] for arm, run in runs.items() if run.evaluation.get('ffn_share')}
-    if not have: raise ValueError('No arm was evaluated with its FFN shares.')
-    title, first = 'How much each feed-forward layer says', next(iter(have.values()))
+    if not have: raise ValueError('No run was evaluated with its FFN ratios.')
+    title, first = 'What each feed-forward layer adds to the stream', next(iter(have.values()))
     with subplots(size=(6.4, 2.4)) as (fig, ax):
         for number, (arm, layers) in enumerate(have.items()):
             places = np.arange(len(layers)) + .05*(number - (len(have) - 1)/2)
             line = dict(color=colour(arm), marker=mark(arm), ms=4, lw=.9, label=arm)
             ax.plot(places, [100*layer['share'] for layer in layers], **line)
         ax.set_xticks(range(len(first)), [short_site(dict(stack='decoder') | layer) for layer in first])
-        ax.set(xlabel='layer', ylabel='FFN share (%)', ylim=(0, None))
+        ax.set(xlabel='layer', ylabel='FFN ratio (%)', ylim=(0, None))
         ax.grid(axis='y')
         fig.suptitle(title)
         legend_below(fig, ax)
-    words = [f'{arm} {_mean_ratio(layers)}' for arm, layers in have.items()]
-    return Figure('share', title, fig, f'Mean over the layers: {joined(words)}.')
+    ratios = {arm: _mean_ratio(layers) for arm, layers in have.items()}
+    low, high = min(ratios, key=ratios.get), max(ratios, key=ratios.get)
+    words = f'Mean over the layers: from {pct(ratios[low])} in {low} to {pct(ratios[high])} in {high}.'
+    return Figure('share', title, fig, words)
 
 # %% ../../nbs/study/figures.ipynb #f2263ac9
 def _column(log, name): return np.array([float(row.get(name) or 0) for row in log])
@@ -112,10 +115,10 @@ def _draw_training(axes, train, arm, size):
     for ax, key in zip(axes[1:], ('dose', 'noise_x')): ax.plot(seen, [row.get(key) or 0 for row in log], color=ink)
 
 # %% ../../nbs/study/figures.ipynb #be4af02e
-ENDS = ('Cross-entropy at the end, on the held-out windows that are watched in training (the tables have more): {}; '
-        'lines are the training batches (smoothed, with the noise where there is some), marks the held-out text '
-        'without noise; shaded are growing pulses (blue), held pulses (pale blue) and noise (orange).')
-UNTRAINED = 'None of the arms {} was trained: there is no training curve to draw.'
+ENDS = ('Cross-entropy at the end, on the held-out windows watched in training: {}. Lines are the training batches '
+        '(smoothed, with the noise where there is some), marks the held-out text without noise. Shaded are growing '
+        'pulses (blue), held pulses (pale blue) and noise (orange).')
+UNTRAINED = 'None of {} was trained: there is no training curve to draw.'
 SCALES = ('cross-entropy\n(nats a token)', 'dose Σp\n(a matrix)', 'noise x')
 
 @of_few
@@ -137,8 +140,10 @@ def training_figure(
         legend_below(fig, axes[0])
         fig.align_ylabels()
         fig.suptitle(title)
-    ends = joined([f"{train['valid'][-1]['ce']:.3f} for {arm}" for arm, train in trained.items()])
-    return Figure('training', title, fig, ENDS.format(ends))
+    ends = {arm: train['valid'][-1]['ce'] for arm, train in trained.items()}
+    low, high = min(ends, key=ends.get), max(ends, key=ends.get)
+    words = f'from {ends[low]:.3f} in {low} to {ends[high]:.3f} in {high}' if len(ends) > 1 else f'{ends[low]:.3f}'
+    return Figure('training', title, fig, ENDS.format(words))
 
 # %% ../../nbs/study/figures.ipynb #5c20e873
 def _draw_collapse(ax, arm, found):
@@ -152,14 +157,14 @@ def _draw_collapse(ax, arm, found):
 
 # %% ../../nbs/study/figures.ipynb #3ba36d6e
 def _collapse_words(arm, found):
-    if found['collapsed']: return f"{arm} breaks beyond {found['point']:.1f}x, falling over {found['width']:.1f}x"
-    return f"{arm} holds up to {found['points'][-1][0]:.1f}x, where its search ended"
+    if found['collapsed']: return f"{arm} breaks beyond {found['point']:.1f}x, falling over {found['width']:.1f}x."
+    return f"{arm} holds up to {found['points'][-1][0]:.1f}x, where its search ended."
 
 def _collapse_caption(have, plain):
-    text = joined([_collapse_words(arm, found) for arm, found in have.items()])
-    text += '; dotted is the last strength before the accuracy stays under half of its start'
-    if any(found.get('clean') for found in have.values()): text += '; the thin line is the same model without noise'
-    return text + ('; dashed is a model never trained under noise.' if plain else '.')
+    text = ' '.join(_collapse_words(arm, found) for arm, found in have.items())
+    text += ' Dotted is the last strength before the accuracy stays under half of its start.'
+    if any(found.get('clean') for found in have.values()): text += ' The thin line is the same model without noise.'
+    return text + (' Dashed is a model never trained under noise.' if plain else '')
 
 def _plain_noise(runs):
     "base_continued under plain noise; nothing where it was not run"
@@ -172,8 +177,8 @@ def collapse_figure(
 )->Figure:
     "Accuracy under growing noise of training, until the model breaks [§2.2]; `ValueError` if no arm went so far"
     have = {arm: run.train['collapse'] for arm, run in runs.items() if run.trained and run.train.get('collapse')}
-    if not have: raise ValueError('No arm went on until it broke: their names end in _to_collapse.')
-    title, plain = 'How much noise training stands', _plain_noise(runs)
+    if not have: raise ValueError('No run went on until it broke: their names end in _to_collapse.')
+    title, plain = 'How much noise training withstands', _plain_noise(runs)
     with subplots(size=(6.4, 2.8)) as (fig, ax):
         for arm, found in have.items(): _draw_collapse(ax, arm, found)
         if plain:
@@ -187,10 +192,10 @@ def collapse_figure(
     return Figure('collapse', title, fig, _collapse_caption(have, plain))
 
 # %% ../../nbs/study/figures.ipynb #651ccaa9
-PAYS = '{} pays {} of the cross-entropy (95 % interval {} to {}; resampled: {}); the grey strip is the margin of {}.'
+PAYS = 'CE increase of {}: {} [{}, {}] (resampled: {}). The grey strip is the margin of {}.'
 
-def _price_caption(table, arm, margin):
-    "Of the main arm, or of the first"
+def _increase_caption(table, arm, margin):
+    "Of the main run, or of the first"
     rows = table.to_dict('records')
     row = next((row for row in rows if row['arm'] == arm), rows[0])
     percents = [pct(row[key], 1, True) for key in ('relative', 'relative_lo', 'relative_hi')]
@@ -203,7 +208,7 @@ def ce_increase_figure(
     margin:float=.01, # Fraction of the reference's cross-entropy that counts as none [C1]
 )->Figure:
     "Cross-entropy over that of the reference, with 95 % intervals and the margin"
-    table, title = runs.ce_increases(reference), f'The price: cross-entropy against {reference}'
+    table, title = runs.ce_increases(reference), f'CE increase over {reference}'
     with subplots(size=(6.4, .9 + .3*len(table))) as (fig, ax):
         ax.axvspan(-100*margin, 100*margin, color=GRID, alpha=.6, lw=0)
         ax.axvline(0, color=INK, lw=.8)
@@ -214,7 +219,7 @@ def ce_increase_figure(
         ax.invert_yaxis()
         ax.set(xlabel=f'cross-entropy over {reference} (%), right is worse', title=title, ylim=(len(table) - .5, -.5))
         ax.tick_params(axis='y', length=0)
-    return Figure('price', title, fig, _price_caption(table, main_arm(runs), margin))
+    return Figure('price', title, fig, _increase_caption(table, main_arm(runs), margin))
 
 # %% ../../nbs/study/figures.ipynb #5ae6e3b7
 def _draw_names(ax, found, arms):
@@ -238,14 +243,14 @@ def _name_arms(ax, arms):
     ax.set_xticks(np.arange(len(arms)), names, fontsize=7, **askew)
 
 # %% ../../nbs/study/figures.ipynb #e9defc74
-NAMES = ('At {task} {arm} names {accuracy} of the tokens (interval {low} to {high}){free}; chance is {chance}, and the '
-         'nearest cosine on raw activations names {cosine}.')
+NAMES = ('At {task} {arm} names {accuracy} of the tokens [{low}, {high}]{free}. The nearest cosine on raw activations '
+         'names {cosine}; chance is {chance}.')
 
 def _names_caption(found, task, chance):
     "The best arm, beside the base that was sorted and not trained"
     arm, free = found.accuracy.idxmax(), ''
     if 'base_reordered' in found.index and arm != 'base_reordered':
-        free = f", base_reordered, which costs no training, {pct(found.accuracy['base_reordered'])}"
+        free = f", base_reordered, which takes no training, {pct(found.accuracy['base_reordered'])}"
     best = found.loc[arm]
     named = dict(accuracy=pct(best.accuracy), low=pct(best.lo), high=pct(best.hi), cosine=pct(float(best.cosine)))
     return NAMES.format(task=task, arm=arm, free=free, chance=pct(chance, 1), **named)
@@ -264,9 +269,9 @@ def signature_figure(
             _draw_names(ax, table.loc[arms], arms)
             ax.axhline(100*first['chance'], ls='--', lw=1, color=NULL, label='chance')
             _name_arms(ax, arms)
-            ax.set(title=f'{task} instances', xlabel='arm', ylim=(0, 105))
+            ax.set(title=f'{task} instances', xlabel='run', ylim=(0, 105))
             grid_below(ax)
-        axes[0][0].set_ylabel('right (% of tokens)')
+        axes[0][0].set_ylabel('correct (% of tokens)')
         fig.suptitle(title)
         legend_below(fig, axes[0][-1])
     return Figure('signatures', title, fig, _names_caption(table, task, first['chance']))
@@ -300,12 +305,12 @@ def _draw_ratios(ax, have):
     ax.set(xlabel=scale, title=title, ylim=(len(two) - .5, -.5))
 
 # %% ../../nbs/study/figures.ipynb #483e8388
-APART = ('In {} two sets of instances of a token are {:.2f} apart ({:.2f} to {:.2f}), two tokens of like frequency '
-         '{:.2f}; {}; grey strips are the ratio with shuffled letters.')
+APART = ('In {} two sets of instances of a token are {:.2f} apart [{:.2f}, {:.2f}], two tokens of like frequency '
+         '{:.2f}. {}. Grey strips are the ratio with shuffled letters.')
 
 def _overlap_caption(arm, overlap):
     own, two = overlap['stability'], overlap['two_letter']
-    said = 'too few words begin alike to say anything of them'
+    said = 'Too few words begin alike to say anything of them'
     if two['ratio'] is not None: said = f"Rand/2let is {format_interval(two['ratio'], two['ratio_ci'])}"
     return APART.format(arm, own['distance'], *own['ci'], own['other_token'], said)
 
@@ -316,7 +321,7 @@ def overlap_figure(
 )->Figure:
     "Stability of places along the layers, and Rand/2let with its null; `ValueError` if no arm has overlaps"
     have = {arm: run.evaluation['overlap'] for arm, run in runs.items() if run.evaluation.get('overlap')}
-    if not have: raise ValueError('No arm was evaluated with overlaps.')
+    if not have: raise ValueError('No run was evaluated with overlaps.')
     title, arm = 'Places of tokens, and what lies together', main_arm(runs)
     if arm not in have: arm = next(iter(have))
     with subplots(1, 2, (6.4, .9 + max(2.2, .27*len(have)))) as (fig, (layers, ratios)):
@@ -328,8 +333,8 @@ def overlap_figure(
 
 # %% ../../nbs/study/figures.ipynb #78064a54
 HUBS = ('Each mark is a hub: its place among the hidden units from left to right, its layer from top to bottom, its '
-        'power as area; filled are positive, hollow negative ones, and lines join the strongest of one sign. Read from '
-        '{} tokens.')
+        'power as area. Filled marks are positive, hollow ones negative, and lines join the strongest of one sign. '
+        'Read from {} tokens.')
 
 def _word(token): return token.token.lstrip('▁Ġ')
 
@@ -352,7 +357,7 @@ def _main(runs): return runs[main_arm(runs) or base_arm(runs)]
 
 def _pulsed(runs, what):
     "The arm that stands for the method; `ValueError` where there is none"
-    if not main_arm(runs): raise ValueError(f'No arm was pulsed, so there is no {what}.')
+    if not main_arm(runs): raise ValueError(f'No run was pulsed, so there is no {what}.')
     return runs[main_arm(runs)]
 
 FIGURES = { # In the order in which they are drawn

@@ -36,8 +36,8 @@ def _site_name(run, site):
     return str(site)
 
 # %% ../../nbs/study/maps.ipynb #3061f853
-PIECE = 'A piece of {} by {} weights on one scale, before and after a dose of {:.3g}{}.'
-WHOLE = ": Moran's I (queen) of the whole matrix goes from {:.3f} to {:.3f}"
+PIECE = 'A piece of {} by {} weights on one scale, before and after a dose.{}'
+WHOLE = " Moran's I (queen) of the whole matrix goes from {:.3f} to {:.3f}."
 
 def _whole_matrix(before, after, site):
     "Moran's I of the matrix that the piece is from"
@@ -46,10 +46,10 @@ def _whole_matrix(before, after, site):
         rows += [row for row in run.evaluation['spatial'] if str(row['site']) == site and row['role'] == 'down'][:1]
     if len(rows) < 2: return ''
     text, null = WHOLE.format(*(row['moran_queen'] for row in rows)), rows[1].get('null_queen')
-    return text if null is None else f'{text}, and the same dose takes white noise to {null:.3f}'
+    return text if null is None else f'{text} The same dose takes white noise to {null:.3f}.'
 
 def _weights_caption(before, after, site, piece):
-    text = PIECE.format(*piece.shape, after.dose, _whole_matrix(before, after, site))
+    text = PIECE.format(*piece.shape, _whole_matrix(before, after, site))
     return text.replace('-0.000', '0.000').replace('-0', '−0')
 
 # %% ../../nbs/study/maps.ipynb #fa22e651
@@ -77,15 +77,15 @@ def weights_figure(
 
 # %% ../../nbs/study/maps.ipynb #bfe153d1
 ABOVE = ('More than two standard deviations above the matched-dose nulls, of noise (grey) and, where it was measured, '
-         'of their own values (in the tables): {}.')
-NO_PULSE = 'No arm has been pulsed, so every null is that of plain white noise.'
+         'of their own values: {}.')
+NO_PULSE = 'No run has been pulsed, so every null is that of plain white noise.'
 
 def _moran_caption(runs):
     words = []
     for arm, run in runs.items():
         rows = run.evaluation['spatial']
-        if run.dose > 0: words.append(f'{sum(map(above_null, rows))} of {len(rows)} matrices in {arm}')
-    return ABOVE.format(joined(words)) if words else NO_PULSE
+        if run.dose > 0: words.append(f'{arm} {sum(map(above_null, rows))} of {len(rows)} matrices')
+    return ABOVE.format('; '.join(words)) if words else NO_PULSE
 
 # %% ../../nbs/study/maps.ipynb #ad8364b9
 def _column(rows, entry): return np.array([row.get(entry) or 0 for row in rows])
@@ -148,15 +148,15 @@ def lisa_fractions(
 
 # %% ../../nbs/study/maps.ipynb #3da31ef5
 LISA_COLOURS = ('#B2182B', '#F4C7A8', '#2166AC', '#B3D3E8')
-UNLIKE = ('Of {:,} weights of {}, {} differ in sign from the mean of their neighbours; in white noise of the same dose '
-          '({:.3g}) {}, without pulses half.')
+UNLIKE = ('Of the weights of {}, {} differ in sign from the mean of their neighbours; in white noise of the same dose '
+          '{}. Without pulses it is half.')
 
 def _lisa_caption(run, own, null):
     unlike = []
     for piece in (own, null):
         found = lisa_fractions(piece)
         unlike.append(pct(found[GROUPS[1]] + found[GROUPS[3]]))
-    return UNLIKE.format(own.size, run.arm, unlike[0], run.dose, unlike[1])
+    return UNLIKE.format(run.arm, *unlike)
 
 # %% ../../nbs/study/maps.ipynb #887e39ef
 def lisa_figure(
@@ -186,16 +186,16 @@ def _mean_curve(run, prefix, without=()):
     keys = [key for key in run.arrays if key.startswith(prefix) and not key.startswith(without)]
     return np.mean([run.arrays[key] for key in keys], 0) if keys else None
 
-CORRELATION = ('The correlation at distance 1 is {:.3f} in {} and {:.3f} at 4, the edge of the kernel (RCI {:.3f}), '
-               'mean over the down matrices')
+CORRELATION = ('The correlation between neighbours is {:.3f} in {} and {:.3f} at the edge of the kernel, mean over '
+               'the down matrices.')
 
 def _correlogram_caption(runs, curves, nulls):
     arm = main_arm(runs)
     if arm not in curves: arm = max(curves, key=lambda name: curves[name][0] - curves[name][3])
     curve = curves[arm]
-    text = CORRELATION.format(curve[0], arm, curve[3], curve[0] - curve[3])
-    if arm not in nulls: return text + '.'
-    return text + f'; the same dose takes white noise to {nulls[arm][0]:.3f} and {nulls[arm][3]:.3f}.'
+    text = CORRELATION.format(curve[0], arm, curve[3])
+    if arm not in nulls: return text
+    return text + f' The same dose takes white noise to {nulls[arm][0]:.3f} and {nulls[arm][3]:.3f}.'
 
 # %% ../../nbs/study/maps.ipynb #47896d4f
 @of_few
@@ -205,7 +205,7 @@ def correlogram_figure(
     "ρ(r) of the down matrices against distance, mean over sites, a line an arm; `ValueError` if no arm has them"
     curves = {arm: _mean_curve(run, 'rho_', 'rho_null') for arm, run in runs.items()}
     curves = {arm: curve for arm, curve in curves.items() if curve is not None}
-    if not curves: raise ValueError('No arm has correlograms (rho_<site> in evaluation.npz): evaluate the arms again.')
+    if not curves: raise ValueError('No run has correlograms (rho_<site> in evaluation.npz): evaluate the runs again.')
     nulls = {arm: _mean_curve(runs[arm], 'rho_null_') for arm in curves if runs[arm].dose > 0}
     nulls = {arm: curve for arm, curve in nulls.items() if curve is not None}
     title = 'How far the weights are alike'
@@ -238,22 +238,21 @@ def _draw_bands(ax, activations, tokens, sentences):
     return image
 
 # %% ../../nbs/study/maps.ipynb #8ebcaa7b
-NO_BANDS = '{} has no bands.npz: only trained arms have one. Train it again, or choose another arm.'
-BANDS = ("{} probe tokens over {:,} hidden units: the mean 1-D Moran's I of a row goes from {:.3f} to {:.3f} between "
-         '{:,} and {:,} sentences{}.')
+NO_BANDS = '{} has no bands.npz: only trained runs have one. Train it again, or choose another run.'
+BANDS = ("{} probe tokens over {:,} hidden units. The mean 1-D Moran's I of a row goes from {:.3f} to {:.3f} through "
+         'the training.{}')
 
 def _null_of_layer(run, site):
     "What the same dose without training gives, over other tokens"
     for row in run.evaluation.get('activation_moran', []):
         if str(row['site']) != str(site) or row.get('null_diffused') is None: continue
-        return f'; the same dose without training takes this layer to {line_null(row):.3f}, over other tokens'
+        return f' The same dose without training takes this layer to {line_null(row):.3f}, over other tokens.'
     return ''
 
-def _bands_caption(run, site, activations, sentences):
+def _bands_caption(run, site, activations):
     moran = np.asarray(morans_i(activations, 'line')).mean(1)
     _, tokens, units = activations.shape
-    ends = int(sentences[0]), int(sentences[-1])
-    return BANDS.format(tokens, units, moran[0], moran[-1], *ends, _null_of_layer(run, site))
+    return BANDS.format(tokens, units, moran[0], moran[-1], _null_of_layer(run, site))
 
 # %% ../../nbs/study/maps.ipynb #2d12e4e9
 def bands_figure(
@@ -275,4 +274,4 @@ def bands_figure(
         label = 'activation − baseline\n(99th percentile at that time = 1)'
         fig.colorbar(image, ax=axes, label=label, pad=.01, shrink=.9, aspect=30)
         fig.suptitle(title)
-    return Figure('bands', title, fig, _bands_caption(run, name, activations, sentences))
+    return Figure('bands', title, fig, _bands_caption(run, name, activations))

@@ -3,12 +3,13 @@
 # %% auto #0
 __all__ = ['MORE', 'joined', 'pct', 'format_value', 'format_interval', 'format_increase', 'mean', 'main_arm', 'base_arm',
            'all_seeds', 'seed_counts', 'base_numbers', 'above_null', 'below_null', 'line_null', 'spatial_numbers',
-           'tasks', 'signature', 'compare_thresholds', 'read_more']
+           'tasks', 'signature', 'compare_thresholds', 'threshold_text', 'read_more']
 
 # %% ../../nbs/study/numbers.ipynb #bb8ce358
 import math
+import re
 
-from ..evaluation.robustness import paired_threshold, reading, scores_from
+from ..evaluation.robustness import format_threshold, paired_threshold, reading, scores_from
 from .records import Run, Runs
 
 # %% ../../nbs/study/numbers.ipynb #2524319d
@@ -43,19 +44,19 @@ def format_interval(
     value:float|None, # None is what was not measured
     ends:tuple|None,  # Lower and upper end; without both, the value stands alone
     spec:str='.3f',   # As for `format_value`
-)->str: # For example '0.123 (0.101 to 0.145)'
+)->str: # For example '0.123 [0.101, 0.145]'
     "A number with its interval"
     if value is None or not ends or None in ends: return format_value(value, spec)
     value, low, high = (format_value(v, spec) for v in (value, *ends))
-    return f'{value} ({low} to {high})'
+    return f'{value} [{low}, {high}]'
 
 # %% ../../nbs/study/numbers.ipynb #48b63bf6
 def format_increase(
-    price:dict|None, # From `records.price`; None where there is no reference
-)->str: # '+0.5 % (+0.1 % to +0.9 %)'
+    increase:dict|None, # From `ce_increase`; None where there is no reference
+)->str: # '+0.5 % [+0.1 %, +0.9 %]'
     "A CE increase relative to the reference, with its interval"
-    if price is None: return '–'
-    return format_interval(price['relative'], (price['relative_lo'], price['relative_hi']), '+.1%')
+    if increase is None: return '–'
+    return format_interval(increase['relative'], (increase['relative_lo'], increase['relative_hi']), '+.1%')
 
 def mean(
     values, # Numbers, None among them
@@ -186,9 +187,18 @@ def compare_thresholds(
     if a_low > b_high: return 'higher'
     return 'lower' if a_high < b_low else 'undecided'
 
-# %% ../../nbs/study/numbers.ipynb #840d747e
-MORE = dict(half='half of its own hits goes at', ce='half of its nats under the unigram at')
+# %% ../../nbs/study/numbers.ipynb #6346679c
+MORE = dict(half='half of its own correct tokens', ce='half of its nats under the unigram')
 
+def threshold_text(
+    found:dict,       # One kind of `threshold`, or a reading
+    measurable:bool=True, # From the same result
+    of:str='relative',# 'relative' (accuracy), 'half' or 'ce'
+)->str: # '1.7 [1.4, 2.1]', '> 24, not reached' or 'not measurable'
+    "A threshold with its interval in brackets"
+    return re.sub(r'\((.+) to (.+)\)', r'[\1, \2]', format_threshold(found, measurable, of))
+
+# %% ../../nbs/study/numbers.ipynb #840d747e
 def read_more(
     runs:Runs, # Evaluated on the same windows
     arm:str,   # The arm in question

@@ -73,7 +73,7 @@ SECOND = [
     ('base', 'rwkv_base'), ('base_continued', 'rwkv_base_continued'), ('full_stack', 'rwkv_full_stack'),
     ('tlf', 'rwkv_tlf'), ('full_stack', 'base_continued'), ('full_stack', 'tlf'),
     ('rwkv_full_stack', 'rwkv_base_continued'), ('rwkv_full_stack', 'rwkv_tlf')]
-_RHO = "Spearman's ρ (95 % interval)"
+_RHO = "Spearman's ρ [95 % interval]"
 
 def _same_words(places, pairs):
     "Places of the words that all have, if they are ten or more: else two rows would be about other words"

@@ -59,9 +59,13 @@ class Figure:
     name:str      # Short, for a file or an anchor
     title:str     # What it shows
     figure:object # A matplotlib figure
-    caption:str   # One computed sentence
+    caption:str   # Computed sentences
+    above:bool=False # The title stands above the picture, as text of the page, and not in it
+    @property
+    def alt(self)->str: return f'{self.title}. {self.caption}'
     def _ipython_display_(self):
         from IPython.display import Markdown, display
+        if self.above: display(Markdown(f'**{html.escape(self.title, quote=False)}**'))
         display({'image/png': self.png(), 'text/plain': self.title}, raw=True)
         display(Markdown(f'*{html.escape(self.caption, quote=False)}*'))
 
@@ -117,7 +121,7 @@ def svg(self:Figure)->str:
     text = re.sub(r'(?s)<metadata>.*?</metadata>', '', text[text.index('<svg'):])
     text = text.replace(INK, 'currentColor').replace(GRID, 'var(--grid, #d9dadc)')
     for part in _IDS: text = text.replace(f'id="{part}', f'id="{self.name}-{part}')
-    return text.replace('<svg ', f'<svg role="img" aria-label="{html.escape(self.title)}" ', 1)
+    return text.replace('<svg ', f'<svg role="img" aria-label="{html.escape(self.alt)}" ', 1)
 
 # %% ../../nbs/study/plots.ipynb #a4b12909
 def short_site(
@@ -178,6 +182,6 @@ def of_few(
         shown = few(runs)
         figure = draw(shown, *args, **options)
         if len(shown) == len(runs): return figure
-        figure.caption += f' Drawn are {len(shown)} of {len(runs)} arms; the tables have all.'
+        figure.caption += f' Drawn are {len(shown)} of {len(runs)} runs; the tables have all.'
         return figure
     return drawn

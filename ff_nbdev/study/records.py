@@ -109,10 +109,10 @@ def signed(
     difference:tuple, # A value and the two ends of its interval
     digits:int=2, # Behind the point
     by:float=1,   # 100 for points or percent
-)->str: # '+0.12 (−0.01 to +0.25)'
+)->str: # '+0.12 [−0.01, +0.25]'
     "A difference with its interval, in words; where an end is open, ∞"
     value, lo, hi = (f'{by*v:+.{digits}f}' for v in difference)
-    return f'{value} ({lo} to {hi})'.replace('-', '−').replace('inf', '∞')
+    return f'{value} [{lo}, {hi}]'.replace('-', '−').replace('inf', '∞')
 
 # %% ../../nbs/study/records.ipynb #b02143d6
 def _window_tokens(run): return run.arrays.get('window_tokens', run.arrays['window_ce'].shape)
@@ -144,7 +144,7 @@ def ce_increase(
 # %% ../../nbs/study/records.ipynb #174ec8bd
 def signed_increase(
     increase:dict, # From `ce_increase`
-)->str: # '+2.3 (+2.0 to +2.5)'
+)->str: # '+2.3 [+2.0, +2.5]'
     "A CE increase in percent of the reference's cross-entropy, with its interval"
     return signed((increase['relative'], increase['relative_lo'], increase['relative_hi']), 1, by=100)
 

@@ -25,6 +25,7 @@ def noise_steps(
     if not recall.get('top') or not total or not train.get('sentences'): return 0
     return round(train.get('steps', 0)*(1 - recall.get('start', 0)*total/train['sentences']))
 
+# %% ../../nbs/study/regime_rules.ipynb #874ce9cc
 def _clock(train):
     regime = regime_of(train)
     return regime is not None and (regime.steps_between_pulses or 0) >= PAPER_STEPS
@@ -58,6 +59,7 @@ def second(name, rule=None):
         return statistic
     return register
 
+# %% ../../nbs/study/regime_rules.ipynb #6a98cf2d
 def _parted(get, *arms):
     "`NotRun` where two runs share a row of their logs in which there was noise"
     def noisy(run): return {(row['sentences'], row['loss']) for row in run.train['log'] if row.get('noise_x')}
@@ -75,7 +77,7 @@ def _over_parted(name, *arms):
 # %% ../../nbs/study/regime_rules.ipynb #4a91ac81
 _over_parted('C7', 'full_stack_to_collapse', 'highway_to_collapse')
 _over_parted('C8', 'highway', 'full_stack')
-_over_parted('C9', 'full_stack_to_collapse', 'tlf_to_collapse');
+_over_parted('C9', 'full_stack_to_collapse', 'tlf_to_collapse')
 
 # %% ../../nbs/study/regime_rules.ipynb #3537c84b
 BRIEF = 6_000 # Sentences: 5,000, and the rest of the last step
@@ -85,20 +87,22 @@ def _c2(get):
     flat, free = get('no_ramp~first_5000'), get('base_continued~first_5000')
     if flat.train['sentences'] > BRIEF: raise NotRun('no_ramp~first_5000 went on beyond its first 5,000 sentences')
     ramp = lost(get('no_fzr'), get('base_continued'))
-    words = f'no_fzr, with a ramp, loses {pct(ramp[0], 1)}; dose {flat.dose:.3g} in {flat.train["sentences"]:,} sentences'
+    words = f'no_fzr, with a ramp, loses {pct(ramp[0], 1)}; dose of no_ramp {flat.dose:.3g}'
     return Effect(*lost(flat, free), control=ramp[1] > .5, words=words, unit='%')
 
 # %% ../../nbs/study/regime_rules.ipynb #1c3f215d
-def _down(run): return [row for row in run.evaluation['spatial'] if row['role'] == 'down']
+def _down(run, key):
+    "Mean over the down matrices"
+    return mean(row.get(key) for row in run.evaluation['spatial'] if row['role'] == 'down')
 
 def _beside_nulls(run):
     "Moran's I of the down matrices, and both of its nulls, in words"
-    rows, untrained = _down(run), (run.train or {}).get('regime') or {}
-    value, dose = (mean(row.get(key) for row in rows) for key in ('moran_queen', 'null_queen'))
-    own = (untrained.get('untrained') or {}).get('moran')
+    regime = (run.train or {}).get('regime') or {}
+    value, dose, own = _down(run, 'moran_queen'), _down(run, 'null_queen'), (regime.get('untrained') or {}).get('moran')
     told = lambda x: '–' if x is None else f'{x:.3f}'.replace('-', '−')
     return f"Moran's I {told(value)}, dose null {told(dose)}, untrained null {told(own)}"
 
+# %% ../../nbs/study/regime_rules.ipynb #23883472
 @second('C3', rises)
 def _c3(get):
     run, free = get('full_stack'), get('base_continued')
@@ -115,8 +119,8 @@ def _c4(get):
     rows, free = (get(arm).evaluation['activation_moran'] for arm in ('full_stack', 'base_continued'))
     if any(row.get('null_diffused') is None for row in rows):
         raise NotRun('full_stack was evaluated without its untrained null')
-    line, null, plain = (np.array([row[key] for row in some]) for some, key in (
-        (rows, 'mean'), (rows, 'null_diffused'), (free, 'mean')))
+    def read(some, key): return np.array([row[key] for row in some])
+    line, null, plain = read(rows, 'mean'), read(rows, 'null_diffused'), read(free, 'mean')
     noise = mean(row.get('null_noise_diffused') for row in rows)
     words = f'{line.mean():.3f}; untrained null {null.mean():.3f}, base_continued {plain.mean():.3f}'
     words += '' if noise is None else f', noise network {noise:.3f}'
@@ -151,7 +155,7 @@ KERNEL_RUNS = [f'full_stack~{kernel}' for kernel in KERNELS]
 @second('C24')
 def _c24(get):
     runs = {name: get(name) for name in ('full_stack', *KERNEL_RUNS)}
-    nulls = {name: mean(row.get('null_queen') for row in _down(run)) for name, run in runs.items()}
+    nulls = {name: _down(run, 'null_queen') for name, run in runs.items()}
     if None in nulls.values(): raise NotRun('the dose null of a kernel was not measured')
     apart = {name: abs(null - nulls['full_stack']) for name, null in nulls.items()}
     name = max(apart, key=apart.get)

@@ -12,10 +12,11 @@ import numpy as np
 from ..evaluation.overlap import between, stability, two_letter_test
 from ..evaluation.places import Places
 from ..evaluation.second_order import compare, more_alike, second_order
-from ..evaluation.robustness import format_threshold, paired_ratio, paired_threshold, scores_from
+from ..evaluation.robustness import paired_ratio, paired_threshold, scores_from
 from ..core.stats import bootstrap_interval
 from .effects import (Effect, NotRun, collapse_of, collapse_search, costs, crossing_draws,
                                     crossing_interval, difference, mean_of_layers, rises, same)
+from .numbers import threshold_text
 from .records import Run, ce_increase, signed
 
 # %% ../../nbs/study/rules.ipynb #da3f1bfc
@@ -336,7 +337,7 @@ def is_arm(
     return plain(name) == plain(run.arm)
 
 # %% ../../nbs/study/rules.ipynb #r0000022
-METRIC_WORDS = dict(accuracy='accuracy', half='half of its own hits', ce='nats under the unigram')
+METRIC_WORDS = dict(accuracy='accuracy', half='half of its correct tokens', ce='nats under the unigram')
 
 def _paired_gains(get, kind):
     "How much more the arm withstands, in pairs of windows, in words; empty for older records"
@@ -354,8 +355,8 @@ def _matched_ratio(get, kind):
     scores = scores_from(main.arrays)
     if not (matched and scaled and scores) or not is_arm(matched['like'], main): return ''
     gain = signed(paired_threshold(scores, scaled, kind, unigram=main.evaluation['unigram_ce']))
-    threshold = format_threshold(matched['threshold'][kind], matched['measurable'])
-    return (f'; beside it, base_continued with the shares of full_stack, without training: {threshold}, '
+    threshold = threshold_text(matched['threshold'][kind], matched['measurable'])
+    return (f'; beside it, base_continued with the FFN ratio of full_stack, without training: {threshold}, '
             f'and full_stack over that {gain}')
 
 # %% ../../nbs/study/rules.ipynb #r0000023

@@ -6,15 +6,15 @@ __all__ = ['SIGNATURE_COLUMNS', 'WIDE_COLUMNS', 'ERROR_COLUMNS', 'ROBUSTNESS_COL
            'bleu_table', 'scaled_table', 'scaling_gains', 'strength_table']
 
 # %% ../../nbs/study/score_tables.ipynb #59e06ab8
-from ..evaluation.robustness import METRICS, format_threshold, paired_threshold, reading, scores_from
+from ..evaluation.robustness import METRICS, paired_threshold, reading, scores_from
 from .rules import is_arm
-from .numbers import pct, read_more, tasks
+from .numbers import pct, read_more, tasks, threshold_text
 from .records import Runs, paired_interval, signed
 from .tables import full_name, paper, records, rows, same_columns, table
 
 # %% ../../nbs/study/score_tables.ipynb #0ad4a85c
 SIGNATURE_COLUMNS = {
-    'arm': 'arm', 'task': 'task', 'right (95 % interval)': ('found.accuracy', 'found.ci', '.0%'),
+    'arm': 'arm', 'task': 'task', 'accuracy [95 % interval]': ('found.accuracy', 'found.ci', '.0%'),
     'chance': ('signatures.chance', '.1%'), 'labels shuffled': ('found.shuffled_labels?', '.0%'),
     'permuted differently': ('found.permuted_differently?', '.0%'), 'permuted alike': ('found.permuted_alike?', '.0%'),
     'nearest cosine': ('found.cosine?', '.0%'), 'FFNs zeroed': ('zeroed.accuracy?', '.0%'),
@@ -44,7 +44,7 @@ def _paper_wide(record):
 
 WIDE_COLUMNS = {
     'arm': 'arm', 'task': 'task', 'tokens': 'signatures_250.n_tokens',
-    'right (95 % interval)': ('found.accuracy', 'found.ci', '.0%'), 'chance': ('signatures_250.chance', '.1%'),
+    'accuracy [95 % interval]': ('found.accuracy', 'found.ci', '.0%'), 'chance': ('signatures_250.chance', '.1%'),
     'nearest cosine': ('found.cosine', '.0%'), 'paper': _paper_wide}
 
 @table(WIDE_COLUMNS)
@@ -57,11 +57,11 @@ def wide_table(runs:Runs): # Any arms
 # %% ../../nbs/study/score_tables.ipynb #5b426e02
 ERROR_COLUMNS = {
     'arm': 'arm', 'task': 'task', 'errors in all draws': 'found.errors?',
-    'close ones (95 % interval)': ('found.close_error_share', 'found.close_error_ci?', '.1%'),
+    'close ones [95 % interval]': ('found.close_error_share', 'found.close_error_ci?', '.1%'),
     'by chance': ('found.close_by_chance', '.1%'),
     'close ones nearer than others': ('found.close_errors_nearer?', '.2f'),
     'most frequent answer': 'found.most_frequent_prediction?',
-    'its share of all answers': ('found.most_frequent_share?', '.1%')}
+    'its fraction of all answers': ('found.most_frequent_share?', '.1%')}
 
 @table(ERROR_COLUMNS)
 def error_table(runs:Runs): # Any arms
@@ -76,7 +76,7 @@ def _threshold(kind, key='robustness'):
     "The threshold of one disturbance, where it was measured"
     def column(record):
         found = record[key]
-        if kind in found['threshold']: return format_threshold(found['threshold'][kind], found['measurable'])
+        if kind in found['threshold']: return threshold_text(found['threshold'][kind], found['measurable'])
     return column
 
 def _paper(kind): return lambda record: paper('robustness', record['run'], kind)
@@ -124,7 +124,7 @@ def _metric_row(runs, arm, found, arrays, of):
     row, evaluation, scores = {}, runs[arm].evaluation, scores_from(runs[arm].arrays, arrays)
     for kind in found['threshold']:
         threshold = reading(scores, kind, of, evaluation['unigram_ce'])
-        row[kind] = format_threshold(threshold, threshold['measurable'], of)
+        row[kind] = threshold_text(threshold, threshold['measurable'], of)
         if arm == 'base_continued' or 'base_continued' not in runs: continue
         pair = read_more(runs, arm, 'base_continued', kind, of, arrays)
         if pair: row[f'{kind}, over base_continued'] = signed(pair['difference'])
@@ -200,10 +200,11 @@ def _scaled_row(runs, arm, how, of):
     run = runs.every[arm]
     found, unigram = run.evaluation[f'robustness_{how}'], run.evaluation['unigram_ce']
     scaled = scores_from(run.arrays, how)
-    row = {'arm': arm, 'layers say': SCALED[how](found), 'undisturbed': pct(found['clean'], 1), 'half of': METRICS[of]}
+    row = {'arm': arm, 'layers scaled to': SCALED[how](found)}
+    row |= {'undisturbed': pct(found['clean'], 1), 'half of': METRICS[of]}
     for kind in found['threshold']:
         threshold = reading(scaled, kind, of, unigram)
-        row[kind] = format_threshold(threshold, threshold['measurable'], of)
+        row[kind] = threshold_text(threshold, threshold['measurable'], of)
         row[f'{kind}, over itself'] = _difference(scaled, scores_from(run.arrays), kind, of, unigram)
         if arm.partition('.s')[0].split('~')[0] == 'full_stack': continue
         row[f'{kind}, full_stack over it'] = _difference(_main_scores(runs, arm), scaled, kind, of, unigram)
