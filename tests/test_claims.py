@@ -364,10 +364,10 @@ def test_what_smaller_outputs_alone_give_is_said_beside_robustness(folder):
     full.arrays |= scores
     free.arrays |= scores | {key.replace('disturbed', 'matched'): value for key, value in scores.items()}
     words = lambda: RULES['C16'][0](runs.__getitem__).words
-    assert 'with the shares' not in words()
+    assert 'with the FFN ratio' not in words()
     free.evaluation['robustness_matched'] = free.evaluation['robustness'] | dict(like='full_stack')
-    assert 'with the shares of full_stack, without training' in words()
-    assert words().endswith('+0.00 (+0.00 to +0.00)'), words()
+    assert 'with the FFN ratio of full_stack, without training' in words()
+    assert words().endswith('+0.00 [+0.00, +0.00]'), words()
 
 
 # The second version: every claim on runs inside its regime, and on the same outside it

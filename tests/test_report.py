@@ -16,7 +16,11 @@ from ff_nbdev.study import report as R
 from ff_nbdev.study.effects import difference, verdict, within
 from ff_nbdev.study.examples import QUICK, example_runs
 from ff_nbdev.study.figures import all_figures, phases
+from ff_nbdev.study.overview import OVERVIEW, overview_figures
 from ff_nbdev.study.numbers import above_null, compare_thresholds, main_arm, spatial_numbers
+from ff_nbdev.study.claims import VERDICTS
+from ff_nbdev.study.regime_rules import SECOND
+from ff_nbdev.study.verdict_grid import PLACES, SHAPES, VerdictGrid, kind_of
 from ff_nbdev.study.records import Runs, load_run, load_runs, paired_interval, ce_increase
 
 
@@ -88,8 +92,8 @@ def test_difference_is_symmetric():
 @pytest.mark.parametrize(
     'interval,words',
     [
-        ((-0.03, -0.01), 'Price: none; x has'),
-        ((-0.001, 0.005), 'within the 1 % margin.'),
+        ((-0.03, -0.01), 'There is no cost.'),
+        ((-0.001, 0.005), 'That is within the margin of 1 %.'),
         ((0.02, 0.03), 'it is not free'),
         ((0.005, 0.02), 'undecided'),
     ],
@@ -117,7 +121,7 @@ def test_base_sentence(runs, change, words):
     [
         (dict(), 'no clustering beyond smoothing is shown'),
         (dict(moran=0.1), '12 of 12 matrices lie above'),
-        (dict(moran=0.1, line=0.2), 'above it in 4 of 4 layers'),
+        (dict(moran=0.1, line=0.2), 'above them in 4 of 4 layers'),
         (dict(moran=-0.1), '0 of 12 matrices'),
     ],
 )
@@ -130,7 +134,7 @@ def test_spatial_sentence_without_null(runs):
     rows = [row | dict(null_queen=None) for row in runs['full_stack'].evaluation['spatial']]
     bare = changed(runs, 'full_stack', spatial=rows)
     assert 'says nothing' in F.format_spatial(spatial_numbers(bare['full_stack']), 'full_stack')
-    assert not any('C3' in claim for claim in R.verdicts(bare))
+    assert 'dose null –' in SECOND['C3'][0](bare.__getitem__).words
 
 
 def test_a_matrix_must_lie_above_both_of_its_nulls(runs):
@@ -150,15 +154,15 @@ def test_a_matrix_must_lie_above_both_of_its_nulls(runs):
 @pytest.mark.parametrize(
     'effects,words',
     [
-        (dict(sixteen=0.8), 'the arm is better'),
+        (dict(sixteen=0.8), 'full_stack names more'),
         (dict(sixteen=0.2), 'no difference is shown'),
-        (dict(sixteen=0.1), 'the arm is worse'),
+        (dict(sixteen=0.1), 'full_stack names fewer'),
         (dict(sixteen=0.02), 'not shown to be above chance'),
         (dict(sixteen=0.9), 'Fuzzy recall improves it'),
         (dict(sixteen=0.7), 'no difference that can be seen'),
         (dict(sixteen=0.5), 'Fuzzy recall makes it worse'),
         (dict(sixteen=0.5), 'as many or more'),
-        (dict(sixteen=0.6), 'names 55 %;'),
+        (dict(sixteen=0.6), 'on raw activations names 55 %.'),
     ],
 )
 def test_signature_sentence(tmp_path, effects, words):
@@ -168,9 +172,9 @@ def test_signature_sentence(tmp_path, effects, words):
 @pytest.mark.parametrize(
     'effects,words',
     [
-        (dict(half=3.4), 'base_continued 1.6 (1.4 to 1.8): the arm stands more'),
-        (dict(half=1.6), 'base_continued 1.6 (1.4 to 1.8): no difference is shown'),
-        (dict(half=1.0), 'the arm stands less'),
+        (dict(half=3.4), 'base_continued: 1.6 [1.4, 1.8]; full_stack is more robust'),
+        (dict(half=1.6), 'base_continued: 1.6 [1.4, 1.8]; no difference is shown'),
+        (dict(half=1.0), 'full_stack is less robust'),
         (dict(ffn=0.05), 'not measurable'),
     ],
 )
@@ -182,13 +186,13 @@ def test_threshold_that_is_not_reached(runs):
     far = dict(relative=None, relative_ci=[5.0, None], half_of_clean=None, top=6.0)
     base = runs['base'].evaluation['robustness']['threshold']['noise']
     some = changed(runs, 'full_stack', robustness__threshold__noise=far)
-    assert 'noise of > 6, not reached' in F.format_robustness(some, 'full_stack')
+    assert 'contribution: > 6, not reached in full_stack' in F.format_robustness(some, 'full_stack')
     assert compare_thresholds(far, base) == 'higher' and compare_thresholds(far, far) == 'undecided'
     assert compare_thresholds(base, far) == 'lower'
 
 
 @pytest.mark.parametrize(
-    'scale,words', [('quick', 'no evidence for or against'), ('synthetic', 'invented'), ('paper', 'Scale paper: ')]
+    'scale,words', [('quick', 'no evidence for or against'), ('synthetic', 'invented'), ('paper', 'Scale paper. ')]
 )
 def test_scale_sentence(runs, scale, words):
     said = F.format_scale(changed(runs, 'full_stack', scale=scale))
@@ -205,7 +209,22 @@ def test_findings_are_three_to_seven_sentences(runs):
 def test_findings_of_an_arm_that_is_no_better_than_its_controls(tmp_path):
     said = ' '.join(F.findings(planted(tmp_path, ce_increase=0.3, one=0.06, sixteen=0.2, half=1.6, moran=-0.02)))
     assert 'it is not free' in said and 'no clustering beyond smoothing is shown' in said
-    assert 'no difference is shown' in said and 'Fuzzy recall makes it worse' in said and 'the arm stands less' in said
+    assert 'no difference is shown' in said and 'Fuzzy recall makes it worse' in said
+    assert 'full_stack is less robust' in said
+
+
+BRACKETS = re.compile(r'\[[^]]*\]|\([^)]*\)|\d+:\d+|[a-zA-Z_~]+\d[\d.]*')
+
+
+@pytest.mark.parametrize('effects', [{}, dict(ce_increase=0.3, sixteen=0.2, half=1.6, moran=-0.02), dict(ffn=0.05)])
+def test_a_sentence_has_two_numbers_at_most(tmp_path, effects):
+    runs = planted(tmp_path, **effects)
+    figures = all_figures(runs)[0] | overview_figures(runs)[0]
+    said = F.findings(changed(runs, 'full_stack', scale='mini')) + [figure.caption for figure in figures.values()]
+    for text in [*said, *(figure.title for figure in figures.values())]:
+        for sentence in re.split(r'[.;] ', BRACKETS.sub('', text)):
+            assert len(re.findall(r'\d+(?:[.,]\d+)*', sentence)) <= 2, sentence
+        assert not re.search(r'\b([Pp]rices?|arms?|shares?|stands? (more|less))\b', text), text
 
 
 def with_verdict(verdicts, word):
@@ -225,7 +244,7 @@ def test_verdicts_follow_the_planted_effects(tmp_path):
     assert dead.keys().isdisjoint(claim for claim in good if claim.startswith(('C15', 'C16')))
 
 
-@pytest.mark.parametrize('drop, words', [(0.0, ''), (0.02, 'has as many from'), (1.0, 'has fewer at every strength')])
+@pytest.mark.parametrize('drop, words', [(0.0, ''), (0.02, 'the curves cross at'), (1.0, 'the curves do not cross')])
 def test_where_an_arm_is_ahead(tmp_path, drop, words):
     runs = planted(tmp_path)
     own, theirs = (runs[arm].evaluation['robustness']['noise'] for arm in ('full_stack', 'base_continued'))
@@ -233,7 +252,56 @@ def test_where_an_arm_is_ahead(tmp_path, drop, words):
         below = number == 0 or drop == 1
         point['accuracy'] = other['accuracy'] - drop if below else other['accuracy'] + 0.01
     said = F.format_robustness(runs, 'full_stack')
-    assert words in said and ('fewer right tokens' in said) == bool(drop)
+    assert words in said and ('fewer correct tokens' in said) == bool(drop)
+
+
+# --- the grid and the four figures
+
+
+def test_a_cell_has_a_colour_a_shape_and_a_way_to_its_number():
+    row = dict(id='C1', claim='It costs <nothing>', value=None)
+    some = [row | dict(verdict=verdict, id=f'C{k}') for k, verdict in enumerate(VERDICTS)]
+    text = VerdictGrid(dict(mT5=some, RWKV=some[:2]), dict(mT5={'C0': '#fig-effects'}, RWKV={})).html()
+    for verdict in VERDICTS:
+        assert SHAPES[verdict] in text and f'class="{kind_of(verdict)}"' in text
+    assert len(set(SHAPES.values())) == len(VERDICTS) and '<nothing>' not in text
+    assert text.count('<a href="#fig-effects"') == 1 and '1 claim has not run' in text
+    assert set(PLACES) == {f'C{number}' for number in range(1, 26)}
+
+
+def with_clock(runs, name, between, increase):
+    "A run at another clock, whose windows cost more than those of base_continued by a fraction"
+    free = runs['base_continued']
+    ce = free.arrays['window_ce'] * (1 + increase)
+    train = runs['full_stack'].train
+    regime = train['regime'] | dict(steps_between_pulses=between)
+    return replace(runs['full_stack'], arm=name, train=train | dict(regime=regime), arrays=free.arrays | dict(window_ce=ce))
+
+
+@pytest.mark.parametrize(
+    'later, words',
+    [(0.01, 'pulses cost less'), (0.09, 'pulses cost more'), (0.05, 'No healing is shown'), (None, 'No curve')],
+)
+def test_the_healing_curve_says_what_is_seen(runs, later, words):
+    some = Runs(base_continued=runs['base_continued'], full_stack=with_clock(runs, 'full_stack', 5.8, 0.05))
+    if later is not None:
+        some.variants['full_stack~long'] = with_clock(runs, 'full_stack~long', 200.0, later)
+    figure = OVERVIEW['healing'](some)
+    assert words in figure.title and ('1 of 2' in figure.caption) == (later is not None)
+
+
+def test_titles_follow_the_effects(tmp_path):
+    good = planted(tmp_path / 'good', moran=0.1, line=0.2, sixteen=0.9)
+    poor = planted(tmp_path / 'poor', ce_increase=0.3, sixteen=0.02)
+    good, poor = (overview_figures(some)[0] for some in (good, poor))
+    assert 'names more tokens' in good['effects'].title and 'names fewer tokens' in poor['effects'].title
+    assert '12 of 12 matrices' in good['nulls'].title and '0 of 12 matrices' in poor['nulls'].title
+    assert all(figure.above and figure.title in figure.alt for figure in good.values())
+
+
+def test_an_atlas_beside_the_report_is_linked(runs, tmp_path):
+    (tmp_path / 'atlas.html').write_text('here')
+    assert '<a href="atlas.html">the atlas</a>' in R.write_report(Runs(base=runs['base']), tmp_path).read_text()
 
 
 # --- folders
@@ -354,8 +422,8 @@ def test_page_is_whole_and_asks_for_nothing(folder, tmp_path):
     out = R.write_report(folder, tmp_path / 'report.html')
     text, page = out.read_text(encoding='utf-8'), Page()
     page.feed(text)
-    assert not page.stack and out.stat().st_size < 4e6 and page.tags.count('svg') == 15 and 'script' not in page.tags
-    assert page.tags.count('table') >= 8 and text.count('<svg') == 15 and text.count('<table') >= 8
+    assert not page.stack and out.stat().st_size < 4e6 and page.tags.count('svg') == 19 and 'script' not in page.tags
+    assert page.tags.count('table') >= 8 and text.count('<svg') == 19 and text.count('<table') >= 8
     assert all(link.startswith(('#', 'data:')) for link in page.links)
     assert not re.search(r'url\((?!["\']?#)', text) and '@import' not in text and '<script' not in text
     outside = re.findall(r'(?:src|href|url)\s*[=(]\s*["\']?([^"\')\s>]+)', text)
@@ -363,7 +431,18 @@ def test_page_is_whole_and_asks_for_nothing(folder, tmp_path):
     anchors = {link[1:] for link in page.links if link.startswith('#') and 'fig' not in link}
     named = {'base', 'arms', 'space', 'signatures', 'robustness', 'limits'}
     assert anchors & named <= set(page.ids)
+    assert anchors <= set(page.ids)
     assert text.index('Is the base a model') < text.index('id="arms"') < text.index('id="space"')
+    order = ['class="verdicts"', *(f'id="fig-{name}"' for name in OVERVIEW), 'id="base"']
+    assert sorted(order, key=text.index) == order
+    unfolded = text
+    while '<details>' in unfolded:
+        unfolded = re.sub(r'(?s)<details>(?:(?!<details>).)*?</details>', '', unfolded)
+    assert '<th>run</th>' in text and '<th>run</th>' not in unfolded  # every table of numbers is folded
+    labels = re.findall(r'<svg role="img" aria-label="([^"]+)"', text)
+    assert len(labels) == 19 and all(len(label.split()) > 8 for label in labels)
+    words = re.sub(r'(?s)<(style|svg).*?</\1>|<[^>]+>', ' ', unfolded).split()
+    assert len(words) <= 1_500
 
 
 def test_page_says_what_it_was_made_of(folder, tmp_path):
@@ -372,6 +451,7 @@ def test_page_says_what_it_was_made_of(folder, tmp_path):
     for words in (
         'invented',
         'ten alternatives a token',
+        'version 2, 2026-11-29',
         'ff-nbdev run quick',
         'base_reordered',
         'prefers-color-scheme',
@@ -386,7 +466,7 @@ def test_page_says_what_it_was_made_of(folder, tmp_path):
 
 def test_report_of_an_arm_without_pulses(runs, tmp_path):
     out = R.write_report(Runs(base=runs['base']), tmp_path / 'only.html')
-    assert 'No arm with pulses' in out.read_text()
+    assert 'No run with pulses' in out.read_text()
     assert json.loads(out.with_suffix('.json').read_text())['verdicts'] == {}
 
 
@@ -416,6 +496,6 @@ def test_browser_shows_it_without_a_request_and_without_sideways_scrolling(folde
             page.on('console', lambda message: said.append(message.text))
             page.goto(out.as_uri())
             assert page.evaluate('document.documentElement.scrollWidth') <= width
-            assert page.evaluate("document.querySelectorAll('figure svg').length") == 15
+            assert page.evaluate("document.querySelectorAll('figure svg').length") == 19
         browser.close()
     assert all(url.startswith('file:') for url in asked) and not said, (asked, said)

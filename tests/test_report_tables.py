@@ -119,12 +119,12 @@ def quiet(runs):
 
 def test_layers_scaled_without_effect_leave_no_difference(runs, quiet):
     rows = score_tables.scaled_table(runs)
-    assert [row['layers say'] for row in rows] == ['80 %'] * 3 + ['as in full_stack: 88, 70 %'] * 3
-    none = '+0.00 (+0.00 to +0.00)'
+    assert [row['layers scaled to'] for row in rows] == ['80 %'] * 3 + ['as in full_stack: 88, 70 %'] * 3
+    none = '+0.00 [+0.00, +0.00]'
     for row in rows[:3]:
         assert row['arm'] == 'base_continued'
         assert row['noise, over itself'] == row['noise, full_stack over it'] == none
-    assert rows[0]['noise'] == '2.5 (2.5 to 2.5)'  # half of the way from 6 down to 1
+    assert rows[0]['noise'] == '2.5 [2.5, 2.5]'  # half of the way from 6 down to 1
 
 
 def test_gains_of_layers_scaled_without_effect_are_none(runs, quiet):
@@ -144,7 +144,7 @@ def test_accuracy_at_each_strength(runs, quiet):
     hits_at = {'undisturbed': 6, '1': 5, '4': 2, 'layers zeroed': 1}
     for row, (name, hits) in zip(score_tables.strength_table(runs), hits_at.items(), strict=True):
         share = f'{10 * hits}.0 %'
-        assert list(row.values()) == [name, share, share, share, '+0.0 (+0.0 to +0.0)', '+0.00 (+0.00 to +0.00)']
+        assert list(row.values()) == [name, share, share, share, '+0.0 [+0.0, +0.0]', '+0.00 [+0.00, +0.00]']
     assert len(score_tables.strength_table(runs, how='quiet')) == 4
 
 

@@ -161,7 +161,8 @@ def _pip_failed(result, folder, said):
 
 # %% ../../nbs/run/wheels.ipynb #2817c297
 SOURCES = ('settings.ini', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md', 'ff_nbdev', 'workflow',
-    os.path.join('nbs', 'experiments'), os.path.join('results', 'claims.yaml'))
+    os.path.join('nbs', 'experiments'), os.path.join('results', 'claims.yaml'),
+    os.path.join('results', 'claims-1.yaml'))
 
 def repository()->Path: return Path(ff_nbdev.__file__).resolve().parent.parent
 

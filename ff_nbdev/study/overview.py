@@ -235,7 +235,7 @@ def _nulls_title(arm, numbers):
     if not numbers['of']: return f'{arm} has no null beside it'
     some = f"{numbers['above']} of {numbers['of']} matrices of {arm} lie above their nulls"
     if not numbers['line_of']: return some
-    return f"{some}, and {numbers['line_above']} of {numbers['line_of']} layers of activations"
+    return f"{some}; so do {numbers['line_above']} of {numbers['line_of']} layers of activations"
 
 # %% ../../nbs/study/overview.ipynb #2d397ef7
 def nulls_figure(

@@ -184,9 +184,11 @@ def _head(runs, first, beside):
     "What was run, and what it means at this scale"
     scale, corpus = (html.escape(str(first.get(key))) for key in ('scale', 'corpus'))
     command, scale_said = html.escape(runs.arms.command.iloc[0]), findings(runs)[0]
-    made = f'{len(runs)} runs · scale {scale} · text {corpus} · made by <code>{command}</code>'
+    made = f'{len(runs)} runs · scale {scale} · text {corpus}'
+    made += f' · made by <code>{command}</code>' if len(command) < 100 else ''
+    whole = '' if len(command) < 100 else f'<details><summary>Made by</summary><code>{command}</code></details>'
     links = f'<p>{beside.links}</p>' if beside.links else ''
-    return (f'<h1>Forgive and Forget: what this run found</h1><p class="soft">{made}</p>{links}'
+    return (f'<h1>Forgive and Forget: what this run found</h1><p class="soft">{made}</p>{whole}{links}'
             f'<div class="warn">{html.escape(scale_said)}</div>')
 
 # %% ../../nbs/study/report.ipynb #dc0d09e7
@@ -224,7 +226,7 @@ def _claims(answers, first, beside, anchors):
 def _overview(runs, figures):
     "The four figures, and what was found in words"
     sentences = findings(runs)[1:]
-    found = f'<h2 id="found">In words</h2><ol class="found">{_items(sentences)}</ol>'
+    found = _fold('What was found, in words', f'<ol class="found">{_items(sentences)}</ol>')
     return ''.join(map(_figure_html, figures.values())) + found
 
 def _section_html(section, figures):

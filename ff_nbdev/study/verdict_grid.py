@@ -87,7 +87,8 @@ def html(self:VerdictGrid)->str:
     tables = ''.join(_table(some, self.answers, self.places) for some in (shown[:half], shown[half:]) if some)
     found = [row['verdict'] for rows in self.answers.values() for row in rows.values()]
     folded = _table(rest, self.answers, self.places) if rest else ''
-    if rest: folded = f'<details><summary>{len(rest)} claims have not run</summary>{folded}</details>'
+    says = '1 claim has not run' if len(rest) == 1 else f'{len(rest)} claims have not run'
+    if rest: folded = f'<details><summary>{says}</summary>{folded}</details>'
     return f'<div class="verdicts"><p class="legend">{_legend(found)}</p><div class="pair">{tables}</div>{folded}</div>'
 
 # %% ../../nbs/study/verdict_grid.ipynb #2091a42a
