@@ -12,20 +12,21 @@ from ..evaluation.result import saved_signatures
 from ..evaluation.pathways import pathway_plot
 from .curves import bleu_figure, dose_figure, rates_figure, robustness_figure
 from .maps import bands_figure, correlogram_figure, lisa_figure, moran_figure, weights_figure
-from .numbers import base_arm, base_numbers, format_interval, joined, main_arm, mean, pct
+from .numbers import base_arm, base_numbers, format_interval, joined, main_arm, mean, of_gain, pct
 from .plots import GRID, INK, NULL, Figure, colour, grid_below, legend_below, mark, of_few
 from .plots import short_site, subplots
 from .records import Run, Runs
 
 # %% ../../nbs/study/figures.ipynb #0f784075
-WORTH = ("The cross-entropy of {arm} is {under} under the unigram's. Ablating the feed-forward layers costs {zero} of "
-         "that gain (zeroed) and {mean} (held at their mean).")
+WORTH = ("The cross-entropy of {arm} is {under} under the unigram's. Ablating the feed-forward layers costs {zero} "
+         "that gain (zeroed) and {mean} it (held at their mean).")
 NO_MODEL = "The cross-entropy of {arm}, {ce:.2f}, is not under the unigram's {unigram:.2f}: it is no model yet."
 
 def _base_caption(run):
     found, ce = base_numbers(run.evaluation), run.evaluation['clean']['ce']
     if found['gain'] <= 0: return NO_MODEL.format(arm=run.arm, ce=ce, unigram=run.evaluation['unigram_ce'])
-    return WORTH.format(arm=run.arm, **{key: pct(found[key]) for key in ('under', 'zero', 'mean')})
+    costs = {floor: of_gain(found[floor]) for floor in ('zero', 'mean')}
+    return WORTH.format(arm=run.arm, under=pct(found['under']), **costs)
 
 # %% ../../nbs/study/figures.ipynb #7916f639
 def base_test_figure(

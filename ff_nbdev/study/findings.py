@@ -10,7 +10,7 @@ from .rules import named_more
 from .effects import verdict, within
 from .numbers import MORE, all_seeds, base_arm, base_numbers, compare_thresholds, format_interval, joined
 from .numbers import main_arm, pct, read_more, seed_counts, signature, spatial_numbers, tasks
-from .numbers import threshold_text
+from .numbers import of_gain, threshold_text
 from .records import Run, Runs, ce_increase
 
 # %% ../../nbs/study/findings.ipynb #e869201a
@@ -50,7 +50,7 @@ BASE = dict(
     none="The base fails its test: its held-out cross-entropy of {ce:.2f} is not under the unigram's {unigram:.2f}. "
          "So nothing below means anything.",
     facts="Its held-out cross-entropy lies {under} under the unigram's. Ablating all feed-forward layers costs {zero} "
-          "of that gain (zeroed) and {mean} (held at their mean).",
+          "that gain (zeroed) and {mean} it (held at their mean).",
     more='The ablated model is worse than a unigram.',
     passed='The base passes its test.',
     short='The base falls short of its test: {why}.',
@@ -68,7 +68,8 @@ def format_base(
     least = min(found['zero'], found['mean'])
     why = BASE['little' if least < .5 else 'untaught']
     judged = BASE['passed'] if found['passed'] else BASE['short'].format(why=why)
-    facts = BASE['facts'].format(**{k: pct(found[k]) for k in ('under', 'zero', 'mean')})
+    costs = {floor: of_gain(found[floor]) for floor in ('zero', 'mean')}
+    facts = BASE['facts'].format(under=pct(found['under']), **costs)
     return ' '.join([judged, facts] + ([BASE['more']] if least > 1 else []))
 
 # %% ../../nbs/study/findings.ipynb #2674515c

@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['MORE', 'joined', 'pct', 'format_value', 'format_interval', 'format_increase', 'mean', 'main_arm', 'base_arm',
-           'all_seeds', 'seed_counts', 'base_numbers', 'above_null', 'below_null', 'line_null', 'spatial_numbers',
-           'tasks', 'signature', 'compare_thresholds', 'threshold_text', 'read_more']
+           'all_seeds', 'seed_counts', 'base_numbers', 'of_gain', 'above_null', 'below_null', 'line_null',
+           'spatial_numbers', 'tasks', 'signature', 'compare_thresholds', 'threshold_text', 'read_more']
 
 # %% ../../nbs/study/numbers.ipynb #bb8ce358
 import math
@@ -108,6 +108,12 @@ def base_numbers(
         lost[floor] = (evaluation['floors'][floor]['ce'] - ce)/gain if gain > 0 else None
     passed = gain > 0 and gain/unigram >= .25 and min(lost.values()) >= .5
     return dict(gain=gain, under=gain/unigram, **lost, passed=passed)
+
+def of_gain(
+    fraction:float, # Of the gain over the unigram
+)->str: # '96 % of', or '2.1 times'
+    "How much of a gain is lost, in words"
+    return f'{pct(fraction)} of' if fraction <= 1 else f'{fraction:.1f} times'
 
 # %% ../../nbs/study/numbers.ipynb #64afbcbc
 def _beyond_nulls(row, sign):
