@@ -213,7 +213,7 @@ def test_findings_of_an_arm_that_is_no_better_than_its_controls(tmp_path):
     assert 'full_stack is less robust' in said
 
 
-BRACKETS = re.compile(r'\[[^]]*\]|\([^)]*\)|\d+:\d+|[a-zA-Z_~]+\d[\d.]*')
+BRACKETS = re.compile(r'\[[^]]*\]|\([^)]*\)|\d+:\d+|\d-D|[a-zA-Z_~]+\d[\d.]*')
 
 
 @pytest.mark.parametrize('effects', [{}, dict(ce_increase=0.3, sixteen=0.2, half=1.6, moran=-0.02), dict(ffn=0.05)])

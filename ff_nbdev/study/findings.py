@@ -181,7 +181,7 @@ def format_signatures(
 
 # %% ../../nbs/study/findings.ipynb #99e256b6
 UNMEASURABLE = ('Robustness is not measurable: {arm} scores {clean} undisturbed and {floor} with its feed-forward '
-                'layers ablated, less than 10 points apart.')
+                'layers ablated. That is less than 10 points apart.')
 STANDS = dict(higher='{arm} is more robust', lower='{arm} is less robust', undecided='no difference is shown')
 STANDS |= dict(holds=STANDS['higher'], fails=STANDS['lower'])
 

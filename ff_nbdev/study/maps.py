@@ -252,7 +252,7 @@ def _null_of_layer(run, site):
 def _bands_caption(run, site, activations):
     moran = np.asarray(morans_i(activations, 'line')).mean(1)
     _, tokens, units = activations.shape
-    return BANDS.format(tokens, units, moran[0], moran[-1], _null_of_layer(run, site)).replace('-', '−')
+    return BANDS.format(tokens, units, moran[0], moran[-1], _null_of_layer(run, site)).replace(' -', ' −')
 
 # %% ../../nbs/study/maps.ipynb #2d12e4e9
 def bands_figure(
