@@ -280,7 +280,7 @@ def with_clock(runs, name, between, increase):
 
 @pytest.mark.parametrize(
     'later, words',
-    [(0.01, 'pulses cost less'), (0.09, 'pulses cost more'), (0.05, 'No healing is shown'), (None, 'No curve')],
+    [(0.01, 'cost less'), (0.09, 'cost more'), (0.05, 'No healing is shown'), (None, 'No curve')],
 )
 def test_the_healing_curve_says_what_is_seen(runs, later, words):
     some = Runs(base_continued=runs['base_continued'], full_stack=with_clock(runs, 'full_stack', 5.8, 0.05))
