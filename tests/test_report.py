@@ -275,7 +275,8 @@ def with_clock(runs, name, between, increase):
     ce = free.arrays['window_ce'] * (1 + increase)
     train = runs['full_stack'].train
     regime = train['regime'] | dict(steps_between_pulses=between)
-    return replace(runs['full_stack'], arm=name, train=train | dict(regime=regime), arrays=free.arrays | dict(window_ce=ce))
+    arrays = free.arrays | dict(window_ce=ce)
+    return replace(runs['full_stack'], arm=name, train=train | dict(regime=regime), arrays=arrays)
 
 
 @pytest.mark.parametrize(
