@@ -523,9 +523,9 @@ def test_the_healing_curve_is_whole():
         for dose in ('1.5', '4.5')
         for steps in ('5.8', '25', '75', '200')
     }
-    # with the 25 M before, 74 M: a day's work of one processor is not spent on the base alone
+    # with the 25 M before, 41 M: two hours of two processors are not spent before the first question
     assert {f'{a}~dose_{d}_steps_{s}' for a, d, s in curve} <= set(STUDY['variants'])
-    assert STUDY['pretrain']['steps'] * STUDY['pretrain']['batch'] * STUDY['pretrain']['length'] >= 49e6
+    assert STUDY['pretrain']['steps'] * STUDY['pretrain']['batch'] * STUDY['pretrain']['length'] >= 16e6
     assert (
         SCALES['study'].batch * SCALES['study'].length[0] == 1024 and steps_for(SCALES['study'].dose, 200) * 0.2 > 3_500
     )

@@ -262,8 +262,8 @@ def test_a_cell_has_a_colour_a_shape_and_a_way_to_its_number():
     row = dict(id='C1', claim='It costs <nothing>', value=None)
     some = [row | dict(verdict=verdict, id=f'C{k}') for k, verdict in enumerate(VERDICTS)]
     text = VerdictGrid(dict(mT5=some, RWKV=some[:2]), dict(mT5={'C0': '#fig-effects'}, RWKV={})).html()
-    for verdict in VERDICTS:
-        assert SHAPES[verdict] in text and f'class="{kind_of(verdict)}"' in text
+    for name in VERDICTS:
+        assert SHAPES[name] in text and f'class="{kind_of(name)}"' in text
     assert len(set(SHAPES.values())) == len(VERDICTS) and '<nothing>' not in text
     assert text.count('<a href="#fig-effects"') == 1 and '1 claim has not run' in text
     assert set(PLACES) == {f'C{number}' for number in range(1, 26)}
