@@ -1,4 +1,4 @@
-"""Forgive and Forget: robust, interpretable feed-forward layers on any Hugging Face model."""
+"""Forgive and Forget for Hugging Face models: give feed-forward layers a spatial order, and measure what it does."""
 __version__ = "0.1.0"
 
 _public = dict(FFConfig='mechanisms.config', attach='mechanisms.method', evaluate='evaluation.evaluate', FFTrainer='training.trainer',
