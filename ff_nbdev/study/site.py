@@ -251,15 +251,12 @@ def closed(
 # %% ../../nbs/study/site.ipynb #b168cdc4
 def finish(
     site:Path, # The rendered pages; changed in place
-    log=print, # Called with a line where something is amiss
 ):
-    "Search by name, the page for wrong addresses, the atlas"
+    "Search by name, the page for wrong addresses, and a closed part of the sidebar"
     name_search(site)
     lost, config = site/'404.html', yaml.safe_load(Path('_quarto.yml').read_text('utf-8'))
     if lost.exists(): lost.write_text(rooted(lost.read_text('utf-8'), config['website']['site-url']), 'utf-8')
     for path in site.rglob('*.html'): path.write_text(closed(path.read_text('utf-8'), 'Internals'), 'utf-8')
-    from ff_nbdev.study.atlas import site_atlas      # it loads torch, which README does not need
-    site_atlas(site/'atlas.html')
 
 # %% ../../nbs/study/site.ipynb #a6000004
 def build_site(
@@ -268,6 +265,7 @@ def build_site(
     log=print,             # Called with a line where something is amiss
 )->Path: # Its first page
     "Build the site in `_docs`; `RunError` where that folder holds anything but a site"
+    from ff_nbdev.study.atlas import site_atlas          # it loads torch, which README does not need
     cfg = _checkout()
     _check_pages(out := cfg.doc_path)
     cache = _processed(cfg, n_workers=n_workers)
@@ -277,11 +275,13 @@ def build_site(
     with tempfile.TemporaryDirectory() as scratch:
         site = Path(scratch)/'site'
         stage(cache, site, f'{cfg.doc_host}{cfg.doc_baseurl}'.rstrip('/') + '/' if cfg.doc_host else '')
+        site_atlas(site/'atlas.html')                    # home links to it
         subprocess.run(_renderer(quarto), cwd=site, check=True)
         shutil.rmtree(out, ignore_errors=True)
         shutil.move(site/'_docs', out)
     offline(out, log)
-    finish(out, log)
+    finish(out)
+    site_atlas(out/'atlas.html')
     shutil.rmtree(cache, ignore_errors=True)
     return out/'index.html'
 
@@ -305,7 +305,7 @@ def _for_github(text, nbs):
 
 # %% ../../nbs/study/site.ipynb #a6000005
 _hidden = re.compile(r'^#\| *echo: *false', re.M)
-_words = re.compile(r'^#\| *fig-alt: *"?(.*?)"?$', re.M)
+_alt = re.compile(r'^#\| *fig-alt: *"?(.*?)"?$', re.M)
 
 def _pictured(cell): return any('image/png' in output.get('data', {}) for output in cell.outputs)
 
@@ -320,7 +320,7 @@ def readme_text(
     for cell in nb.cells:
         if cell.cell_type != 'code': continue
         if _hidden.search(cell.source): cell.metadata['transient'] = dict(remove_source=True)
-        if _pictured(cell): alts += _words.findall(cell.source) or ['']
+        if _pictured(cell): alts += _alt.findall(cell.source) or ['']
         cell.source = re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M)
         cell.outputs = [output for output in cell.outputs if output.get('name') != 'stderr']
     nb.metadata.language_info = {'name': 'python'}
