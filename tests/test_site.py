@@ -213,7 +213,8 @@ def test_what_a_page_shows(look, name):
     seen = look(name)
     assert not seen['unsaid'], 'a picture without words'
     assert not seen['nones'], 'None in a table'
-    assert not re.search(r'NoneType|__main__\.', seen['code'] + seen['text'])
+    if name not in ('study/pages', 'study/signatures'):  # they show how such a signature is mended
+        assert not re.search(r'NoneType|__main__\.', seen['code'] + seen['text'])
 
 
 def test_no_page_is_too_long(look):
