@@ -212,4 +212,4 @@ def test_a_figure_of_many_arms_shows_few_and_says_so(runs):
     many.variants, many.seeds = {}, {}
     drawn = of_few(lambda some: type('Drawn', (), dict(arms=list(some), caption='All.'))())(many)
     assert drawn.arms == list(few(many)) == list(runs)
-    assert drawn.caption == 'All. Drawn are 5 of 10 arms; the tables have all.'
+    assert drawn.caption == 'All. Drawn are 5 of 10 runs; the tables have all.'

@@ -154,11 +154,12 @@ def _pick(hooks, site, rows, hidden, examples):
     both = torch.as_tensor(hidden).expand(len(rows[0])) | site.signed
     def before(m, args): got['x'] = by_example(args[0], examples)[rows]
     def after(m, args, out): got['signed'] = by_example(site.take('value', out), examples)[rows]
-    if both.any(): hooks.before(site.down, before)
-    if not both.all(): hooks.after(site.module('value'), after)
+    some, every = bool(both.any()), bool(both.all())
+    if some: hooks.before(site.down, before)
+    if not every: hooks.after(site.module('value'), after)
     def take():
-        if both.all(): return got['x']
-        if not both.any(): return got['signed']
+        if every: return got['x']
+        if not some: return got['signed']
         return torch.where(both.to(got['x'].device)[:, None], got['x'], got['signed'])
     return take
 

@@ -132,8 +132,8 @@ def prepare(
     if isinstance(model, (str, Path)):
         model, own = load_pretrained(model)
         tokenizer = tokenizer or own
-    tokenizer = _usable_tokenizer(tokenizer)
     check_readable(model, pattern)
+    tokenizer = _usable_tokenizer(tokenizer)
     embeddings = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > embeddings:
         raise ValueError(f'The tokenizer has {len(tokenizer)} ids and the model only {embeddings} embeddings: they do '
