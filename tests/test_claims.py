@@ -386,7 +386,7 @@ def whole(folder):
     noisy = dict(total_sentences=20_000, recall=dict(start=0.8, top=2.0, halflife=2_000.0))
     for name, run in runs.items():
         if run.trained:
-            run.train['config'] = noisy
+            run.train |= dict(config=noisy, sentences=20_000)  # tests before have written others
         if run.trained and name not in ('base_continued', 'forgiveness_only'):  # the examples pulse two arms alone
             run.train |= dict(dose=4.5, regime=runs['full_stack'].train['regime'])
     for name, point in COLLAPSED.items():
