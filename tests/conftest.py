@@ -128,32 +128,6 @@ def imported():
         forkserver.ensure_running()
 
 
-def tiny(arch, **kw):
-    "A very small random model of one of four architectures, in evaluation mode"
-    import torch
-    from ff_nbdev.models.tiny import random_tiny
-
-    if arch in ('mt5', 'rwkv'):
-        return random_tiny(arch, **kw)
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    if arch == 'gpt2':
-        return GPT2LMHeadModel(
-            GPT2Config(vocab_size=512, n_embd=32, n_layer=2, n_head=4, n_inner=128, n_positions=64)
-        ).eval()
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=512,
-            hidden_size=32,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-        )
-    ).eval()
-
-
 def make_notebook(path, parameters, *code):
     "Write a notebook with a tagged cell and some code"
     import nbformat

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
+from tiny_models import tiny
 from fastcore.test import test_eq as equal
 
 import ff_nbdev.study.atlas as module

@@ -5,7 +5,7 @@ import json
 from argparse import Namespace
 
 import pytest
-from conftest import tiny
+from tiny_models import tiny
 
 SMALL = dict(
     windows=8, length=48, robust_windows=4, bleu_windows=0, control_tokens=0, rank_to=60, wide_to=0, overlap_to=70,
