@@ -590,7 +590,7 @@ def test_noise_ends_where_the_search_says(graph):
 def test_what_comes_first_in_the_study_runs_first(graph):
     rank = {r: int(m[1]) if (m := re.search(r'priority: (\d+)', b)) else 0 for r, b in graph.items()}
     order = [
-        'base_continued~rate_0.001_linear',
+        'base_continued~rate_0.0001_linear',
         'no_fzr~dose_1.5_steps_5.8',
         'no_fzr~dose_4.5_steps_200',
         'no_fzr',
@@ -606,7 +606,7 @@ def test_what_comes_first_in_the_study_runs_first(graph):
     ]
     assert [rank[r] for r in order] == sorted((rank[r] for r in order), reverse=True)
     assert len({rank[r] for r in order}) == len(order)
-    assert min(rank.values()) > 10 and len(graph) == 68
+    assert min(rank.values()) > 10 and len(graph) == 72
 
 
 def test_minutes_follow_the_steps(graph):
@@ -642,7 +642,7 @@ def test_a_node_comes_just_before_the_first_run_that_needs_it(nodes):
     rank = {k: int(m[1]) for k, block in nodes.items() if (m := re.search(r'priority: (\d+)', block))}
     order = [
         'pretrain mt5',
-        'retrofit base_continued~rate_0.001_linear',
+        'retrofit base_continued~rate_0.0001_linear',
         'teacher',
         'retrofit no_fzr~dose_1.5_steps_5.8',
         'retrofit full_stack',
