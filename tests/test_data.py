@@ -509,3 +509,30 @@ def test_a_foreign_teacher_is_aligned_or_refused(tokens, tmp_path):
     v = TOK.get_vocab()
     assert m[v['.']] == own.get_vocab()['.'] and m[v[',']] >= 0 and m[v['▁the']] == own.get_vocab()['the']
     assert load_teacher(tmp_path / 'own').rank([np.array([5, 6, 7, 9])])[0].shape == (4, 10)
+
+
+def test_a_new_date_or_place_of_a_text_makes_nothing_again(cache):
+    from ff_nbdev.run.settings import resolve_corpus
+
+    text, moved = cache / 'a.txt', cache / 'elsewhere' / 'a.txt'
+    text.write_text('\n'.join(lines(300)))
+    folder, stamp = load_corpus(text), resolve_corpus(str(text))[1]
+    os.utime(text, (0, 0))
+    moved.parent.mkdir()
+    moved.write_bytes(text.read_bytes())
+    assert [load_corpus(path) for path in (text, moved)] == [folder] * 2
+    assert {resolve_corpus(str(path))[1] for path in (text, moved)} == {stamp}
+    text.write_text(text.read_text() + '\nOne more.')
+    assert load_corpus(text) != folder and resolve_corpus(str(text))[1] != stamp
+
+
+def test_a_large_text_is_read_once_for_its_digest(cache, monkeypatch):
+    from ff_nbdev.data import store
+
+    text = cache / 'large.txt'
+    text.write_bytes(b'A line of text.\n' * 2**20)
+    once = store.content_digest(text)
+    with monkeypatch.context() as patched:
+        patched.setattr(store, 'files_digest', lambda paths: pytest.fail('it was read again'))
+        assert store.content_digest(text) == once
+    assert once == store.files_digest([text])

@@ -22,8 +22,8 @@ from ..core.testing import expect_fail
 from .files import (KINDS, PACKED, check_file, file_rows, format_joined, no_text, row_text, text_kind,
     unwrap, unwrapped, wrap_width)
 from .prose import prose_versions, python_prose, split_sentences
-from ff_nbdev.data.store import (SPLITS, cache_dir, check_disk, corpus_info, json_digest, made_once, progress_over,
-    write_corpus)
+from .store import (SPLITS, cache_dir, check_disk, content_digest, corpus_info, json_digest, made_once,
+    progress_over, write_corpus)
 
 # %% ../../nbs/data/corpus.ipynb #49ca3730
 _give = ('give an existing .txt, .jsonl or .parquet file (also .gz, .xz, .bz2, .zst), a folder or a pattern of them, '
@@ -264,9 +264,8 @@ def _stamp(source, column):
     "What a text is known by before it is read, and its bytes; None for what must be read to be known"
     if _is_name(source) and is_hub_id(source): return [str(source)], 2**30
     if _is_name(source):
-        files = [(path, path.stat()) for path in find_text(source, column)]
-        stamp = [[str(path.resolve()), stat.st_size, stat.st_mtime_ns] for path, stat in files]
-        return stamp, 8*sum(stat.st_size for _, stat in files)
+        files = find_text(source, column)
+        return [[path.name, content_digest(path)] for path in files], 8*sum(path.stat().st_size for path in files)
     if is_dataset(source):
         data = _train_split(source)
         return ['data set', getattr(data, '_fingerprint', None)] if hasattr(data, '__len__') else None, 2**26

@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['SPLITS', 'sentence_hash', 'split_of', 'cache_dir', 'check_disk', 'disk_errors', 'sweep_unlocked', 'making',
-           'DigestSet', 'json_digest', 'files_digest', 'file_crc', 'sealed', 'read_sealed', 'matches', 'sizes_and_sums',
-           'corpus_info', 'write_corpus', 'made_once', 'progress_over']
+           'DigestSet', 'json_digest', 'files_digest', 'file_crc', 'content_digest', 'sealed', 'read_sealed', 'matches',
+           'sizes_and_sums', 'corpus_info', 'write_corpus', 'made_once', 'progress_over']
 
 # %% ../../nbs/data/store.ipynb #ead38214
 import contextlib
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from ..core.io import is_full, sweep
+from ..core.io import is_full, sweep, write_whole
 
 # %% ../../nbs/data/store.ipynb #e877848c
 SPLITS = ('train', 'valid', 'test')
@@ -171,6 +171,22 @@ def file_crc(
     crc = 0
     for block in _blocks(path): crc = zlib.crc32(block, crc)
     return crc
+
+# %% ../../nbs/data/store.ipynb #6baccc0b
+def content_digest(
+    path:str|Path, # A file
+)->str: # 16 hexadecimal digits
+    """Digest of the bytes of a file, whatever its place and date; a large one is read for it only once.
+
+    Raises: `OSError` where it cannot be read."""
+    full, about = Path(path).resolve(), os.stat(path)
+    if about.st_size < 2**24: return files_digest([full])
+    known = cache_dir('digests')/json_digest([str(full), about.st_size, about.st_mtime_ns, about.st_ino])
+    with contextlib.suppress(OSError):
+        if len(found := known.read_text()) == 16: return found
+    digest = files_digest([full])
+    with contextlib.suppress(OSError): write_whole(known, digest)
+    return digest
 
 # %% ../../nbs/data/store.ipynb #2dab692d
 def sealed(

@@ -75,6 +75,7 @@ def resolve_corpus(
     Raises: `FileNotFoundError` or `ValueError` where there is none."""
     from ff_nbdev.data.corpus import find_text, is_hub_id
     from ff_nbdev.data.prose import prose_versions
+    from ff_nbdev.data.store import content_digest
     if source == 'python_prose': return source, _stamp(json.dumps(prose_versions()).encode())
     full = Path(os.path.expanduser(source))
     if os.path.islink(full) and not full.exists():
@@ -85,7 +86,7 @@ def resolve_corpus(
     if is_hub_id(source): return source, source
     files = find_text(source)
     first_look(files)
-    facts = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    facts = [[path.name, content_digest(path)] for path in files]
     return str(full.absolute()), _stamp(json.dumps(facts).encode())
 
 # %% ../../nbs/run/settings.ipynb #64012917
