@@ -92,6 +92,47 @@ def refuse_empty(self:Parser,
             if not value.isprintable():
                 self.error(f'{name} holds characters that cannot be printed: {value[:40]!r}.')
 
+# %% ../nbs/cli.ipynb #2c24062a
+def _add_execution_words(parser):
+    add = parser.add_argument
+    add('--profile', default='local',
+        help='how nodes are executed: local, slurm, kubernetes, or a folder (default: local)')
+    add('--jobs', type=int, metavar='N', help='nodes at a time (default: all processors, or as the profile says)')
+    add('--dry-run', action='store_true', help='only say what would be run')
+    add('--plain', action='store_true', help='a line for each event and no bars')
+
+# %% ../nbs/cli.ipynb #b14b52d4
+_run_help = '''Runs a graph of notebooks: text, pretrain, teacher, alternatives, retrofit, evaluate, report. A run
+that was stopped, or killed, goes on where it was when the same command is given again; nodes whose code, parameters
+and text have not changed are kept.
+
+examples:
+  ff-nbdev run quick
+  ff-nbdev run quick --arms base base_continued highway rwkv_full_stack --seed 1 --out runs/seed1
+  ff-nbdev run quick --first 3 --seeds 0 1 2 --out runs/seeds
+  ff-nbdev run mini --corpus 'wiki/*.txt.xz' --all --dry-run
+  ff-nbdev run paper --profile slurm
+  ff-nbdev run quick --corpus wikimedia/wikipedia:20231101.en
+  ff-nbdev run quick --set retrofit.total_sentences=2000 --out runs/short'''
+
+# %% ../nbs/cli.ipynb #eb3077c2
+def _add_run_words(parser):
+    add = parser.add_argument
+    add('scale', nargs='?', default='quick',
+        help='a file of workflow/config, or one of your own that ends in .yaml (default: quick)')
+    add('--corpus', help='text: a path, a pattern, a hub id, or python_prose (default)')
+    add('--arms', nargs='+', metavar='ARM', help='these recipes, and those that they start from')
+    add('--all', action='store_true', help='every recipe, on mT5 and on RWKV')
+    add('--first', type=int, metavar='N', help='the first N recipes by importance')
+    add('--model', action='append', metavar='MODEL',
+        help='a shipped model, a folder or a hub id; rwkv=MODEL for the RWKV recipes')
+    add('--out', help='folder of the run (default: runs/SCALE)')
+    add('--seed', type=int, help='of data order and noise')
+    add('--seeds', type=int, nargs='+', metavar='SEED', help='every trained recipe with each of these')
+    add('--set', action='append', default=[], metavar='NODE.PARAMETER=VALUE', help='a parameter of a notebook')
+    add('--notebooks', help='folder with other experiment notebooks')
+    _add_execution_words(parser)
+
 # %% ../nbs/cli.ipynb #ed2f97e5
 def _check_execution(words):
     "Raises: `ValueError` for a number of nodes or a profile that cannot be"
@@ -215,6 +256,32 @@ def _add_atlas_words(parser):
     add('--out', metavar='FILE', help='file ending in .html (default: atlas-MODEL.html)')
     add('--seed', type=int, default=0, help='of the places that are read (default: 0)')
 
+# %% ../nbs/cli.ipynb #f2300ca6
+_evaluate_help = '''Measures one model of any architecture whose feed-forward layers are found, beside its nulls: a
+unigram, its own layers zeroed, and noise that had the same dose. Writes evaluation.json and report.html.
+
+examples:
+  ff-nbdev evaluate my-gpt2 --corpus book.txt
+  ff-nbdev evaluate tiny-mt5-full_stack --quick
+  ff-nbdev evaluate runs/retrofit-my-gpt2/full_stack/model --corpus book.txt'''
+
+# %% ../nbs/cli.ipynb #3b6becf7
+def _add_evaluate_words(parser):
+    add = parser.add_argument
+    add('model', metavar='MODEL', help='a shipped model, a folder of save_pretrained, or a hub id')
+    add('--corpus', metavar='TEXT',
+        help='what it reads: a path, a pattern, a hub id, or python_prose (default); its held-out part is scored')
+    add('--base', metavar='MODEL', help='the model before its retrofit (default: as its record says, if it has one)')
+    add('--out', metavar='FOLDER', help='folder of the result (default: runs/evaluate-MODEL)')
+    add('--quick', action='store_true', help='smaller sizes: half a minute on a tiny model')
+    add('--full', action='store_true', help="the sizes of the paper's Appendix D: minutes to hours")
+    add('--tokens', type=int, default=0, metavar='N', help='tokens of the signature test (default: 100; quick 24)')
+    add('--length', type=int, default=0, metavar='N', help='tokens in a window (default: 128, or what a model takes)')
+    add('--dose', type=float, metavar='D', help='dose a matrix has had (default: as the folder of the model says)')
+    add('--seed', type=int, default=0, help='of masks, noise and draws (default: 0)')
+    add('--threads', type=int, default=1, metavar='N', help='of the numerical libraries (default: 1)')
+    add('--plain', action='store_true', help='no bar')
+
 # %% ../nbs/cli.ipynb #d6c7f09c
 def evaluate_command(
     words, # Parsed
@@ -229,6 +296,37 @@ def evaluate_command(
     found = read_json(out/'evaluation.json', 'record of an evaluation')
     print('\n'.join(format_model(found, out/'report.html')))
     return 0
+
+# %% ../nbs/cli.ipynb #8cb65f30
+_retrofit_help = '''Trains a recipe on your own model, with base_continued beside it (the same windows, no pulses),
+measures both and the base, and writes a report. A retrofit that was stopped goes on when the same command is given
+again. A run with under 100 optimizer steps between two pulses of a matrix, or a dose under 4, says that it is a smoke
+run.
+
+examples:
+  ff-nbdev retrofit my-gpt2 --corpus book.txt
+  ff-nbdev retrofit my-gpt2 --corpus book.txt --dose 5.4 --steps 55900 --out runs/long
+  ff-nbdev retrofit tiny-mt5 --steps 100 --dose 0.5 --dry-run'''
+
+# %% ../nbs/cli.ipynb #26ba096c
+def _add_retrofit_words(parser):
+    add = parser.add_argument
+    add('model', metavar='MODEL', help='a shipped model, a folder of save_pretrained, or a hub id')
+    add('--corpus', metavar='TEXT', help='text: a path, a pattern, a hub id, or python_prose (default)')
+    add('--dose', type=float, default=1.25, metavar='D',
+        help='Σp that each matrix is given (default: 1.25; the paper 5.4)')
+    add('--steps', type=int, default=420, metavar='N', help='optimizer steps (default: 420, a smoke run)')
+    add('--recipe', default='full_stack', metavar='NAME', help='full_stack (default), no_fzr, pfg_fzr, highway or tlf')
+    add('--out', metavar='FOLDER', help='folder of the run (default: runs/retrofit-MODEL)')
+    add('--seed', type=int, default=0, help='of data order, pulses and noise (default: 0)')
+    add('--batch', type=int, default=8, metavar='N', help='windows a step (default: 8)')
+    add('--length', type=int, default=128, metavar='N', help='tokens in a window (default: 128)')
+    add('--rate', type=float, default=3e-4, help='learning rate after the warm-up (default: 3e-4); it then decays')
+    add('--top', type=float, default=2., metavar='X', help='strength of the noise at the end (default: 2)')
+    add('--teacher-tokens', type=int, default=1_200_000, metavar='N',
+        help='tokens that the teacher of the alternatives reads (default: 1200000)')
+    add('--notebooks', metavar='FOLDER', help='folder with other experiment notebooks')
+    _add_execution_words(parser)
 
 # %% ../nbs/cli.ipynb #af3151ec
 def retrofit_command(
@@ -266,117 +364,6 @@ def docs_command(
     print(f'Site: {build_site(quarto=False if words.no_quarto else None)}')
     return 0
 
-# %% ../nbs/cli.ipynb #d43c9266
-_examples = '''examples:
-  ff-nbdev run quick                          the whole story on the CPU, in about ten minutes
-  ff-nbdev run quick --corpus 'text/*.txt.xz' the same on your own text
-  ff-nbdev run quick --dry-run                what would be run
-  ff-nbdev evaluate MODEL --corpus book.txt   measure one model
-  ff-nbdev retrofit MODEL --corpus book.txt   retrofit it
-  ff-nbdev report runs/quick                  make the report again
-  ff-nbdev notebook nbs/experiments/evaluate.ipynb out.ipynb -p model google/mt5-base
-  ff-nbdev docs                               build the documentation site
-
-A mistake is answered by one sentence. `ff-nbdev --debug COMMAND …`, or FF_NBDEV_DEBUG=1, shows the traceback.'''
-
-# %% ../nbs/cli.ipynb #b14b52d4
-_run_help = '''Runs a graph of notebooks: text, pretrain, teacher, alternatives, retrofit, evaluate, report. A run
-that was stopped, or killed, goes on where it was when the same command is given again; nodes whose code, parameters
-and text have not changed are kept.
-
-examples:
-  ff-nbdev run quick
-  ff-nbdev run quick --arms base base_continued highway rwkv_full_stack --seed 1 --out runs/seed1
-  ff-nbdev run quick --first 3 --seeds 0 1 2 --out runs/seeds
-  ff-nbdev run mini --corpus 'wiki/*.txt.xz' --all --dry-run
-  ff-nbdev run paper --profile slurm
-  ff-nbdev run quick --corpus wikimedia/wikipedia:20231101.en
-  ff-nbdev run quick --set retrofit.total_sentences=2000 --out runs/short'''
-
-# %% ../nbs/cli.ipynb #f2300ca6
-_evaluate_help = '''Measures one model of any architecture whose feed-forward layers are found, beside its nulls: a
-unigram, its own layers zeroed, and noise that had the same dose. Writes evaluation.json and report.html.
-
-examples:
-  ff-nbdev evaluate my-gpt2 --corpus book.txt
-  ff-nbdev evaluate tiny-mt5-full_stack --quick
-  ff-nbdev evaluate runs/retrofit-my-gpt2/full_stack/model --corpus book.txt'''
-
-# %% ../nbs/cli.ipynb #8cb65f30
-_retrofit_help = '''Trains a recipe on your own model, with base_continued beside it (the same windows, no pulses),
-measures both and the base, and writes a report. A retrofit that was stopped goes on when the same command is given
-again. A run with under 100 optimizer steps between two pulses of a matrix, or a dose under 4, says that it is a smoke
-run.
-
-examples:
-  ff-nbdev retrofit my-gpt2 --corpus book.txt
-  ff-nbdev retrofit my-gpt2 --corpus book.txt --dose 5.4 --steps 55900 --out runs/long
-  ff-nbdev retrofit tiny-mt5 --steps 100 --dose 0.5 --dry-run'''
-
-# %% ../nbs/cli.ipynb #eb3077c2
-def _add_run_words(parser):
-    add = parser.add_argument
-    add('scale', nargs='?', default='quick',
-        help='a file of workflow/config, or one of your own that ends in .yaml (default: quick)')
-    add('--corpus', help='text: a path, a pattern, a hub id, or python_prose (default)')
-    add('--arms', nargs='+', metavar='ARM', help='these recipes, and those that they start from')
-    add('--all', action='store_true', help='every recipe, on mT5 and on RWKV')
-    add('--first', type=int, metavar='N', help='the first N recipes by importance')
-    add('--model', action='append', metavar='MODEL',
-        help='a shipped model, a folder or a hub id; rwkv=MODEL for the RWKV recipes')
-    add('--out', help='folder of the run (default: runs/SCALE)')
-    add('--seed', type=int, help='of data order and noise')
-    add('--seeds', type=int, nargs='+', metavar='SEED', help='every trained recipe with each of these')
-    add('--set', action='append', default=[], metavar='NODE.PARAMETER=VALUE', help='a parameter of a notebook')
-    add('--notebooks', help='folder with other experiment notebooks')
-    _add_execution_words(parser)
-
-# %% ../nbs/cli.ipynb #2c24062a
-def _add_execution_words(parser):
-    add = parser.add_argument
-    add('--profile', default='local',
-        help='how nodes are executed: local, slurm, kubernetes, or a folder (default: local)')
-    add('--jobs', type=int, metavar='N', help='nodes at a time (default: all processors, or as the profile says)')
-    add('--dry-run', action='store_true', help='only say what would be run')
-    add('--plain', action='store_true', help='a line for each event and no bars')
-
-# %% ../nbs/cli.ipynb #3b6becf7
-def _add_evaluate_words(parser):
-    add = parser.add_argument
-    add('model', metavar='MODEL', help='a shipped model, a folder of save_pretrained, or a hub id')
-    add('--corpus', metavar='TEXT',
-        help='what it reads: a path, a pattern, a hub id, or python_prose (default); its held-out part is scored')
-    add('--base', metavar='MODEL', help='the model before its retrofit (default: as its record says, if it has one)')
-    add('--out', metavar='FOLDER', help='folder of the result (default: runs/evaluate-MODEL)')
-    add('--quick', action='store_true', help='smaller sizes: half a minute on a tiny model')
-    add('--full', action='store_true', help="the sizes of the paper's Appendix D: minutes to hours")
-    add('--tokens', type=int, default=0, metavar='N', help='tokens of the signature test (default: 100; quick 24)')
-    add('--length', type=int, default=0, metavar='N', help='tokens in a window (default: 128, or what a model takes)')
-    add('--dose', type=float, metavar='D', help='dose a matrix has had (default: as the folder of the model says)')
-    add('--seed', type=int, default=0, help='of masks, noise and draws (default: 0)')
-    add('--threads', type=int, default=1, metavar='N', help='of the numerical libraries (default: 1)')
-    add('--plain', action='store_true', help='no bar')
-
-# %% ../nbs/cli.ipynb #26ba096c
-def _add_retrofit_words(parser):
-    add = parser.add_argument
-    add('model', metavar='MODEL', help='a shipped model, a folder of save_pretrained, or a hub id')
-    add('--corpus', metavar='TEXT', help='text: a path, a pattern, a hub id, or python_prose (default)')
-    add('--dose', type=float, default=1.25, metavar='D',
-        help='Σp that each matrix is given (default: 1.25; the paper 5.4)')
-    add('--steps', type=int, default=420, metavar='N', help='optimizer steps (default: 420, a smoke run)')
-    add('--recipe', default='full_stack', metavar='NAME', help='full_stack (default), no_fzr, pfg_fzr, highway or tlf')
-    add('--out', metavar='FOLDER', help='folder of the run (default: runs/retrofit-MODEL)')
-    add('--seed', type=int, default=0, help='of data order, pulses and noise (default: 0)')
-    add('--batch', type=int, default=8, metavar='N', help='windows a step (default: 8)')
-    add('--length', type=int, default=128, metavar='N', help='tokens in a window (default: 128)')
-    add('--rate', type=float, default=3e-4, help='learning rate after the warm-up (default: 3e-4); it then decays')
-    add('--top', type=float, default=2., metavar='X', help='strength of the noise at the end (default: 2)')
-    add('--teacher-tokens', type=int, default=1_200_000, metavar='N',
-        help='tokens that the teacher of the alternatives reads (default: 1200000)')
-    add('--notebooks', metavar='FOLDER', help='folder with other experiment notebooks')
-    _add_execution_words(parser)
-
 # %% ../nbs/cli.ipynb #78b83c50
 def _add_report_words(parser):
     parser.add_argument('folder', nargs='?', default='runs/quick', help='of a run (default: runs/quick)')
@@ -401,6 +388,19 @@ def _add_text_words(parser):
     parser.add_argument('corpus', help='as for run --corpus')
     parser.add_argument('--model', default='tiny-mt5', help='whose tokenizer is used')
     parser.add_argument('--out', help='where to record what it is')
+
+# %% ../nbs/cli.ipynb #d43c9266
+_examples = '''examples:
+  ff-nbdev run quick                          the whole story on the CPU, in about ten minutes
+  ff-nbdev run quick --corpus 'text/*.txt.xz' the same on your own text
+  ff-nbdev run quick --dry-run                what would be run
+  ff-nbdev evaluate MODEL --corpus book.txt   measure one model
+  ff-nbdev retrofit MODEL --corpus book.txt   retrofit it
+  ff-nbdev report runs/quick                  make the report again
+  ff-nbdev notebook nbs/experiments/evaluate.ipynb out.ipynb -p model google/mt5-base
+  ff-nbdev docs                               build the documentation site
+
+A mistake is answered by one sentence. `ff-nbdev --debug COMMAND …`, or FF_NBDEV_DEBUG=1, shows the traceback.'''
 
 # %% ../nbs/cli.ipynb #c6d8ecc6
 def _top_parser():

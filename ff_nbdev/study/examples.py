@@ -89,6 +89,10 @@ def _example_bands(sentences, dose, rng, reach=12):
 # %% ../../nbs/study/examples.ipynb #7c6b4642
 STEPS = 18_000 # Of every invented run
 
+def _null(dose):
+    "Moran's I of smoothed noise of that dose"
+    return 1 - 1/(1 + .4*dose**2) if dose else 0.
+
 def _example_regime(sentences, effects):
     "What a record tells of learning between pulses"
     told = dict(steps=STEPS, tokens_a_step=sentences*21//STEPS, dose=effects.dose)
@@ -112,10 +116,6 @@ def _example_train(arm, sentences, effects, rng, steps=60):
     return record, _example_bands(sentences, effects.dose, rng)
 
 # %% ../../nbs/study/examples.ipynb #a1000006
-def _null(dose):
-    "Moran's I of smoothed noise of that dose"
-    return 1 - 1/(1 + .4*dose**2) if dose else 0.
-
 def _spatial_row(site, role, effects, rng):
     "A weight matrix, beside noise of the same dose"
     name, stack, layer = site
