@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['SEAL', 'FullDisk', 'free_bytes', 'check_room', 'naming_full_disk', 'save_nest', 'load_nest', 'random_state',
-           'set_random_state', 'hidden_name', 'seal', 'check_checkpoint', 'checkpoints', 'last_checkpoint', 'prune',
-           'sweep']
+           'set_random_state', 'hidden_name', 'seal', 'check_checkpoint', 'checkpoints', 'last_checkpoint', 'sweep',
+           'prune']
 
 # %% ../../nbs/training/checkpoints.ipynb #8cd8c216
 import contextlib
@@ -282,6 +282,19 @@ def _newest_whole(folder, keep, sure, say):
             if say: say(str(e))
     return whole, damaged, older
 
+# %% ../../nbs/training/checkpoints.ipynb #c0a1d5eb
+_parts = tuple(map(re.compile, [
+    r'\.(?:part|gone)-(?P<name>.+?)(?:\.(?P<host>[\w-]+)\.(?P<pid>\d+))?',      # an older version noted no process
+    r'\.(?P<name>.+\.(?:json|jsonl|safetensors|npz|npy|txt))\.(?:part)?(?P<pid>\d+)',
+    r'(?P<name>tokens-[0-9a-f]+)\.part(?P<pid>\d+)']))
+
+def sweep(
+    folder:str|Path, # Of a run
+    own:bool=False,  # Those of this process too, which is not writing now: numbers come again
+)->list[str]: # Names of what was removed
+    "Remove what killed processes left behind in a folder; what a living process is writing stays"
+    return sweep_parts(folder, patterns=_parts, own=own)
+
 # %% ../../nbs/training/checkpoints.ipynb #04de67c1
 def prune(
     folder:str|Path, # Of a run
@@ -303,16 +316,3 @@ def prune(
     for p in gone: _put_away(p)
     sweep(folder)
     return gone
-
-# %% ../../nbs/training/checkpoints.ipynb #c0a1d5eb
-_parts = tuple(map(re.compile, [
-    r'\.(?:part|gone)-(?P<name>.+?)(?:\.(?P<host>[\w-]+)\.(?P<pid>\d+))?',      # an older version noted no process
-    r'\.(?P<name>.+\.(?:json|jsonl|safetensors|npz|npy|txt))\.(?:part)?(?P<pid>\d+)',
-    r'(?P<name>tokens-[0-9a-f]+)\.part(?P<pid>\d+)']))
-
-def sweep(
-    folder:str|Path, # Of a run
-    own:bool=False,  # Those of this process too, which is not writing now: numbers come again
-)->list[str]: # Names of what was removed
-    "Remove what killed processes left behind in a folder; what a living process is writing stays"
-    return sweep_parts(folder, patterns=_parts, own=own)
