@@ -242,6 +242,17 @@ def _searches(self:FF):
     recall = self.config.recall
     return recall.limit is not None and recall.limit > recall.top
 
+# %% ../../nbs/mechanisms/method.ipynb #f655c80b
+@patch
+def _check_forgiven(self:FF):
+    "A warning where the kind of forgiveness that is on was never used"
+    if self._lossless is None or self.kind == 'none': return
+    self._lossless += 1
+    if self._lossless < PATIENCE: return
+    self._lossless = None
+    warnings.warn(f'Forgiveness is on, but ff.loss was not called in {PATIENCE} steps, so nothing is forgiven: '
+        "take loss = ff.loss(logits, labels) in place of the model's own loss.", stacklevel=4)
+
 # %% ../../nbs/mechanisms/method.ipynb #350ecd8b
 @patch
 def _check_loop(self:FF):
@@ -254,17 +265,6 @@ def _check_loop(self:FF):
             'given and noise stays as it is. For a longer run attach with the total_sentences of the whole run, by '
             'which its ramps are set.', stacklevel=3)
     self._check_forgiven()
-
-# %% ../../nbs/mechanisms/method.ipynb #f655c80b
-@patch
-def _check_forgiven(self:FF):
-    "A warning where the kind of forgiveness that is on was never used"
-    if self._lossless is None or self.kind == 'none': return
-    self._lossless += 1
-    if self._lossless < PATIENCE: return
-    self._lossless = None
-    warnings.warn(f'Forgiveness is on, but ff.loss was not called in {PATIENCE} steps, so nothing is forgiven: '
-        "take loss = ff.loss(logits, labels) in place of the model's own loss.", stacklevel=4)
 
 # %% ../../nbs/mechanisms/method.ipynb #bfc73caf
 @patch
