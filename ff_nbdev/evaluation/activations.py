@@ -198,23 +198,35 @@ def _hidden_word(ids, mask, position, tokenizer, marks, whole):
     return *framed, len(before) + int(position)
 
 # %% ../../nbs/evaluation/activations.ipynb #b8a5b943
-def masked_word_batches(model, tokenizer, windows, places, batch, starts, whole_word):
-    "Groups of (places, inputs, (row, position)) with one masked word a row"
+def _rows_of(windows, places, starts, whole_word):
+    "Number of the row of each place, in the order of text: places in one word of one window share a row"
+    words = []
+    for _, window, position in places:
+        ids = windows[int(window)]['ids']
+        words.append((window, np.cumsum(starts[ids])[position] if whole_word else position))
+    words = np.array(words).reshape(-1, 2)
+    return np.cumsum(np.r_[False, (words[1:] != words[:-1]).any(1)])[:len(words)]
+
+# %% ../../nbs/evaluation/activations.ipynb #39a43d06
+def masked_word_batches(model, tokenizer, windows, places, batch, starts, whole_word, shared=False):
+    "Groups of (places, inputs, (row, position)) with one masked word a row; shared: one row for all places of a word"
     pad, whole, device = tokenizer.pad_token_id or 0, fills_in(model, tokenizer), model.device
     marks = frame_of(tokenizer) if whole else sentinel_ids(tokenizer)[:2]
     order = np.lexsort((places[:, 2], places[:, 1]))
-    for start in range(0, len(order), batch):
-        mine, rows = order[start:start+batch], []
+    row_of = _rows_of(windows, places[order], starts, whole_word) if shared else np.arange(len(order))
+    for start in range(0, row_of.max(initial=-1) + 1, batch):
+        inside, rows = (row_of >= start) & (row_of < start + batch), []
+        mine, row = order[inside], row_of[inside] - start
         for _, window, position in places[mine]:
             ids = windows[int(window)]['ids']
             mask = word_mask(ids, position, starts) if whole_word else np.arange(len(ids)) == position
             rows.append(_hidden_word(ids, mask, position, tokenizer, marks, whole))
-        sources, targets, at = zip(*rows)
+        at = torch.tensor([place for _, _, place in rows])
+        sources, targets, _ = zip(*map(rows.__getitem__, np.unique(row, return_index=True)[1]))
         x = _pad(sources, pad, device)
-        lengths = torch.tensor([len(source) for source in sources], device=device)
-        attention = (torch.arange(x.shape[1], device=device) < lengths[:, None]).long()
+        attention = _pad([np.ones(len(source)) for source in sources], 0, device)
         inputs = dict(input_ids=x, attention_mask=attention, labels=_pad(targets, -100, device))
-        yield mine, inputs, (torch.arange(len(mine)), torch.tensor(at))
+        yield mine, inputs, (torch.as_tensor(row), at)
 
 # %% ../../nbs/evaluation/activations.ipynb #431a8d3a
 def forward_body(model, inputs):
@@ -236,7 +248,8 @@ def _reading_passes(model, tokenizer, windows, places, sites, batch, whole_word)
     passes = [('encoder', intact)]
     if any(site.stack == 'decoder' for site in sites):
         starts = word_starts(tokenizer)
-        passes.append(('decoder', masked_word_batches(model, tokenizer, windows, places, batch, starts, whole_word)))
+        masked = masked_word_batches(model, tokenizer, windows, places, batch, starts, whole_word, shared=True)
+        passes.append(('decoder', masked))
     return passes
 
 # %% ../../nbs/evaluation/activations.ipynb #b707871c
@@ -309,6 +322,8 @@ class Instances:
     owner:np.ndarray      # (n,) which token each instance is of
     acts:list[Tensor]=field(repr=False) # (n, d_ff) for each site
     sites:list=field(repr=False, default_factory=list) # (name, stack, layer) for each site
+    baseline:list|None=field(repr=False, default=None) # (d_ff,) for each site: what was taken off, where it is kept
+    spread:list|None=field(repr=False, default=None)   # (d_ff,) for each site: standard deviation of each unit
     def counts(self): return np.bincount(self.owner, minlength=len(self.tokens))
     def keep(self,
         which, # Numbers of the tokens to keep
@@ -318,7 +333,8 @@ class Instances:
         number[np.asarray(which)] = np.arange(len(which))
         rows = np.flatnonzero(number[self.owner] >= 0)
         tokens, acts = [self.tokens[i] for i in which], [a[torch.as_tensor(rows)] for a in self.acts]
-        return Instances(tokens, self.ids[which], number[self.owner[rows]], acts, self.sites)
+        own = tokens, self.ids[which], number[self.owner[rows]], acts
+        return Instances(*own, self.sites, self.baseline, self.spread)
 
 # %% ../../nbs/evaluation/activations.ipynb #a2bee363
 def instances(

@@ -4,8 +4,6 @@
 __all__ = ['predicting', 'token_batches', 'control_test', 'control_table', 'control_plot', 'pathway_test']
 
 # %% ../../nbs/evaluation/control.ipynb #6fe11d37
-import contextlib
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,6 +17,7 @@ from .activations import (
     mean_activation, random_places, token_counts, word_starts)
 from .base_test import token_scores
 from .pathways import agreement, piece_kinds, strata_of, two_letters
+from .playback import forward_above
 from .signatures import Hubs, hubs_of, mean_of, signature_distance
 from .steering import HOWS, steer
 from ..mechanisms.recall import hub_width, smooth
@@ -26,7 +25,6 @@ from ..mechanisms.recall import hub_width, smooth
 # %% ../../nbs/evaluation/control.ipynb #e63d735d
 from ..models.sites import find_sites
 from ..models.site import FFNSite
-from ..models.wrappers import decoder_inputs
 
 # %% ../../nbs/evaluation/control.ipynb #b52c69b2
 def predicting(
@@ -93,56 +91,17 @@ def _labels(batches, skip, two):
     scored = [_scored(batch, skip, two) for batch in batches]
     return torch.cat([labels[use] for labels, use in scored]).numpy()
 
-# %% ../../nbs/evaluation/control.ipynb #bd6887f4
-def _below(model, site):
-    "The blocks of its stack that lie before the site's own"
-    parts = site.name.split('.')
-    at = next((k for k, part in enumerate(parts) if part.isdigit()), None)
-    return [] if at is None else list(model.get_submodule('.'.join(parts[:at])))[:int(parts[at])]
-
-# %% ../../nbs/evaluation/control.ipynb #228d2e59
-@contextlib.contextmanager
-def _played(blocks, store, key):
-    "Within this context the blocks give what the last of them gave the first time"
-    def played(block, old):
-        def forward(*args, **options):
-            if key in store: return store[key]
-            out = old(*args, **options)
-            if block is blocks[-1]: store[key] = out
-            return out
-        return forward
-    own = [block.__dict__.get('forward') for block in blocks]
-    for block in blocks: block.forward = played(block, block.forward)
-    try:
-        yield
-    finally:
-        for block, forward in zip(blocks, own):
-            del block.forward
-            if forward is not None: block.forward = forward
-
-# %% ../../nbs/evaluation/control.ipynb #293be5a6
-def _forward_of(model, batches, site):
-    "Function (inputs, number of the batch) → logits; the encoder runs once where the site is in the decoder"
-    if not model.config.is_encoder_decoder:
-        return lambda x, k: model(input_ids=x['input_ids'], use_cache=False).logits
-    if site.stack != 'decoder': return lambda x, k: model(**x).logits
-    encode = model.get_encoder()
-    memory = [encode(input_ids=b['input_ids'], attention_mask=b['attention_mask']) for b in batches]
-    return lambda x, k: model(
-        encoder_outputs=memory[k], attention_mask=x['attention_mask'],
-        decoder_input_ids=decoder_inputs(model, x['labels']), use_cache=False).logits
-
 # %% ../../nbs/evaluation/control.ipynb #77b8e6fc
 def _moved(batch, device): return {k: v.to(device) for k, v in batch.items()}
 
 def _scorer(model, batches, skip, site):
     "Function () → (positions,) −log p, under whatever hooks there are at the site"
     batches = [_moved(batch, model.device) for batch in batches]
-    blocks, store, forward = _below(model, site), {}, _forward_of(model, batches, site)
+    forward = forward_above(model, site)
     def score():
         out = []
         for k, batch in enumerate(batches):
-            with _played(blocks, store, k): scores = token_scores(model, [batch], skip, lambda x: forward(x, k))
+            scores = token_scores(model, [batch], skip, lambda x: forward(x, k))
             out.append(scores['ce'].double().cpu().numpy())
         return np.concatenate(out)
     return score

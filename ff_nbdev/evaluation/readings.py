@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['Sizes', 'take_sizes', 'check_machine', 'check_readable', 'prepare', 'Steps', 'objective_batches', 'ReadTokens',
-           'choose_tokens', 'Lines', 'read_sides', 'layer_means', 'Readings']
+           'choose_tokens', 'Lines', 'Moments', 'read_sides', 'layer_means', 'Readings']
 
 # %% ../../nbs/evaluation/readings.ipynb #032e1c77
 import contextlib
@@ -38,6 +38,7 @@ class Sizes:
     windows:int=192        # Held-out windows scored
     length:int=128         # Tokens in them
     robust_windows:int=64  # Of them, disturbed
+    weight_draws:int=3     # Draws of noise in the weights; 0: none
     bleu_windows:int=16    # Windows whose spans are written and scored; 0: no BLEU
     quiet:int=0            # Disturbed once more with every layer scaled to so many percent; 0: not asked
     control_tokens:int=12  # Tokens whose hubs are silenced; 0: none
@@ -225,6 +226,21 @@ class Lines(Map):
         found = [torch.cat(self.got[k], 1) for k in sorted(self.got)]
         return [values[:, ~values[0].isnan()] for values in found]
 
+# %% ../../nbs/evaluation/readings.ipynb #50e9eef0
+class Moments(Mean):
+    "Their mean, and the standard deviation of each unit"
+    def __init__(self, places):
+        super().__init__(places)
+        self.squares = {}
+    def take(self, k, rows, x):
+        super().take(k, rows, x)
+        self.squares[k] = self.squares.get(k, 0) + x.double().square().sum(0).cpu()
+    def result(self):
+        n, spreads = len(self.places), []
+        for k in sorted(self.got):
+            spreads.append((self.squares[k]/n - (self.got[k]/n).square()).clamp(min=0).sqrt().float())
+        return super().result(), spreads
+
 # %% ../../nbs/evaluation/readings.ipynb #cdb97640
 def read_sides(
     model:nn.Module,   # With feed-forward sites
@@ -242,14 +258,14 @@ def read_sides(
     names, skip = tokenizer.convert_ids_to_tokens([int(i) for i in ids]), special_ids(tokenizer)
     sites, half = list(find_sites(model)), lambda fraction: tick(fraction/2)
     places = [find_places(windows, ids, pool, seed) for windows in (train, held)]
-    readers = [Mean(random_places(train, baseline, skip, seed)), Keep(places[0])]
-    zero, known = read_once(model, tokenizer, train, readers, sites, half)
+    readers = [Moments(random_places(train, baseline, skip, seed)), Keep(places[0])]
+    (zero, spread), known = read_once(model, tokenizer, train, readers, sites, half)
     readers = [Keep(places[1]), Lines(random_places(held, positions, skip, seed))]
     found, lines = read_once(model, tokenizer, held, readers, sites, half)
     where, sides = [(s.name, s.stack, s.layer) for s in sites], []
     for at, activations in zip(places, (known, found)):
         for values, mean in zip(activations, zero): values -= mean
-        sides.append(Instances(names, ids, at[:, 0], activations, where))
+        sides.append(Instances(names, ids, at[:, 0], activations, where, zero, spread))
     return *sides, lines
 
 # %% ../../nbs/evaluation/readings.ipynb #4a250d29

@@ -13,7 +13,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .activations import Instances
-from .robustness import format_threshold
+from .robustness import DISTURBANCES, format_threshold
 from .signatures import Signature, hubs_of, mean_of, signature
 
 # %% ../../nbs/evaluation/result.ipynb #ce3985d0
@@ -98,7 +98,8 @@ def _overlap_rows(overlap):
 # %% ../../nbs/evaluation/result.ipynb #8a5bc477
 def _threshold_rows(robustness):
     "The strength that halves the accuracy, beside the one by cross-entropy"
-    names = dict(noise='noise that halves', nonhub='noise outside hubs that halves', blur='blur that halves')
+    names = dict(noise='noise that halves', nonhub='noise outside hubs that halves', blur='blur that halves',
+                 weights='noise in the weights that halves')
     rows = []
     for kind, found in robustness['threshold'].items():
         by_ce = format_threshold(found, robustness['measurable_ce'], 'ce')
@@ -125,7 +126,7 @@ def _task_rows(signatures):
 def _strength_rows(robustness):
     "One row a disturbance and strength"
     rows = []
-    for kind in ('noise', 'nonhub', 'blur'):
+    for kind in DISTURBANCES:
         for point in robustness.get(kind, []):
             scores = {k: point[k] for k in ('accuracy', 'lo', 'hi', 'ce')}
             rows.append(dict(kind=kind, strength=point.get('x', point.get('b')), **scores))

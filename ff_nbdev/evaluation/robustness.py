@@ -8,6 +8,7 @@ __all__ = ['DISTURBANCES', 'GRID', 'METRICS', 'blurred', 'perturbed', 'window_sc
 # %% ../../nbs/evaluation/robustness.ipynb #b1cbc279
 import contextlib
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -18,12 +19,16 @@ from ..core.hooks import Hooks
 from ..core.stats import quantile_interval, resample
 from .activations import by_example, evaluating
 from .base_test import token_scores
+from .playback import forward_above
+from .weight_noise import noisy_weights
 from ..mechanisms.forgetfulness import proximal_kernel
 from ..mechanisms.recall import hub_width
 from ..mechanisms.noise import HubNoise, keyed_uniform, multiplier, noisy_hidden
 from ..models.ablation import ablate
-from ..models.sites import find_sites
+
+# %% ../../nbs/evaluation/robustness.ipynb #b4bf3303
 from ..models.site import FFNSite, Sites
+from ..models.sites import find_sites
 
 # %% ../../nbs/evaluation/robustness.ipynb #9dea5f39
 def blurred(
@@ -44,13 +49,13 @@ def blurred(
     return torch.lerp(hidden, near/mass, b)
 
 # %% ../../nbs/evaluation/robustness.ipynb #855cde4b
-DISTURBANCES = ('noise', 'nonhub', 'blur')
+DISTURBANCES = ('noise', 'nonhub', 'blur', 'weights')
 
 @dataclass
 class _Disturb:
     "At the input of a down projection"
     site:FFNSite
-    kind:str       # One of `DISTURBANCES`
+    kind:str       # 'noise', 'nonhub' or 'blur'
     strength:float # x or b
     examples:object=None   # (batch,) numbers of the windows
     seed:int=0
@@ -86,21 +91,25 @@ def uniform(self:_Disturb, hidden):
 @contextlib.contextmanager
 def perturbed(
     model:nn.Module,  # With feed-forward sites
-    kind:str,         # 'noise', 'nonhub' or 'blur'
+    kind:str,         # One of `DISTURBANCES`
     strength:float,   # x or b
     examples=None,    # (batch,) number of each window: what the noise is keyed by; 0, 1, … by default
     sites:Sites|None=None, # All by default; the paper's table says layer 23
     seed:int=0,       # Of the noise
     noise:str='uniform', # Or 'gaussian', 'range': see `multiplier`
     draws:dict|None=None, # Kept uniform numbers, for several strengths on one batch
+    draw:int=0,       # Number of the draw, for 'weights'
 ):
-    """Within this context the hidden activations of the sites are disturbed [§4.1]
+    """Within this context the hidden activations of the sites are disturbed [§4.1], or their weights
 
     Raises: `ValueError` for an unknown disturbance or a strength out of its range"""
     if kind not in DISTURBANCES: raise ValueError(f'kind={kind!r}: a disturbance is one of {", ".join(DISTURBANCES)}.')
     if kind == 'blur' and not 0 <= strength <= 1:
         raise ValueError(f'b={strength} must lie between 0 and 1: it is the share of the way to the neighbours.')
     if strength < 0: raise ValueError(f'x={strength} must not be negative.')
+    if kind == 'weights':
+        with noisy_weights(model, strength, seed, draw, sites): yield model
+        return
     with Hooks() as hooks:
         for site in find_sites(model) if sites is None else sites:
             hooks.before(site.down, _Disturb(site, kind, strength, examples, seed, noise, draws))
@@ -111,17 +120,27 @@ def window_scores(
     model:nn.Module, # As it is to be scored
     batch:dict,      # From an objective
     skip,            # Ids that are no text: see `special_ids`
+    forward=None,    # Instead of `model(**inputs).logits`
 )->np.ndarray: # (3, windows): hits, tokens, sum of −log p
     "Teacher-forced score of each window of a batch"
-    scores, index = token_scores(model, [batch], skip), batch['index'].cpu().numpy()
+    scores, index = token_scores(model, [batch], skip, forward), batch['index'].cpu().numpy()
     order = np.argsort(index)
     at = order[np.searchsorted(index[order], scores['window'].cpu().numpy())]
     hits, nats = (scores[k].cpu().double().numpy() for k in ('hit', 'ce'))
     return np.stack([np.bincount(at, values, len(index)) for values in (hits, np.ones(len(at)), nats)])
 
 # %% ../../nbs/evaluation/robustness.ipynb #3e244fb2
-GRID = dict(noise=(.5, 1., 1.5, 2., 3., 4., 6., 9.), nonhub=(1., 2., 4., 8., 16., 24.), blur=(.2, .4, .6, .8, .95, 1.))
+GRID = dict(noise=(.5, 1., 1.5, 2., 3., 4., 6., 9.), nonhub=(1., 2., 4., 8., 16., 24.), blur=(.2, .4, .6, .8, .95, 1.),
+            weights=(.2, .4, .6, .8, 1.2, 1.6))
 
+# %% ../../nbs/evaluation/robustness.ipynb #c6e617ae
+def _shared_forward(model, sites):
+    "Function of a batch → its forward pass; what lies below the first of some sites is computed once"
+    if sites is None or len({site.stack for site in sites}) > 1: return lambda batch: None
+    forward = forward_above(model, min(sites, key=lambda site: site.index))
+    return lambda batch: lambda x: forward(x, id(batch))
+
+# %% ../../nbs/evaluation/robustness.ipynb #57737209
 def strength_scores(
     model:nn.Module, # With feed-forward sites
     batches,         # From an objective
@@ -132,21 +151,23 @@ def strength_scores(
     seed:int=0,      # Of the noise
     noise:str='uniform', # Kind of noise
     tick=lambda: None, # Called after every pass: for progress
-)->dict: # 'clean', 'zero', 'mean', and (kind, strength) → (3, windows)
+    weight_draws:int=3, # Draws of the noise in the weights
+)->dict: # 'clean', 'zero', 'mean', (kind, strength) → (3, windows); of 'weights' all windows of each draw in turn
     "Scores of every window in every condition, in one pass over the batches"
-    found, points = {}, [(kind, strength) for kind, strengths in grid.items() for strength in strengths]
-    def score(key, batch, context):
-        with context: found.setdefault(key, []).append(window_scores(model, batch, skip))
+    found, points = {}, [(kind, x) for kind in grid for x in grid[kind] if kind != 'weights']
+    batches, forward_of = list(batches), _shared_forward(model, sites)
+    def score(key, batch, context=contextlib.nullcontext()):
+        with context: found.setdefault(key, []).append(window_scores(model, batch, skip, forward_of(batch)))
         tick()
     with evaluating(model):
         for batch in batches:
-            score('clean', batch, contextlib.nullcontext())
-            score('zero', batch, ablate(model, 'zero', sites=sites))
-            if means is not None: score('mean', batch, ablate(model, 'mean', means, sites))
-            draws = {}
-            for kind, strength in points:
-                context = perturbed(model, kind, strength, batch['index'], sites, seed, noise, draws)
-                score((kind, strength), batch, context)
+            score('clean', batch)
+            for how in ('zero', 'mean')[:1 if means is None else 2]: score(how, batch, ablate(model, how, means, sites))
+            options = dict(examples=batch['index'], sites=sites, seed=seed, noise=noise, draws={})
+            for point in points: score(point, batch, perturbed(model, *point, **options))
+        for x, draw in product(grid.get('weights', ()), range(weight_draws)):
+            with noisy_weights(model, x, seed, draw, sites):
+                for batch in batches: score(('weights', x), batch)
     return {key: np.concatenate(of_batches, 1) for key, of_batches in found.items()}
 
 # %% ../../nbs/evaluation/robustness.ipynb #5f461771
@@ -211,9 +232,18 @@ class _Measured:
         return _crossings(strengths, curves, self.boot['clean'], self.floor_boot)
 
 # %% ../../nbs/evaluation/robustness.ipynb #6a7e9214
+def _of_draws(picks, columns):
+    "Resampled windows; where several draws of noise follow each other, the same windows of resampled draws"
+    draws, windows = columns//picks.shape[1], picks.shape[1]
+    if draws == 1: return picks
+    which = resample(draws, len(picks), 1)
+    return (which[:, :, None]*windows + picks[:, None]).reshape(len(picks), -1)
+
+# %% ../../nbs/evaluation/robustness.ipynb #59778cdc
 def _measure(scores, picks, score):
     "Every condition, over all windows and over resampled ones"
-    whole, boot = {k: score(v) for k, v in scores.items()}, {k: score(v, picks) for k, v in scores.items()}
+    whole = {k: score(v) for k, v in scores.items()}
+    boot = {k: score(v, _of_draws(picks, v.shape[1])) for k, v in scores.items()}
     floors = [k for k in ('zero', 'mean') if k in scores]
     return _Measured(whole, boot, max(whole[k] for k in floors), np.max([boot[k] for k in floors], 0))
 
@@ -248,7 +278,7 @@ def summarise(
     least:float=.1,     # Least distance of clean from floor for a threshold to be measurable: ten points
     least_ce:float=.25, # The same for cross-entropy, nats
 )->dict: # measure, sites, clean, floor_zero, floor_mean, measurable, noise, nonhub, blur, threshold, ratio, ratio_ci
-    "Curves with 95 % intervals (windows are resampled) and thresholds"
+    "Curves with 95 % intervals (windows are resampled, and draws of noise in the weights) and thresholds"
     n, tokens = scores['clean'].shape[1], scores['clean'][1].sum()
     picks = resample(n, draws, seed)
     acc, ce = _measure(scores, picks, _accuracy), _measure(scores, picks, _minus_ce)
@@ -279,7 +309,9 @@ def score_arrays(
 )->dict[str, np.ndarray]: # Names of the conditions, and (conditions, 3, windows) hits, tokens, summed cross-entropy
     "Scores as arrays that can be saved"
     keys = [key if isinstance(key, str) else f'{key[0]} {key[1]:g}' for key in scores]
-    return {f'{name}_keys': np.array(keys), f'{name}_scores': np.stack(list(scores.values())).astype(np.float32)}
+    windows = next(iter(scores.values())).shape[1]
+    means = [values.reshape(3, -1, windows).mean(1) for values in scores.values()]  # over draws of noise
+    return {f'{name}_keys': np.array(keys), f'{name}_scores': np.stack(means).astype(np.float32)}
 
 def scores_from(
     arrays,        # That hold them
@@ -407,7 +439,7 @@ def plot_robustness(
     "Accuracy against strength, one panel a disturbance; bands are 95 % intervals, dotted lines the floors"
     import matplotlib.pyplot as plt
     kinds = [kind for kind in DISTURBANCES if kind in set().union(*results.values())]
-    labels = dict(noise='noise x', nonhub='noise outside hubs x', blur='blur b')
+    labels = dict(noise='noise x', nonhub='noise outside hubs x', blur='blur b', weights='noise in the weights x')
     fig, axes = plt.subplots(1, len(kinds), figsize=(2.6*len(kinds), 2.4), sharey=True, squeeze=False)
     for ax, kind in zip(axes[0], kinds):
         for i, (name, result) in enumerate(results.items()): _plot_curve(ax, result, kind, name, f'C{i}')
@@ -425,7 +457,7 @@ def robustness(
     draws:int=300,   # Bootstrap draws
     **options,       # For `strength_scores`
 )->dict: # As from `summarise`
-    "Accuracy under noise, non-hub noise and blur, with floors and thresholds [Table 4, Figure 4]"
+    "Accuracy under noise, non-hub noise, blur and noise in the weights, with floors and thresholds [Table 4, Figure 4]"
     found = summarise(strength_scores(model, batches, skip, **options), draws, options.get('seed', 0))
     sites = options.get('sites')
     return found if sites is None else found | dict(sites=', '.join(site.name for site in sites))

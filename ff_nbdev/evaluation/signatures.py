@@ -264,29 +264,47 @@ def _share_interval(draws, share, n):
     return [float(low if share < 1 else .025**(1/n)), float(high if share > 0 else 1 - .025**(1/n))]
 
 def _close_errors(wrong, near, n):
-    "Share of the errors that are close, with its interval over tokens"
+    "Share of the errors that are close, and its interval over tokens"
     of_token = np.stack([(wrong & near).sum(0), wrong.sum(0)]) # (close, all) errors of each token
     close, every = of_token[:, resample(n, 1000, 0)].sum(-1)
     share = near[wrong].mean()
     draws, tokens = (close/np.maximum(every, 1))[every > 0], max(1, int((of_token[1] > 0).sum()))
-    return dict(close_error_share=float(share), close_error_ci=_share_interval(draws, share, tokens))
+    return float(share), _share_interval(draws, share, tokens)
 
+# %% ../../nbs/evaluation/signatures.ipynb #84efcf53
 def _nearer(close, other):
     "Chance that a close error lies nearer than another error; None where one kind is missing"
     if not len(close) or not len(other): return None
     return float((close[:, None] < other).mean() + .5*(close[:, None] == other).mean())
 
+def _given_to_others(predicted, truth, close):
+    "Share of the errors that would be close if the same wrong names were given in another order"
+    n = len(close)
+    said, asked = (np.bincount(which, minlength=n)/len(which) for which in (predicted, truth))
+    pairs = np.outer(said, asked)*~np.eye(n, dtype=bool)
+    return float((pairs*close).sum()/pairs.sum()) if pairs.sum() > 0 else None
+
 # %% ../../nbs/evaluation/signatures.ipynb #91b0c774
-def _errors(t, close, tokens):
-    "What the wrong predictions have in common"
-    predicted, n = t['predicted'], len(tokens)
+def _closeness(predicted, close, name, chance):
+    "Which predictions are close, and the share of the errors that are, by chance too"
+    n = len(close)
     truth = np.broadcast_to(np.arange(n), predicted.shape)
-    wrong, near = predicted != truth, close[predicted, truth]
-    said = np.bincount(predicted.ravel(), minlength=n)
-    found = dict(close_error_share=None, close_error_ci=None)
-    if wrong.any(): found = _close_errors(wrong, near, n)
+    wrong, near, share, interval, given = predicted != truth, close[predicted, truth], None, None, None
+    if wrong.any():
+        share, interval = _close_errors(wrong, near, n)
+        given = _given_to_others(predicted[wrong], truth[wrong], close)
+    return near, {f'{name}_share': share, f'{name}_ci': interval, chance: float(close.sum()/(n*(n - 1))),
+                  f'{name}_given_to_others': given}
+
+# %% ../../nbs/evaluation/signatures.ipynb #b5aa4128
+def _errors(t, close, tokens, more=None):
+    "What the wrong predictions have in common; `more` are other tables of close tokens by name"
+    predicted, n = t['predicted'], len(tokens)
+    wrong, said = predicted != np.arange(n), np.bincount(predicted.ravel(), minlength=n)
+    near, found = _closeness(predicted, close, 'close_error', 'close_by_chance')
+    for name, table in (more or {}).items(): found |= _closeness(predicted, table, name, f'{name}_by_chance')[1]
     return found | dict(
-        close_by_chance=float(close.sum()/(n*(n - 1))), errors=int(wrong.sum()),
+        errors=int(wrong.sum()),
         close_errors_nearer=_nearer(t['distance'][wrong & near], t['distance'][wrong & ~near]),
         most_frequent_prediction=tokens[int(said.argmax())], most_frequent_share=float(said.max()/said.sum()))
 
@@ -298,6 +316,7 @@ def signature_test(
     redraws:int=20,     # Of instances
     seed:int=0,         # Of the draws
     credits:bool=False, # Keep what every draw gave every token: (redraws, tokens) of each task, under `credits`
+    close:dict|None=None, # Name → (tokens, tokens) booleans, [predicted, target]: other tables of close tokens
     **options,          # For `hubs_of`; and `controls`, redraws with permuted units
 )->dict: # Two tasks with accuracy, ci and controls; chance, close_error_share, most_frequent_prediction, …
     """How often places alone name a token [Table 3]; tokens with too few instances on either side are left out
@@ -310,19 +329,20 @@ def signature_test(
         raise ValueError(f'Only {len(enough)} tokens have {instances} instances on both sides: give more text, lower '
                          'ranks or fewer instances.')
     a, b = source.keep(enough), target.keep(enough)
+    close = {kind: table[np.ix_(enough, enough)] for kind, table in (close or {}).items()}
     out = dict(n_tokens=len(enough), left_out=len(source.tokens) - len(enough), instances=instances, redraws=redraws,
                chance=1/len(enough), resampled='tokens and redraws of instances')
     for name, m in ((f'{instances}:1', 1), (f'{instances}:{instances}', instances)):
         task = _one_task(a, b, instances, m, redraws, seed, **options)
         if credits: out.setdefault('credits', {})[name] = task['places']
-        out[name] = _task_result(task, a.tokens, seed)
+        out[name] = _task_result(task, a.tokens, seed, close)
     return out | {k: out[name][k] for k in _OF_ERRORS}
 
 # %% ../../nbs/evaluation/signatures.ipynb #acca5a3f
 _OF_ERRORS = ('close_error_share', 'close_by_chance', 'close_errors_nearer', 'most_frequent_prediction',
               'most_frequent_share')
 
-def _task_result(task, tokens, seed):
+def _task_result(task, tokens, seed, close):
     "Accuracy of a task with its interval, controls and errors"
     places = task['places']
     controls = ('cosine', 'shuffled_labels', 'permuted_differently', 'permuted_alike')
@@ -330,4 +350,4 @@ def _task_result(task, tokens, seed):
     stacks = {k: float(task[k].mean()) if k in task else None for k in ('encoder', 'decoder')}
     return dict(accuracy=float(places.mean()), ci=bootstrap_interval(places, seed=seed),
                 sd_redraws=float(places.mean(1).std()), cosine_ci=bootstrap_interval(task['cosine'], seed=seed),
-                **controls, **stacks, **_errors(task, close_pairs(tokens), tokens))
+                **controls, **stacks, **_errors(task, close_pairs(tokens), tokens, close))

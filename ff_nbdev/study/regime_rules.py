@@ -107,10 +107,12 @@ def _beside_nulls(run):
 def _c3(get):
     run, free = get('full_stack'), get('base_continued')
     own, control = (found.evaluation.get('smooth_part') for found in (run, free))
-    if not own: raise NotRun(f'the CE of the smooth part of full_stack was not measured; {_beside_nulls(run)}')
+    if not (own or {}).get('gain'):
+        raise NotRun(f'the CE of the smooth part of full_stack was not measured; {_beside_nulls(run)}')
     gain, lo, hi = own['gain']
-    shown = bool(control) and control['gain'][1] > 0 and control['gain'][0] >= gain
-    words = _beside_nulls(run) + (f"; base_continued, cut alike, gains {control['gain'][0]:.3f}" if control else '')
+    other = (control or {}).get('gain')
+    shown = bool(other) and other[1] > 0 and other[0] >= gain
+    words = _beside_nulls(run) + (f'; base_continued, cut alike, gains {other[0]:.3f}' if other else '')
     return Effect(gain, lo, hi, control=shown, words=words, unit='nats')
 
 # %% ../../nbs/study/regime_rules.ipynb #acd03648
