@@ -14,9 +14,11 @@ from conftest import ROOT
 from shared import quiet_arguments, run_words, without
 from transformers import GPT2Config, GPT2LMHeadModel, get_scheduler
 
-from ff_nbdev.baselines.noise_null import healing, pulse_alike_
+from ff_nbdev.baselines.noise_null import healing, noise_field, pulse_alike_
 from ff_nbdev.data.objectives import NextToken
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig, RecallConfig, dose_for, steps_for
+from ff_nbdev.evaluation.spatial import morans_i
+from ff_nbdev.mechanisms.forgetfulness import proximal_kernel
 from ff_nbdev.mechanisms.method import attach, hidden_axis
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import random_tiny
@@ -25,10 +27,12 @@ from ff_nbdev.study import claims as C
 from ff_nbdev.run.arm import train_arm
 from ff_nbdev.run.prepare import Plan, Prepared
 from ff_nbdev.study.records import free_rows, load_runs, reference
+from ff_nbdev.study.regime_rules import SMOOTHED_ALIKE
+from ff_nbdev.study.rules import KERNELS
 from ff_nbdev.run.records import Regime, regime_of
 from ff_nbdev.study.examples import example_runs
 from ff_nbdev.core.provenance import results_folder
-from ff_nbdev.training.recipes import SCALES, recipe, run_length
+from ff_nbdev.training.recipes import SCALES, override, recipe, run_length
 from ff_nbdev.mechanisms.registry import RECIPES
 from ff_nbdev.training.schedules import SCHEDULES, make_scheduler, rate_at, warmup_steps
 from ff_nbdev.training.trainer import FFTrainer
@@ -585,6 +589,7 @@ def test_noise_ends_where_the_search_says(graph):
         == 'full_stack_to_collapse~dose_4.5_steps_200/collapse.json'
     )
     assert said(graph, 'no_fzr', 'collapse') is None
+    assert said(graph, 'full_stack~decay_2', 'collapse') == 'full_stack_to_collapse/collapse.json'
 
 
 def test_what_comes_first_in_the_study_runs_first(graph):
@@ -594,6 +599,7 @@ def test_what_comes_first_in_the_study_runs_first(graph):
         'no_fzr~dose_1.5_steps_5.8',
         'no_fzr~dose_4.5_steps_200',
         'no_fzr',
+        'no_ramp~first_5000',
         'full_stack_to_collapse',
         'full_stack',
         'full_stack.s1',
@@ -603,10 +609,44 @@ def test_what_comes_first_in_the_study_runs_first(graph):
         'from_scratch',
         'rwkv_no_fzr',
         'rwkv_full_stack',
+        'full_stack~size_5',
     ]
     assert [rank[r] for r in order] == sorted((rank[r] for r in order), reverse=True)
     assert len({rank[r] for r in order}) == len(order)
-    assert min(rank.values()) > 10 and len(graph) == 74
+    assert min(rank.values()) > 10 and len(graph) == 80
+
+
+def test_other_kernels_smooth_as_much_and_are_pulsed_as_often():
+    "As many pulses as full_stack, and white noise comes to the same Moran's I"
+    shape, full = (256, 2048), recipe('full_stack', 'study', 10**6, dose=SCALES['study'].dose, steps_between_pulses=200)
+    moran = morans_i(noise_field(shape, full.dose, method='spectral'))
+    for kernel in KERNELS:
+        part = override(full, STUDY['variants'][f'full_stack~{kernel}']['change']).forgetfulness
+        taps = proximal_kernel(part.size, part.decay)
+        assert full.total_steps * part.power * 0.65 / part.dose == pytest.approx(200, rel=0.01)
+        assert part.dose >= 4
+        found = morans_i(noise_field(shape, part.dose, part.power, method='spectral', kernel=taps))
+        assert found == pytest.approx(moran, abs=SMOOTHED_ALIKE / 2)
+
+
+def test_five_thousand_sentences_at_the_clock():
+    "No ramp, and a matrix is pulsed once in 200 steps"
+    for name in ('no_ramp', 'base_continued'):
+        params = STUDY['variants'][f'{name}~first_5000']
+        steps, dose = run_length(SCALES['study'], 48.0, params['total_sentences'], None, params['steps_between_pulses'])
+        config = recipe(name, 'study', params['total_sentences'], dose=dose, steps_between_pulses=None)
+        own = config.forgetfulness
+        assert own.ramp == 0 if name == 'no_ramp' else not config.pulses
+        if config.pulses:
+            assert steps * own.power / own.dose == pytest.approx(200, rel=0.01)
+
+
+def test_wrong_names_are_compared_with_the_alternatives(nodes):
+    given = {k.removeprefix('evaluate '): b for k, b in nodes.items() if k.startswith('evaluate ')}
+    for run in ('full_stack', 'base_continued', 'base_continued.s1', 'no_fzr~dose_1.5_steps_25'):
+        assert '-p alternatives alternatives/train' in given[run] and 'alternatives/closeness.json' in given[run]
+    for run in ('base', 'topoloss', 'base_continued~rate_0.001_linear'):
+        assert '-p alternatives' not in given[run] and 'closeness.json' not in given[run]
 
 
 def test_minutes_follow_the_steps(graph):
@@ -615,6 +655,8 @@ def test_minutes_follow_the_steps(graph):
     assert minutes['no_fzr~dose_1.5_steps_25'] == pytest.approx(157 * 1_923 / 55_385, abs=1)
     assert minutes['full_stack'] == 31
     assert minutes['tlf_minus_fzr'] == 63
+    assert minutes['no_ramp~first_5000'] == minutes['base_continued~first_5000'] == 1
+    assert minutes['full_stack~size_5'] == 157
 
 
 @pytest.mark.parametrize(

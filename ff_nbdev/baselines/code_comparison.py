@@ -369,7 +369,7 @@ def _plain_rows(bench, equal):
 
 # %% ../../nbs/baselines/code_comparison.ipynb #e80cb519
 def _sae_rows(bench, at_equal, tick):
-    "Autoencoders at each k, and at the k of each site that the bits of the rule pay for"
+    "Autoencoders at each k, and at the k of each site that the bits of the rule pay for, there also of both signs"
     s, saes, chosen, rows, cost = bench.settings, [None]*len(bench.sites), [None]*len(bench.sites), [], []
     for k in sorted({*s.ks, *at_equal}):
         for i, acts in enumerate(bench.acts):
@@ -381,7 +381,10 @@ def _sae_rows(bench, at_equal, tick):
             cost.append(dict(site=bench.sites[i].name, k=k, **saes[i].record))
             if k == at_equal[i]: chosen[i] = saes[i]
         if k in s.ks: rows.append(_measure(bench, 'autoencoder', f'k = {k}', bench.make(sae_code, sae=saes), s.singles))
-    return rows, [_measure(bench, 'autoencoder', str(at_equal), bench.make(sae_code, sae=chosen))], cost
+    signed = [train_sae(acts, s.d_sae, k, s.steps, min(256, len(acts)), held=held, seed=s.seed, signed=True)
+        for acts, k, held in zip(bench.acts, at_equal, bench.held)]
+    pairs = {'autoencoder': chosen, 'autoencoder, signed': signed}
+    return rows, [_measure(bench, name, str(at_equal), bench.make(sae_code, sae=x)) for name, x in pairs.items()], cost
 
 # %% ../../nbs/baselines/code_comparison.ipynb #f567bed2
 def _known_and_target(model, tokens, tokenizer, means, s):

@@ -30,11 +30,12 @@ class TopKSAE(nn.Module):
         d_sae:int,   # Latents
         k:int,       # Active at once
         seed:int=0,  # Of the directions
+        signed:bool=False, # The k furthest from 0, of either sign (AbsTopK); False: the k largest, none below 0
     ):
         super().__init__()
         if not 1 <= k <= d_sae: raise ValueError(f'k={k} of {d_sae} latents: choose 1 to {d_sae}.')
         directions = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed))
-        self.k, self.record = k, {}
+        self.k, self.signed, self.record = k, signed, {}
         self.W_dec = nn.Parameter(F.normalize(directions, dim=1)) # (d_sae, d_in)
         self.W_enc = nn.Parameter(self.W_dec.detach().clone())    # (d_sae, d_in)
         self.b_enc, self.b_dec = nn.Parameter(torch.zeros(d_sae)), nn.Parameter(torch.zeros(d_in))
@@ -51,8 +52,12 @@ def encode(self:TopKSAE,
 )->tuple[Tensor, Tensor]: # Values and numbers of the k latents, (n, k) each
     "Which latents describe an activation, and how strongly"
     x = (x - self.centre)/self.scale
-    values, which = F.linear(x, self.W_enc, self.b_enc - self.W_enc @ self.b_dec).topk(self.k)
-    return values.relu(), which
+    z = F.linear(x, self.W_enc, self.b_enc - self.W_enc @ self.b_dec)
+    if not self.signed:
+        values, which = z.topk(self.k)
+        return values.relu(), which
+    which = z.abs().topk(self.k).indices
+    return z.gather(1, which), which
 
 # %% ../../nbs/baselines/sae.ipynb #d7a722b3
 @patch
@@ -105,9 +110,9 @@ def _check_training(acts, steps, batch, every, lr, start):
             'smaller batch.')
 
 # %% ../../nbs/baselines/sae.ipynb #1679b212
-def _new_sae(acts, d_sae, k, seed):
+def _new_sae(acts, d_sae, k, seed, signed=False):
     "An untrained autoencoder, centred and scaled to these activations"
-    sae = TopKSAE(acts.shape[1], d_sae, k, seed)
+    sae = TopKSAE(acts.shape[1], d_sae, k, seed, signed)
     sae.centre = mean_of_rows(acts)
     squares = sum((rows.float() - sae.centre).pow(2).sum() for rows in acts.split(4096))
     sae.scale = (squares/len(acts)).sqrt().clamp(min=1e-12)
@@ -119,7 +124,7 @@ def _dead(sae, acts):
     used = torch.zeros(sae.d_sae, dtype=torch.bool)
     for rows in acts.split(2048):
         values, which = sae.encode(rows.float())
-        used[which[values > 0]] = True
+        used[which[values != 0]] = True
     return float(1 - used.float().mean())
 
 # %% ../../nbs/baselines/sae.ipynb #aabc70ea
@@ -135,7 +140,7 @@ def _fit(sae, acts, steps, batch, lr, every, seed):
         ((x - sae.decode(values, which))/sae.scale).pow(2).sum(1).mean().backward()
         _step(sae, opt)
         silence += 1
-        silence[which[values > 0]] = 0
+        silence[which[values != 0]] = 0
         if (step + 1) % every == 0 and step < .6*steps:
             _resample(sae, opt, silence >= every, draw(4*batch), generator)
             silence[silence >= every] = 0
@@ -152,11 +157,12 @@ def train_sae(
     start:TopKSAE|None=None, # Go on from this one; it is left as it is
     held:Tensor|None=None,   # Held-out activations, for the record
     seed:int=0,         # Of directions and batches
+    signed:bool=False,  # Latents of either sign (AbsTopK)
 )->TopKSAE: # With `record`: seconds, steps, positions, dead, fvu
     "A top-k sparse autoencoder of some activations; `ValueError` for fewer activations than one batch"
     _check_training(acts, steps, batch, every, lr, start)
     begin, before = time.time(), {} if start is None else start.record
-    sae = _new_sae(acts, d_sae, k, seed) if start is None else copy.deepcopy(start)
+    sae = _new_sae(acts, d_sae, k, seed, signed) if start is None else copy.deepcopy(start)
     sae.k = k
     _fit(sae, acts, steps, batch, lr, every, seed)
     seconds = round(time.time() - begin + before.get('seconds', 0.), 2)
@@ -174,7 +180,8 @@ class Dictionary(Code):
     def parameters(self)->int: return 2*len(self.mean) + self.sae.W_dec.numel() + 1
     def _values(self, centred):
         values, which = self.sae.encode(centred + self.mean)
-        return from_codes(to_codes(values, self.top), self.top), which
+        signed = self.sae.signed
+        return from_codes(to_codes(values, self.top, signed=signed), self.top, signed=signed), which
     def write(self, centred):
         "As `Code.write`"
         bits = sae_bits(self.sae.d_sae, self.sae.k)

@@ -279,6 +279,7 @@ def _retrofit_words(self:RunGraph, name):
     if self.forgives(name): fixed['alternatives'] = f'alternatives{self.suffix(run.arch)}/train'
     return self._words('retrofit', fixed, self.changed(name))
 
+# %% ../../nbs/run/graph.ipynb #6459bad9
 @patch
 def _evaluate_words(self:RunGraph, name):
     s, more = self.settings, []
