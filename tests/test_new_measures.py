@@ -9,14 +9,16 @@ import torch
 from shared import invented_corpus
 from tiny_models import tiny
 
+from ff_nbdev.baselines.codes import fvu
 from ff_nbdev.baselines.noise_null import diffused, noise_diffused
+from ff_nbdev.baselines.sae import sae_code, train_sae
 from ff_nbdev.data.alternatives import Alternatives, write_alternatives
 from ff_nbdev.data.objectives import Windows
 from ff_nbdev.data.tokenizers import special_ids, train_tokenizer
 from ff_nbdev.data.tokens import encode_corpus
-from ff_nbdev.evaluation import close_tokens as C, robustness as R, signature_forms as F, smooth_part as P
-from ff_nbdev.evaluation import signatures as S, weight_noise as N
-from ff_nbdev.evaluation.activations import frequent_tokens
+from ff_nbdev.evaluation import activations as A, close_tokens as C, robustness as R, signature_forms as F
+from ff_nbdev.evaluation import signatures as S, smooth_part as P, weight_noise as N
+from ff_nbdev.evaluation.activations import evaluating, frequent_tokens
 from ff_nbdev.evaluation.evaluate import evaluate
 from ff_nbdev.evaluation.readings import objective_batches
 from ff_nbdev.evaluation.result import Evaluation
@@ -280,6 +282,66 @@ def test_energy_in_windows_and_in_units():
     assert row['windows'] > 2 * row['windows_permuted'] and row['windows'] <= row['units'] <= 1
     assert plain['kurtosis'] == pytest.approx(3, abs=0.5) and row['kurtosis'] > 5
     assert all(row[f'{k}_ci'][0] <= row[k] <= row[f'{k}_ci'][1] for k in ('windows', 'units', 'kurtosis'))
+
+
+def test_signed_latents_say_what_lies_furthest_from_zero():
+    x = torch.randn(300, 24, generator=torch.Generator().manual_seed(0))
+    x = x.sign() * x.square()
+    plain, signed = (train_sae(x, 48, 3, 40, 64, signed=kind) for kind in (False, True))
+    values, which = signed.encode(x)
+    assert (values < 0).any() and (plain.encode(x)[0] >= 0).all() and which.shape == (300, 3)
+    code = sae_code(x, x.mean(0), signed)
+    assert fvu(x, code, x.mean(0)) < 1 and code.rate == sae_code(x, x.mean(0), plain).write(x - x.mean(0))[1][0].item()
+
+
+# As before, in less time
+
+
+@pytest.mark.parametrize('whole_word', [True, False])
+def test_places_of_one_word_share_a_pass(text, whole_word):
+    _, tok, tokens = text
+    model, windows = model_of('mt5', tok), Windows(tokens, 'test', 24)
+    places = A.random_places(windows, 80, special_ids(tok), seed=3)
+    starts, sites = A.word_starts(tok), find_sites(model)
+    batches = list(A.masked_word_batches(model, tok, windows, places, 16, starts, whole_word, shared=True))
+    rows = sum(len(inputs['input_ids']) for _, inputs, _ in batches)
+    assert rows < len(places) if whole_word else rows == len(places)
+    assert sorted(np.concatenate([mine for mine, *_ in batches])) == list(range(len(places)))
+    together = A.collect(model, tok, windows, places, sites, whole_word=whole_word)
+    for k in range(0, len(places), 9):
+        alone = A.collect(model, tok, windows, places[k : k + 1], sites, whole_word=whole_word)
+        assert all(torch.allclose(a[k], b[0], atol=1e-5) for a, b in zip(together, alone))
+
+
+@pytest.mark.parametrize('arch', ARCHS)
+def test_what_lies_below_is_computed_once_and_scores_stay(text, arch):
+    _, tok, tokens = text
+    model, skip = model_of(arch, tok), special_ids(tok)
+    batches = objective_batches(model, tok, Windows(tokens, 'test', 48), 4, size=2)
+    last, grid = find_sites(model)[-1:], dict(noise=(2.0,), nonhub=(3.0,), blur=(0.9,), weights=(1.0,))
+    scores = R.strength_scores(model, batches, skip, grid=grid, sites=last, weight_draws=1)
+    with evaluating(model):
+        for kind, (x,) in grid.items():
+            for batch, part in zip(batches, np.split(scores[kind, x], 2, 1)):
+                with R.perturbed(model, kind, x, batch['index'], last):
+                    whole = R.window_scores(model, batch, skip)
+                np.testing.assert_allclose(part, whole, rtol=1e-5, atol=1e-6)
+    assert not any('forward' in module.__dict__ for module in model.modules())
+
+
+def test_a_null_is_made_once(text):
+    model, made = model_of('mt5', text[1]), []
+
+    def null(model, dose):
+        made.append(dose)
+        return diffused(model, dose)
+
+    before, kept, found = weights(model), N.remembered(null), []
+    for dose in (0.3, 0.3, 0.6):
+        with kept(model, dose):
+            found.append(weights(model))
+    assert made == [0.3, 0.6] and same(found[0], found[1]) and not same(found[0], found[2])
+    assert same(before, weights(model))
 
 
 # All together, and the rules that read it

@@ -107,8 +107,8 @@ def _scorer(model, batches, skip, site):
     return score
 
 # %% ../../nbs/evaluation/control.ipynb #fd715136
-def _activity(score, site, batches, skip, baseline, two):
-    "(d_ff,) mean |deviation| at scored positions, and the clean scores"
+def _activity(score, site, batches, skip, baseline, two, power=1):
+    "(d_ff,) mean |deviation| at scored positions, or mean energy with power 2, and the clean scores"
     total, n, queue, encoder = torch.zeros(site.d_ff, dtype=torch.float64), [0], iter(batches), site.stack == 'encoder'
     def hook(module, args):
         batch = next(queue)
@@ -117,7 +117,7 @@ def _activity(score, site, batches, skip, baseline, two):
         if not encoder: hidden = hidden[:, :use.shape[1]]
         if two and encoder: use = batch['attention_mask'].bool()
         rows = hidden[use.to(hidden.device)]
-        total.add_((rows.float().cpu() - baseline.cpu()).abs().double().sum(0))
+        total.add_((rows.float().cpu() - baseline.cpu()).abs().double().pow(power).sum(0))
         n[0] += len(rows)
     with Hooks() as hooks:
         hooks.before(site.down, hook)
@@ -151,15 +151,17 @@ def _apart(starts, n, width):
         if all(abs(start - other) >= width for other in chosen): chosen.append(int(start))
     return chosen
 
+def _alike(region, live, width, n):
+    "The n windows nearest to a region in what is live, free of the hubs of its own tokens and of each other"
+    free = np.flatnonzero(_free(np.arange(len(live)), region, width))
+    order = free[np.argsort(np.abs(live[free] - live[region['start']]), kind='stable')]
+    return _apart(order, n, width)
+
 def _controls(regions, d_ff, width, activity, random, matched, seed):
     "Starts of the random windows, and the matched ones of each region; mean activity of every window"
-    live, near = smooth(activity[None], width)[0].numpy(), []
+    live = smooth(activity[None], width)[0].numpy()
     anywhere = np.random.default_rng(seed).permutation(d_ff - width + 1)[:random]
-    for region in regions:
-        free = np.flatnonzero(_free(np.arange(len(live)), region, width))
-        order = free[np.argsort(np.abs(live[free] - live[region['start']]), kind='stable')]
-        near.append(_apart(order, matched, width))
-    return anywhere, near, live
+    return anywhere, [_alike(region, live, width, matched) for region in regions], live
 
 # %% ../../nbs/evaluation/control.ipynb #bb8281e5
 def _sums(delta, own, window, n):
@@ -178,6 +180,8 @@ def _means(sums, counts, times=None):
     return means[0] if len(means) == 1 else means
 
 # %% ../../nbs/evaluation/control.ipynb #7beb5adf
+_CONTROLS = 'random', 'matched', 'same_energy' # Kinds of other regions that are changed too
+
 def _nanmean(x, axis=0):
     "Mean of what is there; a draw of text may hold none of a region's own tokens"
     x = np.asarray(x)
@@ -209,7 +213,7 @@ def _summary(per, rng, draws):
     boot = [specificity(region['boot']) for region in per]
     hub, hub_boot = float(np.mean([s[0] for s in spec])), _nanmean([b[:, 0] for b in boot], 0)
     out |= dict(specificity=hub, specificity_ci=quantile_interval(hub_boot, 'numbers'))
-    return out | {name: _against(name, per, spec, boot, hub, hub_boot, rng, draws) for name in ('random', 'matched')}
+    return out | {name: _against(name, per, spec, boot, hub, hub_boot, rng, draws) for name in _CONTROLS}
 
 # %% ../../nbs/evaluation/control.ipynb #bf8aed24
 def _runs(model, site, starts, width, change, score, clean, tick):
@@ -251,6 +255,12 @@ def _predicted(hubs, signs, width, text, least):
     return kept, len(used) - len(kept)
 
 # %% ../../nbs/evaluation/control.ipynb #710de7cd
+def _match_energy(regions, energy, width, n):
+    "Give each region the windows of its own energy"
+    for region in regions:
+        region['same_energy'] = _alike(region, energy, width, n)
+        region['energies'] = [float(energy[start]) for start in (region['start'], *region['same_energy'])]
+
 def _measured(text, site, kept, change, wanted, tick):
     "Start of a window → change of −log p at each position; the controls; the mean −log p of the model as it is"
     width = hub_width(site.d_ff)
@@ -258,7 +268,10 @@ def _measured(text, site, kept, change, wanted, tick):
         score = _scorer(text.model, text.batches, text.skip, site)
         active, clean = _activity(score, site, text.batches, text.skip, change['baseline'], text.two)
         controls = anywhere, near, _ = _controls(kept, site.d_ff, width, active, **wanted)
-        starts = np.unique(np.concatenate([[r['start'] for r in kept], anywhere, *near]).astype(int))
+        energy, _ = _activity(score, site, text.batches, text.skip, change['baseline'], text.two, 2)
+        _match_energy(kept, smooth(energy[None], width)[0].numpy(), width, wanted['matched'])
+        same = [r['same_energy'] for r in kept]
+        starts = np.unique(np.concatenate([[r['start'] for r in kept], anywhere, *near, *same]).astype(int))
         delta = _runs(text.model, site, starts, width, change, score, clean, tick)
     return dict(zip(starts.tolist(), delta)), controls, float(clean.mean())
 
@@ -314,10 +327,12 @@ def _one_region(region, delta, others, like, text, window, width):
         name = text.names([text.ids[region['token']]])[0]
         raise ValueError(f'No region of {width} units is free of the hubs of {name!r}: ask for more random '
                          'regions, or fewer hubs a token.')
-    order, k = [region['start'], *map(int, others), *like], len(others)
+    order = [region['start'], *map(int, others), *like, *region['same_energy']]
+    ends = np.cumsum([1, len(others), len(like), len(region['same_energy'])])
     changes = np.stack([delta[start] for start in order])
     sums, counts = _sums(changes, text.predicts(region['own']), window, window.max() + 1)
-    return sums, counts, dict(random=np.arange(1, k + 1), matched=np.arange(k + 1, len(order)))
+    kinds = zip(_CONTROLS, ends, ends[1:])
+    return sums, counts, {name: np.arange(start, end) for name, start, end in kinds}
 
 def _by_token(changed, text):
     "Mean change at the positions of each token; None where it is not predicted"
@@ -349,6 +364,8 @@ def _region_row(region, found, text, width):
                 place=region['start'] + width//2, own=text.names(text.ids[region['own']]), positions=int(own.sum()),
                 effect_own=float(at[0, 0]), effect_other=float(at[0, 1]), specificity=float(specificity[0]),
                 random=float(random.mean()), matched=float(specificity[found['matched']].mean()),
+                same_energy=float(specificity[found['same_energy']].mean()), energy=region['energies'][0],
+                energy_same=float(np.mean(region['energies'][1:])),
                 percentile_random=float(100*(random < specificity[0]).mean()))
 
 def _activities(live, region, others, like):

@@ -19,7 +19,7 @@ from .records import Run, Runs, ce_increase, reference
 BANDED = {'base_continued', 'no_fzr', 'rwkv_base_continued', 'rwkv_no_fzr'}
 DISTURBANCES = dict(
     noise=('noise on every unit', 'strength x'), nonhub=('noise outside the hubs', 'strength x'),
-    blur=('blur', 'strength b'))
+    blur=('blur', 'strength b'), weights=('noise in the weights', 'strength x'))
 FLOORS = dict(zero=('--', 'FFNs zeroed'), mean=('-.', 'FFNs at their mean'))
 
 def _banded(runs): return BANDED | {main_arm(runs)}

@@ -207,7 +207,7 @@ def signatures(self:Runs):
 def robustness(self:Runs):
     "Score against the strength of each disturbance"
     def rows(run):
-        for kind in ('noise', 'blur', 'nonhub'):
+        for kind in ('noise', 'blur', 'nonhub', 'weights'):
             for point in run.evaluation['robustness'].get(kind, []):
                 strength = point['b'] if 'b' in point else point['x']
                 yield dict(kind=kind, strength=strength, accuracy=point['accuracy'], lo=point.get('lo'),
