@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
-from tiny_models import tiny
 from fastcore.test import test_eq as equal
+from tiny_models import tiny
+from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 import ff_nbdev.study.atlas as module
 from ff_nbdev import atlas
@@ -16,7 +16,9 @@ from ff_nbdev.evaluation.places import top_units
 from ff_nbdev.evaluation.readings import Readings, Sizes
 from ff_nbdev.evaluation.signatures import hubs_of, mean_of, signature_distance, site_distances
 from ff_nbdev.evaluation.spatial import morans_i
-from ff_nbdev.study.atlas_data import AtlasSizes, estimate, fitted, received_dose
+from ff_nbdev.models.sites import find_sites
+from ff_nbdev.models.tiny import load_pretrained
+from ff_nbdev.study.atlas_data import AtlasSizes, estimate, fitted, received_dose, room_of, with_room
 
 SIZE = AtlasSizes(tokens=40, instances=4, baseline=200, sentences=3, windows=4)
 DOSES = (0, 0.5, 1.5)
@@ -128,21 +130,90 @@ def test_the_atlas_of_the_site_is_built_once(tmp_path, monkeypatch):
     equal([calls, (tmp_path / 'site' / 'atlas.html').read_text()], [['tiny-mt5'], module.MARK])
 
 
-def test_a_decoder_of_ones_own(tmp_path):
-    "A GPT-2 with its own small vocabulary, read on a text file"
+@pytest.fixture(scope='module')
+def own(tmp_path_factory):
+    "A text file and a tokenizer of few words"
     words = ['the', 'a', 'cat', 'dog', 'house', 'sees', 'likes', 'finds', 'near', 'old', 'small', 'green']
     lines = []
     for i in range(900):
         lines.append(' '.join(words[(i * k + j) % 12] for j, k in enumerate([1, 2, 3, 5, 7])))
-    text = tmp_path / 'text.txt'
+    text = tmp_path_factory.mktemp('own') / 'text.txt'
     text.write_text('\n'.join(f'Line {chr(97 + i % 26)} of {i} says {line}.' for i, line in enumerate(lines)))
-    pieces = [('<pad>', 0.0), ('</s>', 0.0), ('<unk>', 0.0), *((f'<0x{i:02X}>', -9.0) for i in range(256)), ('▁', -2.0)]
+    every_byte = [(f'<0x{i:02X}>', -9.0) for i in range(256)]
+    pieces = [('<pad>', 0.0), ('</s>', 0.0), ('<unk>', 0.0), *every_byte, ('▁', -2.0)]
     tokenizer = make_tokenizer([*pieces, *((f'▁{word}', -3.0) for word in words), ('.', -3.0)], 4)
-    size = AtlasSizes(tokens=12, instances=2, baseline=40, sentences=2, windows=2, length=32, read_length=32)
-    with torch.no_grad():
-        found = atlas(tiny('gpt2'), tokenizer, corpus=str(text), size=size, doses=(0, 1), progress=False)
+    return str(text), tokenizer
+
+
+FEW = dict(tokens=12, instances=2, baseline=40, sentences=2, windows=2)
+
+
+def test_a_decoder_of_ones_own(own):
+    "A GPT-2 with its own small vocabulary, read on a text file"
+    corpus, tokenizer = own
+    size = AtlasSizes(**FEW, length=32, read_length=32)
+    found = atlas(tiny('gpt2'), tokenizer, corpus=corpus, size=size, doses=(0, 1), progress=False)
     equal([found.models[0].name, len(found.models[0].layers)], ['GPT2LMHeadModel', 2])
     assert 'cat' in found.text.labels and received_dose(tiny('gpt2')) == 0
+
+
+@pytest.mark.parametrize('positions', [64, 20])
+def test_a_model_with_few_positions_is_read_in_short_windows(own, positions):
+    corpus, tokenizer = own
+    found = atlas(tiny('gpt2', n_positions=positions), tokenizer, corpus=corpus, size=AtlasSizes(**FEW), doses=(0,))
+    assert f'windows of {positions} tokens' in found.page
+    last = max(stop for _, _, stop in found.text.sentences)
+    assert last <= positions
+
+
+def test_windows_leave_room_for_what_stands_around_them():
+    model, tokenizer = load_pretrained('tiny-mt5')
+    equal([room_of(model, tokenizer), with_room(SIZE, [(model, tokenizer)])], [None, SIZE])
+    config = BertConfig(
+        vocab_size=512, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=40
+    )
+    words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a']
+    marked = BertTokenizer(vocab={word: i for i, word in enumerate(words)})
+    bert = BertForMaskedLM(config)
+    equal(with_room(AtlasSizes(), [(bert, marked)]).length, 38)
+
+
+@pytest.mark.parametrize(
+    'beside, told',
+    [
+        ('tiny-rwkv', r'two architectures \(mt5 and rwkv\)'),
+        ('mini-mt5', r'different tokenizers \(4,096 and 8,192 ids\)'),
+        ('narrow', 'do not match in place or width'),
+    ],
+)
+def test_two_models_that_share_nothing_are_refused_before_any_work(beside, told, monkeypatch, tmp_path):
+    monkeypatch.setattr(module, 'Readings', None)
+    out = tmp_path / 'atlas.html'
+    other = tiny('mt5', d_ff=64, vocab_size=4096, num_layers=2, num_decoder_layers=2) if beside == 'narrow' else beside
+    with pytest.raises(ValueError, match=told):
+        atlas('tiny-mt5', beside=other, out=out, progress=False)
+    assert not out.exists()
+
+
+def test_a_model_with_no_room_is_refused_before_any_work(own, monkeypatch):
+    monkeypatch.setattr(module, 'Readings', None)
+    with pytest.raises(ValueError, match='GPT2LMHeadModel takes 6 tokens at a time, .* at least 8: give a model'):
+        atlas(tiny('gpt2', n_positions=6), own[1], corpus=own[0], progress=False)
+
+
+def test_an_rwkv_is_read_like_any_other():
+    "Its layers have no gate, and its activations are never negative"
+    found = atlas('tiny-rwkv', size=SIZE, doses=(0, 1.0), progress=False)
+    model = load_pretrained('tiny-rwkv')[0]
+    sites = find_sites(model)
+    equal([layer.name for layer in found.models[0].layers], [f'{site.stack} {site.layer}' for site in sites])
+    for site, layer in zip(sites, found.models[0].layers):
+        weight = site.weight('down').detach()
+        equal([layer.units, layer.outputs, layer.moran[0]], [site.d_ff, site.d_model, morans_i(weight)])
+        assert (layer.places[: len(found.text.ids)] >= 0).any(2).any(1).all(), 'every token has a hub'
+        assert np.isfinite(layer.distance).all() and layer.moran[1] > layer.moran[0]
+    scores = found.models[0].ce
+    assert len(scores) == 2 and 3 < scores[0] < scores[1] < 8
 
 
 # The page in a browser
@@ -187,6 +258,27 @@ def tab(desk):
 def word_of(made):
     "A token to look at: a word of four letters or more"
     return next(k for k, label in enumerate(made.text.labels) if len(label) > 3 and made.text.words[k])
+
+
+def test_a_first_visitor_sees_an_example(made, open_page):
+    "A word is picked, its hubs are marked, and what a strip is stands above them"
+    page = open_page()
+    label = next(l for l, word in zip(made.text.labels, made.text.words) if word and len(l) > 4)
+    equal(page.inner_text('#picked'), f'“{label}” in every layer')
+    assert page.locator('.frame svg path').count() > 4
+    assert 'A strip is one feed-forward layer' in page.inner_text('#about')
+    equal(page.locator('tr.user').count(), 0)
+
+
+def test_a_hub_shows_who_else_uses_its_place(made, tab):
+    k = word_of(made)
+    tab.evaluate(f'pick({k})')
+    layer = made.models[1].layers[2]
+    place = next(int(x) for x in layer.places[k].ravel() if x >= 0)
+    tab.locator('.strip').nth(5).locator('.hubs button').first.click()
+    start, stop = map(int, tab.locator('.frame').nth(5).get_attribute('aria-valuetext')[6:].split(' to '))
+    assert start <= place <= stop and abs(stop + 1 - start - layer.width) <= layer.step
+    assert tab.locator('tr.user').count() >= 20 and 'decoder 2' in tab.inner_text('#region-about')
 
 
 def test_a_word_is_searched_and_seen_in_every_layer(made, tab):

@@ -23,8 +23,10 @@ from ..data.store import cache_dir, files_digest
 from ..evaluation.readings import Readings, Sizes, Steps, check_readable
 from ..models.sites import find_sites
 from ..models.tiny import SHIPPED, load_pretrained, shipped_models
+from ..models.wrappers import unwrap_model
 from ..run.progress import Progress, in_jupyter
-from .atlas_data import DOSES, AtlasModel, AtlasSizes, AtlasText, atlas_model, atlas_text, fitted, packed
+from .atlas_data import (
+    DOSES, AtlasModel, AtlasSizes, AtlasText, atlas_model, atlas_text, fitted, packed, with_room)
 
 # %% ../../nbs/study/atlas.ipynb #be4570f4
 STATIC = SHIPPED.parent/'static'/'atlas'
@@ -94,13 +96,13 @@ def page_data(
     names = ('label', 'count', 'word', 'rank')
     each = zip(text.labels, text.counts.tolist(), text.words, text.ranks.tolist())
     tokens = [dict(zip(names, token)) for token in each]
-    named, layers = ' and '.join(model.name for model in models), models[0].layers
+    layers = models[0].layers
     widths = ' or '.join(map('{:,}'.format, sorted({layer.units for layer in layers})))
-    about = f'{named}: {len(layers)} feed-forward layers of {widths} hidden units each, read on {corpus}.'
+    about = ('A strip is one feed-forward layer, a line in it a hidden unit: red where it is more active than usual for '
+             f'the picked word, blue where less. {len(layers)} layers of {widths} units each, read on {corpus}.')
     return dict(
         about=about, pulsed=_pulsed(models), how=_how(size, models, len(text.baseline)), doses=list(map(float, doses)),
-        tokens=tokens,
-        sentences=_sentences(text), models=models)
+        tokens=tokens, sentences=_sentences(text), models=models)
 
 # %% ../../nbs/study/atlas.ipynb #6d1fcc4e
 @dataclass
@@ -181,7 +183,7 @@ def _loaded(model, tokenizer, what):
     return model, tokenizer
 
 # %% ../../nbs/study/atlas.ipynb #907fac33
-def _levels(model): return [(site.stack, site.layer) for site in find_sites(model)]
+def _levels(model): return [(site.stack, site.layer, site.d_ff) for site in find_sites(model)]
 
 def check_beside(
     model,     # The model
@@ -190,13 +192,17 @@ def check_beside(
     its,       # Its tokenizer
 ):
     """Raises: `ValueError` for two models that cannot be shown beside each other"""
+    kinds = [unwrap_model(one).config.model_type for one in (model, other)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f'The two models are of two architectures ({kinds[0]} and {kinds[1]}), so no layer of one is '
+                         'a layer of the other: put a model beside one of its own retrofits.')
     if its.get_vocab() != tokenizer.get_vocab():
         raise ValueError(f'The two models have different tokenizers ({len(tokenizer):,} and {len(its):,} ids), so they '
                          'share no tokens: put a model beside one of its own retrofits, or give the same tokenizer.')
     mine, theirs = _levels(model), _levels(other)
     if mine != theirs:
-        raise ValueError(f'The two models have {len(mine)} and {len(theirs)} feed-forward layers that do not match: '
-                         'put a model beside one with the same layers.')
+        raise ValueError(f'The two models have {len(mine)} and {len(theirs)} feed-forward layers that do not match in '
+                         'place or width: put a model beside one with the same layers.')
 
 # %% ../../nbs/study/atlas.ipynb #24d4d2ed
 def check_doses(
@@ -234,7 +240,7 @@ def atlas(
     beside=None,             # A second model with the same layers and tokenizer, such as a retrofit of the first
     out=None,                # File ending in .html; None: shown, not written
     doses=DOSES,             # Σp of the frames: pulsed and never trained
-    size:AtlasSizes=AtlasSizes(), # How much is read; made smaller where the file would pass three megabytes
+    size:AtlasSizes=AtlasSizes(), # How much is read; less where the file would pass three megabytes or a model has few positions
     seed:int=0,              # Of places and masks
     progress=True,           # Show a bar; False: none; or anything with `update(done, total, note)`
 )->Atlas: # Shows itself in a notebook
@@ -247,6 +253,7 @@ def atlas(
     if beside is not None:
         pairs.append(_loaded(beside, None if isinstance(beside, (str, Path)) else pairs[0][1], 'model beside it'))
         check_beside(*pairs[0], *pairs[1])
+    size = with_room(size, pairs)
     made = _atlas(pairs, corpus, doses, size, seed, _steps(progress, len(pairs)))
     if out is not None: made.save(out)
     return made

@@ -8,6 +8,7 @@ const now = {row: null, region: null, site: 0, frame: 0, theme: 0};
 const f2 = d3.format('.2f'),
   f3 = d3.format('.3f'),
   whole = d3.format(',');
+const narrow = matchMedia('(max-width: 860px)'); // the layers stand below what is picked
 let D;
 
 async function unpack(node) {
@@ -131,7 +132,10 @@ function chip(selection, data) {
     .attr('aria-pressed', d => d.row === now.row)
     .attr('data-row', d => d.row)
     .text(d => d.label)
-    .on('click', (_, d) => pick(d.row === now.row ? null : d.row));
+    .on('click', (_, d) => {
+      pick(d.row === now.row ? null : d.row);
+      if (narrow.matches && d.row === now.row) go('layers-title');
+    });
 }
 function drawPick() {
   const typed = $('find').value.trim().toLowerCase();
@@ -164,11 +168,11 @@ function drawPick() {
   const token = now.row !== null && now.row < D.tokens.length ? D.tokens[now.row] : null;
   $('clear').hidden = now.row === null;
   $('picked').textContent =
-    now.row === null ? 'Every layer, left to right its hidden units' : `${nameOf(now.row)} in every layer`;
+    now.row === null ? 'Every layer, with no word picked' : `${nameOf(now.row)} in every layer`;
   const near = now.row === null ? [] : nearest(D.models[0], now.row);
   $('summary').textContent =
     now.row === null
-      ? 'Strongly coloured cells are busy for many tokens. Pick a word to see where it lives, or drag over a strip.'
+      ? 'Strongly coloured units move for many tokens. Pick a word to see where it lives, or drag over a strip.'
       : `${token ? `Rank ${token.rank}, ${whole(token.count)} times in the text. ` : 'One place in held-out text. '}` +
         `Its hubs over all layers are its signature; nearest signatures: ` +
         `${near.map(n => D.tokens[n.token].label).join(', ')}.`;
@@ -195,7 +199,7 @@ function buildLayers() {
   head
     .append('span')
     .attr('class', 'small')
-    .text(layer => `${whole(layer.units)} units`);
+    .text(layer => `units 0 to ${whole(layer.units - 1)}`);
   head
     .append('button')
     .attr('type', 'button')
@@ -315,29 +319,33 @@ function drawLayers() {
   d3.select('#legend')
     .html(
       now.row === null
-        ? '<span><i class="ramp busy"></i> mean magnitude over the tokens</span>'
-        : '<span>below <i class="ramp"></i> above the usual activation</span>' +
-            '<span><b class="plus">▼</b> positive hub</span>' +
-            `<span><b class="minus">▲</b> negative hub: the strongest ${D.models[0].layers[0].width} units together</span>`
+        ? '<span>few <i class="ramp busy"></i> many tokens move these units</span>'
+        : '<span>less <i class="ramp"></i> more active than usual</span>' +
+            '<span><b class="plus">▼</b> positive hub, <b class="minus">▲</b> negative hub: ' +
+            `the ${D.models[0].layers[0].width} neighbouring units that react most</span>`
     )
     .append('span')
-    .text(cell > 1 ? `one cell: ${cell} units` : 'one cell: one unit');
+    .text(cell > 1 ? `one line: ${cell} units` : 'one line: one unit');
   drawOverlays();
 }
 function facts(box, layer) {
   box.html('');
   if (now.row === null) return;
   const hubs = box.append('span').attr('class', 'hubs');
-  hubs.append('span').text('hubs ');
+  hubs.append('span').text('hubs at unit ');
   hubs
-    .selectAll('b')
+    .selectAll('button')
     .data(hubsOf(layer, now.row))
-    .join('b')
+    .join('button')
+    .attr('type', 'button')
+    .attr('title', h => `power ${f2(h.power)}; press to see which words use this place`)
+    .attr('aria-label', h => `Hub ${SIGNS[h.sign]} at unit ${h.place}: which words use this place?`)
+    .on('click', (_, h) => showHub(box.datum(), h))
+    .append('b')
     .attr('class', h => KIND[h.sign])
-    .attr('title', h => `power ${f2(h.power)}`)
-    .text(h => `${SIGNS[h.sign]}${h.place} `);
+    .text(h => `${SIGNS[h.sign]}${h.place}`);
   const near = box.append('span').attr('class', 'near');
-  near.append('span').text('nearest here');
+  near.append('span').text('most alike here');
   near
     .selectAll('button')
     .data(nearest(layer, now.row))
@@ -346,6 +354,13 @@ function facts(box, layer) {
     .attr('title', n => `distance ${f3(n.distance)}`)
     .text(n => D.tokens[n.token].label)
     .on('click', (_, n) => pick(n.token));
+}
+function showHub({layer, site}, hub) {
+  // the window of a hub, in whole cells
+  const step = layer.step,
+    width = Math.max(step, Math.round(layer.width / step) * step),
+    from = Math.round((hub.place - width / 2) / step) * step;
+  setRegion(site, Math.max(0, Math.min(from, layer.units - width)), Math.min(layer.units, Math.max(from, 0) + width));
 }
 function drawOverlays() {
   d3.selectAll('.strip').each(function ({layer, site, model}) {
@@ -403,7 +418,8 @@ function drawRegion() {
   $('region-about').textContent = region
     ? `Units ${region.from} to ${region.to - 1} of ${D.models[0].layers[region.site].name}: the tokens with the largest ` +
       'part of their most active units there.'
-    : 'Drag over a strip above, or focus one and press the arrow keys. Then the words that use the window stand here.';
+    : 'Drag over a strip above, press one of its hubs, or focus it and use the arrow keys. ' +
+      'Then the words that use that place stand here.';
   const tables = d3
     .select('#region-tables')
     .selectAll('table')
@@ -490,7 +506,7 @@ function drawDose() {
     {value: layer.null, sd: layer.null_sd},
     `Moran's I of ${layer.name}`
   );
-  chart('#ce-chart', model.ce, at(other && other.ce[0]), null, 'CE');
+  chart('#ce-chart', model.ce, at(other && other.ce[0]), null, 'Cross-entropy');
 }
 function drawMaps() {
   const tint = ramps();
@@ -524,10 +540,10 @@ function drawMaps() {
     const trained = model.dose ? `trained with pulses, dose ${f2(model.dose)}` : 'as it is';
     const said =
       model === noise
-        ? `noise after the same dose: I ${f3(layer.null[frame])}`
+        ? `noise after the same dose: Moran's I ${f3(layer.null[frame])}`
         : model !== first
-          ? `${model.name}, ${trained}: I ${f3(layer.moran[0])}, noise of that dose ${f3(layer.null[0])}`
-          : `${model.name}, ${frame ? `pulsed by ${dose}, never trained` : trained}: I ${f3(layer.moran[frame])}`;
+          ? `${model.name}, ${trained}: Moran's I ${f3(layer.moran[0])}, noise of that dose ${f3(layer.null[0])}`
+          : `${model.name}, ${frame ? `pulsed by ${dose}, never trained` : trained}: Moran's I ${f3(layer.moran[frame])}`;
     paint(figure.select('canvas').node(), units, rows, j => colour(values[j]));
     figure
       .select('canvas')
@@ -551,16 +567,18 @@ function drawMaps() {
   const [, rows, units] = D.models[0].layers[now.site].map.shape;
   $('map-legend').innerHTML =
     '<span>below <i class="ramp"></i> above 0</span>' +
-    `<span>${units} hidden units across, ${rows} outputs down, one cell one weight</span>`;
+    '<span>W<sub>o</sub> leads from the hidden units to the residual stream. ' +
+    `Shown: ${units} units across, ${rows} outputs down, one dot a weight</span>`;
 }
 function chart(id, values, others, noise, what) {
   const svg = d3.select(id),
     width = svg.node().clientWidth || 300,
-    height = 190,
+    height = 206,
+    floor = height - 40,
     all = [...values, ...others.map(o => o.y)];
   if (noise) noise.value.forEach((v, i) => all.push(v - 2 * noise.sd[i], v + 2 * noise.sd[i]));
   const x = d3.scaleLinear([0, Math.max(d3.max(D.doses), d3.max(others, o => o.dose) || 0)], [38, width - 12]);
-  const y = d3.scaleLinear(d3.extent(all), [height - 24, 8]).nice(),
+  const y = d3.scaleLinear(d3.extent(all), [floor, 8]).nice(),
     at = (v, i) => [x(D.doses[i]), y(v)];
   svg
     .attr('viewBox', `0 0 ${width} ${height}`)
@@ -572,9 +590,15 @@ function chart(id, values, others, noise, what) {
     );
   svg
     .append('g')
-    .attr('transform', `translate(0,${height - 24})`)
+    .attr('transform', `translate(0,${floor})`)
     .call(d3.axisBottom(x).ticks(6));
   svg.append('g').attr('transform', 'translate(38,0)').call(d3.axisLeft(y).ticks(5));
+  svg
+    .append('text')
+    .attr('x', width - 12)
+    .attr('y', height - 4)
+    .attr('text-anchor', 'end')
+    .text('dose added (Σp)');
   if (noise) {
     const edge = sign => (v, i) => y(v + 2 * sign * noise.sd[i]);
     svg
@@ -603,7 +627,7 @@ function chart(id, values, others, noise, what) {
     .attr('x1', x(D.doses[now.frame]))
     .attr('x2', x(D.doses[now.frame]))
     .attr('y1', 8)
-    .attr('y2', height - 24);
+    .attr('y2', floor);
   svg
     .append('circle')
     .attr('class', 'dot')
@@ -669,6 +693,11 @@ function wire() {
   });
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => setTheme(now.theme));
 }
+function example() {
+  // a word to begin with: the most frequent of five letters or more
+  const found = D.tokens.findIndex(token => token.word && token.label.length > 4);
+  return found < 0 ? null : found;
+}
 async function start() {
   D = await unpack(JSON.parse($('data').textContent));
   for (const layer of D.models.flatMap(model => model.layers)) {
@@ -690,7 +719,7 @@ async function start() {
   wire();
   const asked = decodeURIComponent(location.hash.slice(1)),
     known = D.tokens.findIndex(t => t.label === asked);
-  pick(known < 0 ? null : known, false);
+  pick(known < 0 ? example() : known, false);
   setTheme(0);
   document.body.dataset.ready = 'yes';
 }
