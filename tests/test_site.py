@@ -1,5 +1,6 @@
 """The site, built once and looked at in a browser that has no network."""
 
+import base64
 import functools
 import http.server
 import json
@@ -237,6 +238,29 @@ def test_every_figure_has_a_caption():
             if any('<figure class="figure">' in text and '<figcaption>' not in text for text in made):
                 bare.add(page(path))
     assert bare <= {*json.loads(UNCAPTIONED.read_text())}
+
+
+SMALL = Path(__file__).parent / 'small_pictures.json'
+
+
+def is_small(output):
+    "A PNG that has under two pixels for each one on the page"
+    png = output.get('data', {}).get('image/png')
+    if not png:
+        return False
+    width = int.from_bytes(base64.b64decode(''.join(png))[16:20], 'big')
+    shown = output.get('metadata', {}).get('image/png', {}).get('width')
+    return not shown or width < 2 * shown - 1
+
+
+def test_every_picture_is_sharp():
+    "At 2x of its shown size; the pages in `small_pictures.json` are to be executed again"
+    small = set()
+    for path in NOTEBOOKS:
+        cells = json.loads(path.read_text())['cells']
+        if any(is_small(output) for cell in cells for output in cell.get('outputs', [])):
+            small.add(page(path))
+    assert small <= {*json.loads(SMALL.read_text())}
 
 
 ASKED = [('moran', 'morans_i'), ('attach', 'attach'), ('evaluate', 'evaluate'), ('load_pre', 'load_pretrained')]
