@@ -100,6 +100,8 @@ def test_layers_that_do_little_have_no_threshold(made):
     weak = R.summarise({key: little(v, 0.2 if key == 'zero' else 0.25) for key, v in made.items()})
     assert not weak['measurable']
     assert R.format_threshold(weak['threshold']['noise'], weak['measurable']) == 'not measurable'
+    found = dict(top=9.0, relative=2.345, relative_ci=(2.01, None))
+    assert R.format_threshold(found, True) == '2.3 [2, > 9]'
 
 
 def test_pairs_of_thresholds(made):

@@ -7,7 +7,6 @@ __all__ = ['MORE', 'joined', 'pct', 'format_value', 'format_interval', 'format_i
 
 # %% ../../nbs/study/numbers.ipynb #bb8ce358
 import math
-import re
 
 from ..evaluation.robustness import format_threshold, paired_threshold, reading, scores_from
 from .records import Run, Runs
@@ -202,7 +201,7 @@ def threshold_text(
     of:str='relative',# 'relative' (accuracy), 'half' or 'ce'
 )->str: # '1.7 [1.4, 2.1]', '> 24, not reached' or 'not measurable'
     "A threshold with its interval in brackets"
-    return re.sub(r'\((.+) to (.+)\)', r'[\1, \2]', format_threshold(found, measurable, of))
+    return format_threshold(found, measurable, of)
 
 # %% ../../nbs/study/numbers.ipynb #840d747e
 def read_more(
