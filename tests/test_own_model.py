@@ -2,8 +2,10 @@
 
 import io
 import json
+import re
 from argparse import Namespace
 
+import numpy as np
 import pytest
 from tiny_models import tiny
 
@@ -54,6 +56,8 @@ def said(capsys, *words):
         ('retrofit tiny-mt5 --batch 0', '--batch=0 must be a whole number of at least 1'),
         ('retrofit tiny-mt5 --teacher-tokens 0', '--teacher-tokens=0'),
         ('retrofit tiny-mt5 --rate 0', '--rate=0.0 must be a number above 0'),
+        ('retrofit tiny-mt5 --windows 7', '--windows=7 must be a whole number of at least 8'),
+        ('retrofit tiny-mt5 --windows -1', '--windows=-1 must be a whole number of at least 8'),
         ('retrofit tiny-mt5 --jobs 0', '--jobs must be at least 1'),
     ],
 )
@@ -84,7 +88,8 @@ def test_a_folder_that_holds_something_else_is_kept(capsys, tmp_path):
 
 def words(**other):
     usual = dict(model='tiny-mt5', corpus=None, recipe='full_stack', dose=1.25, steps=420, seed=0, batch=8)
-    return Namespace(**(usual | dict(length=128, rate=3e-4, top=2.0, teacher_tokens=60_000) | other))
+    more = dict(length=128, rate=3e-4, top=2.0, teacher_tokens=60_000, windows=None)
+    return Namespace(**(usual | more | other))
 
 
 def test_a_retrofit_is_a_run_of_three_models(tmp_path):
@@ -101,6 +106,7 @@ def test_a_retrofit_is_a_run_of_three_models(tmp_path):
     graph = RunGraph(settings)
     of_both = [graph.words['retrofit', name] for name in ('base_continued', 'full_stack')]
     assert all('-p batch 8 ' in line and f'-p dose {plan.dose}' in line for line in of_both)
+    assert all('-p windows 3360 ' in line + ' ' for line in [*of_both, graph.words['alternatives', '']])
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / FILE).write_text(text)
     assert read_scale(str(tmp_path / 'out' / FILE))['trained'] == ['base_continued', 'full_stack']
@@ -129,7 +135,52 @@ def test_a_dry_retrofit_says_what_it_is_and_writes_nothing(capsys, monkeypatch, 
     monkeypatch.setattr(cli, 'format_plan', lambda settings, out, *a: f'Would run {settings.runs} in {out}.')
     status, out, err = said(capsys, 'retrofit', 'tiny-mt5', '--dry-run')
     assert status == 0 and not err and not list(tmp_path.iterdir())
-    assert out.startswith('This is a smoke run: 6.6') and 'in runs/retrofit-tiny-mt5.' in out
+    assert out.splitlines()[1].startswith('This is a smoke run: 6.6') and 'in runs/retrofit-tiny-mt5.' in out
+
+
+def test_a_retrofit_reads_what_its_steps_take_and_says_so_first(capsys, monkeypatch):
+    from ff_nbdev import cli
+    from ff_nbdev.run.own_retrofit import format_reading, retrofit_plan, retrofit_scale
+
+    monkeypatch.setattr(cli, 'format_plan', lambda *a: '')
+    _, out, _ = said(capsys, 'retrofit', 'tiny-mt5', '--steps', 1000, '--dose', 1, '--length', 64, '--dry-run')
+    first = out.splitlines()[0]
+    assert first.startswith('Reads the first 8,000 windows of the text (512,000 tokens): ')
+    assert re.search(r'About \d+ minutes on one processor', first)
+    few, many = (retrofit_plan(words(steps=steps)) for steps in (420, 4200))
+    minutes = [int(re.search(r'About (\d+) minutes', format_reading(plan))[1]) for plan in (few, many)]
+    assert 5 < minutes[0] < minutes[1] and minutes[1] > 42  # minutes of two trainings alone
+    everything = retrofit_plan(words(windows=0))
+    told = format_reading(everything)
+    assert told.startswith('Reads all of the text') and 'a minute more' in told
+    assert retrofit_scale(everything)['alternatives'] == {} and retrofit_scale(everything)['retrofit']['windows'] == 0
+    given = retrofit_scale(retrofit_plan(words(windows=500)))
+    assert given['alternatives'] == dict(windows=500, length=128) and given['retrofit']['windows'] == 500
+
+
+def test_alternatives_of_some_windows_cover_them(tmp_path):
+    "Every token of the windows that are trained on has its alternatives, and the text behind them has none"
+    from ff_nbdev.data.alternatives import Alternatives, write_alternatives
+    from ff_nbdev.data.corpus import load_corpus
+    from ff_nbdev.data.objectives import Windows
+    from ff_nbdev.data.tokens import encode_corpus
+    from ff_nbdev.models.tiny import load_pretrained
+
+    tokenizer = load_pretrained('tiny-mt5')[1]
+    tokens = encode_corpus(load_corpus(), tokenizer)
+    windows = Windows(tokens, 'train', 64, 20)
+    sentences = int(windows.sentences.sum()) + 1  # as the notebook of the alternatives does
+
+    def rank(texts):
+        n = sum(map(len, texts))
+        return np.tile(np.arange(100, 110), (n, 1)), np.tile(np.linspace(5, 1, 10), (n, 1))
+
+    made = write_alternatives(rank, tokens, tmp_path / 'made', tokenizer, sentences=sentences, teacher='t')
+    store = Alternatives(made, tokens)
+    assert 20 * 64 <= len(store) < 20 * 64 + 600
+    store(np.arange(20 * 64))
+    with pytest.raises(Exception, match='more sentences'):
+        store(np.array([len(store) + 1]))
 
 
 def test_a_retrofit_starts_the_graph_and_says_where_the_models_lie(capsys, monkeypatch, tmp_path):

@@ -97,7 +97,7 @@ def is_folded(
     page:str, # Without its ending, such as 'evidence/space'
 )->bool:
     "Is the code of this page folded?"
-    return page == 'index' or page.startswith('evidence/')
+    return page.startswith('evidence/')
 
 def _readable(found): return f'```python\n{readable_signature(found[1])}\n```'
 
