@@ -84,6 +84,11 @@ def moran_calls(
     def by_esda(): return float(Moran(flat, lattice(*shape, rook=False), permutations=0).I)
     return calls | dict(esda=by_esda)
 
+# %% ../../nbs/benchmarks/measures.ipynb #aa7e09cd
+def _moran_row(shape, times, peer, wanted):
+    return timed_row(f'moran_{peer[1]}', "Moran's I, queen", sides(shape), 'weights', math.prod(shape), times,
+        ('morans_i', 'ours'), peer, wanted)
+
 # %% ../../nbs/benchmarks/measures.ipynb #66042596
 def moran_rows(
     sizes=((192, 512), (384, 1024), (768, 2048)),     # The last carries the target
@@ -105,11 +110,6 @@ def moran_rows(
         wanted = Wanted('speedup', 3000.) if shape == with_esda[len(with_esda)//2] else None
         rows.append(_moran_row(shape, times, ('esda.Moran with its weights', 'esda'), wanted))
     return rows
-
-# %% ../../nbs/benchmarks/measures.ipynb #aa7e09cd
-def _moran_row(shape, times, peer, wanted):
-    return timed_row(f'moran_{peer[1]}', "Moran's I, queen", sides(shape), 'weights', math.prod(shape), times,
-        ('morans_i', 'ours'), peer, wanted)
 
 # %% ../../nbs/benchmarks/measures.ipynb #b8b12e27
 def linear_loss(
@@ -190,6 +190,17 @@ def loss_rows(
             ('F.cross_entropy', 'cross_entropy')))
     return found
 
+# %% ../../nbs/benchmarks/measures.ipynb #a2978ad4
+def _seen_by(model, call):
+    "What the stacks of a model are called with during a call"
+    parts = [model.get_encoder(), model.get_decoder()] if model.config.is_encoder_decoder else [model.base_model]
+    seen = []
+    def note(module, args, kw): seen.append((module, args, kw))
+    with Hooks() as hooks:
+        for part in parts: hooks.before(part, note, with_kwargs=True)
+        call()
+    return seen
+
 # %% ../../nbs/benchmarks/measures.ipynb #9145bfba
 def reading_calls(
     model:str='mini-rwkv', # A shipped model
@@ -212,17 +223,6 @@ def reading_calls(
             for part, args, kw in seen: part(*args, **kw)
     return dict(ours=ours, bare=bare)
 
-# %% ../../nbs/benchmarks/measures.ipynb #a2978ad4
-def _seen_by(model, call):
-    "What the stacks of a model are called with during a call"
-    parts = [model.get_encoder(), model.get_decoder()] if model.config.is_encoder_decoder else [model.base_model]
-    seen = []
-    def note(module, args, kw): seen.append((module, args, kw))
-    with Hooks() as hooks:
-        for part in parts: hooks.before(part, note, with_kwargs=True)
-        call()
-    return seen
-
 # %% ../../nbs/benchmarks/measures.ipynb #ebadf805
 def reading_rows(
     sizes=(8, 16, 32), # Windows; the last carries the target
@@ -240,6 +240,15 @@ def reading_rows(
 # %% ../../nbs/benchmarks/measures.ipynb #742e5316
 def _apart(found, exact): return ((found - exact).abs().max()/exact.abs().max().clamp(min=1e-300)).item()
 
+# %% ../../nbs/benchmarks/measures.ipynb #3470a0a9
+def _exact_loss(hidden, weight, labels, classes, amount=.5):
+    "The definition, in the dtype of the hidden states"
+    logits = hidden @ weight.T
+    ce, predicted = -logits.log_softmax(-1).gather(1, labels[:, None])[:, 0], logits.argmax(-1)
+    near = (classes[predicted] == classes[labels]) & (classes[labels] >= 0) & (predicted != labels)
+    return (ce*(1 - amount*near)).mean()
+
+# %% ../../nbs/benchmarks/measures.ipynb #4bd294d1
 def loss_agreement(rows=64, vocab=4096, d=32)->dict: # value, hidden, weight
     "Linear forgiving loss against the loss on float64 logits; gradients too"
     def gradients(dtype, loss):
@@ -250,14 +259,6 @@ def loss_agreement(rows=64, vocab=4096, d=32)->dict: # value, hidden, weight
         return [value.detach().double()[None], *(leaf.grad.double() for leaf in leaves)]
     ours, exact = gradients(torch.float32, linear_loss), gradients(torch.float64, _exact_loss)
     return dict(zip(('value', 'hidden', 'weight'), map(_apart, ours, exact)))
-
-# %% ../../nbs/benchmarks/measures.ipynb #3470a0a9
-def _exact_loss(hidden, weight, labels, classes, amount=.5):
-    "The definition, in the dtype of the hidden states"
-    logits = hidden @ weight.T
-    ce, predicted = -logits.log_softmax(-1).gather(1, labels[:, None])[:, 0], logits.argmax(-1)
-    near = (classes[predicted] == classes[labels]) & (classes[labels] >= 0) & (predicted != labels)
-    return (ce*(1 - amount*near)).mean()
 
 # %% ../../nbs/benchmarks/measures.ipynb #85d4cd68
 def agreements()->list[dict]: # what, found, allowed

@@ -190,6 +190,14 @@ def rate_row(
     def rates(label, call): return label, [tokens/time for time in times.get(call, [])]
     return row(key, name, size, 'tokens', tokens, 'tokens/s', rates(*ours), rates(*peer), wanted, inverse=True)
 
+# %% ../../nbs/benchmarks/steps.ipynb #b30576ba
+def _fast_rows(kind, size, tokens, times, wanted):
+    "Training in fast blocks, bare and with noise"
+    given = size, tokens, times
+    noise, plain = ('fast step with noise', 'fast noise'), ('the same in tensor operations', 'plain noise')
+    return [rate_row(f'fast_bare_{kind}', f'training, bare, {kind}', *given, ('fast step', 'fast'), BARE, wanted),
+        rate_row(f'fast_noise_{kind}', f'training, full noise, {kind}', *given, noise, plain, wanted)]
+
 # %% ../../nbs/benchmarks/steps.ipynb #217232c9
 def step_rows(
     sizes,           # Numbers of windows; the last carries the targets
@@ -212,14 +220,6 @@ def step_rows(
                 at_last(windows, sizes, Wanted('ratio', 1.01)))]
         if fast: rows += _fast_rows(kind, size, tokens, given[-1], at_last(windows, sizes, Wanted('speedup', 3.)))
     return rows
-
-# %% ../../nbs/benchmarks/steps.ipynb #b30576ba
-def _fast_rows(kind, size, tokens, times, wanted):
-    "Training in fast blocks, bare and with noise"
-    given = size, tokens, times
-    noise, plain = ('fast step with noise', 'fast noise'), ('the same in tensor operations', 'plain noise')
-    return [rate_row(f'fast_bare_{kind}', f'training, bare, {kind}', *given, ('fast step', 'fast'), BARE, wanted),
-        rate_row(f'fast_noise_{kind}', f'training, full noise, {kind}', *given, noise, plain, wanted)]
 
 # %% ../../nbs/benchmarks/steps.ipynb #f88af6ae
 def growth_rows(

@@ -25,6 +25,7 @@ def _with_gaps(sentences, gap):
         yield s if s is None or before is None or _full_width.search(before) else gap + s
         before = s
 
+# %% ../../nbs/data/tokens.ipynb #f4b3a0ae
 def _line_ids(lines, tokenizer):
     "The ids of each line; the end token for None, which ends a document"
     sentences = [line for line in lines if line is not None]
@@ -72,6 +73,7 @@ def _check_known(corpus, tokenizer):
 # %% ../../nbs/data/tokens.ipynb #7459a5d9
 def _token_files(splits): return [f'{split}.{kind}.npy' for split in splits for kind in ('ids', 'starts')]
 
+# %% ../../nbs/data/tokens.ipynb #b9f1a54a
 def _encode(corpus, folder, tokenizer, batch, progress):
     from tqdm.auto import tqdm
     end_id(tokenizer)
@@ -94,6 +96,7 @@ def _size_fault(path, n):
     except (OSError, ValueError, EOFError): return f'{path} is missing, cut short or no array'
     return f'{path} has {have:,} of {n:,} tokens' if n not in (None, have) else ''
 
+# %% ../../nbs/data/tokens.ipynb #149504aa
 def tokens_info(
     folder:str|Path, # From `encode_corpus`
     splits=SPLITS,   # Which splits are to be read
@@ -117,6 +120,7 @@ def map_tokens(
     "The tokens of a split as they are"
     return tuple(np.load(Path(folder)/name, mmap_mode='r') for name in _token_files([split]))
 
+# %% ../../nbs/data/tokens.ipynb #68106d07
 def require_tokens(
     folder:str|Path, # From `encode_corpus`
     split:str,       # 'train', 'valid' or 'test'

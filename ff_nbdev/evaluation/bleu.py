@@ -100,32 +100,6 @@ def _passes(model, batch, means, grid, seed):
             passes.append(((kind, strength), disturbed))
     return passes
 
-# %% ../../nbs/evaluation/bleu.ipynb #4b5a7a58
-def span_bleu(
-    model:nn.Module, # Encoder-decoder with feed-forward sites
-    batches,         # From an objective with spans
-    tokenizer,       # Its tokenizer
-    means=None,      # From `ffn_means`: the mean-ablated floor is scored too
-    grid:dict=BLEU_GRID, # kind → strengths
-    draws:int=100,   # Bootstrap draws over windows
-    seed:int=0,      # Of noise and draws
-    tick=lambda: None, # Called after every pass: for progress
-)->dict|None: # clean, floors, rows of each kind, threshold, windows; None where no spans are written
-    """BLEU of greedy fills put back into the window, under each disturbance [Figure 4]
-
-    Scores are {bleu, ci}; rows have strength, bleu, lo, hi; `tokenize` and `signature` tell how words were cut."""
-    if not model.config.is_encoder_decoder or fills_in(model, tokenizer): return None
-    write, texts = _window_writer(tokenizer), {}
-    def add(name, masked, written): texts.setdefault(name, []).extend(map(write, masked, written))
-    with evaluating(model):
-        for batch in batches:
-            masked, labels = batch['input_ids'].tolist(), batch['labels'].tolist()
-            add('truth', masked, labels)
-            for name, context in _passes(model, batch, means, grid, seed):
-                with context: add(name, masked, greedy_fills(model, batch, len(labels[0]) + 4))
-                tick()
-    return _bleu_table(texts, draws, seed)
-
 # %% ../../nbs/evaluation/bleu.ipynb #907fae5e
 class _WindowBLEU:
     "BLEU of some texts, with an interval over windows"
@@ -167,3 +141,29 @@ def _bleu_table(texts, draws, seed):
         scores, half_way = [row['bleu'] for row in of_kind.values()], (clean['bleu'] + floor)/2
         table['threshold'][kind] = threshold([*of_kind], scores, clean['bleu'], half_way) if measurable else None
     return table
+
+# %% ../../nbs/evaluation/bleu.ipynb #4b5a7a58
+def span_bleu(
+    model:nn.Module, # Encoder-decoder with feed-forward sites
+    batches,         # From an objective with spans
+    tokenizer,       # Its tokenizer
+    means=None,      # From `ffn_means`: the mean-ablated floor is scored too
+    grid:dict=BLEU_GRID, # kind → strengths
+    draws:int=100,   # Bootstrap draws over windows
+    seed:int=0,      # Of noise and draws
+    tick=lambda: None, # Called after every pass: for progress
+)->dict|None: # clean, floors, rows of each kind, threshold, windows; None where no spans are written
+    """BLEU of greedy fills put back into the window, under each disturbance [Figure 4]
+
+    Scores are {bleu, ci}; rows have strength, bleu, lo, hi; `tokenize` and `signature` tell how words were cut."""
+    if not model.config.is_encoder_decoder or fills_in(model, tokenizer): return None
+    write, texts = _window_writer(tokenizer), {}
+    def add(name, masked, written): texts.setdefault(name, []).extend(map(write, masked, written))
+    with evaluating(model):
+        for batch in batches:
+            masked, labels = batch['input_ids'].tolist(), batch['labels'].tolist()
+            add('truth', masked, labels)
+            for name, context in _passes(model, batch, means, grid, seed):
+                with context: add(name, masked, greedy_fills(model, batch, len(labels[0]) + 4))
+                tick()
+    return _bleu_table(texts, draws, seed)

@@ -78,6 +78,7 @@ def _concept_rows():
         kind, _, items = line.partition(' ')
         for item in items.split(';'): yield kind, *item.split()
 
+# %% ../../nbs/evaluation/concepts.ipynb #5f57e106
 def concepts(
     a:str='en', # One of `LANGUAGES`
     b:str='fr', # Another
@@ -124,6 +125,7 @@ def one_token(
     if len(ids) != 1 or ids[0] in special_ids(tokenizer): return None
     return int(ids[0]) if (text(ids[0]) or '')[:1] in '▁Ġ' else None
 
+# %% ../../nbs/evaluation/concepts.ipynb #86320d96
 def same_start(
     a:str, # A word
     b:str, # Another
@@ -145,6 +147,16 @@ def _why_left_out(ids, counts, texts, least, foreign):
     for own, other in ((0, 1), (1, 0)):
         at_home = foreign*counts[own]/totals[own]
         if texts[other][ids[own]]/totals[other] > at_home: return 'at home in both languages'
+
+# %% ../../nbs/evaluation/concepts.ipynb #014baa99
+def _check_enough(rows):
+    "`ValueError` where fewer than ten pairs can be used"
+    reasons = [row['why'] for row in rows if row['why']]
+    used = len(rows) - len(reasons)
+    if used >= 10: return
+    most = f'; most others: {max(reasons, key=reasons.count)}' if reasons else ''
+    raise ValueError(f'{used} of {len(rows)} pairs can be used, and 10 are needed{most}. Give more text, more pairs, '
+                     'or a model whose vocabulary holds words of both languages.')
 
 # %% ../../nbs/evaluation/concepts.ipynb #862daa32
 def usable_pairs(
@@ -170,13 +182,3 @@ def usable_pairs(
         rows.append(row | dict(cognate=same_start(*words), why=why))
     _check_enough(rows)
     return rows
-
-# %% ../../nbs/evaluation/concepts.ipynb #014baa99
-def _check_enough(rows):
-    "`ValueError` where fewer than ten pairs can be used"
-    reasons = [row['why'] for row in rows if row['why']]
-    used = len(rows) - len(reasons)
-    if used >= 10: return
-    most = f'; most others: {max(reasons, key=reasons.count)}' if reasons else ''
-    raise ValueError(f'{used} of {len(rows)} pairs can be used, and 10 are needed{most}. Give more text, more pairs, '
-                     'or a model whose vocabulary holds words of both languages.')

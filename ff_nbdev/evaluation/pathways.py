@@ -420,6 +420,7 @@ def relatedness_effect(
     if not both.any(): return np.nan
     return float((of_related*np.where(both, gap, 0))[both].sum()/of_related[both].sum())
 
+# %% ../../nbs/evaluation/pathways.ipynb #e2adfbed
 def pair_cells(
     strata, # (n,) what is held fixed; None: nothing
     i,      # (pairs,) numbers of tokens

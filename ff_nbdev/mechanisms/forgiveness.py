@@ -139,12 +139,38 @@ def listed_closeness(
     hit = (alternatives == predicted[..., None]) & (predicted != target)[..., None]
     return (hit*scores.float()).amax(-1)
 
-# %% ../../nbs/mechanisms/forgiveness.ipynb #563754cc
-def _soft_closeness(logits, asked, chunk):
-    "Σ_k p_k f_k, in chunks of rows"
-    parts = [_soft_rows(logits[start:start + chunk].float(), asked, slice(start, start + chunk))
-        for start in range(0, len(asked.y), chunk)]
-    return torch.cat(parts) if parts else logits.new_zeros(0, dtype=torch.float32)
+# %% ../../nbs/mechanisms/forgiveness.ipynb #5b0c2e02
+@dataclass
+class Seen:
+    "What one look at the logits of each target's row gives"
+    best:Tensor   # (rows,) the top prediction
+    log_z:Tensor  # (rows,) log Σ exp
+    own:Tensor    # (rows,) the target's logit
+    spread:Tensor # (rows,) sum of the logits, for label smoothing
+    same:Tensor   # (rows,) probability of the target's class, for two letters in the soft form
+    listed:Tensor # (rows, n) logits of the alternatives, for the soft form
+
+# %% ../../nbs/mechanisms/forgiveness.ipynb #e412fcc3
+@dataclass
+class Asked:
+    "What is asked about the targets of a batch: rows without a target are gone"
+    y:Tensor              # (rows,) ids
+    vocabulary:int        # Columns of the logits
+    classes:Tensor|None=None # (vocabulary,) int32
+    amount:float=.5       # Forgiven for two letters
+    alternatives:Tensor|None=None # (rows, n) ids
+    scores:Tensor|None=None # (rows, n) shares
+    form:str='literal'    # 'literal' or 'soft'
+    exempt:Tensor|None=None # Ids
+    smoothing:float=0.    # ε
+    weight:Tensor|None=None # (rows,)
+    total:float|Tensor|None=None # What the sum is divided by; None: the weights of the rows
+
+    @property
+    def lists(self): return self.form == 'soft' and self.alternatives is not None
+
+    @property
+    def sums(self): return self.form == 'soft' and self.classes is not None
 
 # %% ../../nbs/mechanisms/forgiveness.ipynb #522775c5
 def _soft_rows(logits, asked, rows):
@@ -159,6 +185,13 @@ def _soft_rows(logits, asked, rows):
     sums = sums.index_add(1, classes + 1, (logits - log_z).exp())
     own = (logits.gather(1, y[:, None]) - log_z).exp()[:, 0]
     return torch.where(group >= 0, sums.gather(1, (group + 1)[:, None])[:, 0] - own, 0.)*asked.amount
+
+# %% ../../nbs/mechanisms/forgiveness.ipynb #563754cc
+def _soft_closeness(logits, asked, chunk):
+    "Σ_k p_k f_k, in chunks of rows"
+    parts = [_soft_rows(logits[start:start + chunk].float(), asked, slice(start, start + chunk))
+        for start in range(0, len(asked.y), chunk)]
+    return torch.cat(parts) if parts else logits.new_zeros(0, dtype=torch.float32)
 
 # %% ../../nbs/mechanisms/forgiveness.ipynb #5b0c2d21
 def _check_shapes(shape, labels, classes, alternatives, scores, weight):
@@ -215,39 +248,6 @@ def _check_ids(y, vocabulary, alternatives, scores, weight):
             f'model predicts {vocabulary}: they were made with another tokenizer.')
     if not shares: raise ValueError('scores must lie between 0 and 1: each is the share of the loss that is forgiven.')
     raise ValueError('weight must hold finite numbers of 0 or more.')
-
-# %% ../../nbs/mechanisms/forgiveness.ipynb #5b0c2e02
-@dataclass
-class Seen:
-    "What one look at the logits of each target's row gives"
-    best:Tensor   # (rows,) the top prediction
-    log_z:Tensor  # (rows,) log Σ exp
-    own:Tensor    # (rows,) the target's logit
-    spread:Tensor # (rows,) sum of the logits, for label smoothing
-    same:Tensor   # (rows,) probability of the target's class, for two letters in the soft form
-    listed:Tensor # (rows, n) logits of the alternatives, for the soft form
-
-# %% ../../nbs/mechanisms/forgiveness.ipynb #e412fcc3
-@dataclass
-class Asked:
-    "What is asked about the targets of a batch: rows without a target are gone"
-    y:Tensor              # (rows,) ids
-    vocabulary:int        # Columns of the logits
-    classes:Tensor|None=None # (vocabulary,) int32
-    amount:float=.5       # Forgiven for two letters
-    alternatives:Tensor|None=None # (rows, n) ids
-    scores:Tensor|None=None # (rows, n) shares
-    form:str='literal'    # 'literal' or 'soft'
-    exempt:Tensor|None=None # Ids
-    smoothing:float=0.    # ε
-    weight:Tensor|None=None # (rows,)
-    total:float|Tensor|None=None # What the sum is divided by; None: the weights of the rows
-
-    @property
-    def lists(self): return self.form == 'soft' and self.alternatives is not None
-
-    @property
-    def sums(self): return self.form == 'soft' and self.classes is not None
 
 # %% ../../nbs/mechanisms/forgiveness.ipynb #5b0c2e03
 @patch
@@ -376,31 +376,6 @@ def _look(
             total[i] += _sum_exps(block, top[i], part)
             if group[i] >= 0 and len(table): same[i] += _sum_class(block, top[i], part, table[c:c + 4096], group[i])
 
-# %% ../../nbs/mechanisms/forgiveness.ipynb #5b0c2e11
-@register_jitable
-def _turn_row(row, log_z, a, b, c, table, group):
-    "Logits to gradient, without the target"
-    if group >= 0 and len(table):
-        for j in range(len(row)): row[j] = _exp(row[j] - log_z)*(a + (b if table[j] == group else np.float32(0))) - c
-    else:
-        for j in range(len(row)): row[j] = _exp(row[j] - log_z)*a - c
-
-# %% ../../nbs/mechanisms/forgiveness.ipynb #6c93a45a
-@native(fastmath={'contract'})
-def _turn(
-    start, stop, z, out, copies, where, first, y, table, group, alternatives, own, log_z, listed, a, b, c, g, pull):
-    "The gradient of a block of columns of each row, into `out`, which may be `z` itself"
-    columns = z.shape[1]
-    for i in range(start, stop):
-        row, grad = z[where[i]], out[where[i]]
-        for s in range(0, columns, 4096):
-            if copies: grad[s:s + 4096] = row[s:s + 4096]
-            _turn_row(grad[s:s + 4096], log_z[i], a[i], b[i], c[i], table[s:s + 4096], group[i])
-        if first <= y[i] < first + columns: grad[y[i] - first] = _exp(own[i] - log_z[i])*a[i] - c[i] - g[i]
-        for n in range(alternatives.shape[1]):
-            at = alternatives[i, n] - first
-            if 0 <= at < columns: grad[at] += _exp(listed[i, n] - log_z[i])*pull[i, n]
-
 # %% ../../nbs/mechanisms/forgiveness.ipynb #5b0c2e13
 class Look:
     "The arrays of the two kernels for the targets of a batch"
@@ -429,6 +404,31 @@ def seen(self:Look)->Seen:
     "When all columns were looked at"
     log_z = (self.top.double() + self.total.log()).float()
     return Seen(self.best, log_z, self.own, self.spread.float(), (self.same/self.total).float(), self.listed)
+
+# %% ../../nbs/mechanisms/forgiveness.ipynb #5b0c2e11
+@register_jitable
+def _turn_row(row, log_z, a, b, c, table, group):
+    "Logits to gradient, without the target"
+    if group >= 0 and len(table):
+        for j in range(len(row)): row[j] = _exp(row[j] - log_z)*(a + (b if table[j] == group else np.float32(0))) - c
+    else:
+        for j in range(len(row)): row[j] = _exp(row[j] - log_z)*a - c
+
+# %% ../../nbs/mechanisms/forgiveness.ipynb #6c93a45a
+@native(fastmath={'contract'})
+def _turn(
+    start, stop, z, out, copies, where, first, y, table, group, alternatives, own, log_z, listed, a, b, c, g, pull):
+    "The gradient of a block of columns of each row, into `out`, which may be `z` itself"
+    columns = z.shape[1]
+    for i in range(start, stop):
+        row, grad = z[where[i]], out[where[i]]
+        for s in range(0, columns, 4096):
+            if copies: grad[s:s + 4096] = row[s:s + 4096]
+            _turn_row(grad[s:s + 4096], log_z[i], a[i], b[i], c[i], table[s:s + 4096], group[i])
+        if first <= y[i] < first + columns: grad[y[i] - first] = _exp(own[i] - log_z[i])*a[i] - c[i] - g[i]
+        for n in range(alternatives.shape[1]):
+            at = alternatives[i, n] - first
+            if 0 <= at < columns: grad[at] += _exp(listed[i, n] - log_z[i])*pull[i, n]
 
 # %% ../../nbs/mechanisms/forgiveness.ipynb #16f429dd
 @patch

@@ -98,6 +98,7 @@ def _real_tokens(self:ForwardHooks, given):
     if own is None and labels is not None: own = labels != -100
     return dict(encoder=mask, decoder=own)
 
+# %% ../../nbs/mechanisms/forward.ipynb #b04d7b94
 @patch
 def _begin_pass(self:ForwardHooks, given):
     "Number the examples of a forward pass, and note its padding"
@@ -146,6 +147,7 @@ def _remember(self:ForwardHooks, index, shape, sums, now):
     known.append((shape, sums, now))
     del known[:-64]
 
+# %% ../../nbs/mechanisms/forward.ipynb #6d26a747
 @patch
 def _pass_of(self:ForwardHooks, index, hidden):
     "The forward pass that a hidden belongs to; None where no noise is due"
