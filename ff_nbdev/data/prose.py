@@ -6,6 +6,7 @@ __all__ = ['PACKAGES', 'prose_blocks', 'split_sentences', 'clean_sentence', 'doc
 
 # %% ../../nbs/data/prose.ipynb #6a97e6a6
 import ast
+import gc
 import importlib.util
 import os
 import re
@@ -102,7 +103,18 @@ def clean_sentence(
 
 # %% ../../nbs/data/prose.ipynb #27476595
 _documented = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
+_bodies = 'body', 'handlers', 'orelse', 'finalbody', 'cases'    # of statements; expressions, most of a tree, hold none
 
+def _docstrings(tree):
+    "The docstrings in a syntax tree, level by level, in the order of `ast.walk`"
+    level = [tree]
+    while level:
+        for node in level:
+            doc = ast.get_docstring(node, clean=False) if isinstance(node, _documented) else None
+            if doc: yield doc
+        level = list(chain.from_iterable(getattr(node, name, ()) for node in level for name in _bodies))
+
+# %% ../../nbs/data/prose.ipynb #865c7e3a
 def docstring_sentences(
     path:str|Path, # A Python source file
 )->list[list[str]]: # One list of sentences a docstring
@@ -113,9 +125,8 @@ def docstring_sentences(
             tree = ast.parse(Path(path).read_text('utf-8', 'replace'))
     except (SyntaxError, ValueError, RecursionError, OSError): return []
     found = []
-    for node in ast.walk(tree):
-        doc = ast.get_docstring(node, clean=False) if isinstance(node, _documented) else None
-        sentences = [clean_sentence(s) for block in prose_blocks(doc or '') for s in split_sentences(block)]
+    for doc in _docstrings(tree):
+        sentences = [clean_sentence(s) for block in prose_blocks(doc) for s in split_sentences(block)]
         found.append([s for s in sentences if s])
     return [sentences for sentences in found if sentences]
 
@@ -157,6 +168,10 @@ def stay_with(
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
+def _begin_reading(parent):
+    gc.disable() # a syntax tree has no circles, and a worker would look through all that its parent imported
+    stay_with(parent)
+
 # %% ../../nbs/data/prose.ipynb #2a2e37cf
 def python_prose(
     n_workers:int|None=None, # Processes; all processors by default
@@ -170,7 +185,8 @@ def python_prose(
         check_disk(folder.parent, 2**26)
         files = [str(file) for name in ['stdlib', *PACKAGES] for file in _package_files(name)]
         told = dict(source='python_prose', versions=versions)
-        with ProcessPoolExecutor(n_workers or os.cpu_count(), initializer=stay_with, initargs=(os.getpid(),)) as pool:
+        workers = dict(initializer=_begin_reading, initargs=(os.getpid(),))
+        with ProcessPoolExecutor(n_workers or os.cpu_count(), **workers) as pool:
             found = pool.map(docstring_sentences, files, chunksize=32)
             found = progress_over(found, len(files), 'reading docstrings', progress)
             write_corpus(chain.from_iterable(found), folder, told)
