@@ -3,10 +3,11 @@
 # %% auto #0
 __all__ = ['PARTS', 'MODEL_FILES', 'shown', 'is_full', 'disk_sentence', 'writing', 'part_of', 'remove', 'beside', 'whole',
            'write_whole', 'save_arrays', 'alive', 'is_leftover', 'sweep', 'read_json', 'read_arrays', 'read_tensors',
-           'check_name', 'foreign', 'check_own', 'empty_own', 'check_result', 'same_place']
+           'parse_yaml', 'check_name', 'foreign', 'check_own', 'empty_own', 'check_result', 'same_place']
 
 # %% ../../nbs/core/io.ipynb #972d5c60
 import contextlib
+import copy
 import errno
 import json
 import os
@@ -15,6 +16,7 @@ import re
 import shutil
 import time
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 
 # %% ../../nbs/core/io.ipynb #ef678681
@@ -291,6 +293,20 @@ def read_tensors(
     if lacks := [name for name in needs if name not in found]:
         raise ValueError(f'{shown(path)} lacks {", ".join(lacks)}: it is of another kind. {mend}')
     return found
+
+# %% ../../nbs/core/io.ipynb #efddf4b2
+@lru_cache(32)
+def _yaml_of(text):
+    import yaml
+    return yaml.safe_load(text)
+
+def parse_yaml(
+    text:str, # Of a file
+): # The caller's own, who may change it
+    """What a text in YAML holds; the same text is parsed once in a process.
+
+    Raises: the errors of `yaml.safe_load`."""
+    return copy.deepcopy(_yaml_of(text))
 
 # %% ../../nbs/core/io.ipynb #6cb8b2d6
 def check_name(

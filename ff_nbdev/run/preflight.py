@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 import ff_nbdev
-from ..core.io import check_name, read_json, shown
+from ..core.io import check_name, parse_yaml, read_json, shown
 from ..core.suggest import suggest
 from .errors import sentence
 from .parameters import MAX_SEED, check_given, read_notebook
@@ -218,7 +218,7 @@ def read_yaml(
     Raises: `FileNotFoundError` where there is no file, `ValueError` where it is damaged."""
     import yaml
     if not path.is_file(): raise FileNotFoundError(f'There is no {what} at {shown(path)}.')
-    try: found = yaml.safe_load(path.read_text('utf-8'))
+    try: found = parse_yaml(path.read_text('utf-8'))
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         line = f' in line {e.problem_mark.line + 1}' if getattr(e, 'problem_mark', None) else ''
         why = getattr(e, 'problem', None) or 'it is no text in UTF-8, or is nested too deeply'

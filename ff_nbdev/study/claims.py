@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 import ff_nbdev
-from ..core.io import shown
+from ..core.io import parse_yaml, shown
 from ..run.settings import command_for, run_scale
 from .effects import NotRun, over_seeds
 from .records import Runs
@@ -55,7 +55,7 @@ def _parsed(path):
     "What a file of claims holds; `ValueError` unless it is entries under names"
     mend = 'Take it from the repository again, with git checkout results/claims.yaml'
     refused = lambda why: ValueError(f'{shown(path)} is no file of claims: {why}. {mend}.')
-    try: found = yaml.safe_load(path.read_text('utf-8'))
+    try: found = parse_yaml(path.read_text('utf-8'))
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file of claims at {shown(path)}: the project's own is "
                                 'results/claims.yaml.') from None

@@ -9,11 +9,10 @@ __all__ = ['TABLES', 'FORGIVENESS', 'TEACHER', 'OTHER_MODELS', 'ONE_SEED', 'DOSE
 import html
 import json
 import re
-import yaml
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..core.io import shown, sweep, write_whole
+from ..core.io import parse_yaml, shown, sweep, write_whole
 from ..core.provenance import save_json
 from ..evaluation.result import saved_signatures
 from ..evaluation.pathways import pathway_svg
@@ -60,7 +59,7 @@ TABLES = dict(
 # %% ../../nbs/study/report.ipynb #82f8adc6
 def section_texts()->dict[str, dict]: # Anchor → title, figures, words
     "What stands in `sections.yaml`, in the order of the page"
-    return yaml.safe_load(study_file('sections.yaml'))
+    return parse_yaml(study_file('sections.yaml'))
 
 # %% ../../nbs/study/report.ipynb #1fbde35e
 class Section(Tables):
