@@ -248,7 +248,7 @@ def probe(
     net, training = p.net, p.net.training
     score = held_out_score(net, p)
     acts = collect(net, p.tok, p.held, p.places)
-    base = mean_activation(net, p.tok, p.held, 600, seed=p.plan.seed)
+    base = mean_activation(net, p.tok, p.held, 200, seed=p.plan.seed)
     net.train(training)
     owner, bands = torch.as_tensor(p.places[:, 0]), []
     for act, mean in zip(acts, base):
