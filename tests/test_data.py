@@ -1,7 +1,9 @@
 """Text of every kind to batches: odd text, batches that go on exactly, alternatives that survive a kill."""
 
+import ast
 import os
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from ff_nbdev.data.alternatives import (
     write_alternatives,
 )
 from ff_nbdev.data.corpus import language_shares, load_corpus, read_sentences, text_documents
+from ff_nbdev.data import prose
 from ff_nbdev.data.prose import split_sentences
 from ff_nbdev.data.objectives import Batches, Mixture, NextToken, SpanCorruption, Windows, span_mask, target_places
 from ff_nbdev.data.tokens import encode_corpus
@@ -536,3 +539,36 @@ def test_a_large_text_is_read_once_for_its_digest(cache, monkeypatch):
         patched.setattr(store, 'files_digest', lambda paths: pytest.fail('it was read again'))
         assert store.content_digest(text) == once
     assert once == store.files_digest([text])
+
+
+NESTED = """'m'
+if a:
+    def f():
+        'f'
+        try: pass
+        except E:
+            class A: 'A'
+        else:
+            def g(): 'g'
+        finally:
+            async def h(): 'h'
+else:
+    match x:
+        case 1:
+            class B: 'B'
+with c:
+    for i in y:
+        def k(): 'k'
+    else:
+        def l(): 'l'
+def undocumented(): return lambda: 'no docstring'
+"""
+
+
+@pytest.mark.parametrize('source', [NESTED, '', Path(ast.__file__).read_text(), Path(pytest.__file__).read_text()])
+def test_docstrings_are_those_of_every_node_in_the_same_order(source):
+    tree = ast.parse(source)
+    documented = [node for node in ast.walk(tree) if isinstance(node, prose._documented)]
+    wanted = [doc for node in documented if (doc := ast.get_docstring(node, clean=False))]
+    assert list(prose._docstrings(tree)) == wanted
+    assert source != NESTED or sorted(wanted) == sorted('mfAghBkl')
