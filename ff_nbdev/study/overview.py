@@ -8,8 +8,9 @@ __all__ = ['EFFECTS', 'SEEN', 'ABOUT', 'INSIDE', 'CLOCKS', 'CLOCK', 'DOSES', 'NU
 import numpy as np
 
 from ..evaluation.robustness import paired_threshold, scores_from
-from ..run.records import PAPER_DOSE, PAPER_STEPS, rate_of, regime_of
+from ..run.records import PAPER_DOSE, PAPER_STEPS, regime_of
 from .effects import Effect, over_seeds
+from .healing_map import setting_of, usual_setting
 from .numbers import all_seeds, format_interval, joined, main_arm, mean, pct, spatial_numbers
 from .plots import GRID, INK, NULL, Figure, by_label, colour, few, grid_below, legend_below, mark
 from .plots import subplots
@@ -116,19 +117,21 @@ def effects_figure(
     return Figure('effects', _effects_title(arm, rows[arm]), fig, words, above=True)
 
 # %% ../../nbs/study/overview.ipynb #6a6c0c31
-def _alike(run, usual):
+def _alike(run, model, setting):
     "Does a run differ from the usual one in dose, length and clock alone?"
     train = run.train
     if train.get('collapse') or train.get('dose_before') or train.get('change') or train.get('penalty'): return False
-    return train.get('model') == usual.get('model') and rate_of(train) == rate_of(usual)
+    return train.get('model') == model and setting_of(run) == setting
 
 def healing_points(
     runs:Runs, # With their variants and seeds
 )->list[dict]: # run, recipe, dose, between, value, lo, hi (%)
     "CE increase of the pulsed runs that have a base_continued, with the steps between two pulses"
-    points, usual = [], next((run.train for run in runs.values() if run.trained), {})
+    points, setting = [], usual_setting(runs)
+    trained = [run for run in (*runs.values(), *runs.every.values()) if run.trained]
+    model = trained[0].train.get('model') if trained else None
     for name, run in runs.every.items():
-        regime = regime_of(run.train) if run.trained and _alike(run, usual) else None
+        regime = regime_of(run.train) if run.trained and _alike(run, model, setting) else None
         free = reference(runs, run) if regime and regime.steps_between_pulses else None
         if free is None: continue
         value, lo, hi = _increase(run, free)
