@@ -5,16 +5,17 @@ __all__ = ['TRIAL', 'MARGIN', 'CHOSEN', 'WITHIN', 'LOWEST', 'NOT_LOWEST', 'WORSE
            'PARTED', 'FORGIVEN', 'NOT_PARTED', 'base_of', 'rate_rows', 'rate_sentences', 'rate_figure',
            'forgiveness_costs', 'forgiveness_sentences']
 
-# %% ../../nbs/study/rates.ipynb #9467c84d
+# %% ../../nbs/study/rates.ipynb #15a5e268
 import re
 
 from ..run.records import regime_of
-from .healing_map import FREE, INKS, format_cost, increase_effect, setting_of, usual_setting
+from .healing_map import FREE, INKS, format_cost, healing_pairs, increase_effect, setting_of
+from .healing_map import usual_setting
 from .numbers import joined, pct
 from .plots import INK, Figure, legend_below, subplots
 from .records import Run, Runs, reference
 
-# %% ../../nbs/study/rates.ipynb #55f5b3f8
+# %% ../../nbs/study/rates.ipynb #0cb42e8e
 TRIAL = re.compile(r'~(rate|adamw|adafactor|muon)_')
 
 def base_of(
@@ -23,13 +24,19 @@ def base_of(
     "The base before training: itself, or sorted, which computes the same"
     return runs.get('base') or runs.get('base_reordered')
 
+def _trials(runs):
+    "The runs that tried a setting, and the pulsed ones of the chosen setting that took as many steps"
+    found = {name: run for name, run in runs.variants.items() if run.trained and TRIAL.search(name)}
+    lengths = {regime_of(run.train).steps for run in found.values()}
+    return found | {run.arm: run for run, _ in healing_pairs(runs) if regime_of(run.train).steps in lengths}
+
+# %% ../../nbs/study/rates.ipynb #d36d974a
 def rate_rows(
     runs:Runs, # With their variants
 )->list[dict]: # run, recipe, rate, schedule, optimizer, steps, ce, over_base, increase (Effects), moved, healing, usual
     "The runs that tried rates, and what each did to the base"
     base, rows = base_of(runs), []
-    for name, run in runs.variants.items():
-        if not TRIAL.search(name) or not run.trained: continue
+    for name, run in _trials(runs).items():
         (rate, schedule, optimizer), regime, free = setting_of(run), regime_of(run.train), reference(runs, run)
         rows.append(dict(run=name, recipe=run.train['arm'], rate=rate, schedule=schedule,
                          optimizer=optimizer or 'adamw', steps=regime.steps,
@@ -38,7 +45,7 @@ def rate_rows(
                          healing=regime.healing, usual=setting_of(run) == usual_setting(runs)))
     return sorted(rows, key=lambda row: (row['recipe'], row['optimizer'], row['rate'], row['schedule']))
 
-# %% ../../nbs/study/rates.ipynb #e72ce920
+# %% ../../nbs/study/rates.ipynb #43a8c587
 MARGIN = 1. # Percent: what the claims count as no cost
 
 CHOSEN = 'The study gives every run {named}.'
@@ -47,10 +54,10 @@ LOWEST = 'The chosen one ends lowest.'
 NOT_LOWEST = 'The lowest is {named}, {over} % over the base; the chosen one is at {own} %.'
 WORSE = 'So continued training at the chosen rate makes the base worse, and a CE increase over it does not show that.'
 FAR = 'It moves the matrices by {own} of their norm, the lowest by {other}.'
-PULSED = 'With pulses and forgiveness, {named}: {cost} % over its own base_continued, {over} % over the base.'
+PULSED = 'With pulses and forgiveness, the {of} settings that were tried end {lo:.1f} to {hi:.1f} % over the base.'
 ABOVE = 'Of the higher rates that were tried the lowest ends {over} % over the base.'
 
-# %% ../../nbs/study/rates.ipynb #2186bde4
+# %% ../../nbs/study/rates.ipynb #673ef2dc
 def _over(row): return format_cost(row['over_base'])
 
 def _named(row): return f"{row['optimizer']} at {row['rate']:g}, {row['schedule']}"
@@ -69,7 +76,7 @@ def _beside_lowest(chosen, lowest, free):
     if not higher: return said
     return [*said, ABOVE.format(over=_over(min(higher, key=lambda row: row['ce'])))]
 
-# %% ../../nbs/study/rates.ipynb #3def06ec
+# %% ../../nbs/study/rates.ipynb #d37d2611
 def rate_sentences(
     rows:list[dict], # From `rate_rows`
 )->list[str]: # [] where no rate was tried
@@ -82,10 +89,10 @@ def rate_sentences(
     said = [CHOSEN.format(named=_named(chosen)),
             WITHIN.format(within=len(within), of=len(free), which=named)]
     said += _beside_lowest(chosen, min(free, key=lambda row: row['ce']), free)
-    return said + [PULSED.format(named=_named(row), over=_over(row), cost=format_cost(row['increase']))
-                   for row in rows if row['increase'] and row['over_base']]
+    pulsed = [row['over_base'].value for row in rows if row['increase'] and row['over_base']]
+    return said + ([PULSED.format(of=len(pulsed), lo=min(pulsed), hi=max(pulsed))] if len(pulsed) > 1 else [])
 
-# %% ../../nbs/study/rates.ipynb #9c980124
+# %% ../../nbs/study/rates.ipynb #91da7153
 RATES = ('Cross-entropy over the base before training, in percent, with 95 % intervals over windows. Filled: '
          'base_continued. Hollow: with pulses and forgiveness. The line is the base, the grey strip 1 %, the '
          'large mark what was chosen.')
@@ -99,7 +106,7 @@ def _draw_rate(ax, row):
     style = dict(fmt=DECAYS.get(schedule, 'D'), color=ink, mfc=ink if free else 'white', ms=8 if row['usual'] else 5)
     ax.errorbar(row['rate'], effect.value, yerr=ends, label=f"{schedule}, {row['optimizer']}", capsize=2, **style)
 
-# %% ../../nbs/study/rates.ipynb #c77ef100
+# %% ../../nbs/study/rates.ipynb #9d8ae7d9
 def rate_figure(
     rows:list[dict], # From `rate_rows`
 )->Figure:
@@ -118,7 +125,7 @@ def rate_figure(
         legend_below(fig, ax)
     return Figure('rates', 'What rate and decay do to the base', fig, RATES, above=True)
 
-# %% ../../nbs/study/rates.ipynb #e40ae1b3
+# %% ../../nbs/study/rates.ipynb #af1dbf48
 PARTED = (('forgiveness_only', 'base_continued'), ('full_stack', 'pfg_fzr'))
 
 def forgiveness_costs(
