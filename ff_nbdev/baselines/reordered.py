@@ -91,7 +91,7 @@ def _hidden(model, batch, sites):
         return hook
     with Hooks() as hooks:
         for site in sites: hooks.before(site.down, keep(site))
-        logits = model(**model_inputs(batch)).logits
+        logits = model(**model_inputs(batch, model)).logits
     return [seen[site.index].float().cpu() for site in sites], logits
 
 # %% ../../nbs/baselines/reordered.ipynb #8855fe83

@@ -315,7 +315,7 @@ def write_corpus(
         count = _write_splits(documents, part)
         if not all(count.values()):
             raise ValueError(f"The text of {source['source']!r} holds {sum(count.values())} different sentences, too "
-                "few to be split into train, valid and test: give a larger text.")
+                "few to be split into train, valid and test (2 % go to each of the last two): give some 300 at least.")
         files = {split: part/f'{split}.txt' for split in SPLITS}
         sizes, sums = sizes_and_sums(files)
         info = dict(source, sentences=count, bytes=sizes, crc32=sums, sha256=files_digest(files.values()))

@@ -70,9 +70,8 @@ def token_scores(
     "Teacher-forced −log p and top-1 hit of every label that is text"
     ce, hit, window, special = [], [], [], torch.tensor(sorted(skip))
     for batch in batches:
-        inputs = model_inputs(batch)
-        labels = inputs['labels']
-        logits = forward(inputs) if forward else model(**inputs).logits
+        labels = batch['labels']
+        logits = forward(model_inputs(batch)) if forward else model(**model_inputs(batch, model)).logits
         if predicts_next(model): logits, labels = logits[:, :-1], labels[:, 1:]
         use = (labels >= 0) & ~torch.isin(labels, special.to(labels.device))
         log_p, right = torch.log_softmax(logits[use].float(), -1), labels[use]

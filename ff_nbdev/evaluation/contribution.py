@@ -73,7 +73,7 @@ def _measure_sites(model, sites, batches, measure):
             hooks.after(model.get_submodule(site.stream), measure_stream(i, site.stack))
         for batch in batches:
             masks.update(_text_masks(model, batch))
-            model(**model_inputs(batch))
+            model(**model_inputs(batch, model))
     return [torch.cat(values) for values in measured]
 
 # %% ../../nbs/evaluation/contribution.ipynb #2f3263e4

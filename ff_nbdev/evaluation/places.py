@@ -12,6 +12,7 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .activations import Instances
+from .enough import TooLittleText
 
 # %% ../../nbs/evaluation/places.ipynb #ebc5d69f
 def _no_unit(sets):
@@ -183,8 +184,8 @@ def places_of(
     rows = [np.flatnonzero(found.owner == k)[:n] for k in range(len(found.tokens))]
     enough = [k for k, own in enumerate(rows) if len(own) >= least]
     if len(enough) < 2:
-        raise ValueError(f'Only {len(enough)} tokens have {least} instances: give more text, more frequent tokens, or '
-                         'a lower least.')
+        raise TooLittleText(f'Only {len(enough)} tokens have {least} instances: give more text, more frequent tokens, '
+                            'or a lower least.')
     rows = [rows[k][:len(rows[k])//2*2] for k in enough]
     parts = dict(a=[own[:len(own)//2] for own in rows], b=[own[len(own)//2:] for own in rows], whole=rows)
     halves = {half: top_units(_means_of(found.acts, part), share) for half, part in parts.items()}

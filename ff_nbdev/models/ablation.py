@@ -34,7 +34,7 @@ def ffn_means(
             masks = dict.fromkeys(('encoder', 'decoder'))
             if 'attention_mask' in b: masks['encoder'] = b['attention_mask'].bool()
             if model.config.is_encoder_decoder: masks['decoder'] = b['labels'] != -100
-            model(**model_inputs(b))
+            model(**model_inputs(b, model))
     finally:
         for h in hooks: h.remove()
     return [(sums[i]/n[i]).float() for i in range(len(sites))]

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .sites import find_sites
+from .wrappers import predicts_next
 
 # %% ../../nbs/models/tiny.ipynb #93578069
 TINY = dict(
@@ -208,6 +209,7 @@ def load_pretrained(
     config = _config_of(where)
     kind, tokenizer = _class_for(config, name), _tokenizer_of(where)
     with without_progress_bars(): model = kind.from_pretrained(where, config=config, dtype=dtype).eval()
+    if getattr(model, 'loss_type', '') is None and predicts_next(model): model.loss_type = 'ForCausalLM'
     return model, tokenizer
 
 # %% ../../nbs/models/tiny.ipynb #9f7517fa
@@ -215,6 +217,8 @@ _taken = 'input_ids', 'attention_mask', 'labels', 'decoder_input_ids', 'decoder_
 
 def model_inputs(
     batch:dict, # From an objective
+    model:nn.Module|None=None, # Only its logits are wanted: labels stay where it reads them
 )->dict: # What a Hugging Face model takes of it
     "Leave out what describes the batch (`sentences`, `index`, `alternatives`)"
-    return {name: value for name, value in batch.items() if name in _taken}
+    unread = () if model is None or model.config.is_encoder_decoder else ('labels',)
+    return {name: value for name, value in batch.items() if name in _taken and name not in unread}

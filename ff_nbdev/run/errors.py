@@ -14,7 +14,13 @@ from ..core.io import disk_sentence, is_full, shown
 
 # %% ../../nbs/run/errors.ipynb #393b6612
 class RunError(RuntimeError):
-    "What was started and failed, in one sentence"
+    "What was started and failed, in one sentence; `refused` is the library's own sentence, where it refused its input"
+    def __init__(self,
+        said:str='',    # The sentence
+        refused:str='', # Without the notebook and the cell that it came from
+    ):
+        super().__init__(said)
+        self.refused = refused
 
 # %% ../../nbs/run/errors.ipynb #b977e78d
 def sentence(

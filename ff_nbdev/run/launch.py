@@ -20,7 +20,7 @@ from pathlib import Path
 from ..core.io import is_full, read_json, shown, write_whole
 from .errors import RunError, sentence
 from .graph import RULES, format_cost, planned_nodes, runs_here, snakemake_command
-from .monitor import RunMonitor
+from .monitor import RunMonitor, short_reason
 
 # %% ../../nbs/run/launch.ipynb #93326a00
 from ..core.bars import Screen, clock
@@ -147,7 +147,9 @@ def failure(
     "Why a run failed"
     failed = [state for state in monitor.nodes() if state['state'] == 'failed']
     told = ' '.join(state['note'] for state in failed)
-    reasons = [f'{state["node"]} failed: {state["note"].rstrip(".")}' for state in failed]
+    room = 400//max(1, len(failed))                      # each is told, however many they are
+    whys = [short_reason(state['note'], max(60, room - 30)).rstrip('.') for state in failed]
+    reasons = [f'{state["node"]} failed: {why}' for state, why in zip(failed, whys)]
     reasons += _ended_by_others(monitor, out, told)
     said = dict.fromkeys(text.rstrip('.') for text in monitor.said)
     reasons += [text for text in said if text not in told]

@@ -254,7 +254,8 @@ def _execute(src, part, params, cwd, progress, timeout):
             progress_bar=False, log_output=False, execution_timeout=timeout, on_cell_start=cells,
             extra_arguments=['--IPKernelApp.log_level=40'])
     except Exception as e:
-        raise RunError(f'{src.name}, {_why(e, cells, timeout)} (executed so far: {part})') from None
+        refused = getattr(e, 'evalue', '') if getattr(e, 'ename', '') in ('ValueError', 'FileNotFoundError') else ''
+        raise RunError(f'{src.name}, {_why(e, cells, timeout)} (executed so far: {part})', refused) from None
 
 # %% ../../nbs/run/runner.ipynb #b54e07db
 def executed(
@@ -327,9 +328,10 @@ def _attempt(src, out, params, cwd, key, outputs, threads, progress, timeout):
     return seconds
 
 # %% ../../nbs/run/runner.ipynb #37dadecf
-def _clear(out, label, log):
-    "Take the old result away, and say where an earlier run was cut short"
-    if out.with_suffix('.part.ipynb').exists(): log(f'{label}: an earlier run was cut short, so it is done again')
+def _clear(out, label, progress, log):
+    "Take the old result away, and say where an earlier run failed or was cut short"
+    ended = 'failed' if read_progress(progress).get('state') == 'failed' else 'was cut short'
+    if out.with_suffix('.part.ipynb').exists(): log(f'{label}: an earlier run {ended}, so it is done again')
     out.unlink(missing_ok=True)
 
 def _up_to_date(out, key, outputs, cwd):
@@ -362,7 +364,7 @@ def run_notebook(
         if not force and _up_to_date(out, key, outputs, cwd):
             log(f'{label}: up to date')
             return out
-        _clear(out, label, log)
+        _clear(out, label, progress, log)
         shows = Progress(progress, node or label, every=0)
         log(f'{label}: done in {_attempt(src, out, params, cwd, key, outputs, threads, shows, timeout):.0f} s')
     return out

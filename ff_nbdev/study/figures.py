@@ -6,6 +6,8 @@ __all__ = ['WORTH', 'NO_MODEL', 'SHADES', 'ENDS', 'UNTRAINED', 'SCALES', 'PAYS',
            'signature_figure', 'overlap_figure', 'pathway_figure', 'all_figures']
 
 # %% ../../nbs/study/figures.ipynb #1e1feee1
+from dataclasses import replace
+
 import numpy as np
 
 from ..evaluation.result import saved_signatures
@@ -13,6 +15,7 @@ from ..evaluation.pathways import pathway_plot
 from .curves import bleu_figure, dose_figure, rates_figure, robustness_figure
 from .maps import bands_figure, correlogram_figure, lisa_figure, moran_figure, weights_figure
 from .numbers import base_arm, base_numbers, format_interval, joined, main_arm, mean, of_gain, pct
+from .numbers import unmeasured
 from .plots import GRID, INK, NULL, Figure, colour, grid_below, legend_below, mark, of_few
 from .plots import short_site, subplots
 from .records import Run, Runs
@@ -70,6 +73,7 @@ def ffn_ratio_figure(
     ratios = {arm: _mean_ratio(layers) for arm, layers in have.items()}
     low, high = min(ratios, key=ratios.get), max(ratios, key=ratios.get)
     words = f'Mean over the layers: from {pct(ratios[low])} in {low} to {pct(ratios[high])} in {high}.'
+    if low == high: words = f'Mean over the layers: {pct(ratios[low])} of the length of the stream.'
     return Figure('share', title, fig, words)
 
 # %% ../../nbs/study/figures.ipynb #f2263ac9
@@ -263,6 +267,7 @@ def signature_figure(
 )->Figure:
     "Accuracy of naming a token by its places, with intervals, chance, nearest cosine, shuffled labels"
     first, arms = next(iter(runs.values())).evaluation['signatures'], list(runs)
+    if not first.get('n_tokens'): raise ValueError(f'Signatures: {unmeasured(next(iter(runs.values())))}.')
     tables = {task: table.set_index('arm') for task, table in runs.signatures.groupby('task', sort=False)}
     title = f"Naming {first['n_tokens']} tokens by where they are active"
     with subplots(1, len(tables), (6.4, 2.9), sharey=True, squeeze=False) as (fig, axes):
@@ -348,7 +353,9 @@ def pathway_figure(
     words = [token for token in saved if len(_word(token)) > 2 and _word(token).isalpha()] or saved
     title = f'{joined(map(_word, words[:tokens]))} through the layers of {run.arm}'
     with subplots(size=(6.4, 1.7 + .34*len(words[0].sites))) as (fig, ax):
-        pathway_plot(words[:tokens], ax=ax)
+        pathway_plot([replace(token, token=_word(token)) for token in words[:tokens]], ax=ax)
+        sites = [dict(stack=stack, layer=layer) for _, stack, layer in words[0].sites]
+        ax.set_yticks(range(len(sites)), list(map(short_site, sites)), fontsize=7)
         ax.set_title(title)
     return Figure('pathways', title, fig, HUBS.format(len(saved)))
 

@@ -85,7 +85,8 @@ def _moran_caption(runs):
     for arm, run in runs.items():
         rows = run.evaluation['spatial']
         if run.dose > 0: words.append(f'{arm} {sum(map(above_null, rows))} of {len(rows)} matrices')
-    return ABOVE.format('; '.join(words)) if words else NO_PULSE
+    if not words: return NO_PULSE if len(runs) > 1 else 'It was never pulsed, so its null is plain white noise.'
+    return ABOVE.format('; '.join(words))
 
 # %% ../../nbs/study/maps.ipynb #ad8364b9
 def _column(rows, entry): return np.array([row.get(entry) or 0 for row in rows])
@@ -100,14 +101,14 @@ def _draw_moran(ax, rows, arm, place, width, minus_null):
     ax.plot(x, value - shift, mark(arm), color=colour(arm), ms=3.6, label=arm, zorder=3)
 
 # %% ../../nbs/study/maps.ipynb #01962243
-def _draw_role(top, low, runs, role):
+def _draw_role(top, low, runs, role, gated=True):
     "One kind of matrix: its values above, what is left of them below"
     width = .8/len(runs)
     for number, (arm, run) in enumerate(runs.items()):
         rows = [row for row in run.evaluation['spatial'] if row['role'] == role]
         place = (number - (len(runs) - 1)/2)*.8/len(runs)
         for ax, minus_null in ((top, False), (low, True)): _draw_moran(ax, rows, arm, place, width, minus_null)
-    top.set_title(role)
+    top.set_title(role if gated else dict(value='input').get(role, role))
     low.set_xticks(range(len(rows)), [short_site(row) for row in rows], rotation=45 if len(rows) > 4 else 0)
     low.set_xlabel('layer')
     for ax in (top, low):
@@ -127,7 +128,7 @@ def moran_figure(
     title = "Moran's I of each matrix, and the same dose on white noise"
     shape = dict(sharey='row', sharex='col', squeeze=False, height_ratios=[1.4, 1])
     with subplots(2, len(roles), (6.4, 4.4), **shape) as (fig, axes):
-        for column, role in enumerate(roles): _draw_role(*axes[:, column], runs, role)
+        for column, role in enumerate(roles): _draw_role(*axes[:, column], runs, role, 'gate' in roles)
         axes[0][0].set_ylabel("Moran's I (queen)")
         axes[1][0].set_ylabel("Moran's I − null")
         fig.suptitle(title)
@@ -217,7 +218,9 @@ def correlogram_figure(
             ax.plot(np.arange(1, len(curve) + 1), curve, '--', color=NULL, label=None if number else 'null')
         ax.axhline(0, color=INK, lw=.6)
         ax.axvline(4, color=GRID, lw=1)
-        ax.set(xlabel='distance r between cells (Chebyshev)', ylabel='ρ(r)', title=title)
+        at_top = dict(xycoords=ax.get_xaxis_transform(), textcoords='offset points', va='top', fontsize=7)
+        ax.annotate('edge of the kernel', (4, 1), (2, -2), **at_top)
+        ax.set(xlabel='distance r between cells (Chebyshev)', ylabel='correlation ρ(r)', title=title)
         ax.legend(loc='upper right')
     return Figure('correlogram', title, fig, _correlogram_caption(runs, curves, nulls))
 

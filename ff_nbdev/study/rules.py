@@ -287,7 +287,7 @@ def _c12(get):
 # %% ../../nbs/study/rules.ipynb #r0000019
 def _close_errors(run):
     "Wrong names that are close, over chance"
-    found = run.evaluation['signatures']['16:16']
+    found = run.evaluation['signatures'].get('16:16') or {}
     if found.get('close_error_ci') is None or found.get('close_error_share') is None:
         raise NotRun(f'{run.arm} made too few errors, or was evaluated before their interval was kept')
     return [value - found['close_by_chance'] for value in (found['close_error_share'], *found['close_error_ci'])]
