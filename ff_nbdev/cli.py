@@ -25,9 +25,9 @@ from .run.launch import (
     cancel_jobs, check_reportable, failure, format_plan, printed_findings, shorten_command, unplanned, watch_run)
 
 from .run.nodes import make_text, put_shipped
-from .run.own_model import evaluate_model
+from .run.own_model import check_text, evaluate_model, format_text
 from .run.own_retrofit import (
-    FILE, default_out, format_models, format_regime, retrofit_plan, retrofit_settings)
+    FILE, default_out, format_models, format_reading, format_regime, retrofit_plan, retrofit_settings)
 from .run.preflight import check_cache, read_profile
 
 # %% ../nbs/cli.ipynb #b551e02c
@@ -151,6 +151,8 @@ def run_command(
     settings = make_settings(words)
     check_cache()
     known = check_folder(out, 2**29, settings.config)
+    for model in settings.models.values():
+        if model != 'pretrain': check_text(model, settings.corpus, 128)
     for line in format_hub_ids(settings): print(line, flush=True)
     if words.dry_run: print(format_plan(settings, out, words.profile, words.jobs))
     else: _start(words, settings, out, known)
@@ -260,6 +262,9 @@ def _add_atlas_words(parser):
 _evaluate_help = '''Measures one model of any architecture whose feed-forward layers are found, beside its nulls: a
 unigram, its own layers zeroed, and noise that had the same dose. Writes evaluation.json and report.html.
 
+2 % of the text is held out and scored. Some 300 sentences are the least; what a small text cannot carry is left out
+and named in the report. All measures need some 30,000 sentences.
+
 examples:
   ff-nbdev evaluate my-gpt2 --corpus book.txt
   ff-nbdev evaluate tiny-mt5-full_stack --quick
@@ -272,6 +277,7 @@ def _add_evaluate_words(parser):
     add('--corpus', metavar='TEXT',
         help='what it reads: a path, a pattern, a hub id, or python_prose (default); its held-out part is scored')
     add('--base', metavar='MODEL', help='the model before its retrofit (default: as its record says, if it has one)')
+    add('--alternatives', metavar='FOLDER', help="a teacher's alternatives, with which wrong names are compared")
     add('--out', metavar='FOLDER', help='folder of the result (default: runs/evaluate-MODEL)')
     add('--quick', action='store_true', help='smaller sizes: half a minute on a tiny model')
     add('--full', action='store_true', help="the sizes of the paper's Appendix D: minutes to hours")
@@ -301,7 +307,7 @@ def evaluate_command(
 _retrofit_help = '''Trains a recipe on your own model, with base_continued beside it (the same windows, no pulses),
 measures both and the base, and writes a report. A retrofit that was stopped goes on when the same command is given
 again. A run with under 100 optimizer steps between two pulses of a matrix, or a dose under 4, says that it is a smoke
-run.
+run. The text needs some 600 sentences at least; what a small one cannot carry is left out of the evaluations.
 
 examples:
   ff-nbdev retrofit my-gpt2 --corpus book.txt
@@ -321,6 +327,8 @@ def _add_retrofit_words(parser):
     add('--seed', type=int, default=0, help='of data order, pulses and noise (default: 0)')
     add('--batch', type=int, default=8, metavar='N', help='windows a step (default: 8)')
     add('--length', type=int, default=128, metavar='N', help='tokens in a window (default: 128)')
+    add('--windows', type=int, metavar='N',
+        help='windows of the text that are read, the first ones; 0: all (default: as many as the steps take)')
     add('--rate', type=float, default=3e-4, help='learning rate after the warm-up (default: 3e-4); it then decays')
     add('--top', type=float, default=2., metavar='X', help='strength of the noise at the end (default: 2)')
     add('--teacher-tokens', type=int, default=1_200_000, metavar='N',
@@ -341,7 +349,8 @@ def retrofit_command(
     settings, text = retrofit_settings(plan, out, words.notebooks)
     check_cache()
     known = check_folder(out, 2**29, settings.config)
-    for line in [*format_hub_ids(settings), format_regime(plan)]: print(line, flush=True)
+    told = [format_reading(plan), *format_hub_ids(settings), format_text(plan.corpus), format_regime(plan)]
+    for line in filter(None, told): print(line, flush=True)
     words.scale = settings.scale
     if words.dry_run: print(format_plan(settings, out, words.profile, words.jobs))
     else:

@@ -479,7 +479,7 @@ def plot_rates(
         'chance.')
 
 # %% ../../nbs/baselines/code_comparison.ipynb #0e55d336
-def _with_interval(value, ci): return f'{value:.2f} ({ci[0]:.2f} to {ci[1]:.2f})'
+def _with_interval(value, ci): return f'{value:.2f} [{ci[0]:.2f}, {ci[1]:.2f}]'
 
 def comparison_rows(
     result:dict, # From `sae_comparison`

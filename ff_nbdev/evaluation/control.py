@@ -374,7 +374,7 @@ def _activities(live, region, others, like):
                 activity_matched=float(live[like].mean()))
 
 # %% ../../nbs/evaluation/control.ipynb #e1b2f3f3
-def _with_interval(value, interval): return f'{value:+.3f} ({interval[0]:+.3f} to {interval[1]:+.3f})'
+def _with_interval(value, interval): return f'{value:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}]'
 
 def control_table(
     results:dict[str, dict], # Name → from `control_test`

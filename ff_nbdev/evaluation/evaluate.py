@@ -6,7 +6,7 @@ __all__ = ['SMOOTH_WINDOWS', 'FORMS', 'MEASURES', 'unigram_ce', 'scored_targets'
 # %% ../../nbs/evaluation/evaluate.ipynb #7c58220d
 import contextlib
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from .bleu import BLEU_GRID, span_bleu
 from .close_tokens import close_alternatives
 from .contribution import ffn_ratio, matching_factors, scale_ffn
 from .control import pathway_test
+from .enough import TooLittleText, format_need, tokens_needed
 from .nulls import line_nulls, spatial_arrays, spatial_rows
 from .overlap import overlap_test
 from .places import places_of
@@ -170,6 +171,34 @@ def _smooth_part(readings, controls):
                                 controls.kernel, seed=readings.seed)
     return dict(smooth_part=found | dict(null=null if found['gain'] else None)), score_arrays(scores, 'smooth')
 
+# %% ../../nbs/evaluation/evaluate.ipynb #a52a5621
+def _held_out_needed(readings):
+    "Held-out tokens in which half of the tokens of signatures come often enough"
+    few = readings.chosen.ids[readings.chosen.few]
+    return tokens_needed(readings.counts, few, readings.size.instances_each)
+
+def _is_small(readings): return len(readings.test.ids) < _held_out_needed(readings)
+def _needs_held_out(readings): return format_need(_held_out_needed(readings), len(readings.test.ids))
+
+def _needs_text(readings):
+    "How much text the overlaps of half of the words need"
+    words, least = readings.chosen.ids[readings.chosen.words], min(8, readings.size.pool)
+    have = len(readings.test.ids) + len(readings.train.ids)
+    if not len(words): return 'needs words among its frequent tokens, and there are none'
+    return format_need(tokens_needed(readings.counts, words, least), have, 'tokens')
+
+# %% ../../nbs/evaluation/evaluate.ipynb #9515131a
+def _unless_small(name, blank, needs):
+    "A measure; where the text is too small for it `blank`, and what it needs in `not_measured`"
+    def around(measure):
+        @wraps(measure)
+        def measured(readings, controls):
+            try: return measure(readings, controls)
+            except TooLittleText: readings.not_measured[name] = needs(readings)
+            return blank, {}
+        return measured
+    return around
+
 # %% ../../nbs/evaluation/evaluate.ipynb #e71cb0b7
 def _named(readings, known, found, redraws, **options):
     "Signature test of the sizes and the seed of an evaluation"
@@ -182,6 +211,8 @@ def _close_tables(readings, alternatives):
     return dict(close_alternative=close_alternatives(alternatives, readings.train, ids, seed=readings.seed))
 
 # %% ../../nbs/evaluation/evaluate.ipynb #a897b611
+@_unless_small('signatures', dict(signatures={'n_tokens': 0}, signatures_250=None, signature_forms=None,
+    signatures_ablated=None, smoothed=None), _needs_held_out)
 def _signatures(readings, controls):
     "How often places name a token: the small test, the wide one, and two controls"
     size, chosen, (known, found, _) = readings.size, readings.chosen, readings.sides
@@ -248,6 +279,7 @@ def _smoothed(readings, controls):
         return dict(why=str(error))
 
 # %% ../../nbs/evaluation/evaluate.ipynb #7fcfe28e
+@_unless_small('overlap', dict(overlap=None), _needs_text)
 def _overlaps(readings, controls):
     "Which tokens share units"
     known, found, _ = readings.sides
@@ -259,16 +291,27 @@ def _overlaps(readings, controls):
     return dict(overlap=overlap_test(places, seed=readings.seed)), places.arrays()
 
 # %% ../../nbs/evaluation/evaluate.ipynb #92793327
+def _controlled(readings, known, categories):
+    "`pathway_test`; None with the reason where the text is too small for it"
+    size = readings.size
+    last = size.rank_from + len(readings.chosen.few) - 1
+    try:
+        return pathway_test(
+            readings.model, readings.tokenizer, readings.train, readings.test, known, categories, size.control_tokens,
+            size.rank_from, last, baseline=min(400, size.baseline), seed=readings.seed)
+    except ValueError:
+        if not _is_small(readings): raise
+        readings.not_measured['pathways'] = _needs_held_out(readings)
+
+# %% ../../nbs/evaluation/evaluate.ipynb #e1d274a4
 def _pathways(readings, controls):
     "What becomes of the scores when hubs are silenced; None where the model writes nothing"
     size, known = readings.size, readings.sides[0].keep(readings.chosen.few)
     readings.steps.start('pathways')
     writes, found = predicts_next(readings.model) or readings.model.config.is_encoder_decoder, None
     if size.control_tokens and writes:
-        found = pathway_test(
-            readings.model, readings.tokenizer, readings.train, readings.test, known, controls.categories,
-            size.control_tokens, size.rank_from, size.rank_to, baseline=min(400, size.baseline), seed=readings.seed)
-    return dict(pathways=found), hub_arrays(known)
+        found = _controlled(readings, known, controls.categories)
+    return dict(pathways=found), hub_arrays(known.keep(np.flatnonzero(known.counts())))
 
 # %% ../../nbs/evaluation/evaluate.ipynb #fd81f9a9
 def _per_pass(steps, batches, grid, draws=1):
@@ -409,5 +452,6 @@ def _measured(model, text, tokenizer, controls, arm, name, metadata, **options):
         found |= result
         arrays |= of_measure
     readings.steps.stop()
+    if readings.not_measured: found['not_measured'] = readings.not_measured
     about = _about(readings, controls, text, arm, name) | metadata
     return Evaluation(about | found, arrays, readings.sides[0].keep(readings.chosen.few), readings.steps.seconds)

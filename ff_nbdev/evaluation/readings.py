@@ -25,6 +25,7 @@ from ..data.tokenizers import load_tokenizer, special_ids
 from ff_nbdev.evaluation.activations import (
     Instances, Keep, Map, Mean, evaluating, find_places, frequent_tokens, line_measures, random_places, read_once,
     token_counts)
+from .enough import TooLittleText
 from .spatial import morans_i
 from .words import bare_words, pair_ids
 from ..models.ablation import ffn_means
@@ -206,10 +207,14 @@ def choose_tokens(
 )->ReadTokens:
     "Tokens by frequency rank in the training text, and the named words"
     distinct = int((token_counts(train, len(tokenizer)) > 0).sum()) - len(special_ids(tokenizer))
-    last = max(size.rank_to, size.wide_to if size.wide_to <= distinct else 0)
+    if distinct <= size.rank_from:
+        raise TooLittleText(f'Tokens from frequency rank {size.rank_from} on are read, and the text has {distinct} '
+                            'different tokens: give more text.')
+    last = max(min(size.rank_to, distinct), size.wide_to if size.wide_to <= distinct else 0)
     by_rank = frequent_tokens(train, tokenizer, size.rank_from, last)
     ids = np.array(list(dict.fromkeys([*by_rank.tolist(), *pair_ids(tokenizer)])))
-    spelt, n = bare_words(tokenizer.convert_ids_to_tokens(ids.tolist()))[0], size.rank_to - size.rank_from + 1
+    spelt = bare_words(tokenizer.convert_ids_to_tokens(ids.tolist()))[0]
+    n = min(size.rank_to - size.rank_from + 1, len(by_rank))
     too_rare = range(size.overlap_to - size.rank_from + 1, len(by_rank))
     words = [k for k, word in enumerate(spelt) if len(word) > 1 and word.isalpha() and k not in too_rare]
     many = np.arange(len(by_rank)) if len(by_rank) > n else None
@@ -311,6 +316,7 @@ class Readings(_Shared):
         self.held = Windows(self.tokens, split, size.length)
         self.train, self.test = (Windows(self.tokens, s, size.read_length) for s in ('train', split))
         self.sites, self.skip = list(find_sites(self.model)), special_ids(self.tokenizer)
+        self.not_measured = {}                           # Measure → what it needs, where the text is too small
 
 # %% ../../nbs/evaluation/readings.ipynb #0687a41b
 @patch

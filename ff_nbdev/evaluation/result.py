@@ -40,7 +40,7 @@ class Evaluation:
 # %% ../../nbs/evaluation/result.ipynb #71502866
 def _row(measure, value, beside, interval=None, resampled=''):
     "One row of the summary"
-    span = '' if interval is None else f'{interval[0]:.3f} to {interval[1]:.3f}'
+    span = '' if interval is None else f'[{interval[0]:.3f}, {interval[1]:.3f}]'
     return dict(measure=measure, value=value, interval=span, beside=beside, resampled=resampled)
 
 def _score_rows(result):
@@ -107,10 +107,14 @@ def _threshold_rows(robustness):
         rows.append(_row(names[kind], value, f'by cross-entropy {by_ce}', resampled='windows'))
     return rows
 
+def _missing_rows(result):
+    "What the text was too small for"
+    return [_row(name, 'not measured', why) for name, why in (result.get('not_measured') or {}).items()]
+
 def _summary(result):
     "All rows of the summary"
     return [*_score_rows(result), *_geography_rows(result), *_signature_rows(result['signatures']),
-            *_overlap_rows(result.get('overlap')), *_threshold_rows(result['robustness'])]
+            *_overlap_rows(result.get('overlap')), *_threshold_rows(result['robustness']), *_missing_rows(result)]
 
 # %% ../../nbs/evaluation/result.ipynb #32e2655c
 TABLES = ('summary', 'spatial', 'activation', 'signatures', 'overlap', 'robustness', 'share')

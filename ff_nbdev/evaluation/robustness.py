@@ -414,13 +414,13 @@ def format_threshold(
     t:dict,           # One kind of `threshold`
     measurable:bool,  # From the same result
     of:str='relative',# 'relative' (accuracy) or 'ce'
-)->str: # '1.7 (1.4 to 2.1)', '> 24, not reached' or 'not measurable'
+)->str: # '1.7 [1.4, 2.1]', '> 24, not reached' or 'not measurable'
     "A threshold in words"
     beyond = f'> {t["top"]:g}'
     if not measurable: return 'not measurable'
     if t[of] is None: return f'{beyond}, not reached'
     found, low, high = (beyond if v is None else f'{v:.2g}' for v in (t[of], *t[f'{of}_ci']))
-    return f'{found} ({low} to {high})'
+    return f'{found} [{low}, {high}]'
 
 # %% ../../nbs/evaluation/robustness.ipynb #b2fba34a
 def _plot_curve(ax, result, kind, name, color):

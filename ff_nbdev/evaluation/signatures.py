@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..core.stats import bootstrap_interval, quantile_interval, resample
 from .activations import Instances
+from .enough import TooLittleText
 from ..mechanisms.recall import find_hubs, hub_width, smooth
 
 # %% ../../nbs/evaluation/signatures.ipynb #5bd99f9f
@@ -54,8 +55,8 @@ def mean_of(
     rows = [np.flatnonzero(found.owner == k) for k in range(len(found.tokens))]
     if n is None: return [_mean_rows(values, rows) for values in found.acts]
     if few := [found.tokens[k] for k, own in enumerate(rows) if len(own) < n]:
-        raise ValueError(f'{len(few)} tokens have fewer than {n} instances ({", ".join(few[:3])}…): give more text, or '
-                         'draw fewer instances.')
+        raise TooLittleText(f'{len(few)} tokens have fewer than {n} instances ({", ".join(few[:3])}…): give more '
+                            'text, or draw fewer instances.')
     drawn = torch.as_tensor(np.stack([rng.permutation(own)[:n] for own in rows]))
     return [values[drawn].float().mean(1) for values in found.acts]
 
@@ -326,8 +327,8 @@ def signature_test(
         raise ValueError('The two sides hold different tokens: read the same ids on both.')
     enough = np.flatnonzero((source.counts() >= instances) & (target.counts() >= instances))
     if len(enough) < 2:
-        raise ValueError(f'Only {len(enough)} tokens have {instances} instances on both sides: give more text, lower '
-                         'ranks or fewer instances.')
+        raise TooLittleText(f'Only {len(enough)} tokens have {instances} instances on both sides: give more text, '
+                            'lower ranks or fewer instances.')
     a, b = source.keep(enough), target.keep(enough)
     close = {kind: table[np.ix_(enough, enough)] for kind, table in (close or {}).items()}
     out = dict(n_tokens=len(enough), left_out=len(source.tokens) - len(enough), instances=instances, redraws=redraws,

@@ -18,7 +18,7 @@ from ..core.io import shown
 from ..core.suggest import suggest
 from ..mechanisms.config import dose_for, steps_for
 from ..mechanisms.registry import RECIPES
-from .own_model import folder_of, short_name
+from .own_model import check_text, folder_of, short_name
 from .parameters import MAX_SEED
 from .preflight import find_model, read_yaml
 from .records import PAPER_DOSE, PAPER_STEPS, RunSettings
@@ -123,6 +123,7 @@ def retrofit_plan(
     model, kind = find_model(words.model)
     corpus, _ = resolve_corpus(words.corpus or 'python_prose')
     prefix = 'rwkv_' if kind == 'rwkv' or not kind and 'rwkv' in model.lower() else ''
+    check_text(model, corpus, max(words.length, 128))    # the evaluations read windows of 128
     plan = RetrofitPlan(model, corpus, prefix + words.recipe, words.dose, words.steps, words.seed, words.batch,
         words.length, words.rate, words.top, words.teacher_tokens, words.windows)
     _check_attaches(plan)

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['COMPARED', 'WAITING', 'IN_REGIME', 'holds', 'no_difference', 'spatial_columns', 'named_points', 'increase_over',
-           'by_run', 'Folded', 'new_runs', 'in_regime']
+           'by_run', 'new_runs', 'in_regime', 'Folded']
 
 # %% ../../nbs/study/evidence.ipynb #v0000004
 import html
@@ -60,17 +60,6 @@ def by_run(
     "A table of runs"
     return pd.DataFrame(rows).set_index(index)
 
-# %% ../../nbs/study/evidence.ipynb #7be0f578
-class Folded:
-    "Anything that is shown as HTML, behind a line that says what it is"
-    def __init__(self,
-        summary:str, # The line
-        shown,       # Anything with `_repr_html_`
-    ): self.summary, self.shown = summary, shown
-    def __repr__(self): return f'Folded({self.summary})'
-    def _repr_html_(self):
-        return f'<details><summary>{html.escape(self.summary)}</summary>{self.shown._repr_html_()}</details>'
-
 # %% ../../nbs/study/evidence.ipynb #9df99cfa
 COMPARED = ('base', 'base_reordered', 'base_continued', 'no_fzr', 'full_stack')
 WAITING = ("*In the paper's regime `full_stack` and its `base_continued` have not run yet. What follows is of "
@@ -95,3 +84,14 @@ def in_regime(
     "What the new study says, or that it does not yet"
     if not {'full_stack', 'base_continued'} <= runs.keys(): return WAITING
     return IN_REGIME.format(said=tell(runs))
+
+# %% ../../nbs/study/evidence.ipynb #7be0f578
+class Folded:
+    "Anything that is shown as HTML, behind a line that says what it is"
+    def __init__(self,
+        summary:str, # The line
+        shown,       # Anything with `_repr_html_`
+    ): self.summary, self.shown = summary, shown
+    def __repr__(self): return f'Folded({self.summary})'
+    def _repr_html_(self):
+        return f'<details><summary>{html.escape(self.summary)}</summary>{self.shown._repr_html_()}</details>'

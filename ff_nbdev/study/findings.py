@@ -11,7 +11,7 @@ from .rules import named_more
 from .effects import verdict, within
 from .numbers import MORE, all_seeds, base_arm, base_numbers, compare_thresholds, format_interval, joined
 from .numbers import main_arm, pct, read_more, seed_counts, signature, spatial_numbers, tasks
-from .numbers import of_gain, threshold_text
+from .numbers import of_gain, threshold_text, unmeasured
 from .records import Run, Runs, ce_increase
 
 # %% ../../nbs/study/findings.ipynb #e869201a
@@ -176,6 +176,7 @@ def format_signatures(
     arm:str,   # The run in question
 )->str:
     "Do places name tokens, beyond chance, beyond the reordered base, and better with fuzzy recall?"
+    if not tasks(runs[arm]): return f'Token identification was not measured: {unmeasured(runs[arm])}.'
     task = tasks(runs[arm])[-1]
     found = runs[arm].evaluation['signatures']
     of = f"({task}, {found['n_tokens']} tokens, chance {pct(found['chance'], 1)})"

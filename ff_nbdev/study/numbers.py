@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['MORE', 'joined', 'pct', 'format_value', 'format_interval', 'format_increase', 'mean', 'main_arm', 'base_arm',
            'all_seeds', 'seed_counts', 'base_numbers', 'of_gain', 'above_null', 'below_null', 'line_null',
-           'spatial_numbers', 'tasks', 'signature', 'compare_thresholds', 'threshold_text', 'read_more']
+           'spatial_numbers', 'unmeasured', 'tasks', 'signature', 'compare_thresholds', 'threshold_text', 'read_more']
 
 # %% ../../nbs/study/numbers.ipynb #bb8ce358
 import math
@@ -162,6 +162,13 @@ def spatial_numbers(
         line_above=sum(map(_above_line_null, lines)), line_of=len(lines))
 
 # %% ../../nbs/study/numbers.ipynb #88f4fd49
+def unmeasured(
+    run:Run,  # Any arm
+    what:str='signatures', # Or 'overlap', 'pathways'
+)->str: # Without a full stop
+    "Why a measure is missing: most often a text too small for it"
+    return (run.evaluation.get('not_measured') or {}).get(what, f'{run.arm} was evaluated without {what}')
+
 def tasks(
     run:Run, # Any arm
 )->list[str]: # For example ['16:1', '16:16']

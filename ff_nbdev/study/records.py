@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['NEEDED', 'CONTROLS', 'Run', 'load_run', 'paired_interval', 'signed', 'ce_increase', 'signed_increase', 'Runs',
-           'final_kind', 'final_noise', 'format_dose', 'per_million', 'comparable', 'reference', 'free_rows',
-           'kinds_of', 'load_runs']
+           'final_kind', 'final_noise', 'format_dose', 'per_million', 'comparable', 'optimizer_of', 'reference',
+           'free_rows', 'kinds_of', 'load_runs']
 
 # %% ../../nbs/study/records.ipynb #d89f8466
 import math
@@ -279,6 +279,17 @@ def ce_increases(self:Runs, reference:str='base_continued')->pd.DataFrame:
 # %% ../../nbs/study/records.ipynb #e5dfa068
 def _same_text(run, other): return all(run.train.get(k) == other.train.get(k) for k in ('model', 'corpus', 'seed'))
 
+def optimizer_of(
+    run:Run, # A trained arm or variant
+)->str: # 'muon'; '' as the scale says
+    "The optimizer that a run was given: by its record, or else by run.json"
+    if told := run.train.get('optimizer'): return told
+    settings, variant = settings_of(run.folder.parent), (run.train['arm'], run.folder.name)
+    given = {}
+    for part in (settings.get('retrofit'), settings.get(f'retrofit_{variant[0]}')): given |= part or {}
+    given |= (settings.get('variants') or {}).get(variant[1]) or {}
+    return given.get('optimizer') or ''
+
 def reference(
     runs:Runs, # With their variants
     run:Run,   # A trained arm or variant
@@ -287,7 +298,8 @@ def reference(
     own = ('rwkv_' if run.train['arm'].startswith('rwkv_') else '') + 'base_continued'
     if run.train['arm'] == own: return run
     others = (r for r in runs.every.values() if r.trained and r.train['arm'] == own)
-    return next((other for other in others if _same_text(run, other) and comparable(run, other)), None)
+    alike = [other for other in others if _same_text(run, other) and comparable(run, other)]
+    return next((other for other in alike if optimizer_of(other) == optimizer_of(run)), None)
 
 # %% ../../nbs/study/records.ipynb #095d07ec
 def _last_score(train): return train['valid'][-1] if train.get('valid') else {}

@@ -136,7 +136,7 @@ CLOSENESS = dict(two_letter=('close_error', 'close_by_chance', 'the same first t
 def _close_errors(run, kind):
     "Close errors over chance: value, lo, hi"
     errors, chance, name = CLOSENESS[kind]
-    found = run.evaluation['signatures']['16:16']
+    found = run.evaluation['signatures'].get('16:16') or {}
     values = found.get(f'{errors}_share'), *(found.get(f'{errors}_ci') or [None])
     if None in values: raise NotRun(f'{run.arm}: its errors were not compared with {name}')
     return [value - found[chance] for value in values]
