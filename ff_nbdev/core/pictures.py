@@ -34,6 +34,7 @@ def _in_few_colours(image):
     coded.save(small, format='png', optimize=True, **clear)
     return small.getvalue()
 
+# %% ../../nbs/core/pictures.ipynb #7804f635
 def picture(
     figure,          # A matplotlib figure
     crop:bool=False, # Leave the empty edges out?
@@ -66,6 +67,7 @@ def styled_plots(): # `matplotlib.pyplot`
     plt.rcParams.update(plot_style() | {'figure.facecolor': 'none'})      # so that JupyterLab lays it on light
     return plt
 
+# %% ../../nbs/core/pictures.ipynb #dfee7e87
 def __getattr__(name):
     "`plt` is `styled_plots()`"
     if name == 'plt': return styled_plots()

@@ -98,8 +98,8 @@ def page_data(
     tokens = [dict(zip(names, token)) for token in each]
     layers = models[0].layers
     widths = ' or '.join(map('{:,}'.format, sorted({layer.units for layer in layers})))
-    about = ('A strip is one feed-forward layer, a line in it a hidden unit: red where it is more active than usual for '
-             f'the picked word, blue where less. {len(layers)} layers of {widths} units each, read on {corpus}.')
+    about = ('A strip is one feed-forward layer, a line in it a hidden unit: red where it is more active than usual '
+             f'for the picked word, blue where less. {len(layers)} layers of {widths} units each, read on {corpus}.')
     return dict(
         about=about, pulsed=_pulsed(models), how=_how(size, models, len(text.baseline)), doses=list(map(float, doses)),
         tokens=tokens, sentences=_sentences(text), models=models)
@@ -240,7 +240,7 @@ def atlas(
     beside=None,             # A second model with the same layers and tokenizer, such as a retrofit of the first
     out=None,                # File ending in .html; None: shown, not written
     doses=DOSES,             # Σp of the frames: pulsed and never trained
-    size:AtlasSizes=AtlasSizes(), # How much is read; less where the file would pass three megabytes or a model has few positions
+    size:AtlasSizes=AtlasSizes(), # How much is read; less for a wide model, or one with few positions
     seed:int=0,              # Of places and masks
     progress=True,           # Show a bar; False: none; or anything with `update(done, total, note)`
 )->Atlas: # Shows itself in a notebook
