@@ -2,13 +2,13 @@
 
 # %% auto #0
 __all__ = ['RECIPE', 'FREE', 'NOT_ALIKE', 'PAPER_POINT', 'PANELS', 'MAP', 'TABLE', 'ORDER', 'NEAREST', 'NEVER_TRAINED',
-           'WON_BACK', 'NOTHING_BACK', 'BLURRED', 'MOVED', 'LEARNED', 'OUTSIDE', 'NONE', 'LATER', 'FITTED', 'FIT',
-           'EXACT', 'FREE_FLOOR', 'NO_FIT', 'INKS', 'CURVE', 'FITTED_TICKS', 'TICKS', 'setting_of', 'usual_setting',
-           'healing_pairs', 'increase_effect', 'format_cost', 'pair_numbers', 'point_of', 'planned_points',
-           'pairs_by_point', 'healing_rows', 'healing_map', 'map_title', 'healing_table', 'healing_sentences',
-           'healing_curve', 'fit_dose', 'healing_fits', 'fit_sentences', 'curve_figure']
+           'WON_BACK', 'NOTHING_BACK', 'BLURRED', 'MOVED', 'LEARNED', 'OUTSIDE', 'NONE', 'SLOWER', 'LATER', 'FITTED',
+           'FIT', 'EXACT', 'FREE_FLOOR', 'NO_FIT', 'INKS', 'CURVE', 'FITTED_TICKS', 'TICKS', 'setting_of',
+           'usual_setting', 'healing_pairs', 'increase_effect', 'format_cost', 'pair_numbers', 'point_of',
+           'planned_points', 'pairs_by_point', 'healing_rows', 'healing_map', 'map_title', 'healing_table',
+           'healing_sentences', 'healing_curve', 'fit_dose', 'healing_fits', 'fit_sentences', 'curve_figure']
 
-# %% ../../nbs/study/healing_map.ipynb #99758246
+# %% ../../nbs/study/healing_map.ipynb #116cc743
 import math
 import re
 from collections import Counter
@@ -22,7 +22,7 @@ from .numbers import format_interval, format_value, mean, pct
 from .plots import DIVERGING, INK, NULL, Figure, grid_below, legend_below, subplots
 from .records import Run, Runs, ce_increase, free_rows, optimizer_of, reference
 
-# %% ../../nbs/study/healing_map.ipynb #2016f73a
+# %% ../../nbs/study/healing_map.ipynb #09cedd47
 RECIPE, FREE = 'no_fzr', 'base_continued'
 
 def setting_of(
@@ -41,7 +41,7 @@ def usual_setting(
     rate, schedule, optimizer = setting_of(main) if main else (None, 'constant', '')
     return told.get('rate') or rate, told.get('schedule') or schedule, told.get('optimizer') or optimizer
 
-# %% ../../nbs/study/healing_map.ipynb #3e7d4183
+# %% ../../nbs/study/healing_map.ipynb #afbd5034
 NOT_ALIKE = ('collapse', 'dose_before', 'change', 'penalty')
 
 def _pulsed_alone(run):
@@ -60,7 +60,7 @@ def healing_pairs(
     pairs = [(run, reference(runs, run)) for run in pulsed if run.train.get('model') == base]
     return [(run, free) for run, free in pairs if free]
 
-# %% ../../nbs/study/healing_map.ipynb #0889ab7a
+# %% ../../nbs/study/healing_map.ipynb #15ee8a65
 def increase_effect(
     run:Run,  # Any run
     free:Run, # Its reference
@@ -75,7 +75,7 @@ def format_cost(
     "A CE increase with its interval"
     return format_interval(effect.value, (effect.lo, effect.hi), '+.1f')
 
-# %% ../../nbs/study/healing_map.ipynb #45e24fe8
+# %% ../../nbs/study/healing_map.ipynb #a1ba77e5
 def _won_back(trained, untrained):
     "Fraction of the untrained null's cost that training took away; None where the null costs nothing"
     return None if None in (trained, untrained) or untrained <= 0 else 1 - trained/untrained
@@ -95,7 +95,7 @@ def _space_numbers(run, untrained):
                 over_untrained=_less(moran, untrained.get('moran')), line=line,
                 line_over=_less(line, mean(row.get('null_diffused') for row in lines)))
 
-# %% ../../nbs/study/healing_map.ipynb #f8c03839
+# %% ../../nbs/study/healing_map.ipynb #930fc0ef
 def pair_numbers(
     runs:Runs, # With their variants
     run:Run,   # The pulsed one
@@ -111,7 +111,7 @@ def pair_numbers(
                 healing=regime.healing, moved=regime.moved, correlation=regime.correlation,
                 free_moved=own and own.moved, rate_between=regime.rate_between_pulses or _constant(regime))
 
-# %% ../../nbs/study/healing_map.ipynb #b5f96ef7
+# %% ../../nbs/study/healing_map.ipynb #e5d6b543
 PAPER_POINT = 5.4, 200 # Dose, reckoned from the paper's schedule, and its optimizer steps between two pulses
 
 def point_of(
@@ -130,7 +130,7 @@ def planned_points(
     points = {tuple(map(float, found.groups())) for found in named if found}
     return sorted(points | ({PAPER_POINT} if RECIPE in settings.get('trained', []) else set()))
 
-# %% ../../nbs/study/healing_map.ipynb #181592a8
+# %% ../../nbs/study/healing_map.ipynb #ed344d05
 def pairs_by_point(
     runs:Runs, # With their variants and seeds
 )->dict: # (dose, steps) → pairs of that dose whose clocks lie within a tenth
@@ -150,7 +150,7 @@ def _joined_seeds(numbers):
         joint[key] = over_seeds(values) if key == 'increase' else mean(values)
     return joint
 
-# %% ../../nbs/study/healing_map.ipynb #7749cfb8
+# %% ../../nbs/study/healing_map.ipynb #9e446886
 def healing_rows(
     runs:Runs, # With their variants and seeds
 )->list[dict]: # dose, steps, seeds, runs, papers and the numbers of `pair_numbers`, by dose and steps
@@ -163,12 +163,12 @@ def healing_rows(
                          papers=regime_of(found[0][0].train).papers, **joint))
     return rows
 
-# %% ../../nbs/study/healing_map.ipynb #d9af30b8
+# %% ../../nbs/study/healing_map.ipynb #99f07029
 PANELS = dict( # Key of a row → title, format, is it read against 0?
     increase=('CE increase (%)', '+.1f', True), untrained=('pulsed, never trained (%)', '+.1f', True),
-    won_back=('cost that training won back', '.0%', True), over_dose=("Moran's I less dose null", '+.3f', True),
-    over_untrained=("Moran's I less untrained null", '+.3f', True), line=("activations' Moran's I", '.3f', False),
-    healing=('healing', '.3f', False), correlation=('correlation, untrained null', '.4f', False),
+    won_back=('cost that training won back', '.0%', True), over_dose=("Moran's I less dose null", '+.4f', True),
+    over_untrained=("Moran's I less untrained null", '+.4f', True), line=("activations' Moran's I", '.3f', False),
+    healing=('healing', '.3f', False), correlation=('correlation, untrained null', '.5f', False),
     rate_between=('rate, sum between pulses', '.4f', False))
 
 def _number(row, key): return row[key].value if key == 'increase' else row[key]
@@ -177,11 +177,11 @@ def _cell(ax, x, y, number, spec, colour):
     "One point that has run: a square with its number"
     from matplotlib.patches import Rectangle
     ax.add_patch(Rectangle((x - .44, y - .4), .88, .8, facecolor=colour, lw=0))
-    dark = sum(colour[:3]) < 1.4
+    dark = sum(colour[:3]) < 1.5
     ax.text(x, y, format_value(number, spec).replace(' ', ''), ha='center', va='center', fontsize=6.2,
             color='white' if dark else INK)
 
-# %% ../../nbs/study/healing_map.ipynb #bdff3648
+# %% ../../nbs/study/healing_map.ipynb #767019c3
 def _colours(numbers, signed):
     "A colour for each number: on both sides of 0, or from pale to dark"
     from matplotlib import colormaps
@@ -190,7 +190,7 @@ def _colours(numbers, signed):
     if signed: return [None if n is None else colormaps[DIVERGING](.5 + .36*n/scale) for n in numbers]
     return [None if n is None else colormaps['Greys'](.06 + .3*abs(n)/scale) for n in numbers]
 
-# %% ../../nbs/study/healing_map.ipynb #a27db23a
+# %% ../../nbs/study/healing_map.ipynb #ee4d63bc
 def _draw_panel(ax, key, rows, places, doses, clocks):
     "One quantity over dose and clock"
     title, spec, signed = PANELS[key]
@@ -205,7 +205,7 @@ def _draw_panel(ax, key, rows, places, doses, clocks):
     ax.set_title(title, fontsize=7.5)
     ax.set(xlim=(-.6, len(clocks) - .4), ylim=(-.6, len(doses) - .4))
 
-# %% ../../nbs/study/healing_map.ipynb #826ea224
+# %% ../../nbs/study/healing_map.ipynb #0bb82fb4
 def _frame_paper(ax, doses, clocks):
     "The frame of the paper's point"
     from matplotlib.patches import Rectangle
@@ -219,7 +219,7 @@ def _axes_of_map(ax, doses, clocks):
     ax.tick_params(length=0)
     for side in ('left', 'bottom'): ax.spines[side].set_visible(False)
 
-# %% ../../nbs/study/healing_map.ipynb #d87098d6
+# %% ../../nbs/study/healing_map.ipynb #f33b8450
 def healing_map(
     rows:list[dict],      # From `healing_rows`; any number of them
     planned:list[tuple]=(), # From `planned_points`
@@ -238,7 +238,7 @@ def healing_map(
         legend_below(fig, dict(zip(labels, handles)))
     return Figure('healing_map', map_title(rows, planned), fig, MAP, above=True)
 
-# %% ../../nbs/study/healing_map.ipynb #b02ef2be
+# %% ../../nbs/study/healing_map.ipynb #6a19f58b
 MAP = ('A square is a point that has run and a ring one that has not; the frame is the paper at a dose of 5.4, which '
        'we reckon from its schedule. Red is above 0 and blue below; grey panels have no sign.')
 
@@ -253,7 +253,7 @@ def map_title(
     ran = f'{len(rows)} of {of} points {"has" if len(rows) == 1 else "have"} run'
     return f"{ran}, {inside or 'none'} of them in the paper's regime"
 
-# %% ../../nbs/study/healing_map.ipynb #ec4b5e42
+# %% ../../nbs/study/healing_map.ipynb #0c2c4592
 TABLE = dict(moved='moved by pulses and learning', free_moved='moved by base_continued',
              moran="Moran's I of down matrices", line_over='… less untrained null')
 ORDER = ('increase', 'untrained', 'won_back', 'healing', 'moved', 'free_moved', 'correlation', 'moran', 'over_dose',
@@ -275,7 +275,7 @@ def healing_table(
         table.append({'': title} | {head: _told(row, key) for head, row in zip(heads, rows)})
     return table
 
-# %% ../../nbs/study/healing_map.ipynb #5ab9f3cb
+# %% ../../nbs/study/healing_map.ipynb #cff00ef2
 NEAREST = ('At a dose of {dose:g} and {steps:g} steps between two pulses, pulses and forgiveness cost {cost} % of '
            'cross-entropy{seeds}.')
 NEVER_TRAINED = 'The base, pulsed alike and never trained, stands {untrained} % above the same reference.'
@@ -287,7 +287,19 @@ LEARNED = 'Learning moved them by {healing} of their norm, pulses and learning t
 OUTSIDE = "No point is in the paper's regime, so none of this says what the paper's clock costs."
 NONE = 'No pair has run yet, so nothing is said of healing.'
 
-# %% ../../nbs/study/healing_map.ipynb #ea6c64b7
+# %% ../../nbs/study/healing_map.ipynb #3674bc3b
+SLOWER = 'From {a:g} to {b:g} steps between two pulses, the cost of a dose of {dose:g} {seen}.'
+
+def _slower(rows, dose):
+    "What a slower clock changes, at one dose; by intervals that do not overlap"
+    some = [row for row in rows if row['dose'] == dose]
+    if len(some) < 2: return []
+    first, last = some[0], some[-1]
+    lower, higher = (a['increase'].hi < b['increase'].lo for a, b in ((last, first), (first, last)))
+    seen = 'falls' if lower else 'rises' if higher else 'is not shown to change'
+    return [SLOWER.format(a=first['steps'], b=last['steps'], dose=dose, seen=seen)]
+
+# %% ../../nbs/study/healing_map.ipynb #ecb405f8
 def _nearest(rows): return max(rows, key=lambda row: (row['papers'], row['steps'], row['dose']))
 
 def _weights_sentence(row):
@@ -299,7 +311,7 @@ def _weights_sentence(row):
     learned = LEARNED.format(healing=pct(row['healing'], 1), moved=pct(row['moved']))
     return [told.format(correlation=correlation), learned]
 
-# %% ../../nbs/study/healing_map.ipynb #e425200d
+# %% ../../nbs/study/healing_map.ipynb #c18b8ecb
 def healing_sentences(
     rows:list[dict], # From `healing_rows`
 )->list[str]: # One at least
@@ -312,10 +324,10 @@ def healing_sentences(
     if row['won_back'] is not None:
         shown = row['won_back'] >= .005
         said.append(WON_BACK.format(part=pct(row['won_back'])) if shown else NOTHING_BACK)
-    said += _weights_sentence(row)
+    said += _weights_sentence(row) + _slower(rows, row['dose'])
     return said if any(row['papers'] for row in rows) else [*said, OUTSIDE]
 
-# %% ../../nbs/study/healing_map.ipynb #e49db6a5
+# %% ../../nbs/study/healing_map.ipynb #19df0fcb
 def healing_curve(
     steps:np.ndarray, # Between two pulses
     floor:float,      # Percent that no step heals
@@ -332,7 +344,7 @@ def _fitted(steps, costs):
     found = least_squares(lambda fit: healing_curve(steps, *fit) - costs, start, bounds=bounds, max_nfev=1000)
     return found.x if found.success else None
 
-# %% ../../nbs/study/healing_map.ipynb #5e2c56ef
+# %% ../../nbs/study/healing_map.ipynb #7033233f
 LATER = 2000 # Steps between two pulses of which the fit is asked: ten times the paper's
 
 def _drawn_costs(pairs, draws):
@@ -349,7 +361,7 @@ def _in_windows(pairs):
     every = [run.arrays.get('window_tokens') for run in sum(pairs, ())]
     return every[0] is not None and all(np.array_equal(tokens, every[0]) for tokens in every)
 
-# %% ../../nbs/study/healing_map.ipynb #365b4aa0
+# %% ../../nbs/study/healing_map.ipynb #8c80f1e5
 FITTED = ('floor', 'a', 'b', 'later')
 
 def _with_later(fit): return [*fit, float(healing_curve(LATER, *fit))]
@@ -360,7 +372,7 @@ def _curves_of(runs):
     for (dose, steps), pairs in pairs_by_point(runs).items(): doses.setdefault(dose, {})[steps] = pairs[0]
     return doses
 
-# %% ../../nbs/study/healing_map.ipynb #1bd0108d
+# %% ../../nbs/study/healing_map.ipynb #726ee552
 def fit_dose(
     pairs:dict,     # Optimizer steps between two pulses → (pulsed, never pulsed)
     draws:int=200,  # Of the bootstrap over windows
@@ -377,14 +389,14 @@ def fit_dose(
     told = {name: tuple(map(float, ends)) for name, *ends in zip(FITTED, _with_later(best), lo, hi)}
     return told | dict(clocks=len(steps))
 
-# %% ../../nbs/study/healing_map.ipynb #5ac478d8
+# %% ../../nbs/study/healing_map.ipynb #04f35b34
 def healing_fits(
     runs:Runs, # With their variants
 )->dict[float, dict|None]: # Dose → its fit, None where there is none
     "A fit for every dose that has run"
     return {dose: fit_dose(pairs) for dose, pairs in sorted(_curves_of(runs).items())}
 
-# %% ../../nbs/study/healing_map.ipynb #b90c5653
+# %% ../../nbs/study/healing_map.ipynb #3bb1e2a8
 FIT = ('Dose {dose:g}: over {clocks} clocks the fit tends to a floor of {floor} %, and at {later_steps} steps between '
        'pulses it has {later} %.')
 EXACT = 'Three clocks fix its three numbers, so the form itself is not tested; the interval holds windows alone.'
@@ -406,7 +418,7 @@ def fit_sentences(
     curves = _curves_of(runs)
     return [_fit_sentence(dose, fit, len(curves[dose])) for dose, fit in healing_fits(runs).items()]
 
-# %% ../../nbs/study/healing_map.ipynb #fe7c0342
+# %% ../../nbs/study/healing_map.ipynb #ec14ca25
 INKS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00')
 
 def _draw_dose(ax, rows, fit, number):
@@ -425,7 +437,7 @@ def _draw_dose(ax, rows, fit, number):
 CURVE = 'Points are over base_continued with 95 % intervals; bars are the base pulsed alike and never trained.'
 FITTED_TICKS, TICKS = (5, 10, 25, 75, 200, 600, 2000), (5, 10, 25, 75, 200)
 
-# %% ../../nbs/study/healing_map.ipynb #f50f5fc9
+# %% ../../nbs/study/healing_map.ipynb #ee5dcb55
 def curve_figure(
     runs:Runs, # With their variants and seeds
 )->Figure:
