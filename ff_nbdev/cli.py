@@ -325,16 +325,22 @@ def _add_retrofit_words(parser):
     add('--recipe', default='full_stack', metavar='NAME', help='full_stack (default), no_fzr, pfg_fzr, highway or tlf')
     add('--out', metavar='FOLDER', help='folder of the run (default: runs/retrofit-MODEL)')
     add('--seed', type=int, default=0, help='of data order, pulses and noise (default: 0)')
+    _add_reading_words(parser)
+    add('--rate', type=float, default=3e-4, help='learning rate after the warm-up (default: 3e-4); it then decays')
+    add('--top', type=float, default=2., metavar='X', help='strength of the noise at the end (default: 2)')
+    add('--notebooks', metavar='FOLDER', help='folder with other experiment notebooks')
+    _add_execution_words(parser)
+
+# %% ../nbs/cli.ipynb #9f90af83
+def _add_reading_words(parser):
+    "How much text a retrofit reads"
+    add = parser.add_argument
     add('--batch', type=int, default=8, metavar='N', help='windows a step (default: 8)')
     add('--length', type=int, default=128, metavar='N', help='tokens in a window (default: 128)')
     add('--windows', type=int, metavar='N',
         help='windows of the text that are read, the first ones; 0: all (default: as many as the steps take)')
-    add('--rate', type=float, default=3e-4, help='learning rate after the warm-up (default: 3e-4); it then decays')
-    add('--top', type=float, default=2., metavar='X', help='strength of the noise at the end (default: 2)')
     add('--teacher-tokens', type=int, default=1_200_000, metavar='N',
         help='tokens that the teacher of the alternatives reads (default: 1200000)')
-    add('--notebooks', metavar='FOLDER', help='folder with other experiment notebooks')
-    _add_execution_words(parser)
 
 # %% ../nbs/cli.ipynb #af3151ec
 def retrofit_command(

@@ -2,8 +2,9 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'MODEL_FILES', 'shown', 'is_full', 'disk_sentence', 'writing', 'part_of', 'remove', 'beside', 'whole',
-           'write_whole', 'save_arrays', 'alive', 'is_leftover', 'sweep', 'read_json', 'read_arrays', 'read_tensors',
-           'parse_yaml', 'check_name', 'foreign', 'check_own', 'empty_own', 'check_result', 'same_place']
+           'write_whole', 'save_arrays', 'alive', 'is_leftover', 'sweep', 'misfit', 'read_json', 'read_arrays',
+           'read_tensors', 'parse_yaml', 'check_name', 'foreign', 'check_own', 'empty_own', 'check_result',
+           'same_place']
 
 # %% ../../nbs/core/io.ipynb #972d5c60
 import contextlib
@@ -222,6 +223,13 @@ def _fits(value, types):
     if isinstance(value, bool): return bool in types
     return isinstance(value, types) or (isinstance(value, int) and float in types)
 
+def misfit(
+    value,  # Of a file
+    types,  # One, or a tuple of them
+)->str: # 'a text, and a list belongs there'; '' where it fits
+    "What is wrong with the kind of a value"
+    return '' if _fits(value, types) else f'{_kind_of(type(value))}, and {_kind_of(types)} belongs there'
+
 def _loaded(path, data, wrong):
     try: return json.loads(data.decode('utf-8-sig'))
     except RecursionError: raise wrong('its brackets are nested too deeply') from None
@@ -251,8 +259,8 @@ def read_json(
     if not isinstance(found, dict): raise wrong(f'it holds {_kinds[type(found)]} where named entries belong')
     if lacks := [key for key in needs if key not in found]: raise wrong(f'it lacks {", ".join(lacks)}')
     for key, types in {**(needs if isinstance(needs, dict) else {}), **(optional or {})}.items():
-        if key in found and not _fits(found[key], types):
-            raise wrong(f'its {key} is {_kinds[type(found[key])]}, and {_kind_of(types)} belongs there')
+        why = misfit(found[key], types) if key in found else ''
+        if why: raise wrong(f'its {key} is {why}')
     return found
 
 # %% ../../nbs/core/io.ipynb #94aa7deb

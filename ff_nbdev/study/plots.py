@@ -53,6 +53,7 @@ class Figure:
     above:bool=False # The title stands above the picture, as text of the page, and not in it
     @property
     def alt(self)->str: return f'{self.title}. {self.caption}'
+    def png(self)->bytes: return picture(self.figure)[0]
     def _ipython_display_(self):
         from IPython.display import Markdown, display
         if self.above: display(Markdown(f'**{html.escape(self.title, quote=False)}**'))
