@@ -186,10 +186,10 @@ def closeness(self:RunGraph, name)->list[str]:
 def judged_by(self:RunGraph, name)->list[str]:
     "The record of the alternatives that the wrong names of a run are compared with; [] without"
     suffix = self.suffix(self.ids[name].arch)
-    forgiving = self.forgiving(suffix)
+    alike = [other for other in self.trained if self.suffix(self.ids[other].arch) == suffix]
     control = self.ids[name].key.endswith('base_continued') and name not in self.settings.variants
     compared = name in self.trained and (self.forgives(name) or control)
-    return [f'alternatives{suffix}/closeness.json'] if compared and forgiving else []
+    return [f'alternatives{suffix}/closeness.json'] if compared and any(map(self.forgives, alike)) else []
 
 # %% ../../nbs/run/graph.ipynb #13337039
 @patch
