@@ -4,6 +4,7 @@ A script, and functions for a process that has imported everything.
 """
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -215,3 +216,6 @@ elif os.environ.get('TRAIN_TINY_READY'):  # in a process that others are forked 
 
     share_kernels()
     text()
+    # Trainer looks for circles when it begins: in a fork it would touch, and so copy, all that was imported
+    gc.collect()
+    gc.freeze()
