@@ -4,6 +4,7 @@ import io
 import json
 import re
 from argparse import Namespace
+from html import unescape
 
 import numpy as np
 import pytest
@@ -223,7 +224,7 @@ def test_a_user_s_own_model_in_few_lines(gpt2, tmp_path):
 
     model, tokenizer, text, folder = gpt2
     attach(model, FFConfig.preset('full_stack', total_sentences=1000)).remove()
-    with pytest.raises(ValueError, match="attach needs to know what to do: give a recipe"):
+    with pytest.raises(ValueError, match='attach needs to know what to do: give a recipe'):
         attach(model)
     found = evaluate(model, text, tokenizer, **SMALL)
     assert 'None' not in repr(found) and 'units shuffled' in repr(found)
@@ -334,3 +335,159 @@ def test_every_option_is_in_the_help_and_says_what_it_does():
             assert row['what it does'], (name, row)
             assert row['option'].split()[-1] in helped and row['option'].split(',')[0].split()[0] in helped
     assert json.dumps(option_rows(parser))
+
+
+def of_splits(sizes):
+    "Sentences of the standard text, so many of each split"
+    from itertools import islice
+
+    from ff_nbdev.data.corpus import load_corpus, read_sentences
+
+    parts = [islice(filter(None, read_sentences(load_corpus(), split)), n) for split, n in sizes.items()]
+    return [line for lines in parts for line in lines]
+
+
+def test_a_small_text_loses_single_measures_and_keeps_its_report(gpt2, tmp_path):
+    "The report says what the text could not carry, and how much text would"
+    from ff_nbdev import evaluate
+    from ff_nbdev.run.own_model import nulls_for
+    from ff_nbdev.study.own_model import format_model, model_figures, model_rows, write_model_report
+
+    model, tokenizer, _, _ = gpt2
+    text = of_splits(dict(train=640, valid=17, test=17))
+    found = evaluate(model, text, tokenizer, nulls=nulls_for({}), **SMALL)
+    why = found['not_measured']['signatures']
+    needed, have = (int(n.replace(',', '')) for n in re.findall(r'[\d,]*\d', why)[:2])
+    assert re.match(r'needs about [\d,]+ held-out tokens, the text has \d+', why) and needed > have > 0
+    assert found['clean']['ce'] > 0 and found['robustness'] and found['spatial'] and not found['signatures_250']
+    assert why in found.table().to_string(max_colwidth=200)
+    found.save(tmp_path)
+    html = write_model_report(tmp_path).read_text()
+    row = next(row for row in model_rows(found.result) if row.what.startswith('tokens named'))
+    assert row.value == 'not measured' and why in row.said and why in html
+    assert max(map(len, format_model(found.result))) <= 120
+    figures, missing = model_figures(tmp_path)
+    assert 'moran' in figures and any(why in said for said in missing.values())
+
+
+def test_a_text_for_nothing_is_told_before_a_model_is_loaded(gpt2, capsys, monkeypatch, tmp_path):
+    from ff_nbdev.run import own_model
+
+    def loaded(*a, **more):
+        raise AssertionError('it was begun')
+
+    monkeypatch.setattr(own_model, 'run_notebook', loaded)
+    (tmp_path / 'three.txt').write_text('One sentence here.\nAnother sentence there.\nThe last of the three.\n')
+    few = tmp_path / 'few.txt'
+    few.write_text('\n'.join(of_splits(dict(train=60, valid=1, test=1))))
+    for command in ('evaluate', 'retrofit --dry-run', 'run quick --dry-run'):
+        command, *more = command.split()
+        model = [] if command == 'run' else [gpt2[3]]
+        status, out, err = said(capsys, command, *more, *model, '--corpus', 'three.txt')
+        assert status == 2 and '3 different sentences' in err and 'some 300 at least' in err and err.count('\n') == 1
+        assert 'ipynb' not in err
+        status, out, err = said(capsys, command, *more, *model, '--corpus', few)
+        assert status == 2 and re.search(r'too small .* Some [\d,]+ sentences like these would do', err), err
+    assert 'Some 300 sentences are the least' in said(capsys, 'evaluate', '--help')[1]
+
+
+def test_the_library_s_own_sentence_has_no_prefix_of_a_notebook(gpt2, capsys, monkeypatch):
+    from ff_nbdev.run import own_model
+    from ff_nbdev.run.errors import RunError
+
+    def refuse(*a, **more):
+        raise RunError('own_model.ipynb, In[9]: ValueError: Give more. (executed so far: x)', 'Give more.')
+
+    monkeypatch.setattr(own_model, 'run_notebook', refuse)
+    status, _, err = said(capsys, 'evaluate', gpt2[3])
+    assert status == 1 and err == 'ff-nbdev: Give more.\n'
+
+
+def test_windows_are_shorter_where_little_is_held_out():
+    from ff_nbdev.run.own_model import LEAST, length_for
+
+    assert [length_for(dict(test=n)) for n in (40, 214, 256)] == [LEAST, 107, 0]
+    assert length_for({}) == 0 and length_for(dict(test=40), 64) == 64
+
+
+def test_it_is_said_how_lines_are_taken(tmp_path):
+    import textwrap
+
+    from ff_nbdev.run.own_model import format_text
+
+    lines, path = of_splits(dict(train=60)), tmp_path / 'mine.txt'
+    path.write_text('\n'.join(lines))
+    assert format_text(str(path)) == 'mine.txt: each line is taken as a paragraph, and split into sentences.'
+    path.write_text(textwrap.fill(' '.join(lines), 72))
+    assert 'broken at about 72 columns, so they are joined into paragraphs' in format_text(str(path))
+    assert format_text('python_prose') == ''
+
+
+def test_a_failed_node_says_why_and_all_that_failed_are_told(tmp_path):
+    from ff_nbdev.run.launch import failure
+    from ff_nbdev.run.monitor import RunMonitor
+    from ff_nbdev.run.progress import Progress
+
+    monitor = RunMonitor(tmp_path, now=1)
+    why = 'evaluate.ipynb, In[9]: ValueError: Only 0 tokens have 16 instances. ' + 'A long reason. ' * 40
+    for name in ('base', 'full_stack'):
+        path = tmp_path / name / 'evaluate.progress.json'
+        Progress(path, f'evaluate {name}', every=0).update(0, 1, f'{why} (executed so far: /a/b.part.ipynb).', 'failed')
+    lines = list(monitor.events(monitor.nodes()))
+    assert all(': failed: evaluate.ipynb, In[9]: ValueError: Only 0' in line for line in lines if 'failed' in line)
+    assert sum('failed' in line for line in lines) == 2 and not any('\n' in line or '/a/b' in line for line in lines)
+    told = failure(monitor, tmp_path)
+    assert all(
+        f'evaluate {name} failed: evaluate.ipynb, In[9]: ValueError: Only 0' in told for name in ('base', 'full_stack')
+    )
+
+
+def test_a_notebook_that_failed_is_not_said_to_be_cut_short(tmp_path):
+    from ff_nbdev.run.progress import Progress
+    from ff_nbdev.run.runner import _clear
+
+    told, out = [], tmp_path / 'x.ipynb'
+    for state in ('failed', 'running'):
+        out.with_suffix('.part.ipynb').write_text('{}')
+        Progress(tmp_path / 'p.json', 'x', every=0).update(0, 1, 'no', state)
+        _clear(out, 'x', tmp_path / 'p.json', told.append)
+    assert 'run failed, so it is done again' in told[0] and 'was cut short' in told[1]
+
+
+def test_the_page_of_one_model_speaks_of_one_model(gpt2, tmp_path):
+    "Layers, words and captions of a decoder; marks that are hollow in the dark; the command in one form"
+    from ff_nbdev import evaluate
+    from ff_nbdev.run.own_model import nulls_for
+    from ff_nbdev.study.own_model import model_figures, write_model_report
+
+    model, tokenizer, text, _ = gpt2
+    about = dict(source='/tmp/w/../my/gpt2', corpus_source='/tmp/my text.txt', size='quick')
+    shown = dict(arm='mine', name='mine', metadata=about, nulls=nulls_for({}))
+    evaluate(model, text, tokenizer, **shown, **SMALL).save(tmp_path)
+    html = write_model_report(tmp_path).read_text()
+    assert f"ff-nbdev evaluate /tmp/my/gpt2 --corpus '/tmp/my text.txt' --quick --out {tmp_path}" in unescape(html)
+    drawn = html[: html.index('id="tables"')]
+    assert 'layer 0' in drawn and 'dec 0' not in drawn and 'decoder 0' not in drawn and 'Ġ' not in drawn
+    assert '>value<' not in drawn and '>input<' in drawn and 'edge of the kernel' in drawn
+    assert 'any run' not in html and 'main run' not in html and '>run<' not in drawn and ' in mine to ' not in html
+    assert '#444444' not in html and 'fill: #ffffff' not in html and 'var(--bg, #ffffff)' in html
+    assert 'What the words mean' in html and 'compared with' in html[: html.index('</style>')]
+    figures, missing = model_figures(tmp_path)
+    assert 'signatures' in figures and 'is named from 1 or 16 others' in figures['signatures'].caption
+    assert 'robustness' not in figures  # of a random model nothing is measurable
+
+
+def test_no_warning_of_a_loss_that_nobody_asked_for(gpt2, tmp_path, capfd):
+    "GPT-2's class has no name that transformers knows a loss by; here no loss of its own is asked for"
+    import subprocess
+    import sys
+
+    code = (
+        'from ff_nbdev import load_pretrained; import torch; from ff_nbdev.models.ablation import ffn_means;'
+        f'model, tokenizer = load_pretrained({str(gpt2[3])!r}); ids = torch.arange(1, 9)[None];'
+        'batch = dict(input_ids=ids, labels=ids, index=torch.zeros(1)); ffn_means(model, [batch]);'
+        'from ff_nbdev.evaluation.base_test import token_scores; token_scores(model, [batch], [0]);'
+        'print(model(input_ids=ids, labels=ids).loss.item() > 0)'
+    )
+    ran = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=240)
+    assert ran.stdout.strip() == 'True' and 'loss_type' not in ran.stderr

@@ -267,7 +267,7 @@ def signature_figure(
 )->Figure:
     "Accuracy of naming a token by its places, with intervals, chance, nearest cosine, shuffled labels"
     first, arms = next(iter(runs.values())).evaluation['signatures'], list(runs)
-    if not first.get('n_tokens'): raise ValueError(f'Signatures: {unmeasured(next(iter(runs.values())))}.')
+    if not first.get('n_tokens'): raise ValueError(f'It {unmeasured(next(iter(runs.values())))}.')
     tables = {task: table.set_index('arm') for task, table in runs.signatures.groupby('task', sort=False)}
     title = f"Naming {first['n_tokens']} tokens by where they are active"
     with subplots(1, len(tables), (6.4, 2.9), sharey=True, squeeze=False) as (fig, axes):

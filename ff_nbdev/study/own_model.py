@@ -88,7 +88,7 @@ MISSING = 'not measured'
 def _missing_row(found, measure, what):
     "What the text was too small for; None where it was not asked for"
     why = (found.get('not_measured') or {}).get(measure)
-    return Row(what, MISSING, '', why, 'This text is too small for it.') if why else None
+    return Row(what, MISSING, '', '', f'It {why}.') if why else None
 
 def _signature_row(found):
     "How many tokens the places of their hubs name"
@@ -152,7 +152,7 @@ def format_model(
     lines = [model_head(found)]
     for row in model_rows(found):
         value = f'{row.value} {row.interval}'.strip()
-        lines.append(f'  {row.what:<40}{value:<20}{row.null}')
+        lines.append(f'  {row.what:<40}{value:<20}{row.null or row.said.split(";")[0]}')
     return lines + ([f'Report: {shown(page)}'] if page else [])
 
 # %% ../../nbs/study/own_model.ipynb #4ada52be
@@ -203,7 +203,7 @@ def names_figure(
 )->Figure:
     "How often the places of hubs name a token, in either task; `ValueError` where it was not measured"
     found = run.evaluation['signatures']
-    if not found['n_tokens']: raise ValueError(unmeasured(run))
+    if not found['n_tokens']: raise ValueError(f'It {unmeasured(run)}.')
     names, title = tasks(run), f"Naming {found['n_tokens']} tokens by where they are active"
     with subplots(size=(6.4, 1.9)) as (fig, ax):
         _draw_named(ax, [found[task] for task in names], found['chance'])
@@ -303,6 +303,7 @@ def _again(found, out=None):
     place = f' --out {shlex.quote(os.path.abspath(out))}' if out else ''
     return f'ff-nbdev evaluate {words[0]} --corpus {words[1]}{size}{place}'
 
+def _not_drawn(question, why): return f'Not drawn: {question} {why[0].upper()}{why[1:]}'
 def _items(sentences): return ''.join(f'<li>{html.escape(sentence)}</li>' for sentence in sentences)
 
 # %% ../../nbs/study/own_model.ipynb #2b155f09
@@ -313,7 +314,7 @@ def model_page(
     out:str|Path|None=None, # The folder, for the command that does it again
 )->str: # HTML
     "The whole page"
-    name, left_out = html.escape(found['model']), [f'Not drawn, {k} {why}' for k, why in missing.items()]
+    name, left_out = html.escape(found['model']), [_not_drawn(*pair) for pair in missing.items()]
     body = [f'<h1>{name}</h1><p class="soft">{html.escape(model_head(found))}</p>',
             f'<div class="words facts">{model_table(found)}</div>',
             *map(_figure_part, figures.values()), '<h2 id="tables">Every layer</h2>',
