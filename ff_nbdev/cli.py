@@ -151,8 +151,8 @@ def run_command(
     settings = make_settings(words)
     check_cache()
     known = check_folder(out, 2**29, settings.config)
-    for model in settings.models.values():
-        if model != 'pretrain': check_text(model, settings.corpus, 128)
+    model = next((model for model in settings.models.values() if model != 'pretrain'), None)
+    if model: check_text(model, settings.corpus, 128)
     for line in format_hub_ids(settings): print(line, flush=True)
     if words.dry_run: print(format_plan(settings, out, words.profile, words.jobs))
     else: _start(words, settings, out, known)

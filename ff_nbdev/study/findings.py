@@ -176,7 +176,7 @@ def format_signatures(
     arm:str,   # The run in question
 )->str:
     "Do places name tokens, beyond chance, beyond the reordered base, and better with fuzzy recall?"
-    if not tasks(runs[arm]): return f'Token identification was not measured: {unmeasured(runs[arm])}.'
+    if not tasks(runs[arm]): return f'Token identification was not measured: it {unmeasured(runs[arm])}.'
     task = tasks(runs[arm])[-1]
     found = runs[arm].evaluation['signatures']
     of = f"({task}, {found['n_tokens']} tokens, chance {pct(found['chance'], 1)})"

@@ -167,7 +167,7 @@ def unmeasured(
     what:str='signatures', # Or 'overlap', 'pathways'
 )->str: # Without a full stop
     "Why a measure is missing: most often a text too small for it"
-    return (run.evaluation.get('not_measured') or {}).get(what, f'{run.arm} was evaluated without {what}')
+    return (run.evaluation.get('not_measured') or {}).get(what, f'was not asked for ({what} of {run.arm})')
 
 def tasks(
     run:Run, # Any arm

@@ -40,7 +40,7 @@ def mark(
     arm:str, # A recipe's name
 )->str: # A matplotlib marker
     "The mark of an arm"
-    return MARKS.get(arm.removeprefix('rwkv_').removesuffix('_to_collapse'), '.')
+    return MARKS.get(arm.removeprefix('rwkv_').removesuffix('_to_collapse'), 'o')
 
 # %% ../../nbs/study/plots.ipynb #ab06883b
 @dataclass
@@ -101,7 +101,8 @@ def svg(self:Figure)->str:
     text = file.getvalue()
     text = re.sub(r'(?s)<metadata>.*?</metadata>', '', text[text.index('<svg'):])
     for ink in (INK, OTHER): text = text.replace(ink, 'currentColor')
-    text = text.replace(GRID, 'var(--grid, #d9dadc)').replace('fill: #ffffff', 'fill: var(--bg, #ffffff)')
+    text = text.replace(GRID, 'var(--grid, #d9dadc)')
+    text = re.sub('(fill|stroke): #ffffff', r'\1: var(--bg, #ffffff)', text)                # hollow marks are hollow
     for part in _IDS: text = text.replace(f'id="{part}', f'id="{self.name}-{part}')
     return text.replace('<svg ', f'<svg role="img" aria-label="{html.escape(self.alt)}" ', 1)
 
