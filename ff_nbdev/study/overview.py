@@ -22,7 +22,10 @@ def _increase(run, free):
     found = ce_increase(run, free)
     return [100*found[key] for key in ('relative', 'relative_lo', 'relative_hi')]
 
-def _named(run, free): return [100*value for value in named_more(run, free)]
+def _named(run, free):
+    "Difference of the tokens named; None where the text was too small for it"
+    if not all('16:16' in some.evaluation['signatures'] for some in (run, free)): return None
+    return [100*value for value in named_more(run, free)]
 
 def _withstood(run, free):
     "Difference of the noise at which half of the own correct tokens are left; None where it was not kept"
