@@ -157,7 +157,7 @@ OWN = dict(
     teacher="model: str = ''",
     alternatives="model: str = ''\nteacher: str = ''",
     retrofit="arm: str = ''\nmodel: str = ''\nalternatives: str = ''",
-    evaluate="arm: str = ''\nmodel: str = ''\nbase: str = ''",
+    evaluate="arm: str = ''\nmodel: str = ''\nbase: str = ''\nalternatives: str = ''",
 )
 WRITES = dict(  # what each notebook leaves in its folder
     teacher='''
@@ -214,7 +214,8 @@ def small_text(numbers, n=400):
 
     def line(i):
         said = ' '.join(words[(i * k + j) % 12] for j, k in enumerate(numbers))
-        return f'Line {chr(97 + i % 26)}{chr(97 + i // 26)} says {said}.'
+        letters = ''.join(chr(97 + i // 26**k % 26) for k in range(3 if n > 676 else 2))
+        return f'Line {letters} says {said}.'
 
     return '\n'.join(map(line, range(n)))
 
@@ -228,7 +229,7 @@ def fake(tmp_path_factory):
 
     d = tmp_path_factory.mktemp('fake')
     make_experiments(d / 'experiments')
-    (d / 'text.txt').write_text(small_text([1, 2, 3, 5, 7]))
+    (d / 'text.txt').write_text(small_text([1, 2, 3, 5, 7], 1500))  # one held-out window at least
     pieces = [('<pad>', 0.0), ('</s>', 0.0), ('<unk>', 0.0)]
     pieces += [(f'<0x{i:02X}>', -9.0) for i in range(256)]
     make_tokenizer([*pieces, ('▁', -2.0)], 4).save_pretrained(d / 'tokenizer')
