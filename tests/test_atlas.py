@@ -11,13 +11,15 @@ from ff_nbdev import atlas
 from ff_nbdev.baselines.noise_null import diffused, null_moran
 from ff_nbdev.data.tokenizers import make_tokenizer
 from ff_nbdev.evaluation.activations import instances, mean_activation
-from ff_nbdev.evaluation.base_test import token_scores
+from ff_nbdev.evaluation.base_test import UNLEARNED, token_scores
+from ff_nbdev.evaluation.evaluate import scored_targets, unigram_ce
 from ff_nbdev.evaluation.places import top_units
 from ff_nbdev.evaluation.readings import Readings, Sizes
 from ff_nbdev.evaluation.signatures import hubs_of, mean_of, signature_distance, site_distances
 from ff_nbdev.evaluation.spatial import morans_i
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import load_pretrained
+from ff_nbdev.study.atlas import format_windows, page_data
 from ff_nbdev.study.atlas_data import AtlasSizes, estimate, fitted, received_dose, room_of, with_room
 
 SIZE = AtlasSizes(tokens=40, instances=4, baseline=200, sentences=3, windows=4)
@@ -45,6 +47,13 @@ def means(made, readings):
     return mean_of(instances(model, tokenizer, train, made.text.ids, SIZE.instances, base))
 
 
+def said_on(made, size=SIZE):
+    "The sentences above and below, as they are put into the page"
+    data = page_data(made.models, made.text, size, made.doses, 'text')
+    verdicts = ' '.join(f'{v["said"]} {v["ce"]}' for v in data['verdicts'])
+    return ' '.join([data['about'], verdicts, data['few'], *data['how'].values()])
+
+
 # Numbers
 
 
@@ -64,6 +73,15 @@ def test_ce_at_dose_0_is_that_of_the_model(made, readings):
     scores = token_scores(readings.model, readings.batches, readings.skip)['ce']
     assert abs(made.models[0].ce[0] - scores.double().mean().item()) < 1e-4
     assert made.models[0].ce[2] > made.models[0].ce[0]
+
+
+def test_ce_has_an_interval_over_windows_and_a_unigram_beside_it(made, readings):
+    base = made.models[0]
+    equal([base.windows, len(base.ce_ci)], [SIZE.windows, len(DOSES)])
+    assert all(low < ce < high for (low, high), ce in zip(base.ce_ci, base.ce))
+    targets = scored_targets(readings.batches, readings.skip, True)
+    equal(base.unigram, unigram_ce(readings.counts, targets))
+    assert base.ce[0] < base.unigram and 'better than word frequencies do. Cross-entropy' in said_on(made)
 
 
 def test_the_retrofit_knows_its_dose(made):
@@ -157,11 +175,24 @@ def test_a_decoder_of_ones_own(own):
     assert 'cat' in found.text.labels and received_dose(tiny('gpt2')) == 0
 
 
+def test_a_small_text_and_a_model_that_is_none_are_told(own, tmp_path):
+    "One held-out window is said to be one, and random weights to predict nothing"
+    lines = open(own[0]).read().splitlines()[:110]
+    text = tmp_path / 'small.txt'
+    text.write_text('\n'.join(lines))
+    size = AtlasSizes(**FEW, length=64)
+    found = atlas(tiny('gpt2'), own[1], corpus=str(text), size=size, doses=(0, 1), progress=False)
+    equal([found.models[0].windows, found.models[0].ce_ci], [1, [None, None]])
+    said = said_on(found, size)
+    assert 'over 1 window of 64 tokens' in said and 'too small to tell' in said
+    assert f'GPT2LMHeadModel {UNLEARNED} Cross-entropy {found.models[0].ce[0]:.2f}, of a unigram' in said
+
+
 @pytest.mark.parametrize('positions', [64, 20])
 def test_a_model_with_few_positions_is_read_in_short_windows(own, positions):
     corpus, tokenizer = own
     found = atlas(tiny('gpt2', n_positions=positions), tokenizer, corpus=corpus, size=AtlasSizes(**FEW), doses=(0,))
-    assert f'windows of {positions} tokens' in found.page
+    assert f'over {format_windows(found.models[0].windows, positions)} of held-out' in found.page
     last = max(stop for _, _, stop in found.text.sentences)
     assert last <= positions
 
@@ -376,6 +407,15 @@ def test_the_slider_moves_map_moran_null_and_ce_together(made, tab):
     captions = tab.locator('#maps figcaption').all_inner_texts()
     assert 'never trained' in captions[0] and 'noise' in captions[1] and 'trained with pulses' in captions[2]
     assert tab.inner_text('#pulsed').startswith('Pulsed, never trained')
+
+
+def test_the_page_says_first_whether_the_model_is_one(made, tab):
+    first = tab.locator('#verdicts p').first
+    assert 'tiny-mt5 predicts this text better than word frequencies do. Cross-entropy' in first.inner_text()
+    assert first.bounding_box()['y'] < tab.locator('.steps').bounding_box()['y']
+    equal(tab.inner_text('#few').split(':')[0], 'The held-out text has 4 windows of 128 tokens')
+    assert f'unigram {made.models[0].unigram:.2f}' in tab.inner_text('#ce-now')
+    equal([tab.locator(f'#ce-chart .{name}').count() for name in ('ce-band', 'level')], [1, 1])
 
 
 def check_width(tab, width):

@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['DOSES', 'MIN_ROOM', 'AtlasSizes', 'estimate', 'fitted', 'room_of', 'with_room', 'atlas_tokens', 'atlas_sentences',
            'labels', 'AtlasText', 'atlas_text', 'atlas_rows', 'strip_cells', 'quantise', 'nearest_tokens', 'AtlasLayer',
-           'atlas_layers', 'received_dose', 'mean_ce', 'pulsed_frames', 'AtlasModel', 'atlas_model', 'packed',
-           'unpacked']
+           'atlas_layers', 'received_dose', 'WindowScores', 'window_ce', 'word_frequencies', 'pulsed_frames',
+           'AtlasModel', 'atlas_model', 'packed', 'unpacked']
 
 # %% ../../nbs/study/atlas_data.ipynb #ac4761e9
 import base64
@@ -20,10 +20,12 @@ from torch import Tensor
 # %% ../../nbs/study/atlas_data.ipynb #e1418ba5
 from ..baselines.noise_null import diffused, noise_field, null_moran
 from ..core.io import read_tensors
+from ..core.stats import quantile_interval, resample_counts
 from ..data.objectives import objective_for
 from ..data.tokenizers import special_ids
 from ..evaluation.activations import (
     Instances, Keep, Mean, evaluating, find_places, frequent_tokens, random_places, read_once, token_counts)
+from ..evaluation.evaluate import scored_targets, unigram_ce
 from ..evaluation.places import top_units
 from ..evaluation.readings import Readings
 from ..evaluation.robustness import window_scores
@@ -31,6 +33,7 @@ from ..evaluation.signatures import Hubs, hubs_of, mean_of, site_distances
 from ..evaluation.spatial import morans_i
 from ..evaluation.words import bare_words
 from ..mechanisms.recall import hub_width
+from ..models.wrappers import predicts_next
 
 # %% ../../nbs/study/atlas_data.ipynb #4f375086
 DOSES = (0., .1, .25, .5, 1., 1.5, 2., 3.)
@@ -337,14 +340,39 @@ def received_dose(
     path = Path(getattr(model.config, '_name_or_path', '') or '.')/'ff_state.safetensors'
     return float(read_tensors(path, ('doses',))['doses'].float().mean()) if path.is_file() else 0.
 
-def mean_ce(
+@dataclass(frozen=True)
+class WindowScores:
+    "Held-out windows and what they cost"
+    tokens:np.ndarray=field(repr=False) # (windows,) tokens scored
+    nats:np.ndarray=field(repr=False)   # (windows,) sum of −log p
+    @property
+    def ce(self): return float(self.nats.sum()/self.tokens.sum())
+
+def window_ce(
     readings:Readings, # Its model is scored
-)->float: # Nats a token
+)->WindowScores:
     "Cross-entropy on the held-out windows, as `evaluate` takes it"
     with evaluating(readings.model):
         sums = [window_scores(readings.model, batch, readings.skip) for batch in readings.batches]
-    _, tokens, nats = np.concatenate(sums, 1).sum(1)
-    return float(nats/tokens)
+    _, tokens, nats = np.concatenate(sums, 1)
+    return WindowScores(tokens, nats)
+
+# %% ../../nbs/study/atlas_data.ipynb #50ea8f1e
+@patch
+def interval(self:WindowScores,
+    seed:int=0, # Of the draws
+)->list[float]|None: # [low, high]; None for fewer than two windows
+    "95 % interval of the cross-entropy, from a bootstrap over windows"
+    if len(self.tokens) < 2: return None
+    counts = resample_counts(len(self.tokens), 1000, seed)
+    return quantile_interval(counts@self.nats/np.maximum(counts@self.tokens, 1))
+
+def word_frequencies(
+    readings:Readings, # Its windows are scored
+)->float: # Nats a token
+    "Cross-entropy of a unigram on the same tokens, as `evaluate` takes it"
+    targets = scored_targets(readings.batches, readings.skip, not predicts_next(readings.model))
+    return unigram_ce(readings.counts, targets)
 
 # %% ../../nbs/study/atlas_data.ipynb #df85922e
 def _add_morans(layer, weight, dose, repeats):
@@ -360,12 +388,12 @@ def pulsed_frames(
     layers:list[AtlasLayer],  # Of the same; their maps, Moran's I and nulls are filled in
     size:AtlasSizes,
     doses=DOSES,              # Σp, added to what the model has received
-)->list[float]: # CE after each dose
+)->list[WindowScores]: # After each dose
     "Every matrix pulsed and never trained: maps, Moran's I, its noise null, and CE"
     received, pieces, scores = received_dose(readings.model), [[] for _ in layers], []
     for dose in doses:
         with diffused(readings.model, dose):
-            scores.append(mean_ce(readings))
+            scores.append(window_ce(readings))
             for site, layer, frames in zip(readings.sites, layers, pieces):
                 weight = site.weight('down').detach().float().cpu()
                 _add_morans(layer, weight, received + dose, size.repeats)
@@ -385,6 +413,11 @@ class AtlasModel:
     nearest:np.ndarray=field(repr=False)  # (R, k) tokens with the nearest signature over all layers
     distance:np.ndarray=field(repr=False) # The same shape
     noise:np.ndarray|None=field(default=None, repr=False) # (D, rows, units) int8: a piece of noise after each dose
+    ce_ci:list=field(default_factory=list) # [low, high] of each CE; None for a single window
+    unigram:float|None=None # CE of word frequencies on the same tokens
+    windows:int=0           # Held-out windows that were scored
+    parameters:int=0        # Of the whole model
+    folder:str=''           # Where it lies; nothing for what was given by another name
 
 # %% ../../nbs/study/atlas_data.ipynb #1b916b80
 def _noise_frames(shape, received, size, doses):
@@ -406,9 +439,12 @@ def atlas_model(
     layers, *near = atlas_layers(readings.sites, means, len(text.ids), size)
     readings.steps.start('doses')
     scores = pulsed_frames(readings, layers, size, doses)
+    ces, intervals = [scored.ce for scored in scores], [scored.interval(readings.seed) for scored in scores]
     received, shape = received_dose(readings.model), tuple(readings.sites[0].weight('down').shape)
     name = name or Path(getattr(readings.model.config, '_name_or_path', '')).name or type(readings.model).__name__
-    return AtlasModel(name, received, scores, layers, *near, _noise_frames(shape, received, size, doses))
+    return AtlasModel(
+        name, received, ces, layers, *near, _noise_frames(shape, received, size, doses), intervals,
+        word_frequencies(readings), len(scores[0].tokens))
 
 # %% ../../nbs/study/atlas_data.ipynb #196dfc2d
 def packed(

@@ -483,6 +483,11 @@ function showSite(site) {
   $('site').value = site;
   drawDose();
 }
+const around = layer => ({
+  value: layer.null,
+  low: layer.null.map((v, i) => v - 2 * layer.null_sd[i]),
+  high: layer.null.map((v, i) => v + 2 * layer.null_sd[i])
+});
 function drawDose() {
   const model = D.models[0],
     layer = model.layers[now.site],
@@ -494,7 +499,10 @@ function drawDose() {
   $('moran-now').textContent = f3(layer.moran[k]);
   $('null-now').innerHTML = `${f3(layer.null[k])} <small>± ${f3(layer.null_sd[k])}</small>`;
   const change = model.ce[k] - model.ce[0];
-  $('ce-now').innerHTML = `${f3(model.ce[k])} <small>${k ? d3.format('+.3f')(change) : 'as it is'}</small>`;
+  const ends = model.ce_ci[k] ? ` [${model.ce_ci[k].map(f2).join(', ')}]` : '';
+  $('ce-now').innerHTML =
+    `${f3(model.ce[k])} <small>${k ? d3.format('+.3f')(change) : 'as it is'}${ends}</small> ` +
+    `<small>unigram ${f2(model.unigram)}</small>`;
   drawMaps();
   const other = D.models[1],
     beside = other && other.layers[now.site];
@@ -503,10 +511,11 @@ function drawDose() {
     '#moran-chart',
     layer.moran,
     at(beside && beside.moran[0]),
-    {value: layer.null, sd: layer.null_sd},
+    around(layer),
     `Moran's I of ${layer.name}`
   );
-  chart('#ce-chart', model.ce, at(other && other.ce[0]), null, 'Cross-entropy');
+  const band = model.ce_ci[0] ? {low: model.ce_ci.map(c => c[0]), high: model.ce_ci.map(c => c[1])} : null;
+  chart('#ce-chart', model.ce, at(other && other.ce[0]), band, 'Cross-entropy', model.unigram);
 }
 function drawMaps() {
   const tint = ramps();
@@ -570,13 +579,14 @@ function drawMaps() {
     '<span>W<sub>o</sub> leads from the hidden units to the residual stream. ' +
     `Shown: ${units} units across, ${rows} outputs down, one dot a weight</span>`;
 }
-function chart(id, values, others, noise, what) {
+function chart(id, values, others, band, what, level) {
   const svg = d3.select(id),
     width = svg.node().clientWidth || 300,
     height = 206,
     floor = height - 40,
     all = [...values, ...others.map(o => o.y)];
-  if (noise) noise.value.forEach((v, i) => all.push(v - 2 * noise.sd[i], v + 2 * noise.sd[i]));
+  if (band) all.push(...band.low, ...band.high);
+  if (level !== undefined) all.push(level);
   const x = d3.scaleLinear([0, Math.max(d3.max(D.doses), d3.max(others, o => o.dose) || 0)], [38, width - 12]);
   const y = d3.scaleLinear(d3.extent(all), [floor, 8]).nice(),
     at = (v, i) => [x(D.doses[i]), y(v)];
@@ -586,7 +596,8 @@ function chart(id, values, others, noise, what) {
     .attr(
       'aria-label',
       `${what} at dose ${D.doses.join(', ')}: ${values.map(f3).join(', ')}` +
-        (noise ? `; noise ${noise.value.map(f3).join(', ')}` : '')
+        (band && band.value ? `; noise ${band.value.map(f3).join(', ')}` : '') +
+        (level === undefined ? '' : `; a unigram ${f3(level)}`)
     );
   svg
     .append('g')
@@ -599,24 +610,31 @@ function chart(id, values, others, noise, what) {
     .attr('y', height - 4)
     .attr('text-anchor', 'end')
     .text('dose added (Σp)');
-  if (noise) {
-    const edge = sign => (v, i) => y(v + 2 * sign * noise.sd[i]);
+  if (band)
     svg
       .append('path')
-      .attr('class', 'null-band')
+      .attr('class', band.value ? 'null-band' : 'ce-band')
       .attr(
         'd',
         d3
           .area()
           .x((_, i) => x(D.doses[i]))
-          .y0(edge(-1))
-          .y1(edge(1))(noise.value)
+          .y0((_, i) => y(band.low[i]))
+          .y1((_, i) => y(band.high[i]))(band.low)
       );
+  if (band && band.value)
     svg
       .append('path')
       .attr('class', 'null-line')
-      .attr('d', d3.line()(noise.value.map(at)));
-  }
+      .attr('d', d3.line()(band.value.map(at)));
+  if (level !== undefined)
+    svg
+      .append('line')
+      .attr('class', 'level')
+      .attr('x1', 38)
+      .attr('x2', width - 12)
+      .attr('y1', y(level))
+      .attr('y2', y(level));
   svg
     .append('path')
     .attr('class', 'line')
@@ -706,6 +724,13 @@ async function start() {
   }
   $('about').textContent = D.about;
   $('pulsed').textContent = D.pulsed;
+  $('few').textContent = D.few;
+  d3.select('#verdicts')
+    .selectAll('p')
+    .data(D.verdicts)
+    .join('p')
+    .attr('class', v => (v.learned ? 'small' : 'note'))
+    .text(v => `${v.said} ${v.ce}`);
   for (const [part, text] of Object.entries(D.how)) $(`how-${part}`).textContent = text;
   $('slider').max = D.doses.length - 1;
   d3.select('#site')
