@@ -19,6 +19,7 @@ from ff_nbdev.evaluation.signatures import hubs_of, mean_of, signature_distance,
 from ff_nbdev.evaluation.spatial import morans_i
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import load_pretrained
+from ff_nbdev.run.own_model import MARK
 from ff_nbdev.study.atlas import format_windows, page_data
 from ff_nbdev.study.atlas_data import AtlasSizes, estimate, fitted, received_dose, room_of, with_room
 
@@ -139,13 +140,13 @@ def test_the_atlas_of_the_site_is_built_once(tmp_path, monkeypatch):
 
     def build(model, beside, out, progress):
         calls.append(model)
-        out.write_text(module.MARK)
+        out.write_text(MARK)
 
     monkeypatch.setattr(module, 'cache_dir', lambda *parts: tmp_path)
     monkeypatch.setattr(module, 'atlas', build)
     for _ in range(2):
         module.site_atlas(tmp_path / 'site' / 'atlas.html')
-    equal([calls, (tmp_path / 'site' / 'atlas.html').read_text()], [['tiny-mt5'], module.MARK])
+    equal([calls, (tmp_path / 'site' / 'atlas.html').read_text()], [['tiny-mt5'], MARK])
 
 
 @pytest.fixture(scope='module')

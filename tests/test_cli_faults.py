@@ -604,3 +604,39 @@ def test_notebooks_are_held_to_what_they_check_themselves():
         nb = parameters.read_notebook(cli.notebooks_folder() / f'{node}.ipynb')
         found = parameters.notebook_checks(nb)
         assert {'choices', 'positive', 'ranges'} == set(found), node
+
+
+# The atlas
+
+
+@pytest.mark.parametrize(
+    'words, told',
+    [
+        (['nothere/x/y'], 'There is no model'),
+        (['tiny-mt5', '--out', 'x.txt'], 'does not end in .html'),
+        (['tiny-mt5', '--corpus', 'three.txt'], 'holds 3 different sentences'),
+    ],
+)
+def test_an_atlas_is_refused_before_torch_is_imported(words, told, tmp_path):
+    (tmp_path / 'three.txt').write_text('One two three.\nFour.\nFive six.\n')
+    code = f'import sys; from ff_nbdev.cli import main; status = main({["atlas", *words]}); print(status, *sys.modules)'
+    done = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    status, *modules = done.stdout.split()
+    check_sentence(done.stderr, told)
+    assert status == '2' and 'torch' not in modules and 'transformers' not in modules
+
+
+@pytest.mark.parametrize('words, told', [(['atlas', 'tiny-mt5'], 'nothing was written'), (['report'], 'goes on from')])
+def test_ctrl_c_says_what_is_true_of_the_command(words, told, monkeypatch):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    for name in ('atlas_parameters', 'check_reportable'):
+        monkeypatch.setattr(cli, name, interrupted)
+    status, _, said = answer(words)
+    assert status == 130 and told in said
+
+
+def test_what_is_missing_is_told_in_a_whole_sentence():
+    status, _, said = answer(['atlas'])
+    assert status == 2 and 'the following arguments are required: MODEL. See' in said

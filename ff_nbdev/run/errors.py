@@ -81,6 +81,7 @@ def _drop_output():
 def guarded(
     command,      # Called with nothing; gives an exit status
     where:str='', # The folder that it writes to
+    stopped:str='the same command goes on from what is done', # What is said of it after Ctrl-C
 )->int: # Exit status
     "Call a command, and answer what goes wrong in one sentence on stderr"
     try:
@@ -88,7 +89,7 @@ def guarded(
         print(end='', flush=True)                        # a full disk is told here, and not by Python when it ends
         return status
     except KeyboardInterrupt:
-        print('ff-nbdev: stopped; the same command goes on from what is done.', file=sys.stderr)
+        print(f'ff-nbdev: stopped; {stopped}.', file=sys.stderr)
         return 130
     except BrokenPipeError:
         _drop_output()

@@ -3,7 +3,7 @@
 import torch
 
 from ff_nbdev import atlas
-from ff_nbdev.models.tiny import random_tiny
+from ff_nbdev.models.tiny import SHIPPED, random_tiny
 
 
 class Mute:
@@ -23,7 +23,7 @@ CASES = {
     'no model': (lambda: atlas(7, Mute()), 'give a model'),
     'a model without its tokenizer': (lambda: atlas(random_tiny('mt5')), 'pass tokenizer='),
     'beside another vocabulary': (lambda: atlas('tiny-mt5', beside='mini-mt5'), 'different tokenizers'),
-    'beside other layers': (lambda: atlas('tiny-mt5', beside='tiny-rwkv'), 'do not match'),
+    'beside another architecture': (lambda: atlas('tiny-mt5', beside='tiny-rwkv'), 'two architectures'),
     'a dose of nothing missing': (lambda: atlas('tiny-mt5', doses=(1, 2)), 'must begin with 0'),
     'doses that fall': (lambda: atlas('tiny-mt5', doses=(0, 2, 1)), 'must begin with 0 and rise'),
     'a text that is not there': (lambda: atlas('tiny-mt5', corpus='no/such.txt'), 'no/such.txt'),
@@ -36,6 +36,17 @@ def letter(files):
     return ['atlas', 'tiny-mt5', '--out', files('letter.html', '<p>Dear reader')]
 
 
+def bare(files):
+    "A model that was saved without its tokenizer"
+    for name in ('config.json', 'model.safetensors'):
+        files(f'bare/{name}', (SHIPPED / 'tiny-rwkv' / name).read_bytes())
+    return ['atlas', files.here / 'bare']
+
+
+def three_lines(files):
+    return ['atlas', 'tiny-mt5', '--corpus', files('a.txt', 'One two three.\nFour.\nFive six.\n')]
+
+
 COMMANDS = {
     'no model': (['atlas'], 'MODEL'),
     'a name with a letter too few': (['atlas', 'tiny-mt'], "did you mean 'tiny-mt5'"),
@@ -45,4 +56,12 @@ COMMANDS = {
     'another vocabulary': (['atlas', 'tiny-mt5', '--beside', 'mini-mt5'], 'different tokenizers'),
     'an option with a letter too few': (['atlas', 'tiny-mt5', '--besid', 'mini-mt5'], "did you mean '--beside'"),
     'an empty model': (['atlas', ''], 'is empty'),
+    'a folder that is not there': (['atlas', './mine'], "There is no model './mine'"),
+    'a folder without a tokenizer': (bare, 'holds no tokenizer'),
+    'a text of three lines': (three_lines, 'holds 3 different sentences'),
+    'a text that is not there': (['atlas', 'tiny-mt5', '--corpus', 'nix.txt'], "No text at 'nix.txt'"),
+    'an option of another program': (['atlas', 'tiny-mt5', '--text', 'a.txt'], "did you mean '--corpus'?"),
+    'another name of the file': (['atlas', 'tiny-mt5', '--output_dir', 'a.html'], "did you mean '--out'?"),
+    'the rate of another program': (['retrofit', 'tiny-mt5', '--lr', '1'], "did you mean '--rate'?"),
+    'the data of another program': (['evaluate', 'tiny-mt5', '--dataset=a.txt'], "did you mean '--corpus'?"),
 }
