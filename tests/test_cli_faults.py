@@ -640,3 +640,42 @@ def test_ctrl_c_says_what_is_true_of_the_command(words, told, monkeypatch):
 def test_what_is_missing_is_told_in_a_whole_sentence():
     status, _, said = answer(['atlas'])
     assert status == 2 and 'the following arguments are required: MODEL. See' in said
+
+
+# Models of the hub
+
+
+def no_network(*args, **options):
+    raise OSError('no network')
+
+
+@pytest.mark.parametrize('model', ['gpt2', 'some/model'])
+@pytest.mark.parametrize('command', ['atlas', 'evaluate', 'retrofit'])
+def test_a_hub_that_cannot_be_reached_is_told(command, model, monkeypatch, tmp_path):
+    monkeypatch.setattr('huggingface_hub.HfApi.model_info', no_network)
+    monkeypatch.setattr(cli, '_start', None)
+    monkeypatch.chdir(tmp_path)
+    status, _, said = answer([command, model])
+    told = f"No model '{model}': it is no folder here, and the Hugging Face Hub could not be reached. Try again"
+    assert status == 2 and told in said, said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('name', ['gpt2', 'some/model'])
+def test_what_loads_a_model_tells_why_the_hub_has_none(name, monkeypatch):
+    from ff_nbdev.data.tokenizers import load_tokenizer
+    from ff_nbdev.models.tiny import load_pretrained
+
+    monkeypatch.setattr('huggingface_hub.HfApi.model_info', no_network)
+    for load, what in ((load_pretrained, 'model'), (load_tokenizer, 'tokenizer')):
+        with pytest.raises(FileNotFoundError, match=f"No {what} '{name}': .* could not be reached"):
+            load(name)
+
+
+def test_a_model_that_the_hub_has_is_taken(monkeypatch):
+    from ff_nbdev.run.preflight import find_model
+
+    monkeypatch.setattr('huggingface_hub.HfApi.model_info', lambda *args, **options: None)
+    assert find_model('gpt2') == ('gpt2', '')
+    with pytest.raises(FileNotFoundError, match="did you mean 'tiny-mt5'"):
+        find_model('tiny-mt')

@@ -15,6 +15,7 @@ import unicodedata
 from importlib.metadata import version
 from pathlib import Path
 
+from ..core.hub import check_on_hub, is_bare_id
 from ..core.io import write_whole
 from .corpus import is_dataset, load_corpus, mixed_sentences, read_sentences
 from .store import cache_dir, corpus_info, read_sealed, sealed
@@ -175,9 +176,11 @@ def _tokenizer_path(source):
         raise ValueError(f'The name of the tokenizer is empty: give one of {", ".join(shipped_models())}, a folder, a '
             'tokenizer.json, or a hub id such as google/mt5-base.')
     path = SHIPPED/name if (SHIPPED/name/'tokenizer.json').exists() else Path(source).expanduser()
-    if not path.exists() and ('/' not in name or name.startswith(('.', '/', '~'))):
+    named = '/' in name and not name.startswith(('.', '/', '~')) or is_bare_id(name, shipped_models())
+    if not path.exists() and not named:
         raise FileNotFoundError(f'No tokenizer {name[:200]!r}: the shipped ones are {", ".join(shipped_models())}; '
             'else give an existing folder, a tokenizer.json, or a hub id such as google/mt5-base.')
+    if not path.exists(): check_on_hub(name, shipped_models(), 'tokenizer')
     if path.is_dir() and not any(any(path.glob(f)) for f in ('tokenizer*', '*.model', 'vocab*', 'config.json')):
         raise FileNotFoundError(f'{path} holds no tokenizer: give a folder written by save_pretrained.')
     return path

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..core.hub import check_on_hub, is_bare_id
 from .sites import find_sites
 from .wrappers import predicts_next
 
@@ -173,14 +174,17 @@ def _tokenizer_of(where):
 # %% ../../nbs/models/tiny.ipynb #d0ad8f91
 def _model_path(name):
     "A shipped folder, a path or a hub id, as text; `FileNotFoundError` for what can be none of these"
-    path, where, shipped = Path(name).expanduser(), str(name), ", ".join(shipped_models())
-    if where in shipped_models(): return str(SHIPPED/where)
+    path, where, known = Path(name).expanduser(), str(name), shipped_models()
+    shipped = ', '.join(known)
+    if where in known: return str(SHIPPED/where)
     if path.exists() and not (path/'config.json').exists():
         raise FileNotFoundError(f'{path} holds no config.json: give a folder written by save_pretrained, a hub id, or '
             f'one of {shipped}.')
-    if not path.exists() and ('/' not in where or where.startswith(('.', '/', '~'))):
+    if path.exists(): return where
+    if not is_bare_id(where, known) and ('/' not in where or where.startswith(('.', '/', '~'))):
         raise FileNotFoundError(f'No model {where!r}: the shipped ones are {shipped}; else give an existing folder or '
             'a hub id such as google/mt5-base.')
+    check_on_hub(where, known)
     return where
 
 # %% ../../nbs/models/tiny.ipynb #c4d41f21

@@ -11,6 +11,7 @@ import shutil
 import time
 from pathlib import Path
 
+from ..core.hub import is_bare_id
 from ..core.io import (
     MODEL_FILES, beside, check_own, empty_own, read_json, shown, whole, write_whole)
 from ..core.suggest import suggest
@@ -28,8 +29,9 @@ def check_text(
 ):
     "Raises: `ValueError` or `OSError` where a text could not be made, or its record would take another file's place"
     own = Path(model).expanduser()
-    if model not in shipped_models() and not own.exists() and not is_model_id(model):
-        raise FileNotFoundError(f'There is no model {model!r} ({suggest(model, shipped_models()).rstrip(".")}); '
+    names = shipped_models()
+    if model not in names and not own.exists() and not is_model_id(model) and not is_bare_id(model, names):
+        raise FileNotFoundError(f'There is no model {model!r} ({suggest(model, names).rstrip(".")}); '
             'else give a folder, or a hub id such as google/mt5-base.')
     if own.is_dir() and model not in shipped_models(): check_tokenizer(own)
     resolve_corpus(corpus)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 # %% ../../nbs/run/own_model.ipynb #e1f0f4fd
 from ..core.bars import Screen
+from ..core.hub import check_on_hub
 from ..core.io import read_json, shown
 from .errors import RunError
 from .launch import watching
@@ -237,6 +238,13 @@ def _alternatives(folder):
     raise ValueError(f"{folder} holds no alternatives.json: give the folder of a teacher's alternatives, in a run "
         'alternatives/train.')
 
+# %% ../../nbs/run/own_model.ipynb #cec22eb7
+def _fetchable(model):
+    "A model, seen from anywhere; `ValueError` or `FileNotFoundError` where it is neither here nor on the hub"
+    found, kind = find_model(model)
+    if not kind: check_on_hub(found, shipped_models())
+    return found
+
 # %% ../../nbs/run/own_model.ipynb #fd52cb8e
 def evaluate_parameters(
     words, # Of the command line: model, corpus, base, alternatives, tokens, length, quick, full, dose, seed, out, …
@@ -250,8 +258,8 @@ def evaluate_parameters(
     check_number('--seed', words.seed, 0, 2**31 - 1, whole=True)
     check_number('--threads', words.threads, 1, 1024, whole=True)
     if words.dose is not None: check_number('--dose', words.dose, 0)
-    model, _ = find_model(words.model)
-    base = find_model(words.base)[0] if words.base else base_of(model)
+    model = _fetchable(words.model)
+    base = _fetchable(words.base) if words.base else base_of(model)
     if base: _check_base(model, base)
     corpus, _ = resolve_corpus(words.corpus or 'python_prose')
     out = Path(words.out or f'runs/evaluate-{short_name(model)}').expanduser()
@@ -314,8 +322,8 @@ def atlas_parameters(
     Raises: `ValueError` or `OSError` for the first that is wrong."""
     check_number('--seed', words.seed, 0, 2**31 - 1, whole=True)
     if words.out: check_page(words.out)
-    model, _ = find_model(words.model)
-    beside = find_model(words.beside)[0] if words.beside else None
+    model = _fetchable(words.model)
+    beside = _fetchable(words.beside) if words.beside else None
     out = check_page(words.out or f'atlas-{short_name(words.model)}.html')
     check_writable(out.absolute().parent)
     corpus, _ = resolve_corpus(words.corpus)

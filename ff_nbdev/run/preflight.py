@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 import ff_nbdev
+from ..core.hub import check_on_hub, is_bare_id
 from ..core.io import check_name, parse_yaml, read_json, shown
 from ..core.suggest import suggest
 from .errors import sentence
@@ -134,6 +135,9 @@ def find_model(
     full, names = Path(model).expanduser(), shipped_models()
     if model not in names and not os.path.lexists(full):
         if is_model_id(model): return model, ''
+        if is_bare_id(model, names):
+            check_on_hub(model, names)
+            return model, ''
         raise FileNotFoundError(f'There is no model {model!r} ({suggest(model, names).rstrip(".")}); else give an '
             'existing folder, or a hub id such as google/mt5-base.')
     found = _shipped()/model if model in names else full

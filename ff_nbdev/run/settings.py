@@ -15,6 +15,7 @@ import shlex
 from pathlib import Path
 
 import ff_nbdev
+from ..core.hub import is_bare_id
 from ..core.io import check_name, read_json, shown
 from ..core.suggest import closest, suggest
 from .parameters import parse_parameters, plain_value, read_notebook
@@ -311,8 +312,8 @@ def format_hub_ids(
     "What of a run is taken for an id of the hub"
     from ff_nbdev.data.corpus import is_hub_id
     found = [(settings.corpus, 'data set')] if is_hub_id(settings.corpus) else []
-    models = dict.fromkeys(settings.models.values())
-    found += [(model, 'model') for model in models if model not in shipped_models() and is_model_id(model)]
+    models, here = dict.fromkeys(settings.models.values()), [*shipped_models(), 'pretrain']
+    found += [(model, 'model') for model in models if model not in here and (is_model_id(model) or is_bare_id(model))]
     return [f'{name!r} is no path here and is taken for a {what} of the Hugging Face Hub.' for name, what in found]
 
 # %% ../../nbs/run/settings.ipynb #76d3d80a
