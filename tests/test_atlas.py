@@ -20,8 +20,18 @@ from ff_nbdev.evaluation.spatial import morans_i
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import load_pretrained
 from ff_nbdev.run.own_model import MARK
-from ff_nbdev.study.atlas import format_windows, page_data
-from ff_nbdev.study.atlas_data import AtlasSizes, estimate, fitted, received_dose, room_of, with_room
+from ff_nbdev.study.atlas import format_parameters, format_windows, page_data, sentences_of
+from ff_nbdev.study.atlas_data import (
+    AtlasSizes,
+    AtlasText,
+    estimate,
+    fitted,
+    origin_of,
+    received_dose,
+    room_of,
+    spoken_words,
+    with_room,
+)
 
 SIZE = AtlasSizes(tokens=40, instances=4, baseline=200, sentences=3, windows=4)
 DOSES = (0, 0.5, 1.5)
@@ -174,6 +184,19 @@ def test_a_decoder_of_ones_own(own):
     found = atlas(tiny('gpt2'), tokenizer, corpus=corpus, size=size, doses=(0, 1), progress=False)
     equal([found.models[0].name, len(found.models[0].layers)], ['GPT2LMHeadModel', 2])
     assert 'cat' in found.text.labels and received_dose(tiny('gpt2')) == 0
+
+
+def test_special_tokens_are_separators_and_a_folder_is_named(own, tmp_path):
+    "A passage that runs over the end of a text shows no <…> mark"
+    model, tokenizer = load_pretrained('tiny-rwkv')
+    end = tokenizer.eos_token_id
+    some = tokenizer('A cat.')['input_ids'][:3]
+    spoken = spoken_words([*some, end, *some], tokenizer, [end])
+    equal([spoken[3], len(spoken)], [('│', True), 7])
+    data = sentences_of(AtlasText(*[np.zeros(0)] * 3, [], [], None, None, [(0, 0, 7)], [spoken]))
+    equal([word['mark'] for word in data[0]['words']], [False] * 3 + [True] + [False] * 3)
+    model.config._name_or_path = str(tmp_path)
+    equal(origin_of(model), f'folder {tmp_path}')
 
 
 def test_a_small_text_and_a_model_that_is_none_are_told(own, tmp_path):
@@ -331,10 +354,41 @@ def test_a_word_is_searched_and_seen_in_every_layer(made, tab):
             equal(strip.locator('svg path').count(), len(places))
     strip.locator('.near:not(.here) button').first.click()
     equal(tab.inner_text('#picked'), f'“{near[0]}” in every layer')
-    tab.fill('#find', 'qqq')
-    assert '0 of 40 tokens' in tab.inner_text('#found')
     tab.click('#clear')
     assert 'Every layer' in tab.inner_text('#picked')
+
+
+def test_a_search_without_a_hit_leaves_no_old_word(made, tab):
+    tab.evaluate(f'pick({word_of(made)})')
+    tab.fill('#find', 'qqq')
+    assert tab.inner_text('#found').startswith('No token and no sentence with “qqq” in this text')
+    equal([tab.is_visible('#sentences-title'), tab.locator('.hubs').count()], [False, 0])
+    assert 'Every layer' in tab.inner_text('#picked')
+    tab.fill('#find', '')
+    assert tab.is_visible('#sentences-title')
+
+
+def test_the_page_says_which_model_it_is(made, tab):
+    counts = [sum(p.numel() for p in load_pretrained(model.name)[0].parameters()) for model in made.models]
+    equal([model.parameters for model in made.models], counts)
+    told = format_parameters(counts[0])
+    assert f'Atlas of tiny-mt5 ({told}) beside' in tab.inner_text('h1')
+    assert f'tiny-mt5: {told}, shipped with ff_nbdev.' in tab.inner_text('#origins')
+
+
+def test_words_of_the_method_are_explained_where_they_first_stand(made, tab):
+    tab.evaluate(f'pick({word_of(made)})')
+    said = tab.inner_text('#summary')
+    assert 'A hub is a run of' in said and 'its hubs over all layers are its signature' in said
+
+
+def test_a_box_that_is_cut_says_that_it_scrolls(tab):
+    hint, box = tab.locator('#tokens + .more-hint'), tab.locator('#tokens')
+    box.evaluate("box => { box.style.maxHeight = '60px'; hintAll() }")
+    assert hint.is_visible() and box.evaluate("box => box.classList.contains('more')")
+    box.evaluate('box => { box.scrollTop = box.scrollHeight; hint(box) }')
+    assert hint.is_hidden() and not box.evaluate("box => box.classList.contains('more')")
+    box.evaluate("box => { box.style.maxHeight = ''; box.scrollTop = 0; hintAll() }")
 
 
 def test_a_sentence_and_a_word_in_it(made, tab):

@@ -147,7 +147,12 @@ function drawPick() {
   if (typed)
     found = found.sort((a, b) => (bare(b) === typed) - (bare(a) === typed) || bare(a).length - bare(b).length);
   const lines = D.sentences.filter(s => !typed || s.text.toLowerCase().includes(typed));
-  $('found').textContent = typed
+  const nothing = typed && !found.length && !lines.length;
+  $('sentences-title').hidden = !lines.length;
+  $('found').textContent = nothing
+    ? `No token and no sentence with “${$('find').value.trim()}” in this text: ` +
+      `the atlas holds its ${all.length} most frequent tokens.`
+    : typed
     ? `${found.length} of ${all.length} tokens, ${lines.length} of ${D.sentences.length} sentences` +
       (found.length ? '. Enter picks the first.' : ': the atlas holds the most frequent tokens of its text.')
     : `The ${all.length} tokens that are read; words first. A dot begins a piece of a word.`;
@@ -162,8 +167,12 @@ function drawPick() {
     chip(d3.select(this), words)
       .classed('all', d => d.all)
       .classed('space', d => d.space)
+      .classed('mark', d => d.mark)
+      .attr('disabled', d => (d.mark ? '' : null))
+      .attr('title', d => (d.mark ? 'a special token, such as the end of a text' : null))
       .attr('aria-label', d => (d.all ? `The whole sentence: ${s.text}` : null));
   });
+  hintAll();
   now.first = found.length ? found[0].row : lines.length ? lines[0].row : null;
   const token = now.row !== null && now.row < D.tokens.length ? D.tokens[now.row] : null;
   $('clear').hidden = now.row === null;
@@ -174,7 +183,8 @@ function drawPick() {
     now.row === null
       ? 'Strongly coloured units move for many tokens. Pick a word to see where it lives, or drag over a strip.'
       : `${token ? `Rank ${token.rank}, ${whole(token.count)} times in the text. ` : 'One place in held-out text. '}` +
-        `Its hubs over all layers are its signature; nearest signatures: ` +
+        `A hub is a run of ${D.models[0].layers[0].width} neighbouring units that reacts most to it; ` +
+        `its hubs over all layers are its signature; nearest signatures: ` +
         `${near.map(n => D.tokens[n.token].label).join(', ')}.`;
 }
 
@@ -668,6 +678,17 @@ function chart(id, values, others, band, what, level) {
 }
 
 /* The page */
+function hint(box) {
+  // what is cut off below fades, and a line says so
+  const more = box.scrollHeight - box.clientHeight > 4;
+  const below = box.scrollHeight - box.scrollTop - box.clientHeight > 4;
+  box.classList.toggle('more', more && below);
+  const line = box.nextElementSibling;
+  if (line && line.classList.contains('more-hint')) line.hidden = !(more && below);
+}
+function hintAll() {
+  document.querySelectorAll('.chips, .sentences, .pick').forEach(hint);
+}
 function go(name) {
   $(name).scrollIntoView({block: 'start'});
   $(name).focus({preventScroll: true});
@@ -685,7 +706,13 @@ function setTheme(number) {
   drawDose();
 }
 function wire() {
-  $('find').addEventListener('input', drawPick);
+  $('find').addEventListener('input', () => {
+    drawPick();
+    if (now.first === null && now.row !== null) pick(null); // nothing is found: no old word stays
+  });
+  document
+    .querySelectorAll('.chips, .sentences, .pick')
+    .forEach(box => box.addEventListener('scroll', () => hint(box)));
   $('find').addEventListener('keydown', event => {
     if (event.key === 'Enter' && now.first !== null) pick(now.first);
   });
@@ -708,6 +735,7 @@ function wire() {
   window.addEventListener('resize', () => {
     drawOverlays();
     drawDose();
+    hintAll();
   });
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => setTheme(now.theme));
 }
@@ -723,6 +751,7 @@ async function start() {
     layer.span = layer.cells * layer.step; // the last cell may be wider than what is left
   }
   $('about').textContent = D.about;
+  $('origins').textContent = D.origins;
   $('pulsed').textContent = D.pulsed;
   $('few').textContent = D.few;
   d3.select('#verdicts')
