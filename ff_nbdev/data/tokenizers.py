@@ -15,7 +15,7 @@ import unicodedata
 from importlib.metadata import version
 from pathlib import Path
 
-from ..core.hub import check_on_hub, is_bare_id
+from ..models.hub import check_on_hub, is_bare_id
 from ..core.io import write_whole
 from .corpus import is_dataset, load_corpus, mixed_sentences, read_sentences
 from .store import cache_dir, corpus_info, read_sealed, sealed

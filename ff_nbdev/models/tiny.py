@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..core.hub import check_on_hub, is_bare_id
+from .hub import check_on_hub, is_bare_id
 from .sites import find_sites
 from .wrappers import predicts_next
 

@@ -11,7 +11,7 @@ import shutil
 import time
 from pathlib import Path
 
-from ..core.hub import is_bare_id
+from ..models.hub import is_bare_id
 from ..core.io import (
     MODEL_FILES, beside, check_own, empty_own, read_json, shown, whole, write_whole)
 from ..core.suggest import suggest

@@ -15,7 +15,7 @@ from pathlib import Path
 
 # %% ../../nbs/run/own_model.ipynb #e1f0f4fd
 from ..core.bars import Screen
-from ..core.hub import check_on_hub
+from ..models.hub import check_on_hub
 from ..core.io import read_json, shown
 from .errors import RunError
 from .launch import watching

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 import ff_nbdev
-from ..core.hub import check_on_hub, is_bare_id
+from ..models.hub import check_on_hub, is_bare_id
 from ..core.io import check_name, parse_yaml, read_json, shown
 from ..core.suggest import suggest
 from .errors import sentence

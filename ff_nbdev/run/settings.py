@@ -15,7 +15,7 @@ import shlex
 from pathlib import Path
 
 import ff_nbdev
-from ..core.hub import is_bare_id
+from ..models.hub import is_bare_id
 from ..core.io import check_name, read_json, shown
 from ..core.suggest import closest, suggest
 from .parameters import parse_parameters, plain_value, read_notebook
