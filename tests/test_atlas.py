@@ -369,7 +369,7 @@ def test_a_search_without_a_hit_leaves_no_old_word(made, tab):
 
 
 def test_the_page_says_which_model_it_is(made, tab):
-    counts = [sum(p.numel() for p in load_pretrained(model.name)[0].parameters()) for model in made.models]
+    counts = [load_pretrained(model.name)[0].num_parameters() for model in made.models]
     equal([model.parameters for model in made.models], counts)
     told = format_parameters(counts[0])
     assert f'Atlas of tiny-mt5 ({told}) beside' in tab.inner_text('h1')

@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
 
+# %% ../../nbs/run/preflight.ipynb #1c538255
 import ff_nbdev
 from ..models.hub import check_on_hub, is_bare_id
 from ..core.io import check_name, parse_yaml, read_json, shown
