@@ -14,8 +14,9 @@ import tempfile
 from pathlib import Path
 from fastcore.basics import patch
 import ff_nbdev
+from .models.hub import check_on_hub
 from .core.io import read_json, shown, sweep, write_whole
-from .core.suggest import suggest
+from .core.suggest import suggest, suggest_option
 
 # %% ../nbs/cli.ipynb #d2335e54
 from .run.bundle import add_arguments, bundle_command
@@ -25,13 +26,13 @@ from .run.launch import (
     cancel_jobs, check_reportable, failure, format_plan, printed_findings, shorten_command, unplanned, watch_run)
 
 from .run.nodes import make_text, put_shipped
-from .run.own_model import check_text, evaluate_model, format_text
+from .run.own_model import atlas_parameters, check_text, evaluate_model, folder_of, format_text
 from .run.own_retrofit import (
     FILE, default_out, format_models, format_reading, format_regime, retrofit_plan, retrofit_settings)
 from .run.preflight import check_cache, read_profile
 
 # %% ../nbs/cli.ipynb #b551e02c
-from .core.bars import Screen
+from .core.bars import Screen, showing
 from .run.runner import environment, follow_parent, locked, notebook_parser, run_notebook
 from .run.runner import main as notebook_main
 from .run.settings import check_folder, check_notebooks, format_hub_ids, make_settings, notebooks_folder
@@ -48,6 +49,7 @@ class Parser(argparse.ArgumentParser):
     ):
         "Print one sentence and exit with 2"
         message = ' '.join(self.in_words(message).split())
+        if not message.endswith(('.', '?')): message += '.'
         if len(message) > 450: message = f'{message[:450]}…'
         self.exit(2, f'{self.prog}: {message} See `{self.prog} --help`.\n')
 
@@ -74,7 +76,7 @@ def in_words(self:Parser,
     word = unknown[1]
     if not word.startswith('-'): return f'{word!r} is one word too many.'
     options = {option for action in self._actions for option in action.option_strings if option.startswith('--')}
-    return f'{word!r} is no option of this command: {suggest(word.split("=")[0], sorted(options))}'
+    return f'{word!r} is no option of this command: {suggest_option(word.split("=")[0], sorted(options))}'
 
 # %% ../nbs/cli.ipynb #58aa796b
 @patch
@@ -233,10 +235,16 @@ def atlas_command(
 )->int: # Exit status
     """Write the atlas of a model.
 
-    Raises: `ValueError`, `TypeError` or `FileNotFoundError` for what cannot be shown, before any work."""
-    from ff_nbdev.study.atlas import atlas
-    out = words.out or f'atlas-{Path(words.model).absolute().name}.html'
-    made = atlas(words.model, corpus=words.corpus, beside=words.beside, out=out, seed=words.seed)
+    Raises: `ValueError`, `TypeError` or `OSError` for what cannot be shown, before any work."""
+    params = atlas_parameters(words)
+    length = params.pop('length')
+    if said := format_text(params['corpus']): print(said)
+    print(f"{words.model} is loaded and read: about a minute for a tiny model.", flush=True)
+    with showing(True, 'atlas') as bar:
+        if bar: bar.update(0, 1, 'loading')
+        from ff_nbdev.study.atlas import AtlasSizes, atlas
+        size = AtlasSizes(length=length) if length else AtlasSizes()
+        made = atlas(**params, size=size, progress=bar)
     print(f'{shown(made.path)}: {made.path.stat().st_size/1e6:.1f} MB. Open it in a browser; it loads nothing else.')
     return 0
 
@@ -360,6 +368,7 @@ def retrofit_command(
     words.scale = settings.scale
     if words.dry_run: print(format_plan(settings, out, words.profile, words.jobs))
     else:
+        if folder_of(plan.model) is None: check_on_hub(plan.model)
         _start(words, settings, out, known, {FILE: text})
         print('\n'.join(format_models(out, plan)))
     return 0
@@ -406,6 +415,7 @@ def _add_text_words(parser):
 
 # %% ../nbs/cli.ipynb #d43c9266
 _examples = '''examples:
+  ff-nbdev atlas MODEL --corpus book.txt      walk through the layers of a model, in a page
   ff-nbdev run quick                          the whole story on the CPU, in about ten minutes
   ff-nbdev run quick --corpus 'text/*.txt.xz' the same on your own text
   ff-nbdev run quick --dry-run                what would be run
@@ -444,6 +454,10 @@ def _add_handling(add):
     _add_atlas_words(add('atlas', atlas_command, 'write a page to walk through a model', description=_atlas_help))
     _add_docs_words(add('docs', docs_command, 'build the documentation site and README.md'))
 
+# %% ../nbs/cli.ipynb #08527897
+_goes_on = 'the same command goes on from what is done'
+_stopped = dict(atlas='nothing was written')
+
 # %% ../nbs/cli.ipynb #384a7515
 def make_parser()->Parser:
     "The command line"
@@ -451,7 +465,7 @@ def make_parser()->Parser:
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', parser_class=Parser)
     def add(name, function, help, **kwargs):
         command = commands.add_parser(name, help=help, **{'description': help, **kwargs})
-        command.set_defaults(f=function, parser=command)
+        command.set_defaults(f=function, parser=command, stopped=_stopped.get(name, _goes_on))
         return command
     _add_work(add)
     _add_handling(add)
@@ -474,7 +488,7 @@ def main(
         return 0
     with environment(dict(FF_NBDEV_DEBUG='1') if words.debug else {}):
         if words.command == 'notebook': return notebook_main(argv[argv.index('notebook') + 1:], words.parser)
-        return guarded(lambda: words.f(words), str(getattr(words, 'out', None) or ''))
+        return guarded(lambda: words.f(words), str(getattr(words, 'out', None) or ''), words.stopped)
 
 # %% ../nbs/cli.ipynb #2319a39e
 if __name__ == '__main__' and '__file__' in globals(): sys.exit(main())
