@@ -130,6 +130,17 @@ def watch_run(
                 cancel_jobs(log)
     return process.returncode, monitor
 
+# %% ../../nbs/run/launch.ipynb #fd5c7738
+def _told_by(failed):
+    "A sentence of each node that failed, however many they are"
+    room = max(60, 400//max(1, len(failed)) - 30)
+    return [f'{state["node"]} failed: {short_reason(state["note"], room).rstrip(".")}' for state in failed]
+
+def _what_ran(told):
+    "Where the cells of the first node that failed can be looked at"
+    found = re.search(r'\(executed so far: ([^)]*)\)', told)
+    return f' What ran of it: {found[1]}.' if found else ''
+
 # %% ../../nbs/run/launch.ipynb #84e5252e
 def _stem(path): return re.sub(r'\.\w+$', '', path)
 
@@ -147,10 +158,7 @@ def failure(
     "Why a run failed"
     failed = [state for state in monitor.nodes() if state['state'] == 'failed']
     told = ' '.join(state['note'] for state in failed)
-    room = 400//max(1, len(failed))                      # each is told, however many they are
-    whys = [short_reason(state['note'], max(60, room - 30)).rstrip('.') for state in failed]
-    reasons = [f'{state["node"]} failed: {why}' for state, why in zip(failed, whys)]
-    reasons += _ended_by_others(monitor, out, told)
+    reasons = [*_told_by(failed), *_ended_by_others(monitor, out, told)]
     said = dict.fromkeys(text.rstrip('.') for text in monitor.said)
     reasons += [text for text in said if text not in told]
     why = '; '.join(reasons) or ' '.join(monitor.errors).strip()
@@ -159,7 +167,8 @@ def failure(
     why, room = ' '.join(why.split())[:400].rstrip('. '), ''
     if is_full(RuntimeError(why)) and 'MiB' not in why:
         room = f' {out} has {shutil.disk_usage(out).free/2**20:,.0f} MiB free.'
-    return f'{why}.{room} The log is {out/"snakemake.log"}; the same command goes on from what is done.'
+    room += f'{_what_ran(told)} The log is {out/"snakemake.log"};'
+    return f'{why}.{room} the same command goes on from what is done.'
 
 # %% ../../nbs/run/launch.ipynb #2f2f7b09
 @contextlib.contextmanager
