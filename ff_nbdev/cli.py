@@ -397,7 +397,7 @@ def _add_report_words(parser):
 def _add_publish_words(parser):
     parser.add_argument('folder', help='of a run')
     parser.add_argument('--out', help='where to (default: results/NAME OF THE FOLDER)')
-    parser.add_argument('--finished', action='store_true', help='of an unfinished run, the arms that are finished')
+    parser.add_argument('--finished', action='store_true', help='of an unfinished study, the runs that are finished')
     parser.add_argument('--add', action='store_true', help='keep what was published there before')
 
 def _add_shipped_words(parser):
@@ -470,7 +470,7 @@ def make_parser()->Parser:
     _add_work(add)
     _add_handling(add)
     add_arguments(add('bundle', bundle_command, 'pack wheels, text and models for a machine with no network'))
-    _add_shipped_words(add('shipped', shipped_command, 'put a shipped arm into a folder'))
+    _add_shipped_words(add('shipped', shipped_command, 'put a shipped run into a folder'))
     _add_text_words(add('text', text_command, 'bring a text into the form that runs read'))
     return parser
 

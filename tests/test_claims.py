@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from ff_nbdev.evaluation.robustness import score_arrays
+from ff_nbdev.run.records import CollapseSearch
 from ff_nbdev.study.claims import UNTESTED, answer, read_claims
 from ff_nbdev.study.effects import (
     Effect,
@@ -235,12 +236,12 @@ def crossing(draw):
 
 def test_an_interval_of_a_collapse_holds_what_windows_do():
     others = [crossing(draw) for draw in range(300)]
-    drawn = crossing_draws(searched(3.0), 3.0)
+    drawn = crossing_draws(CollapseSearch.from_dict(searched(3.0)), 3.0)
     assert 0.5 < np.std(drawn) / np.std(others) < 2 and abs(np.mean(drawn) - 3.0) < 0.1
-    assert np.ptp(crossing_draws(collapse(3.0), 3.0)) == 0  # an older record holds no hits
+    assert np.ptp(crossing_draws(CollapseSearch.from_dict(collapse(3.0)), 3.0)) == 0  # an older record holds no hits
     flat = searched(3.0)
     flat['hits'] = [flat['hits'][0]] * len(flat['hits'])
-    assert crossing_interval(crossing_draws(flat, 3.0), 0.1) == (-math.inf, math.inf)
+    assert crossing_interval(crossing_draws(CollapseSearch.from_dict(flat), 3.0), 0.1) == (-math.inf, math.inf)
 
 
 def test_searches_are_compared_in_pairs(folder):
@@ -365,7 +366,7 @@ def test_what_smaller_outputs_alone_give_is_said_beside_robustness(folder):
     free.arrays |= scores | {key.replace('disturbed', 'matched'): value for key, value in scores.items()}
     words = lambda: RULES['C16'][0](runs.__getitem__).words
     assert 'with the FFN ratio' not in words()
-    free.evaluation['robustness_matched'] = free.evaluation['robustness'] | dict(like='full_stack')
+    free.evaluation |= dict(robustness_matched=free.evaluation.robustness | dict(like='full_stack'))
     assert 'with the FFN ratio of full_stack, without training' in words()
     assert words().endswith('+0.00 [+0.00, +0.00]'), words()
 
@@ -390,11 +391,11 @@ def whole(folder):
         if run.trained and name not in ('base_continued', 'forgiveness_only'):  # the examples pulse two arms alone
             run.train |= dict(dose=4.5, regime=runs['full_stack'].train['regime'])
     for name, point in COLLAPSED.items():
-        runs[name].train['collapse'] = collapse(point)
+        runs[name].train |= dict(collapse=collapse(point))
     slow = copied(runs['full_stack_to_collapse'], 'slow', collapse=collapse(12.1))
     runs['full_stack_to_collapse_slow'] = slow
     for name in ('highway', 'full_stack'):
-        runs[name].train['usage'] = [dict(top=0.2, seen=0.2 + 0.01 * k) for k in range(4)]
+        runs[name].train |= dict(usage=[dict(top=0.2, seen=0.2 + 0.01 * k) for k in range(4)])
     for name in ('no_ramp', 'base_continued'):
         runs.variants[f'{name}~first_5000'] = copied(runs[name], name, sentences=5_016)
     for kernel in KERNELS:
@@ -431,9 +432,7 @@ def test_a_claim_is_tested_in_its_regime_alone(whole, between, dose):
 
 def test_a_record_that_does_not_tell_is_outside(whole):
     runs = copy.copy(whole)
-    run = copied(runs['full_stack'], 'full_stack')
-    del run.train['regime'], run.train['steps']
-    runs['full_stack'] = run
+    runs['full_stack'] = copied(runs['full_stack'], 'full_stack', regime=None, steps=None)
     assert rows_of(runs)['C1']['verdict'] == UNTESTED and rows_of(whole)['C1']['verdict'] != UNTESTED
 
 

@@ -125,7 +125,7 @@ def test_metrics_agree_with_the_summary(made):
     assert abs(R.reading(made, 'noise', 'ce', half_way)['ce'] - 1) < 0.1
     far = R.reading(made, 'noise', 'ce', 99.0)['ce']  # a unigram under the floor changes nothing
     assert far == pytest.approx(t['ce'], abs=1e-9)
-    with pytest.raises(ValueError, match='Unknown reading'):
+    with pytest.raises(ValueError, match='Unknown metric'):
         R.reading(made, 'noise', 'bleu')
 
 

@@ -42,10 +42,9 @@ def pair(tmp_path_factory):
 def at(run, steps, dose, nats=0.0, **train):
     "The run at another clock and dose, with a cross-entropy that differs by so many nats"
     run = copy.copy(run)
-    run.train = run.train | dict(total_dose=dose, sentences=int(100 * steps * dose), **train)
-    run.train['regime'] = run.train['regime'] | dict(dose=dose)
-    if run.dose:
-        run.train['regime'] |= dict(steps_between_pulses=steps)
+    clock = dict(dose=dose, steps_between_pulses=steps) if run.dose else dict(dose=dose)
+    told = dict(total_dose=dose, sentences=int(100 * steps * dose), regime=run.train.regime | clock)
+    run.train = run.train | told | train
     run.arrays = run.arrays | dict(window_ce=run.arrays['window_ce'] + nats)
     return run
 
@@ -168,7 +167,7 @@ def test_the_rate_that_was_chosen_stands_beside_the_lowest(pair):
         run = copy.copy(pair['base_continued'])
         run.train = run.train | dict(rate=rate)
         run.arrays = run.arrays | dict(window_ce=pair['base'].arrays['window_ce'] + nats)
-        run.evaluation = run.evaluation | dict(clean=run.evaluation['clean'] | dict(ce=4 + nats))
+        run.evaluation = run.evaluation | dict(clean=run.evaluation.clean | dict(ce=4 + nats))
         runs.variants[f'base_continued~rate_{rate:g}_constant'] = run
     main = copy.copy(pair['base_continued'])
     main.train = main.train | dict(rate=1e-4)
@@ -176,7 +175,7 @@ def test_the_rate_that_was_chosen_stands_beside_the_lowest(pair):
     said = ' '.join(rate_sentences(rate_rows(runs)))
     assert 'gives every run adamw at 0.0001' in said and 'The lowest is adamw at 1e-05' in said
     assert 'makes the base worse' in said and '1 of 3 (adamw at 1e-05, constant)' in said
-    main.train['rate'] = 1e-5
+    main.train |= dict(rate=1e-5)
     assert 'The chosen one ends lowest.' in rate_sentences(rate_rows(runs))
 
 
@@ -189,7 +188,8 @@ def studies(tmp_path_factory):
     folders = [tmp_path_factory.mktemp(name) / 'x' for name in ('new', 'first')]
     clocks = (200.0, 5.8)
     runs = [load_runs(example_runs(folder, between=clock)) for folder, clock in zip(folders, clocks)]
-    runs[1]['no_fzr'].train['regime'] |= dict(steps_between_pulses=5.8)
+    first = runs[1]['no_fzr']
+    first.train |= dict(regime=first.train.regime | dict(steps_between_pulses=5.8))
     return runs
 
 

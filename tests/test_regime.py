@@ -29,7 +29,7 @@ from ff_nbdev.run.prepare import Plan, Prepared
 from ff_nbdev.study.records import free_rows, load_runs, reference
 from ff_nbdev.study.regime_rules import SMOOTHED_ALIKE
 from ff_nbdev.study.rules import KERNELS
-from ff_nbdev.run.records import Regime, regime_of
+from ff_nbdev.run.records import Regime, TrainRecord, regime_of
 from ff_nbdev.study.examples import example_runs
 from ff_nbdev.core.provenance import results_folder
 from ff_nbdev.training.recipes import SCALES, override, recipe, run_length
@@ -402,7 +402,7 @@ def test_a_stage_of_another_run_is_refused(arms, tmp_path, other, said):
 
 def test_the_record_says_how_much_could_be_healed(arms):
     _, seen = arms
-    r, record = regime_of(seen['no_fzr']), seen['no_fzr']
+    r, record = regime_of(TrainRecord.from_dict(seen['no_fzr'])), seen['no_fzr']
     assert r.steps == record['steps'] == steps_for(0.2, 1.0)
     assert r.tokens_a_step == 4 * 32
     assert record['tokens'] == r.steps * 128
@@ -499,7 +499,7 @@ def test_a_reference_has_the_same_way(tmp_path):
     holding(folder, 200.0)
     runs = load_runs(folder)
     assert reference(runs, runs['no_fzr']) is runs['base_continued']
-    runs['no_fzr'].train['regime']['schedule'] = 'cosine'
+    runs['no_fzr'].train |= dict(regime=runs['no_fzr'].train.regime | dict(schedule='cosine'))
     assert reference(runs, runs['no_fzr']) is None
 
 

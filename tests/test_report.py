@@ -36,7 +36,7 @@ def runs(folder):
 
 def changed(runs, arm, **paths):
     "The runs, with entries of one evaluation changed: a__b=value"
-    evaluation = copy.deepcopy(runs[arm].evaluation)
+    evaluation = copy.deepcopy(runs[arm].evaluation.to_dict())
     for path, value in paths.items():
         *way, last = path.split('__')
         entry = evaluation
@@ -247,11 +247,12 @@ def test_verdicts_follow_the_planted_effects(tmp_path):
 @pytest.mark.parametrize('drop, words', [(0.0, ''), (0.02, 'the curves cross at'), (1.0, 'the curves do not cross')])
 def test_where_an_arm_is_ahead(tmp_path, drop, words):
     runs = planted(tmp_path)
-    own, theirs = (runs[arm].evaluation['robustness']['noise'] for arm in ('full_stack', 'base_continued'))
+    own, theirs = (runs[arm].evaluation.robustness.noise for arm in ('full_stack', 'base_continued'))
+    points = []
     for number, (point, other) in enumerate(zip(own, theirs)):
         below = number == 0 or drop == 1
-        point['accuracy'] = other['accuracy'] - drop if below else other['accuracy'] + 0.01
-    said = F.format_robustness(runs, 'full_stack')
+        points.append(point | dict(accuracy=other.accuracy - drop if below else other.accuracy + 0.01))
+    said = F.format_robustness(changed(runs, 'full_stack', robustness__noise=points), 'full_stack')
     assert words in said and ('fewer correct tokens' in said) == bool(drop)
 
 

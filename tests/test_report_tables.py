@@ -77,7 +77,7 @@ def test_a_rival_is_matched_where_its_search_ended_within_its_limits(runs):
     assert tables.match_table(runs) == []
     history = [[0, 0.0, 0.0, 1.0], [9, 0.055, 0.06, 3.0]]
     reached = dict(target=0.06, reached=0.055, within=True, tolerance=0.006)
-    runs['no_fzr'].train['match'] = reached | dict(strength=3.0, limits=[0.001, 1e4], history=history)
+    runs['no_fzr'].train |= dict(match=reached | dict(strength=3.0, limits=[0.001, 1e4], history=history))
     assert [(row['arm'], row['matched']) for row in tables.match_table(runs)] == [('no_fzr', True)]
 
 
@@ -110,8 +110,8 @@ def quiet(runs):
     loud = scores((5.0, 3.5), (2.0, 5.5))
     free, main = runs['base_continued'], runs['full_stack']
     told = free.evaluation['robustness'] | dict(share=0.8, threshold=dict(noise={}))
-    free.evaluation['robustness_quiet'] = told
-    free.evaluation['robustness_matched'] = told | dict(factors=[0.881, 0.7], like='full_stack')
+    matched = told | dict(factors=[0.881, 0.7], like='full_stack')
+    free.evaluation |= dict(robustness_quiet=told, robustness_matched=matched)
     free.arrays = free.arrays | loud | scaled(loud, 'quiet') | scaled(loud, 'matched')
     main.arrays = main.arrays | loud
     return runs
@@ -135,7 +135,7 @@ def test_gains_of_layers_scaled_without_effect_are_none(runs, quiet):
 
 def test_full_stack_turned_to_the_other_arm_is_a_mirror(runs, quiet):
     main, free = runs['full_stack'], runs['base_continued']
-    main.evaluation['robustness_matched'] = free.evaluation['robustness_matched'] | dict(like='base_continued')
+    main.evaluation |= dict(robustness_matched=free.evaluation.robustness_matched | dict(like='base_continued'))
     main.arrays = main.arrays | scaled(scores((5.0, 3.5), (2.0, 5.5)), 'matched')
     assert {how for how, *_ in score_tables.scaling_gains(runs)} == {'quiet', 'matched', 'mirror'}
 
@@ -152,7 +152,7 @@ def test_a_better_full_stack_is_seen(runs, quiet):
     main = runs['full_stack']
     main.arrays = main.arrays | scores((6.0, 3.0), (4.0, 5.0))
     table = score_tables.strength_table(runs)
-    assert [row['full_stack over quieter, points'].split()[0] for row in table] == ['+0.0', '+10.0', '+20.0', '+0.0']
+    assert [row['full_stack over scaled, points'].split()[0] for row in table] == ['+0.0', '+10.0', '+20.0', '+0.0']
     assert [row['in cross-entropy, nats'].split()[0] for row in table] == ['+0.00', '−0.50', '−0.50', '+0.00']
     better = score_tables.scaling_gains(runs)['matched', 'noise', 'accuracy']
     assert better['left'][0] == better['all'][0] > 1 and better['made'] == (0.0, 0.0, 0.0)

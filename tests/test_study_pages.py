@@ -12,7 +12,7 @@ from fastcore.test import test_eq as equal
 
 from ff_nbdev import FFConfig, attach, load_pretrained
 from ff_nbdev.core.provenance import save_json
-from ff_nbdev.run.records import model_name
+from ff_nbdev.run.records import TrainRecord, model_name
 from ff_nbdev.run.settings import command_for
 from ff_nbdev.study.examples import QUICK, example_runs
 from ff_nbdev.study.figures import all_figures
@@ -72,8 +72,8 @@ def test_a_reference_began_alike(runs):
 
 
 def test_the_dose_of_an_arm_that_went_on():
-    longer = dict(dose=2.43, dose_before=1.504, sentences=40247)
-    equal([format_dose(longer), format_dose(dict(dose=1.5))], ['1.5 + 0.926', '1.5'])
+    longer = TrainRecord(dose=2.43, dose_before=1.504, sentences=40247)
+    equal([format_dose(longer), format_dose(TrainRecord(dose=1.5))], ['1.5 + 0.926', '1.5'])
     equal(round(per_million(longer), 1), 23.0)
 
 

@@ -191,7 +191,7 @@ def is_leftover(
 
 # %% ../../nbs/core/io.ipynb #38fb62e7
 def sweep(
-    folder:str|Path, # Of a run, or of one of its arms; nothing happens where there is none
+    folder:str|Path, # Of a study, or of one of its runs; nothing happens where there is none
     deep:bool=False, # Folders in it as well
     of:str='',       # Only what was to become a file or folder of this name
     patterns=PARTS,  # As for `is_leftover`
@@ -367,7 +367,7 @@ def foreign(
 def check_own(
     folder:str|Path, # That is to be written, replaced or emptied; it need not be there
     ours,            # Patterns, as for `foreign`
-    what:str,        # Whose folder it should be, for the sentence: 'a trained arm'
+    what:str,        # Whose folder it should be, for the sentence: 'a trained run'
     mend:str='give a new or an empty folder', # What to do
 )->Path: # The folder
     """Make sure that a folder holds only what this program wrote there; nothing is changed.

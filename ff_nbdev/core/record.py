@@ -31,6 +31,7 @@ class Record(Mapping):
     def __iter__(self): return iter(self.told)
     def __len__(self): return len(self.told)
     def __or__(self, changes): return self.from_dict({**self.told, **changes})
+    def __ror__(self, before): return {**before, **self.told}
     def __repr__(self): return _shown(self)
 
 # %% ../../nbs/core/record.ipynb #a9d798ee

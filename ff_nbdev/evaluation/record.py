@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['Score', 'CleanScore', 'Floors', 'Place', 'WeightGeography', 'LineGeography', 'FFNRatio', 'NamingScore', 'NamingTest',
-           'Disturbed', 'Threshold', 'Robustness', 'ScaledRobustness', 'Bleu', 'Overlap', 'Pathways', 'CodeScore',
-           'Codes', 'Evaluated', 'EvaluationRecord']
+           'HubEnergy', 'SignatureForms', 'SmoothPart', 'Disturbed', 'Threshold', 'Robustness', 'ScaledRobustness',
+           'Bleu', 'Overlap', 'Pathways', 'CodeScore', 'Codes', 'Provenance', 'Evaluated', 'EvaluationRecord']
 
 # %% ../../nbs/evaluation/record.ipynb #5cb54792
 from ..core.record import Record, frozen
@@ -94,6 +94,10 @@ class NamingScore(Record):
     close_error_share:float=None # Fraction of the errors with the same first two letters
     close_error_ci:list=None     # Its interval
     close_by_chance:float=None   # Fraction of all other tokens with the same two letters
+    close_alternative_share:float=None # Fraction of the errors that a teacher forgives; None without its alternatives
+    close_alternative_ci:list=None     # Its interval
+    close_alternative_by_chance:float=None # Fraction of all other tokens that it forgives
+    close_alternative_given_to_others:float=None # Fraction of the errors that it would forgive for another token
     close_errors_nearer:float=None # Chance that a close error lies nearer than another
     most_frequent_prediction:str=None # Text of a token
     most_frequent_share:float=None    # Fraction of the predictions
@@ -102,7 +106,7 @@ class NamingScore(Record):
 @frozen
 class NamingTest(Record):
     "Token identification from places [Table 3]"
-    n_tokens:int=None  # Tokens to choose among
+    n_tokens:int=None  # Tokens to choose among; 0 where the text was too small
     chance:float=None  # 1/n_tokens
     instances:int=None # Averaged on a side
     redraws:int=None   # Draws of instances
@@ -117,6 +121,45 @@ class NamingTest(Record):
     def tasks(self)->dict: # '16:1' and '16:16' → `NamingScore`
         "The scores by the instances on either side"
         return {name: NamingScore.from_dict(self[name], f'{name}.') for name in self if ':' in name}
+
+# %% ../../nbs/evaluation/record.ipynb #9a3a8b12
+@frozen
+class HubEnergy(Place):
+    "How much of the mean response of tokens lies in windows of 3 % of the units, 0 to 1 [§2.2]"
+    units_each:int=None      # Units in both windows
+    windows:float=None       # Fraction of the energy in the strongest window of either sign
+    windows_ci:list=None     # Its interval
+    windows_permuted:float=None    # The same with the units in another order
+    windows_permuted_ci:list=None  # Its interval
+    units:float=None         # Fraction in as many single units
+    units_ci:list=None       # Its interval
+    kurtosis:float=None      # Fourth moment over the square of the second
+    kurtosis_ci:list=None    # Its interval
+
+@frozen
+class SignatureForms(Record):
+    "Signatures in other forms, and what lies in their windows"
+    energy:list[HubEnergy]=()     # One a site
+    standardised:NamingTest=None  # Activations over the spread of each unit
+    with_baseline:NamingTest=None # With the baseline left in
+
+# %% ../../nbs/evaluation/record.ipynb #20b0c9a1
+@frozen
+class SmoothPart(Record):
+    "What a model does with the smooth modes of its weights alone [§2.1, §4.2]"
+    ce:float=None        # Cross-entropy of the smooth part, nats a token
+    rough_ce:float=None  # … of what is left without it
+    energy:float=None    # Fraction of the variance of the weights in the smooth part
+    modes:float=None     # Fraction of the modes that are smooth
+    gain:list=None       # Over the untrained null, cut alike, nats a token, and its interval; None: not measured
+    null:str=None        # What that null is, in words
+    null_ce:float=None   # Its cross-entropy, cut alike
+    null_energy:float=None # Fraction of its variance in the smooth part
+    noise_ce:float=None  # Cross-entropy of pulsed noise, cut alike
+    gain_over_noise:list=None # Over that, and its interval
+    resampled:str=None   # What the intervals resample
+    windows:int=None     # Held-out windows
+    seed:int=None        # Of the draws
 
 # %% ../../nbs/evaluation/record.ipynb #64e94d35
 @frozen
@@ -144,7 +187,7 @@ class Threshold(Record):
 # %% ../../nbs/evaluation/record.ipynb #85356e2c
 @frozen
 class Robustness(Record):
-    "Accuracy under noise, noise outside the hubs and blur [Table 4, Figure 4]"
+    "Accuracy under noise, noise outside the hubs, blur and noise in the weights [Table 4, Figure 4]"
     needs = 'measurable', 'threshold'
     clean:float=None      # Accuracy, undisturbed
     clean_ci:list=None    # Its interval
@@ -157,6 +200,7 @@ class Robustness(Record):
     noise:list[Disturbed]=()  # Noise on every unit
     nonhub:list[Disturbed]=() # Noise outside the hubs
     blur:list[Disturbed]=()   # Blur
+    weights:list[Disturbed]=() # Noise in the weights, in units of their spread
     threshold:dict[str, Threshold]=None # Disturbance → what takes half
     ratio:float=None      # Threshold of non-hub noise over that of noise
     ratio_ci:list=None    # Its interval
@@ -209,7 +253,7 @@ class Overlap(Record):
 class Pathways(Record):
     "Do places follow meaning, and what becomes of a token when its hubs are silenced?"
     agreement:dict=None # Relation → related, unrelated, effect, p
-    control:dict=None   # 'silence' → effect_own, effect_other, specificity, regions
+    control:dict=None   # 'silence' → effect_own, effect_other, specificity, same_energy, regions
     settings:dict=None  # Of the test
 
 # %% ../../nbs/evaluation/record.ipynb #fbb83bb8
@@ -238,7 +282,14 @@ class Codes(Record):
 
 # %% ../../nbs/evaluation/record.ipynb #677bfff7
 @frozen
-class Evaluated(Record):
+class Provenance(Record):
+    "What a record was made with"
+    commit:str=None    # Of the code
+    versions:dict=None # Package → version
+    hardware:dict=None # device, cpu, gpu, cores, threads
+
+@frozen
+class Evaluated(Provenance):
     "Which model was evaluated, and with what"
     arm:str=None             # Name of the run in tables
     model:str=None           # The base
@@ -249,9 +300,6 @@ class Evaluated(Record):
     dose:float=None          # Σp of each matrix, mean
     parameters:int=None      # Of the model
     settings:dict=None       # Sizes of the evaluation
-    commit:str=None          # Of the code
-    versions:dict=None       # Package → version
-    hardware:dict=None       # device, cpu, gpu, cores, threads
 
 # %% ../../nbs/evaluation/record.ipynb #95d97892
 @frozen
@@ -267,6 +315,7 @@ class EvaluationRecord(Evaluated):
     activation_moran:list[LineGeography]=() # One a site
     signatures:NamingTest=None          # Frequent tokens, all controls
     signatures_250:NamingTest=None      # Among more tokens
+    signature_forms:SignatureForms=None # Other forms of signatures
     signatures_ablated:dict[str, NamingTest]=None # Ablation → with those layers
     smoothed:NamingTest=None            # Of the base, smoothed to the Moran's I of this model
     overlap:Overlap=None                # Shared units
@@ -275,7 +324,8 @@ class EvaluationRecord(Evaluated):
     robustness_last:Robustness=None     # The last alone
     robustness_quiet:ScaledRobustness=None   # All layers scaled by one factor
     robustness_matched:ScaledRobustness=None # Scaled to the FFN ratios of another model
-    smooth_part:dict=None    # gain: what the smooth part of the learned change is worth in nats, with its interval
+    smooth_part:SmoothPart=None         # Smooth modes of the weights alone
     bleu:Bleu=None           # Of an encoder-decoder
+    not_measured:dict[str, str]=None    # Measure → what it needs, where the text is too small
     sae:Codes=None           # Beside a sparse autoencoder
     reordered:list=()        # site, stack, layer, moran_before, moran_after, logits_changed: units sorted

@@ -326,11 +326,12 @@ def scores_from(
     return scores
 
 # %% ../../nbs/evaluation/robustness.ipynb #b6cb40ba
-METRICS = dict(accuracy='hits, down to the floor', half='its own hits', ce='nats, down to the floor or the unigram')
+METRICS = dict(accuracy='correct tokens, down to the floor', half='its own correct tokens',
+               ce='nats, down to the floor or the unigram')
 
 def _metric(of, unigram=None):
     "How a condition is scored, and where its floor lies"
-    if of not in METRICS: raise ValueError(f'Unknown reading {of!r}: it is one of {", ".join(METRICS)}.')
+    if of not in METRICS: raise ValueError(f'Unknown metric {of!r}: it is one of {", ".join(METRICS)}.')
     if of == 'half': return _accuracy, np.zeros_like
     if of == 'ce' and unigram is not None: return _minus_ce, lambda floor: np.maximum(floor, -unigram)
     return _minus_ce if of == 'ce' else _accuracy, lambda floor: floor

@@ -112,7 +112,7 @@ def _check_stage(p, stage):
     check_checkpoint(stage)
     facts, told = read_json(stage/'checkpoint.json'), read_json(stage/'ff_config.json')
     if odd := _other_facts(p, stage, facts, told):
-        raise ValueError(f'{shown(stage)} is of a run with another {odd[0]}: an arm parts only from one that was the '
+        raise ValueError(f'{shown(stage)} is of a run with another {odd[0]}: a run parts only from one that was the '
             'same up to there.')
     return facts, told.get('matrices')
 
@@ -190,7 +190,7 @@ def train_arm(
     trainer.train(resume_from_checkpoint=True)
     found = [start, *(f for f in trainer.probes if f['sentences'] <= p.ff.sentences)]      # none of after a collapse
     result = _result(p, trainer, found, world)
-    if first: result['regime'] = asdict(regime(p, found))
+    if first: result['regime'] = regime(p, found).to_dict()
     if plan.arm.endswith('forgiveness_only') and world == 1: result['paired_seconds'] = paired_seconds(p, trainer)
     if first: _write(p, trainer, result, found)
     return result
@@ -228,7 +228,7 @@ def paired_seconds(
 
 # %% ../../nbs/run/arm.ipynb #bd35ce5e
 def _base(p):
-    "The model that an arm started from, as it was before any pulse; of one that went on from another, that one's"
+    "The model that a run started from, as it was before any pulse; of one that went on from another, that one's"
     net = load_pretrained(p.plan.model)[0]
     if p.arm.start == 'random': return random_like(net, p.plan.seed)
     if _reordered(p.plan): sort_units_(net, p.tok, p.train)
@@ -243,7 +243,7 @@ def _reordered(plan):
 
 # %% ../../nbs/run/arm.ipynb #573c85ee
 def _alike_(net, p):
-    "All pulses that led to the weights of an arm, those of the run that it went on from first"
+    "All pulses that led to the weights of a run, those of the run that it went on from first"
     settings = Path(p.plan.start)/'ff_config.json'
     if p.plan.start and settings.exists():
         seen = read_tensors(Path(p.plan.start)/'ff_state.safetensors', ['counters'])['counters'][0]

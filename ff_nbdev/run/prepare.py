@@ -74,7 +74,7 @@ class WatchOptions:
 # %% ../../nbs/run/prepare.ipynb #cd879588
 @dataclass
 class Plan(WatchOptions, TrainingOptions, MethodOptions):
-    "All that an arm's training depends on; 0, '' and None: as the scale says, where nothing else is said"
+    "All that a run's training depends on; 0, '' and None: as the scale says, where nothing else is said"
     arm:str              # Key of its recipe in `RECIPES`
     model:str            # A shipped name, a folder or a hub id
     corpus:str           # A source of `load_corpus`

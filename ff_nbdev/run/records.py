@@ -13,7 +13,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ..core.record import Record, frozen
-from ..evaluation.record import Place, Score
+from ..evaluation.record import Place, Provenance, Score
 from ..mechanisms.config import dose_for
 from ..training.recipes import SCALES, arch_index
 
@@ -154,9 +154,9 @@ class MethodSettings(Record):
     recipe:str=None          # Its name
     seed:int=None            # Of noise and pulses
     total_sentences:int=None # That the ramps are counted in
-    forgetfulness:PulseSettings=field(default_factory=PulseSettings)
-    recall:RecallSettings=field(default_factory=RecallSettings)
-    forgiveness:ForgivenessSettings=field(default_factory=ForgivenessSettings)
+    forgetfulness:PulseSettings=field(default_factory=PulseSettings) # Pulses
+    recall:RecallSettings=field(default_factory=RecallSettings)      # Noise and hubs
+    forgiveness:ForgivenessSettings=field(default_factory=ForgivenessSettings) # The loss
 
 # %% ../../nbs/run/records.ipynb #e1d2494a
 @frozen
@@ -272,7 +272,7 @@ class Regime(Record):
 
 # %% ../../nbs/run/records.ipynb #fe84ac76
 @frozen
-class Trained(Record):
+class Trained(Provenance):
     "Which run was trained, and with what"
     arm:str=None         # Key of its recipe in `RECIPES`
     recipe:str=None      # Of the configuration
@@ -293,9 +293,6 @@ class Trained(Record):
     config:MethodSettings=field(default_factory=MethodSettings) # Of the method
     parameters:int=None  # Of the model
     processes:int=None   # That trained it
-    commit:str=None      # Of the code
-    versions:dict=None   # Package → version
-    hardware:dict=None   # device, cpu, gpu, cores, threads
 
 # %% ../../nbs/run/records.ipynb #da949e1f
 @frozen

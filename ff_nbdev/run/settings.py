@@ -229,7 +229,7 @@ def choose_models(
     given = [split_model(word) for word in words]
     archs = [arch for arch, _ in given]
     if twice := [arch for arch in archs if archs.count(arch) > 1]:
-        raise ValueError(f'Two models are given for {twice[0]}: give one, and that of the RWKV arms as rwkv=MODEL.')
+        raise ValueError(f'Two models are given for {twice[0]}: give one, and that of the RWKV runs as rwkv=MODEL.')
     return {arch: check_model(arch, model) for arch, model in {**models, **dict(given)}.items()}
 
 # %% ../../nbs/run/settings.ipynb #f53985ae
@@ -258,7 +258,7 @@ def check_words(
     "Raises: `ValueError` for words of which one would do nothing"
     given = {'--arms': words.arms, '--all': words.all, '--first': words.first is not None}
     chosen = [word for word in given if given[word]]
-    if len(chosen) > 1: raise ValueError(f'{" and ".join(chosen)} each say which arms are run: give one of them.')
+    if len(chosen) > 1: raise ValueError(f'{" and ".join(chosen)} each say which recipes are run: give one of them.')
     if words.seed is not None and words.seeds:
         raise ValueError('--seed and --seeds both say which seeds are trained: give one of them.')
 

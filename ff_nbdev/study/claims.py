@@ -115,7 +115,7 @@ class _Asked:
 
 # %% ../../nbs/study/claims.ipynb #54adb8bd
 def _run_of(every, arm, seed):
-    "The run of an arm of one seed, or None"
+    "The run of a recipe and seed, or None"
     seeded = f'{arm}.s{seed}'
     name = arm if not seed or seeded not in every and arm in ('base', 'base_reordered') else seeded
     return every.get(name)
@@ -149,14 +149,14 @@ def _outcome(asked, rule, control, seeds):
 
 # %% ../../nbs/study/claims.ipynb #c1000011
 def _command(runs, arms):
-    "What makes the arms of a claim; a dash where they are no recipes of this architecture"
+    "What makes the runs of a claim; a dash where they are no recipes of this architecture"
     first, known = next(iter(runs.values()), None), [arm for arm in arms if arm.split('~')[0] in RECIPES]
     of_rwkv = bool(first) and Path(first.folder).name.startswith('rwkv_')
     if of_rwkv and not any(arm.startswith('rwkv_') for arm in known):
-        known = [f'rwkv_{arm}' for arm in known if '~' not in arm]       # variants are of mT5's arms
+        known = [f'rwkv_{arm}' for arm in known if '~' not in arm]       # variants are of mT5's runs
     if len(known) < len(arms): return '–'
     if first and run_scale(Path(first.folder).parent): return command_for(first.folder, ('retrofit',), known)
-    scale = first and first.evaluation.get('scale') or 'quick'
+    scale = first and first.evaluation.scale or 'quick'
     return f"ff-nbdev run {scale} --arms {' '.join(known)}"
 
 # %% ../../nbs/study/claims.ipynb #17cfc346
@@ -167,8 +167,8 @@ def _untested(asked, regime):
 
 # %% ../../nbs/study/claims.ipynb #c1000007
 def answer(
-    runs:Runs,    # Arms of one architecture, by their names; seeds are `arm.s1`, `arm.s2` …
-    others:Runs|None=None, # Arms of the other architecture, named with `rwkv_`
+    runs:Runs,    # Runs of one architecture, by their names; seeds are `arm.s1`, `arm.s2` …
+    others:Runs|None=None, # Runs of the other architecture, named with `rwkv_`
     claims:Claims|None=None, # From `read_claims`
 )->list[dict]: # claim, paper, statistic, rule, command; value, lo, hi, unit, control, verdict, resampled, seeds, why
     "What these runs say to each claim; what could not be asked is listed with its reason"

@@ -25,9 +25,9 @@ FLOORS = dict(zero=('--', 'FFNs zeroed'), mean=('-.', 'FFNs at their mean'))
 def _banded(runs): return BANDED | ({main_arm(runs)} if len(runs) > 1 else set(runs))
 
 def _draw_floors(ax, runs):
-    "Mean and range of each floor over the arms"
+    "Mean and range of each floor over the runs"
     for floor, (style, label) in FLOORS.items():
-        found = [run.evaluation['robustness'].get(f'floor_{floor}') for run in runs.values()]
+        found = [getattr(run.evaluation.robustness, f'floor_{floor}') for run in runs.values()]
         found = [value for value in found if value is not None]
         if not found: continue
         ax.axhspan(100*min(found), 100*max(found), color=NULL, alpha=.3, lw=0)
@@ -35,7 +35,7 @@ def _draw_floors(ax, runs):
 
 # %% ../../nbs/study/curves.ipynb #11a39191
 def _draw_accuracy(ax, points, arm, clean, banded):
-    "Accuracy of one arm, and a dotted line where it starts"
+    "Accuracy of one run, and a dotted line where it starts"
     if banded and points.lo.notna().all():
         low, high = (100*ends.astype(float) for ends in (points.lo, points.hi))
         ax.fill_between(points.strength, low, high, color=colour(arm), alpha=.15, lw=0)
@@ -50,9 +50,9 @@ def _robustness_caption(runs):
     "With the threshold of every arm that has one"
     words = []
     for arm, run in runs.items():
-        found = run.evaluation['robustness']
-        if not found['measurable'] or 'noise' not in found['threshold'] or arm not in _banded(runs): continue
-        words.append(f"{arm} {threshold_text(found['threshold']['noise'], True)}")
+        found = run.evaluation.robustness
+        if not found.measurable or 'noise' not in found.threshold or arm not in _banded(runs): continue
+        words.append(f"{arm} {threshold_text(found.threshold['noise'], True)}")
     under = HALVING if len(runs) > 1 else ALONE
     if not words: return under.format('What noise takes is not measurable for any run.')
     return under.format(f"Noise that halves the FFN contribution: {'; '.join(words)}.")
@@ -70,7 +70,7 @@ def robustness_figure(
             _draw_floors(ax, runs)
             for arm, run in runs.items():
                 points = table[(table.kind == kind) & (table.arm == arm)].sort_values('strength')
-                _draw_accuracy(ax, points, arm, run.evaluation['robustness']['clean'], arm in _banded(runs))
+                _draw_accuracy(ax, points, arm, run.evaluation.robustness.clean, arm in _banded(runs))
             name, strength = DISTURBANCES[kind]
             ax.set(title=name, xlabel=strength)
             grid_below(ax)
@@ -84,22 +84,22 @@ UNDISTURBED = ('Undisturbed {} scores {}, with its feed-forward layers zeroed {:
                'never masked, so only what lies between them counts. Bands are 95 % intervals over {} windows.')
 
 def _draw_bleu(ax, arm, bleu, kind, banded):
-    "BLEU of one arm, and a dashed line at its floor"
-    clean, points = bleu['clean'], bleu[kind]
-    strengths = [0., *(point.get('x', point.get('b')) for point in points)]
-    low, high = zip(clean['ci'], *((point['lo'], point['hi']) for point in points))
+    "BLEU of one run, and a dashed line at its floor"
+    clean, points = bleu.clean, getattr(bleu, kind)
+    strengths = [0., *(point.strength for point in points)]
+    low, high = zip(clean['ci'], *((point.lo, point.hi) for point in points))
     if banded: ax.fill_between(strengths, low, high, color=colour(arm), alpha=.15, lw=0)
     scores = [point['bleu'] for point in (clean, *points)]
     ax.plot(strengths, scores, color=colour(arm), marker=mark(arm), ms=3.5, label=arm)
-    ax.axhline(bleu['floor_zero']['bleu'], color=colour(arm), lw=.8, ls='--')
+    ax.axhline(bleu.floor_zero['bleu'], color=colour(arm), lw=.8, ls='--')
 
 # %% ../../nbs/study/curves.ipynb #666fe587
 @of_few
 def bleu_figure(
     runs:Runs, # With BLEU of filled spans
 )->Figure:
-    "BLEU of greedy fills against each disturbance, with the floors [Figure 4]; `ValueError` if no arm fills in spans"
-    have = {arm: run.evaluation['bleu'] for arm, run in runs.items() if run.evaluation.get('bleu')}
+    "BLEU of greedy fills against each disturbance, with the floors [Figure 4]; `ValueError` if no run fills in spans"
+    have = {arm: run.evaluation.bleu for arm, run in runs.items() if run.evaluation.bleu}
     if not have: raise ValueError('No run has BLEU: it is the score of spans that an encoder-decoder fills in.')
     title = 'BLEU of filled spans under disturbance'
     kinds = [kind for kind in DISTURBANCES if kind in set().union(*have.values())]
@@ -113,9 +113,9 @@ def bleu_figure(
         fig.suptitle(title)
         legend_below(fig, axes[0][0])
     arm = main_arm(runs) if main_arm(runs) in have else next(iter(have))
-    clean, floor, windows = (have[arm][key] for key in ('clean', 'floor_zero', 'windows'))
-    score = format_interval(clean['bleu'], clean['ci'], '.1f')
-    return Figure('bleu', title, fig, UNDISTURBED.format(arm, score, floor['bleu'], windows))
+    bleu = have[arm]
+    score = format_interval(bleu.clean['bleu'], bleu.clean['ci'], '.1f')
+    return Figure('bleu', title, fig, UNDISTURBED.format(arm, score, bleu.floor_zero['bleu'], bleu.windows))
 
 # %% ../../nbs/study/curves.ipynb #e7e287d5
 WAYS = dict(matched='{} turned down', mirror='full_stack turned up', quiet='{}, all by one factor')
@@ -124,7 +124,7 @@ PARTS = dict(made=('scaling the layers alone', '#0072B2', -.16), left=('left at 
 def _metric_name(of): return METRICS[of].split(' or ')[0]
 
 def _gain_rows(gains):
-    "(metric, other arm, way) of every row"
+    "(metric, other run, way) of every row"
     rows = []
     for of in METRICS:
         for other, found in gains.items():
@@ -196,7 +196,7 @@ def _gains_caption(gains, rows, kind):
 
 # %% ../../nbs/study/curves.ipynb #e659b7a6
 def gains_figure(
-    gains:dict, # The other arm → what `scaling_gains` gives of it
+    gains:dict, # The other run → what `scaling_gains` gives of it
 )->Figure:
     "By how much full_stack is more robust, what scaling makes, what is left; `ValueError` where nothing was scaled"
     rows, title = _gain_rows(gains), 'What scaling the layers gives, and what is left'
@@ -223,16 +223,16 @@ CODES = {'signature': '#D55E00', 'autoencoder': '#0072B2', 'largest units': '#00
 
 def _draw_code(axes, rows, name, ink):
     "One code: variance unexplained, loss recovered, tokens named"
-    bits = [row['bits'] for row in rows]
-    recovered = [row['recovered']['mean'] for row in rows]
-    axes[0].plot(bits, [row['fvu'] for row in rows], color=ink, marker='.', label=name)
+    bits = [row.bits for row in rows]
+    recovered = [row.recovered['mean'] for row in rows]
+    axes[0].plot(bits, [row.fvu for row in rows], color=ink, marker='.', label=name)
     if not rows: return
     if all(found['measurable'] for found in recovered):
         low, high = zip(*[found['ci'] for found in recovered])
         axes[1].plot(bits, [found['value'] for found in recovered], color=ink, marker='.')
         axes[1].fill_between(bits, low, high, color=ink, alpha=.15, lw=0)
-    if rows[0]['names']:
-        axes[2].plot(bits, [row['names']['16:1']['accuracy'] for row in rows], color=ink, marker='.')
+    if rows[0].names:
+        axes[2].plot(bits, [row.names['16:1'].accuracy for row in rows], color=ink, marker='.')
 
 # %% ../../nbs/study/curves.ipynb #802d8b9d
 RATES = ('At the bits of the signature: {}. Loss is counted from the feed-forward layers at their mean; bands are '
@@ -240,10 +240,10 @@ RATES = ('At the bits of the signature: {}. Loss is counted from the feed-forwar
 
 def _rates_caption(sae):
     said = []
-    for row in sae['equal'][:2]:
-        value = row['recovered']['mean']['value']
+    for row in sae.equal[:2]:
+        value = row.recovered['mean']['value']
         recovered = 'not measurable' if value is None else f'{value:.2f}'
-        said.append(f"{row['code']} recovers {recovered} of the loss with {row['bits']:.0f} bits")
+        said.append(f'{row.code} recovers {recovered} of the loss with {row.bits:.0f} bits')
     return RATES.format('; '.join(said))
 
 # %% ../../nbs/study/curves.ipynb #4281fe1e
@@ -251,14 +251,14 @@ def rates_figure(
     run:Run, # Evaluated with an autoencoder
 )->Figure:
     "What every code loses, and what it names, against bits a token; `ValueError` without an autoencoder"
-    sae, title = run.evaluation.get('sae'), f'What a token costs to describe, in {run.arm}'
+    sae, title = run.evaluation.sae, f'What a token costs to describe, in {run.arm}'
     if not sae: raise ValueError(f'{run.arm} was evaluated without an autoencoder.')
     with subplots(1, 3, (6.4, 2.9)) as (fig, axes):
         for name, ink in CODES.items():
-            rows = [row for row in sae['rates'] if row['code'] == name]
-            _draw_code(axes, sorted(rows, key=lambda row: row['bits']), name, ink)
+            rows = [row for row in sae.rates if row.code == name]
+            _draw_code(axes, sorted(rows, key=lambda row: row.bits), name, ink)
         axes[1].axhline(0, color=INK, lw=.6)
-        axes[2].axhline(1/sae['n_tokens'], color=NULL, ls='--', lw=1)
+        axes[2].axhline(1/sae.n_tokens, color=NULL, ls='--', lw=1)
         axes[1].set_ylim(max(-1, axes[1].get_ylim()[0]), 1.05)
         for ax, measure in zip(axes, ('variance unexplained', 'loss recovered', 'tokens named, 16:1')):
             ax.set_xscale('log', base=2)
@@ -273,28 +273,27 @@ def rates_figure(
 # %% ../../nbs/study/curves.ipynb #b0234f42
 def _differs_in_dose(train, usual):
     "Does a run differ from the usual one in nothing but dose and length, at half of that length or more?"
-    if not train.get('dose') or train.get('dose_before') or train.get('change') or train.get('penalty'): return False
-    if train.get('model') != usual.get('model') or rate_of(train) != rate_of(usual): return False
-    return train['sentences'] >= usual['sentences']/2
+    if not train or not train.dose or train.dose_before or train.change or train.penalty: return False
+    return train.model == usual.model and rate_of(train) == rate_of(usual) and train.sentences >= usual.sentences/2
 
 def _dose_point(runs, name, run):
     "What one dose costs, and what it buys"
     free, task = reference(runs, run), tasks(run)[-1]
     paid = ce_increase(run, free) if free else None
     cost = (paid['relative'], paid['relative_lo'], paid['relative_hi']) if paid else None
-    sentences = run.train['sentences']
-    return dict(run=name, arm=run.train['arm'], sentences=sentences, dose=run.dose, per_million=1e6*run.dose/sentences,
+    sentences = run.train.sentences
+    return dict(run=name, arm=run.train.arm, sentences=sentences, dose=run.dose, per_million=1e6*run.dose/sentences,
                 price=cost, names=signature(run, task), task=task)
 
 # %% ../../nbs/study/curves.ipynb #d0064255
 def dose_points(
     runs:Runs, # With their variants
 )->list[dict]: # arm, sentences, dose, per_million, price (value, lo, hi) or None, names (value, lo, hi)
-    "The pulsed arms and variants that differ in nothing but dose and length, at half the usual length or more"
-    usual = next((run.train for run in runs.values() if run.trained), {})
+    "The pulsed runs and variants that differ in nothing but dose and length, at half the usual length or more"
+    usual = next((run.train for run in runs.values() if run.trained), None)
     points = []
     for name, run in {**runs, **runs.variants}.items():
-        if tasks(run) and _differs_in_dose(run.train or {}, usual): points.append(_dose_point(runs, name, run))
+        if tasks(run) and _differs_in_dose(run.train, usual): points.append(_dose_point(runs, name, run))
     arms = [point['arm'] for point in points]
     most = max(set(arms), key=lambda arm: (arms.count(arm), arm), default=None)
     points = [point for point in points if point['arm'] == most]

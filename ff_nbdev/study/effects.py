@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from .records import Run
+from ..run.records import CollapseSearch
 
 # %% ../../nbs/study/effects.ipynb #9df0b0e5
 @dataclass
@@ -34,7 +35,7 @@ class NotRun(Exception):
 def over_seeds(
     effects:list[Effect], # The same effect of each seed
 )->Effect: # One seed: as it is; more: their mean and its interval by Student's t
-    "Join the seeds of an arm"
+    "Join the seeds of a recipe"
     if len(effects) == 1: return effects[0]
     n = len(effects)
     values, lows, highs = np.array([(e.value, e.lo, e.hi) for e in effects]).T
@@ -62,7 +63,7 @@ def mean_of_layers(
 
 # %% ../../nbs/study/effects.ipynb #16534767
 def difference(
-    a:tuple, # value, lo, hi of one arm
+    a:tuple, # value, lo, hi of one run
     b:tuple, # value, lo, hi of the other
 )->tuple[float, float, float]: # a − b, and its interval, taking the two as independent
     "Difference of two measurements with intervals"
@@ -122,13 +123,13 @@ def same(
 
 # %% ../../nbs/study/effects.ipynb #d548a2a9
 def crossing_draws(
-    search:dict,   # The record of a search (`collapse` of train.json)
+    search:CollapseSearch, # Of a training
     at:float,      # Strength of the crossing
     near:float=.5, # Looks as far from it count, in x
     draws:int=2000,
 )->np.ndarray: # (draws,) strengths; all alike where hits were not kept
     "Where held-out accuracy would cross what it crosses at this strength, with other windows"
-    hits, strengths = np.array(search.get('hits') or [[1]], float), np.array([point[0] for point in search['points']])
+    hits, strengths = np.array(search.hits or [[1]], float), np.array([point[0] for point in search.points])
     if len(hits) != len(strengths): return np.full(draws, at)
     drawn = np.random.default_rng(0).integers(hits.shape[1], size=(draws, hits.shape[1]))
     close, wide = abs(strengths - at) <= near, abs(strengths - at) <= 2*near
@@ -148,7 +149,7 @@ def crossing_interval(draws:np.ndarray, step:float)->tuple[float, float]:
 # %% ../../nbs/study/effects.ipynb #r0000013
 @dataclass
 class Collapse:
-    "Where an arm collapsed, or how far its search went"
+    "Where a run collapsed, or how far its search went"
     point:float       # Strength, x; the limit that was reached if it did not collapse
     step:float        # Distance of two looks
     collapsed:bool    # Did it?
@@ -157,20 +158,20 @@ class Collapse:
     def words(self)->str: return f"{'' if self.collapsed else '> '}{self.point:.1f}x"
 
 def collapse_search(
-    run:Run, # A trained arm
-)->dict: # `collapse` of its train.json
+    run:Run, # A trained run
+)->CollapseSearch:
     "The record of a search for the collapse; `NotRun` where there was none"
-    found = (run.train or {}).get('collapse')
+    found = run.train and run.train.collapse
     if not found: raise NotRun(f'{run.arm} did not search for its collapse')
     return found
 
 def collapse_of(
     run:Run, # Of a search for the collapse
 )->Collapse:
-    "Where an arm collapsed; `NotRun` if it fell at the first look"
+    "Where a run collapsed; `NotRun` if it fell at the first look"
     search = collapse_search(run)
-    *_, before, last = (point[0] for point in search['points'])
-    collapsed, at = search['collapsed'], search['point'] if search['collapsed'] else last
+    *_, before, last = (point[0] for point in search.points)
+    collapsed, at = search.collapsed, search.point if search.collapsed else last
     if collapsed and at <= 0:
         raise NotRun(f'not measurable: {run.arm} fell at its first look, '
                      'so its search holds no strength that it stood')

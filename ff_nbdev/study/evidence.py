@@ -70,7 +70,7 @@ def new_runs(
     folder:str|Path='', # By default results/study
     kind:str='mt5',     # Or 'rwkv'
 )->Runs: # Those of `COMPARED` that have run
-    "The arms of the study in the paper's regime that a page compares"
+    "The runs of the study in the paper's regime that a page compares"
     folder = Path(folder or results_folder('study'))
     prefix = 'rwkv_' if kind == 'rwkv' else ''
     names = [prefix + arm for arm in COMPARED]

@@ -20,7 +20,7 @@ SITES = [('encoder.block.0', 'encoder', 0), ('encoder.block.1', 'encoder', 1),
 
 @dataclass
 class ExampleEffects:
-    "What an invented arm shows"
+    "What an invented run shows"
     dose:float=0.        # Σp of each matrix
     ce_increase:float=0. # Over the base, nats
     moran:float=0.       # Moran's I of the weights over their null
@@ -129,7 +129,7 @@ def _spatial_row(site, role, effects, rng):
 
 # %% ../../nbs/study/examples.ipynb #a1000020
 def _activation_row(site, effects):
-    "The activations of a layer, beside their nulls where the arm was pulsed"
+    "The activations of a layer, beside their nulls where the run was pulsed"
     name, stack, layer = site
     null = _null(effects.dose)
     row = dict(site=name, stack=stack, layer=layer, mean=.8*null + effects.line, sd=.05, n=1000, rci=.35*null,
@@ -267,10 +267,10 @@ def _example_evaluation(arm, sentences, effects, rng, windows=64):
 
 # %% ../../nbs/study/examples.ipynb #b639690b
 def example_runs(
-    folder:str|Path,     # Where the arms' folders go
-    arms:list[str]=QUICK, # Which arms
+    folder:str|Path,     # Where the runs' folders go
+    arms:list[str]=QUICK, # Which runs
     seed:int=0,          # Of the invented noise
-    **effects,           # Of full_stack, as `ExampleEffects` names them; `ffn` is that of all arms
+    **effects,           # Of full_stack, as `ExampleEffects` names them; `ffn` is that of all runs
 )->Path: # The folder
     "Write run folders of the exact form with invented numbers; scale 'synthetic'"
     folder, rng = Path(folder), np.random.default_rng(seed)

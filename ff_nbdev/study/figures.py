@@ -26,8 +26,8 @@ WORTH = ("The cross-entropy of {arm} is {under} under the unigram's. Ablating th
 NO_MODEL = "The cross-entropy of {arm}, {ce:.2f}, is not under the unigram's {unigram:.2f}: it is no model yet."
 
 def _base_caption(run):
-    found, ce = base_numbers(run.evaluation), run.evaluation['clean']['ce']
-    if found['gain'] <= 0: return NO_MODEL.format(arm=run.arm, ce=ce, unigram=run.evaluation['unigram_ce'])
+    found, ce = base_numbers(run.evaluation), run.evaluation.clean.ce
+    if found['gain'] <= 0: return NO_MODEL.format(arm=run.arm, ce=ce, unigram=run.evaluation.unigram_ce)
     costs = {floor: of_gain(found[floor]) for floor in ('zero', 'mean')}
     return WORTH.format(arm=run.arm, under=pct(found['under']), **costs)
 
@@ -37,9 +37,9 @@ def base_test_figure(
 )->Figure:
     "Cross-entropy of a model beside the unigram's and beside its own with the feed-forward layers ablated"
     evaluation, title = run.evaluation, f'What the feed-forward layers of {run.arm} contribute'
-    floors = evaluation['floors']
-    bars = {'unigram': evaluation['unigram_ce'], 'FFNs zeroed': floors['zero']['ce'],
-            'FFNs at their mean': floors['mean']['ce'], f'{run.arm}, whole': evaluation['clean']['ce']}
+    floors = evaluation.floors
+    bars = {'unigram': evaluation.unigram_ce, 'FFNs zeroed': floors.zero.ce, 'FFNs at their mean': floors.mean.ce,
+            f'{run.arm}, whole': evaluation.clean.ce}
     with subplots(size=(6.4, 1.9)) as (fig, ax):
         ax.barh(list(bars), list(bars.values()), color=['#bbbbbb', NULL, NULL, INK], height=.62)
         for place, ce in enumerate(bars.values()): ax.text(ce, place, f' {ce:.2f}', va='center')
@@ -50,14 +50,14 @@ def base_test_figure(
     return Figure('base-test', title, fig, _base_caption(run))
 
 # %% ../../nbs/study/figures.ipynb #656dbf53
-def _mean_ratio(layers): return mean(layer['share'] for layer in layers)
+def _mean_ratio(layers): return mean(layer.share for layer in layers)
 
 @of_few
 def ffn_ratio_figure(
-    runs:Runs, # Any arms
+    runs:Runs, # Any runs
 )->Figure:
-    "What each feed-forward layer adds to the residual stream, over its length [§4.1]; `ValueError` if no arm has it"
-    have = {arm: run.evaluation['ffn_share'] for arm, run in runs.items() if run.evaluation.get('ffn_share')}
+    "What each feed-forward layer adds to the residual stream, over its length [§4.1]; `ValueError` if no run has it"
+    have = {arm: run.evaluation.ffn_share for arm, run in runs.items() if run.evaluation.ffn_share}
     if not have: raise ValueError('No run was evaluated with its FFN ratios.')
     title, first = 'What each feed-forward layer adds to the stream', next(iter(have.values()))
     with subplots(size=(6.4, 2.4)) as (fig, ax):
@@ -110,14 +110,14 @@ def _smooth(values, width):
 
 # %% ../../nbs/study/figures.ipynb #fd78a5c7
 def _draw_training(axes, train, arm, size):
-    "Loss, dose and noise of one arm"
-    log, valid, ink = train['log'], train['valid'], colour(arm)
-    seen = np.array([row['sentences'] for row in log])/1e3
-    losses = _smooth([row['ce'] for row in log], max(1, len(log)//40))
+    "Loss, dose and noise of one run"
+    log, valid, ink = train.log, train.valid, colour(arm)
+    seen = np.array([row.sentences for row in log])/1e3
+    losses = _smooth([row.ce for row in log], max(1, len(log)//40))
     axes[0].plot(seen, losses, color=ink, lw=.9, alpha=.6)
-    held_out = [row['sentences']/1e3 for row in valid], [row['ce'] for row in valid]
+    held_out = [row.sentences/1e3 for row in valid], [row.ce for row in valid]
     axes[0].plot(*held_out, mark(arm), color=ink, ms=size, mfc='none', label=f'{arm}, held out')
-    for ax, key in zip(axes[1:], ('dose', 'noise_x')): ax.plot(seen, [row.get(key) or 0 for row in log], color=ink)
+    for ax, key in zip(axes[1:], ('dose', 'noise_x')): ax.plot(seen, [getattr(row, key) or 0 for row in log], color=ink)
 
 # %% ../../nbs/study/figures.ipynb #be4af02e
 ENDS = ('Cross-entropy at the end, on the held-out windows watched in training: {}. Lines are the training batches '
@@ -128,14 +128,14 @@ SCALES = ('cross-entropy\n(nats a token)', 'dose Σp\n(a matrix)', 'noise x')
 
 @of_few
 def training_figure(
-    runs:Runs, # Trained arms among them
+    runs:Runs, # Trained runs among them
 )->Figure:
-    "Cross-entropy, dose and noise against sentences; `ValueError` if no arm was trained"
+    "Cross-entropy, dose and noise against sentences; `ValueError` if no run was trained"
     trained = {arm: run.train for arm, run in runs.items() if run.trained}
     if not trained: raise ValueError(UNTRAINED.format(joined(runs)))
     title = 'Loss, dose and noise through training'
     with subplots(3, 1, (6.4, 4.2), sharex=True, height_ratios=[2.2, 1, 1]) as (fig, axes):
-        widest = max((phases(train['log']) for train in trained.values()), key=len)
+        widest = max((phases(train.log) for train in trained.values()), key=len)
         for ax, scale in zip(axes, SCALES):
             _shade_phases(ax, widest)
             ax.set_ylabel(scale)
@@ -145,7 +145,7 @@ def training_figure(
         legend_below(fig, axes[0])
         fig.align_ylabels()
         fig.suptitle(title)
-    ends = {arm: train['valid'][-1]['ce'] for arm, train in trained.items()}
+    ends = {arm: train.valid[-1].ce for arm, train in trained.items()}
     low, high = min(ends, key=ends.get), max(ends, key=ends.get)
     words = f'from {ends[low]:.3f} in {low} to {ends[high]:.3f} in {high}' if len(ends) > 1 else f'{ends[low]:.3f}'
     return Figure('training', title, fig, ENDS.format(words))
@@ -168,28 +168,28 @@ def _collapse_words(arm, found):
 def _collapse_caption(have, plain):
     text = ' '.join(_collapse_words(arm, found) for arm, found in have.items())
     text += ' Dotted is the last strength before the accuracy stays under half of its start.'
-    if any(found.get('clean') for found in have.values()): text += ' The thin line is the same model without noise.'
+    if any(found.clean for found in have.values()): text += ' The thin line is the same model without noise.'
     return text + (' Dashed is a model never trained under noise.' if plain else '')
 
 def _plain_noise(runs):
     "base_continued under plain noise; nothing where it was not run"
     for arm, run in runs.items():
-        if arm.endswith('base_continued'): return run.evaluation['robustness'].get('noise')
+        if arm.endswith('base_continued'): return run.evaluation.robustness.noise
 
 # %% ../../nbs/study/figures.ipynb #8d2aadf7
 def collapse_figure(
-    runs:Runs, # Arms that searched for their collapse among them
+    runs:Runs, # Runs that searched for their collapse among them
 )->Figure:
-    "Accuracy under growing noise of training, until the model breaks [§2.2]; `ValueError` if no arm went so far"
-    have = {arm: run.train['collapse'] for arm, run in runs.items() if run.trained and run.train.get('collapse')}
+    "Accuracy under growing noise of training, until the model breaks [§2.2]; `ValueError` if no run went so far"
+    have = {arm: run.train.collapse for arm, run in runs.items() if run.trained and run.train.collapse}
     if not have: raise ValueError('No run went on until it broke: their names end in _to_collapse.')
     title, plain = 'How much noise training withstands', _plain_noise(runs)
     with subplots(size=(6.4, 2.8)) as (fig, ax):
         for arm, found in have.items(): _draw_collapse(ax, arm, found)
         if plain:
-            points = [point['x'] for point in plain], [100*point['accuracy'] for point in plain]
+            points = [point.x for point in plain], [100*point.accuracy for point in plain]
             ax.plot(*points, color=NULL, ls='--', lw=1, label='base_continued, plain noise')
-        last = max(found['points'][-1][0] for found in have.values())
+        last = max(found.points[-1][0] for found in have.values())
         ax.set(xlabel='noise x', ylabel='token accuracy\nunder that noise (%)', xlim=(0, 1.6*last), ylim=(0, None))
         ax.grid(axis='y')
         fig.suptitle(title)
@@ -228,7 +228,7 @@ def ce_increase_figure(
 
 # %% ../../nbs/study/figures.ipynb #5ae6e3b7
 def _draw_names(ax, found, arms):
-    "Accuracy of every arm at one task, with two controls"
+    "Accuracy of every run at one task, with two controls"
     places, accuracy = np.arange(len(arms)), found.accuracy
     ends = 100*np.abs(np.stack([accuracy - found.lo, found.hi - accuracy]))
     error = dict(ecolor=INK, lw=1, capsize=2)
@@ -252,7 +252,7 @@ NAMES = ('At {task} {arm} names {accuracy} of the tokens [{low}, {high}]{free}. 
          'names {cosine}; chance is {chance}.')
 
 def _names_caption(found, task, chance):
-    "The best arm, beside the base that was sorted and not trained"
+    "The best run, beside the base that was sorted and not trained"
     arm, free = found.accuracy.idxmax(), ''
     if 'base_reordered' in found.index and arm != 'base_reordered':
         free = f", base_reordered, which takes no training, {pct(found.accuracy['base_reordered'])}"
@@ -266,29 +266,29 @@ def signature_figure(
     runs:Runs, # With signatures
 )->Figure:
     "Accuracy of naming a token by its places, with intervals, chance, nearest cosine, shuffled labels"
-    first, arms = next(iter(runs.values())).evaluation['signatures'], list(runs)
-    if not first.get('n_tokens'): raise ValueError(f'It {unmeasured(next(iter(runs.values())))}.')
+    first, arms = next(iter(runs.values())).evaluation.signatures, list(runs)
+    if not first.n_tokens: raise ValueError(f'It {unmeasured(next(iter(runs.values())))}.')
     tables = {task: table.set_index('arm') for task, table in runs.signatures.groupby('task', sort=False)}
-    title = f"Naming {first['n_tokens']} tokens by where they are active"
+    title = f"Naming {first.n_tokens} tokens by where they are active"
     with subplots(1, len(tables), (6.4, 2.9), sharey=True, squeeze=False) as (fig, axes):
         for ax, (task, table) in zip(axes[0], tables.items()):
             _draw_names(ax, table.loc[arms], arms)
-            ax.axhline(100*first['chance'], ls='--', lw=1, color=NULL, label='chance')
+            ax.axhline(100*first.chance, ls='--', lw=1, color=NULL, label='chance')
             _name_arms(ax, arms)
             ax.set(title=f'{task} instances', xlabel='run', ylim=(0, 105))
             grid_below(ax)
         axes[0][0].set_ylabel('correct (% of tokens)')
         fig.suptitle(title)
         legend_below(fig, axes[0][-1])
-    return Figure('signatures', title, fig, _names_caption(table, task, first['chance']))
+    return Figure('signatures', title, fig, _names_caption(table, task, first.chance))
 
 # %% ../../nbs/study/figures.ipynb #ac9dece1
 def _draw_stability(ax, have, arm):
-    "Distance of a token to itself along the layers, and of two tokens in one arm"
+    "Distance of a token to itself along the layers, and of two tokens in one run"
     for name, overlap in have.items():
-        distances = [layer['stability'] for layer in overlap['layers']]
+        distances = [layer['stability'] for layer in overlap.layers]
         ax.plot(distances, color=colour(name), marker=mark(name), ms=3.5, label=name)
-    layers = have[arm]['layers']
+    layers = have[arm].layers
     if layers[0]['other_token'] is not None:
         ax.plot([layer['other_token'] for layer in layers], color=INK, ls='--', lw=1, label='another token')
     ax.set_xticks(range(len(layers)), [short_site(layer) for layer in layers], fontsize=7, rotation=45)
@@ -297,8 +297,8 @@ def _draw_stability(ax, have, arm):
 
 # %% ../../nbs/study/figures.ipynb #f3108b98
 def _draw_ratios(ax, have):
-    "Rand/2let of every arm, over the strip of shuffled letters"
-    two = {arm: o['two_letter'] for arm, o in have.items() if o['two_letter']['ratio'] is not None}
+    "Rand/2let of every run, over the strip of shuffled letters"
+    two = {arm: o.two_letter for arm, o in have.items() if o.two_letter['ratio'] is not None}
     for place, (arm, found) in enumerate(two.items()):
         ratio, (low, high) = found['ratio'], found['ratio_ci']
         ends = np.abs([[ratio - low], [high - ratio]])
@@ -315,7 +315,7 @@ APART = ('In {} two sets of instances of a token are {:.2f} apart [{:.2f}, {:.2f
          '{:.2f}. {}. Grey strips are the ratio with shuffled letters.')
 
 def _overlap_caption(arm, overlap):
-    own, two = overlap['stability'], overlap['two_letter']
+    own, two = overlap.stability, overlap.two_letter
     said = 'Too few words begin alike to say anything of them'
     if two['ratio'] is not None: said = f"Rand/2let is {format_interval(two['ratio'], two['ratio_ci'])}"
     return APART.format(arm, own['distance'], *own['ci'], own['other_token'], said)
@@ -325,8 +325,8 @@ def _overlap_caption(arm, overlap):
 def overlap_figure(
     runs:Runs, # With overlaps
 )->Figure:
-    "Stability of places along the layers, and Rand/2let with its null; `ValueError` if no arm has overlaps"
-    have = {arm: run.evaluation['overlap'] for arm, run in runs.items() if run.evaluation.get('overlap')}
+    "Stability of places along the layers, and Rand/2let with its null; `ValueError` if no run has overlaps"
+    have = {arm: run.evaluation.overlap for arm, run in runs.items() if run.evaluation.overlap}
     if not have: raise ValueError('No run was evaluated with overlaps.')
     title, arm = 'Places of tokens, and what lies together', main_arm(runs)
     if arm not in have: arm = next(iter(have))
@@ -364,7 +364,7 @@ def _base(runs): return runs[base_arm(runs)]
 def _main(runs): return runs[main_arm(runs) or base_arm(runs)]
 
 def _pulsed(runs, what):
-    "The arm that stands for the method; `ValueError` where there is none"
+    "The run that stands for the method; `ValueError` where there is none"
     if not main_arm(runs): raise ValueError(f'No run was pulsed, so there is no {what}.')
     return runs[main_arm(runs)]
 
@@ -380,11 +380,11 @@ FIGURES = { # In the order in which they are drawn
 
 # %% ../../nbs/study/figures.ipynb #85b1ec71
 def all_figures(
-    runs:Runs, # Any arms
+    runs:Runs, # Any runs
 )->tuple[dict[str, Figure], dict[str, str]]: # Figures by name, and for each missing one the reason
     "Every figure that can be drawn from these runs"
     figures, missing = {}, {}
-    searched = any(run.trained and run.train.get('collapse') for run in runs.values())
+    searched = any(run.trained and run.train.collapse for run in runs.values())
     for name, draw in FIGURES.items():
         if name == 'dose' and not runs.variants or name == 'collapse' and not searched: continue
         try: figures[name] = draw(runs)

@@ -13,6 +13,7 @@ from .numbers import MORE, all_seeds, base_arm, base_numbers, compare_thresholds
 from .numbers import main_arm, pct, read_more, seed_counts, signature, spatial_numbers, tasks
 from .numbers import of_gain, threshold_text, unmeasured
 from .records import Run, Runs, ce_increase
+from ..run.records import TrainRecord
 
 # %% ../../nbs/study/findings.ipynb #e869201a
 SMALL = ('quick', 'smoke', 'synthetic')
@@ -31,18 +32,17 @@ def _seed_words(runs, arm):
 
 # %% ../../nbs/study/findings.ipynb #713224b5
 def format_scale(
-    runs:Runs, # Any arms
+    runs:Runs, # Any runs
 )->str:
     "At which scale the numbers were made, and what that means"
     main = main_arm(runs) or next(iter(runs))
-    evaluation, train = runs[main].evaluation, runs[main].train or {}
-    scale, size = evaluation.get('scale'), evaluation.get('parameters')
+    evaluation, train = runs[main].evaluation, runs[main].train or TrainRecord()
+    scale, size = evaluation.scale, evaluation.parameters
     if scale == 'synthetic': return INVENTED
-    model = evaluation.get('name') or runs.get('base', runs[main]).evaluation['model']
+    model = evaluation.get('name') or runs.get('base', runs[main]).evaluation.model
     made = f'{model} of {size/1e6:.1f} M parameters' if size else model
-    corpus = train.get('corpus', evaluation.get('corpus'))
-    read = f"{main} read {train.get('sentences', 0):,} sentences of {corpus}"
-    if train.get('tokens'): read += f" ({train['tokens']/1e6:.1f} M tokens)"
+    read = f'{main} read {train.sentences or 0:,} sentences of {train.corpus or evaluation.corpus}'
+    if train.tokens: read += f' ({train.tokens/1e6:.1f} M tokens)'
     first = SMOKE if scale in SMALL else f'Scale {scale}.'
     return f'{first} The model is {made}. {read}. {_seed_words(runs, main)}.'
 
@@ -64,7 +64,7 @@ def format_base(
 )->str:
     "Whether the base is a model whose feed-forward layers matter"
     found = base_numbers(run.evaluation)
-    ends = dict(ce=run.evaluation['clean']['ce'], unigram=run.evaluation['unigram_ce'])
+    ends = dict(ce=run.evaluation.clean.ce, unigram=run.evaluation.unigram_ce)
     if found['gain'] <= 0: return BASE['none'].format(**ends)
     least = min(found['zero'], found['mean'])
     why = BASE['little' if least < .5 else 'untaught']
@@ -178,10 +178,10 @@ def format_signatures(
     "Do places name tokens, beyond chance, beyond the reordered base, and better with fuzzy recall?"
     if not tasks(runs[arm]): return f'Token identification was not measured: it {unmeasured(runs[arm])}.'
     task = tasks(runs[arm])[-1]
-    found = runs[arm].evaluation['signatures']
-    of = f"({task}, {found['n_tokens']} tokens, chance {pct(found['chance'], 1)})"
+    found = runs[arm].evaluation.signatures
+    of = f"({task}, {found.n_tokens} tokens, chance {pct(found.chance, 1)})"
     text = f'Token identification {of}: {_names(runs[arm], task)} in {arm}'
-    if found[task]['ci'][0] <= found['chance']: return f'{text}, not shown to be above chance.'
+    if found.tasks[task].ci[0] <= found.chance: return f'{text}, not shown to be above chance.'
     said = [f'{text}.', *_beside_controls(runs, arm, task), *_without_geography(found[task])]
     return ' '.join(said + _gain_of_recall(runs, arm, task))
 
@@ -191,16 +191,16 @@ UNMEASURABLE = ('Robustness is not measurable: {arm} scores {clean} undisturbed 
 STANDS = dict(higher='{arm} is more robust', lower='{arm} is less robust', undecided='no difference is shown')
 STANDS |= dict(holds=STANDS['higher'], fails=STANDS['lower'])
 
-def _robustness(runs, arm): return runs[arm].evaluation['robustness']
+def _robustness(runs, arm): return runs[arm].evaluation.robustness
 
 def _unmeasurable(runs, arm):
     found = _robustness(runs, arm)
-    floors = [floor for floor in (found['floor_zero'], found.get('floor_mean')) if floor is not None]
-    return UNMEASURABLE.format(arm=arm, clean=pct(found['clean'], 1), floor=pct(max(floors), 1))
+    floors = [floor for floor in (found.floor_zero, found.floor_mean) if floor is not None]
+    return UNMEASURABLE.format(arm=arm, clean=pct(found.clean, 1), floor=pct(max(floors), 1))
 
 def _threshold(runs, arm, kind):
     found = _robustness(runs, arm)
-    return threshold_text(found['threshold'][kind], found['measurable'])
+    return threshold_text(found.threshold[kind], found.measurable)
 
 # %% ../../nbs/study/findings.ipynb #22beeabe
 def _by_metric(of, found, arm, control):
@@ -214,7 +214,7 @@ def _other_readings(runs, arm, control, kind):
     found = {of: read_more(runs, arm, control, kind, of) for of in MORE}
     said = [_by_metric(of, pair, arm, control) for of, pair in found.items() if pair]
     if not said: return []
-    said.insert(0, 'Two readings have no floor of their own, and no claim asks for them.')
+    said.insert(0, 'Two metrics have no floor of their own, and no claim asks for them.')
     if 'base_reordered' not in runs or arm == 'base_reordered': return said
     free = read_more(runs, 'base_reordered', control, kind, 'ce')
     if not free: return said
@@ -223,8 +223,7 @@ def _other_readings(runs, arm, control, kind):
 # %% ../../nbs/study/findings.ipynb #053c4e21
 def _curve(runs, arm, kind):
     "Strength → accuracy"
-    points = _robustness(runs, arm).get(kind, [])
-    return {point['b' if 'b' in point else 'x']: point['accuracy'] for point in points}
+    return {point.strength: point.accuracy for point in getattr(_robustness(runs, arm), kind)}
 
 def _ahead(runs, arm, control, kind):
     "From which strength on has a run that starts lower as many correct tokens?"
@@ -246,11 +245,11 @@ def format_robustness(
     "Is the run more robust to noise than the control and than no_fzr?"
     control = next((name for name in ('base_continued', 'base') if name in runs and name != arm), None)
     for name in (arm, control):
-        if name and not _robustness(runs, name)['measurable']: return _unmeasurable(runs, name)
+        if name and not _robustness(runs, name).measurable: return _unmeasurable(runs, name)
     said = [f'{HALVES[kind]} that halves the FFN contribution: {_threshold(runs, arm, kind)} in {arm}.']
     for other in (control, 'no_fzr'):
-        if other not in runs or other == arm or not _robustness(runs, other)['measurable']: continue
-        found = compare_thresholds(*(_robustness(runs, name)['threshold'][kind] for name in (arm, other)))
+        if other not in runs or other == arm or not _robustness(runs, other).measurable: continue
+        found = compare_thresholds(*(_robustness(runs, name).threshold[kind] for name in (arm, other)))
         said.append(f'{other}: {_threshold(runs, other, kind)}; {STANDS[found].format(arm=arm)}.')
     if control: said += _other_readings(runs, arm, control, kind) + _ahead(runs, arm, control, kind)
     return ' '.join(said)
@@ -268,7 +267,7 @@ def format_seeds(
 
 # %% ../../nbs/study/findings.ipynb #7c2cd105
 def format_regime(
-    train:dict, # A train.json
+    train:TrainRecord, # Of any age
 )->str: # '' where the record does not tell
     "Whether a run is in the regime in which the claims are tested"
     regime = regime_of(train)
@@ -287,9 +286,9 @@ def findings(
     if 'base_continued' in runs:
         before = ce_increase(run, runs[base]) if base != arm else None
         cost = format_ce_increase(ce_increase(run, runs['base_continued']), arm, run.dose, base=before)
-        said.append(f"{cost} {format_regime(run.train or {})}".strip())
+        said.append(f"{cost} {format_regime(run.train or TrainRecord())}".strip())
     said += [format_spatial(spatial_numbers(run), arm), format_signatures(runs, arm), format_robustness(runs, arm)]
-    found = run.evaluation['robustness']
-    if found['measurable'] and 'blur' in found['threshold']: said.append(format_robustness(runs, arm, 'blur'))
+    found = run.evaluation.robustness
+    if found.measurable and 'blur' in found.threshold: said.append(format_robustness(runs, arm, 'blur'))
     seeds = format_seeds(runs, arm)
     return said + [seeds] if seeds else said

@@ -15,7 +15,7 @@ from collections import Counter
 
 import numpy as np
 
-from ..run.records import PAPER_DOSE, PAPER_STEPS, rate_of, regime_of
+from ..run.records import PAPER_DOSE, PAPER_STEPS, Regime, TrainRecord, Untrained, rate_of, regime_of
 from ..run.settings import settings_of
 from .effects import Effect, over_seeds
 from .numbers import format_interval, format_value, mean, pct
@@ -29,7 +29,7 @@ def setting_of(
     run:Run, # A trained one
 )->tuple: # (0.0001, 'linear', ''): rate, schedule, optimizer
     "How a run learned; an older record had a constant rate"
-    return rate_of(run.train), (run.train.get('regime') or {}).get('schedule', 'constant'), optimizer_of(run)
+    return rate_of(run.train), (run.train.regime or Regime()).schedule, optimizer_of(run)
 
 def usual_setting(
     runs:Runs, # Of one study
@@ -46,8 +46,8 @@ NOT_ALIKE = ('collapse', 'dose_before', 'change', 'penalty')
 
 def _pulsed_alone(run):
     "Is this the recipe in question, with nothing changed but dose, clock and length?"
-    if not run.trained or run.train['arm'].removeprefix('rwkv_') != RECIPE or not run.dose: return False
-    return not any(run.train.get(key) for key in NOT_ALIKE) and not (run.train.get('regime') or {}).get('reordered')
+    if not run.trained or run.train.arm.removeprefix('rwkv_') != RECIPE or not run.dose: return False
+    return not any(getattr(run.train, key) for key in NOT_ALIKE) and not (run.train.regime or Regime()).reordered
 
 def healing_pairs(
     runs:Runs, # With their variants and seeds
@@ -56,8 +56,8 @@ def healing_pairs(
     usual = usual_setting(runs)
     pulsed = [run for run in runs.every.values() if _pulsed_alone(run) and setting_of(run) == usual]
     if not pulsed: return []
-    base = Counter(run.train.get('model') for run in pulsed).most_common(1)[0][0]
-    pairs = [(run, reference(runs, run)) for run in pulsed if run.train.get('model') == base]
+    base = Counter(run.train.model for run in pulsed).most_common(1)[0][0]
+    pairs = [(run, reference(runs, run)) for run in pulsed if run.train.model == base]
     return [(run, free) for run, free in pairs if free]
 
 # %% ../../nbs/study/healing_map.ipynb #15ee8a65
@@ -88,12 +88,12 @@ def _less(value, null): return None if None in (value, null) else value - null
 
 def _space_numbers(run, untrained):
     "Moran's I of weights and activations, each less its nulls"
-    down = [row for row in run.evaluation['spatial'] if row['role'] == 'down']
-    lines = run.evaluation.get('activation_moran') or []
-    moran, line = mean(row['moran_queen'] for row in down), mean(row['mean'] for row in lines)
-    return dict(moran=moran, over_dose=_less(moran, mean(row.get('null_queen') for row in down)),
-                over_untrained=_less(moran, untrained.get('moran')), line=line,
-                line_over=_less(line, mean(row.get('null_diffused') for row in lines)))
+    down = [row for row in run.evaluation.spatial if row.role == 'down']
+    lines = run.evaluation.activation_moran
+    moran, line = mean(row.moran_queen for row in down), mean(row.mean for row in lines)
+    return dict(moran=moran, over_dose=_less(moran, mean(row.null_queen for row in down)),
+                over_untrained=_less(moran, untrained.moran), line=line,
+                line_over=_less(line, mean(row.null_diffused for row in lines)))
 
 # %% ../../nbs/study/healing_map.ipynb #930fc0ef
 def pair_numbers(
@@ -107,7 +107,7 @@ def pair_numbers(
     trained, untrained = (increases.get(name) for name in ('pulsed and trained', 'pulsed, never trained'))
     percent = lambda x: None if x is None else 100*x
     return dict(increase=increase_effect(run, free), untrained=percent(untrained),
-                won_back=_won_back(trained, untrained), **_space_numbers(run, regime.untrained or {}),
+                won_back=_won_back(trained, untrained), **_space_numbers(run, regime.untrained or Untrained()),
                 healing=regime.healing, moved=regime.moved, correlation=regime.correlation,
                 free_moved=own and own.moved, rate_between=regime.rate_between_pulses or _constant(regime))
 
@@ -115,11 +115,11 @@ def pair_numbers(
 PAPER_POINT = 5.4, 200 # Dose, reckoned from the paper's schedule, and its optimizer steps between two pulses
 
 def point_of(
-    train:dict, # A train.json
+    train:TrainRecord, # Of a pulsed run
 )->tuple[float, float]: # Dose, optimizer steps between two pulses of a matrix
     "Where a pulsed run stands on the map"
     regime = regime_of(train)
-    return round(float(train.get('total_dose') or regime.dose), 2), float(f'{regime.steps_between_pulses:.2g}')
+    return round(float(train.total_dose or regime.dose), 2), float(f'{regime.steps_between_pulses:.2g}')
 
 def planned_points(
     settings:dict, # Of a scale, from `read_scale`
@@ -351,7 +351,7 @@ def _drawn_costs(pairs, draws):
     "(draws, clocks) CE increases, the same windows for every clock"
     tokens = pairs[0][1].arrays['window_tokens'].astype(float)
     gaps = np.stack([run.arrays['window_ce'] - free.arrays['window_ce'] for run, free in pairs])
-    references = np.array([free.evaluation['clean']['ce'] for _, free in pairs])
+    references = np.array([free.evaluation.clean.ce for _, free in pairs])
     drawn = np.random.default_rng(0).integers(len(tokens), size=(draws, len(tokens)))
     nats = (gaps*tokens)[:, drawn].sum(-1)/tokens[drawn].sum(-1)
     return 100*(nats/references[:, None]).T

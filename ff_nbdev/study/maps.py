@@ -16,7 +16,7 @@ from .records import Run, Runs
 
 # %% ../../nbs/study/maps.ipynb #68216d1d
 def down_slices(
-    run:Run, # Any arm
+    run:Run, # Any run
 )->dict: # Site → (rows, columns) of weights
     "The pieces of its down matrices that were saved"
     prefix = 'down_slice_'
@@ -31,7 +31,7 @@ def _site_in_both(before, after, site):
 
 def _site_name(run, site):
     "Short name of a site, where the evaluation knows it"
-    for known in run.evaluation['spatial'] + run.evaluation.get('activation_moran', []):
+    for known in run.evaluation.spatial + run.evaluation.activation_moran:
         if str(known['site']) == str(site): return short_site(known)
     return str(site)
 
@@ -43,7 +43,7 @@ def _whole_matrix(before, after, site):
     "Moran's I of the matrix that the piece is from"
     rows = []
     for run in (before, after):
-        rows += [row for row in run.evaluation['spatial'] if str(row['site']) == site and row['role'] == 'down'][:1]
+        rows += [row for row in run.evaluation.spatial if row.site == site and row.role == 'down'][:1]
     if len(rows) < 2: return ''
     text, null = WHOLE.format(*(row['moran_queen'] for row in rows)), rows[1].get('null_queen')
     return text if null is None else f'{text} The same dose takes white noise to {null:.3f}.'
@@ -62,7 +62,7 @@ def weights_figure(
     site = _site_in_both(before, after, site)
     pieces = [down_slices(run)[site].astype(float) for run in (before, after)]
     limit = float(np.quantile(np.abs(np.concatenate([piece.ravel() for piece in pieces])), .995))
-    where = next((short_site(s) for s in before.evaluation['spatial'] if str(s['site']) == site), site)
+    where = next((short_site(s) for s in before.evaluation.spatial if s.site == site), site)
     title = f'W$_o$ of {where}, before and after'
     with subplots(1, 2, (6.4, 2.5), sharey=True) as (fig, axes):
         for ax, piece, run in zip(axes, pieces, (before, after)):
@@ -83,7 +83,7 @@ NO_PULSE = 'No run has been pulsed, so every null is that of plain white noise.'
 def _moran_caption(runs):
     words = []
     for arm, run in runs.items():
-        rows = run.evaluation['spatial']
+        rows = run.evaluation.spatial
         if run.dose > 0: words.append(f'{arm} {sum(map(above_null, rows))} of {len(rows)} matrices')
     if not words: return NO_PULSE if len(runs) > 1 else 'It was never pulsed, so its null is plain white noise.'
     return ABOVE.format('; '.join(words))
@@ -92,7 +92,7 @@ def _moran_caption(runs):
 def _column(rows, entry): return np.array([row.get(entry) or 0 for row in rows])
 
 def _draw_moran(ax, rows, arm, place, width, minus_null):
-    "Moran's I of one arm with its null, side by side with the other arms"
+    "Moran's I of one run with its null, side by side with the other runs"
     x = np.arange(len(rows)) + place
     value, null, sd = (_column(rows, entry) for entry in ('moran_queen', 'null_queen', 'null_queen_sd'))
     shift = null if minus_null else 0
@@ -105,7 +105,7 @@ def _draw_role(top, low, runs, role, gated=True):
     "One kind of matrix: its values above, what is left of them below"
     width = .8/len(runs)
     for number, (arm, run) in enumerate(runs.items()):
-        rows = [row for row in run.evaluation['spatial'] if row['role'] == role]
+        rows = [row for row in run.evaluation.spatial if row.role == role]
         place = (number - (len(runs) - 1)/2)*.8/len(runs)
         for ax, minus_null in ((top, False), (low, True)): _draw_moran(ax, rows, arm, place, width, minus_null)
     top.set_title(role if gated else dict(value='input').get(role, role))
@@ -121,9 +121,9 @@ def _draw_role(top, low, runs, role, gated=True):
 def moran_figure(
     runs:Runs, # With a spatial table
 )->Figure:
-    "Moran's I of every matrix of every arm, with the matched-dose null"
+    "Moran's I of every matrix of every run, with the matched-dose null"
     from matplotlib.patches import Patch
-    found = {row['role'] for run in runs.values() for row in run.evaluation['spatial']}
+    found = {row.role for run in runs.values() for row in run.evaluation.spatial}
     roles = [role for role in ('gate', 'value', 'down') if role in found]
     title = "Moran's I of each matrix, and the same dose on white noise"
     shape = dict(sharey='row', sharex='col', squeeze=False, height_ratios=[1.4, 1])
@@ -161,7 +161,7 @@ def _lisa_caption(run, own, null):
 
 # %% ../../nbs/study/maps.ipynb #887e39ef
 def lisa_figure(
-    run:Run, # A pulsed arm
+    run:Run, # A pulsed run
 )->Figure:
     "Groups of the local Moran's I in a piece of a down matrix, and in noise of the same dose; `ValueError` without one"
     from matplotlib.colors import ListedColormap
@@ -203,7 +203,7 @@ def _correlogram_caption(runs, curves, nulls):
 def correlogram_figure(
     runs:Runs, # With `rho_<site>` in their arrays
 )->Figure:
-    "ρ(r) of the down matrices against distance, mean over sites, a line an arm; `ValueError` if no arm has them"
+    "ρ(r) of the down matrices against distance, mean over sites, a line a run; `ValueError` if no run has them"
     curves = {arm: _mean_curve(run, 'rho_', 'rho_null') for arm, run in runs.items()}
     curves = {arm: curve for arm, curve in curves.items() if curve is not None}
     if not curves: raise ValueError('No run has correlograms (rho_<site> in evaluation.npz): evaluate the runs again.')
@@ -247,8 +247,8 @@ BANDS = ("{} probe tokens over {:,} hidden units. The mean 1-D Moran's I of a ro
 
 def _null_of_layer(run, site):
     "What the same dose without training gives, over other tokens"
-    for row in run.evaluation.get('activation_moran', []):
-        if str(row['site']) != str(site) or row.get('null_diffused') is None: continue
+    for row in run.evaluation.activation_moran:
+        if row.site != str(site) or row.null_diffused is None: continue
         return f' The same dose without training takes this layer to {line_null(row):.3f}, over other tokens.'
     return ''
 
@@ -259,11 +259,11 @@ def _bands_caption(run, site, activations):
 
 # %% ../../nbs/study/maps.ipynb #2d12e4e9
 def bands_figure(
-    run:Run,      # A trained arm
+    run:Run,      # A trained run
     site:int=-1,  # Number of the site; the paper shows its last layer
     times:int=4,  # Points of training shown
 )->Figure:
-    "Tokens by places, through training; `ValueError` for an arm that was not trained"
+    "Tokens by places, through training; `ValueError` for a run that was not trained"
     if not run.bands: raise ValueError(NO_BANDS.format(run.arm))
     bands, name = run.bands, run.bands['site'][site]
     points = np.unique(np.linspace(0, len(bands['sentences']) - 1, times).round().astype(int))

@@ -10,6 +10,7 @@ import math
 
 from ..evaluation.robustness import format_threshold, paired_threshold, reading, scores_from
 from .records import Run, Runs
+from ..evaluation.record import EvaluationRecord, LineGeography, WeightGeography
 
 # %% ../../nbs/study/numbers.ipynb #2524319d
 def joined(
@@ -66,45 +67,45 @@ def mean(
 
 # %% ../../nbs/study/numbers.ipynb #29499dbe
 def main_arm(
-    runs:Runs, # Any arms
-)->str|None: # Its name; None where no arm was pulsed
-    "The arm that stands for the method: full_stack, or else the nearest to it"
+    runs:Runs, # Any runs
+)->str|None: # Its name; None where no run was pulsed
+    "The run that stands for the method: full_stack, or else the nearest to it"
     for arm in ('full_stack', 'rwkv_full_stack', 'tlf', 'highway', 'no_fzr'):
         if arm in runs: return arm
     return next((arm for arm, run in runs.items() if run.dose > 0), None)
 
 def base_arm(
-    runs:Runs, # Any arms
+    runs:Runs, # Any runs
 )->str: # Its name
-    "The model before all training: base, that of RWKV, or the first arm"
+    "The model before all training: base, that of RWKV, or the first run"
     return next((arm for arm in ('base', 'rwkv_base') if arm in runs), next(iter(runs)))
 
 # %% ../../nbs/study/numbers.ipynb #313a87bb
 def all_seeds(
     runs:Runs, # With their seeds
     arm:str,   # One of them
-)->list[Run]: # The first, then the others; none where the arm was not run
-    "Every run of an arm"
+)->list[Run]: # The first, then the others; none where the recipe was not run
+    "Every run of a recipe"
     if arm not in runs: return []
     others = getattr(runs, 'seeds', {})
     return [runs[arm], *(run for name, run in others.items() if name.split('.s')[0] == arm)]
 
 def seed_counts(
     runs:Runs, # With their seeds
-)->dict[str, int]: # Trained arm → its runs
-    "How many seeds each arm has"
+)->dict[str, int]: # Trained recipe → its runs
+    "How many seeds each recipe has"
     return {arm: len(all_seeds(runs, arm)) for arm, run in runs.items() if run.trained}
 
 # %% ../../nbs/study/numbers.ipynb #ee782a3f
 def base_numbers(
-    evaluation:dict, # An evaluation.json
+    evaluation:EvaluationRecord, # Of any model
 )->dict: # gain (nats), under (fraction of the unigram's), zero, mean (fraction of the gain given back), passed
     "The base test"
-    ce, unigram = evaluation['clean']['ce'], evaluation['unigram_ce']
+    ce, unigram = evaluation.clean.ce, evaluation.unigram_ce
     gain = unigram - ce
     lost = {}
     for floor in ('zero', 'mean'):
-        lost[floor] = (evaluation['floors'][floor]['ce'] - ce)/gain if gain > 0 else None
+        lost[floor] = (getattr(evaluation.floors, floor).ce - ce)/gain if gain > 0 else None
     passed = gain > 0 and gain/unigram >= .25 and min(lost.values()) >= .5
     return dict(gain=gain, under=gain/unigram, **lost, passed=passed)
 
@@ -124,64 +125,64 @@ def _beyond_nulls(row, sign):
     return True
 
 def above_null(
-    row:dict, # Of the spatial table
+    row:WeightGeography, # Of one matrix
 )->bool:
     "Is Moran's I of this matrix two standard deviations above its matched-dose nulls, of noise and of its own values?"
     return _beyond_nulls(row, 1)
 
 def below_null(
-    row:dict, # Of the spatial table
+    row:WeightGeography, # Of one matrix
 )->bool:
     "Is it as far below both?"
     return _beyond_nulls(row, -1)
 
 # %% ../../nbs/study/numbers.ipynb #87416b25
 def line_null(
-    row:dict, # Of `activation_moran`
+    row:LineGeography, # Of one site
 )->float: # 1-D Moran's I
     "The higher of the two nulls of an activation"
-    return max(row['null_diffused'], row.get('null_noise_diffused') or -1)
+    return max(row.null_diffused, row.null_noise_diffused or -1)
 
 def _above_line_null(row):
-    error = row['sd']/max(row.get('n') or 1, 1)**.5
-    return row['mean'] - 2*error > line_null(row)
+    error = row.sd/max(row.n or 1, 1)**.5
+    return row.mean - 2*error > line_null(row)
 
 # %% ../../nbs/study/numbers.ipynb #c5ddd4c5
 def spatial_numbers(
-    run:Run, # A pulsed arm
+    run:Run, # A pulsed run
 )->dict: # above, below, of; moran, null, own (means over matrices); line, line_null, line_above, line_of (activations)
-    "Clustering of an arm beside its matched-dose nulls"
+    "Clustering of a run beside its matched-dose nulls"
     evaluation = run.evaluation
-    weights = [row for row in evaluation['spatial'] if row.get('null_queen') is not None]
-    lines = [row for row in evaluation.get('activation_moran', []) if row.get('null_diffused') is not None]
+    weights = [row for row in evaluation.spatial if row.null_queen is not None]
+    lines = [row for row in evaluation.activation_moran if row.null_diffused is not None]
     return dict(
         above=sum(map(above_null, weights)), below=sum(map(below_null, weights)), of=len(weights),
-        moran=mean(row['moran_queen'] for row in weights), null=mean(row['null_queen'] for row in weights),
-        own=mean(row.get('null_permuted') for row in weights),
-        line=mean(row['mean'] for row in lines), line_null=mean(map(line_null, lines)),
+        moran=mean(row.moran_queen for row in weights), null=mean(row.null_queen for row in weights),
+        own=mean(row.null_permuted for row in weights),
+        line=mean(row.mean for row in lines), line_null=mean(map(line_null, lines)),
         line_above=sum(map(_above_line_null, lines)), line_of=len(lines))
 
 # %% ../../nbs/study/numbers.ipynb #88f4fd49
 def unmeasured(
-    run:Run,  # Any arm
+    run:Run,  # Any run
     what:str='signatures', # Or 'overlap', 'pathways'
 )->str: # Without a full stop
     "Why a measure is missing: most often a text too small for it"
-    return (run.evaluation.get('not_measured') or {}).get(what, f'was not asked for ({what} of {run.arm})')
+    return (run.evaluation.not_measured or {}).get(what, f'was not asked for ({what} of {run.arm})')
 
 def tasks(
-    run:Run, # Any arm
+    run:Run, # Any run
 )->list[str]: # For example ['16:1', '16:16']
     "The signature tasks of an evaluation"
-    return [task for task in run.evaluation['signatures'] if ':' in task]
+    return list(run.evaluation.signatures.tasks)
 
 def signature(
-    run:Run,  # Any arm
+    run:Run,  # Any run
     task:str, # One of its `tasks`
 )->tuple[float, float, float]: # Accuracy and the ends of its interval
-    "How many tokens an arm names"
-    found = run.evaluation['signatures'][task]
-    return found['accuracy'], *found['ci']
+    "How many tokens a run names"
+    found = run.evaluation.signatures.tasks[task]
+    return found.accuracy, *found.ci
 
 # %% ../../nbs/study/numbers.ipynb #23ec3433
 def _ends(threshold, of):
@@ -191,7 +192,7 @@ def _ends(threshold, of):
 
 def compare_thresholds(
     a:dict, # One kind of `threshold`
-    b:dict, # The same of the other arm
+    b:dict, # The same of the other run
     of:str='relative', # 'relative' (accuracy) or 'ce'
 )->str: # 'higher', 'lower' or 'undecided'
     "Higher or lower only where the intervals do not overlap"
@@ -213,14 +214,14 @@ def threshold_text(
 # %% ../../nbs/study/numbers.ipynb #840d747e
 def read_more(
     runs:Runs, # Evaluated on the same windows
-    arm:str,   # The arm in question
+    arm:str,   # The run in question
     control:str, # Its control
     kind:str,  # 'noise', 'nonhub' or 'blur'
     of:str,    # 'half' or 'ce'
     sites:str='disturbed', # 'disturbed' (all sites) or 'last'
 )->dict|None: # arm, control (for `format_threshold`), difference; None where it cannot be read
-    "A threshold by a metric that has no floor of the arm's own, with windows in pairs"
-    unigram = runs[arm].evaluation['unigram_ce']
+    "A threshold by a metric that has no floor of the run's own, with windows in pairs"
+    unigram = runs[arm].evaluation.unigram_ce
     own, theirs = (scores_from(runs[name].arrays, sites) for name in (arm, control))
     if not own or not theirs: return None
     if not any(key[0] == kind for key in own if isinstance(key, tuple)): return None

@@ -49,8 +49,8 @@ OVERLAP_COLUMNS = {
     'units permuted': _permuted, 'pairs': 'pairs.pairs_two_letter', 'paper: 2let, Rand, ratio': _paper_pairs}
 
 @table(OVERLAP_COLUMNS)
-def overlap_rows(runs:Runs): # Any arms
-    "Stability of places and Rand/2let of every arm, with the nulls"
+def overlap_rows(runs:Runs): # Any runs
+    "Stability of places and Rand/2let of every run, with the nulls"
     for record in records(runs):
         if record.get('overlap'): yield record | dict(pairs=record['overlap']['two_letter'])
 
@@ -59,9 +59,9 @@ def _placed(runs):
     return {arm: Places.from_arrays(run.arrays) for arm, run in runs.items() if 'overlap_tokens' in run.arrays}
 
 def between_rows(
-    runs:Runs, # Arms of one base
+    runs:Runs, # Runs of one base
 )->list[dict]: # Rows
-    "Table 1: the same token in two arms; on the diagonal, in two sets of instances"
+    "Table 1: the same token in two runs; on the diagonal, in two sets of instances"
     places = {arm: found for arm, found in _placed(runs).items() if arm not in ('base_reordered', 'from_scratch')}
     if not places: return []
     rows = []
@@ -99,7 +99,7 @@ def _second_order_row(names, places):
 
 # %% ../../nbs/study/overlap_tables.ipynb #28f5af32
 def second_order_rows(
-    runs:Runs, # Any arms; those of the other architecture in `runs.others`
+    runs:Runs, # Any runs; those of the other architecture in `runs.others`
 )->list[dict]: # Rows
     "Are the words that are alike in one model alike in the other? Across architectures, and across losses"
     places = _placed({**runs, **getattr(runs, 'others', {})})
@@ -112,15 +112,15 @@ def second_order_rows(
 def _named_distances(run):
     "Pair → distance, the first of each"
     found = {}
-    for pair in run.evaluation['overlap']['named'] + run.evaluation['overlap']['shown']:
+    for pair in run.evaluation.overlap.named + run.evaluation.overlap.shown:
         found.setdefault((pair['a'], pair['b']), pair['distance'])
     return found
 
 def named_rows(
-    runs:Runs, # Any arms
+    runs:Runs, # Any runs
 )->list[dict]: # Rows
     "Table 6: named pairs of words, with the paper's numbers, and the two-letter pairs that this text has instead"
-    have = {arm: _named_distances(run) for arm, run in runs.items() if run.evaluation.get('overlap')}
+    have = {arm: _named_distances(run) for arm, run in runs.items() if run.evaluation.overlap}
     rows = []
     for pair in dict.fromkeys(pair for found in have.values() for pair in found):
         name = ' & '.join(word.lstrip('▁Ġ') for word in pair)
@@ -144,7 +144,7 @@ CONTROL_COLUMNS = {
 def _pathways(record, entry): return (record.get('pathways') or {}).get(entry) or {}
 
 @table(CONTROL_COLUMNS)
-def control_rows(runs:Runs): # Any arms
+def control_rows(runs:Runs): # Any runs
     "What silencing the hubs of some tokens does to them and to others, in nats, beside its nulls"
     for record in records(runs):
         for found in _pathways(record, 'control').values():
@@ -158,7 +158,7 @@ AGREEMENT_COLUMNS = {'arm': 'arm'} | _class_columns('two_letters', 'same two let
 AGREEMENT_COLUMNS |= _class_columns('piece_kinds', 'same kind of piece') | _class_columns('categories', 'same category')
 
 @table(AGREEMENT_COLUMNS)
-def agreement_rows(runs:Runs): # Any arms
+def agreement_rows(runs:Runs): # Any runs
     "Do tokens of one class lie together?"
     for record in records(runs):
         if found := _pathways(record, 'agreement'): yield record | dict(found=found)
@@ -188,7 +188,7 @@ RATE_COLUMNS = {
 
 # %% ../../nbs/study/overlap_tables.ipynb #f912d9af
 @table(RATE_COLUMNS)
-def rates_rows(runs:Runs): # Any arms
-    "Every code at the bits of the signature, of the arms on which an autoencoder was fitted"
+def rates_rows(runs:Runs): # Any runs
+    "Every code at the bits of the signature, of the runs on which an autoencoder was fitted"
     for record in records(runs):
         for code in (record.get('sae') or {}).get('equal', []): yield record | dict(code=code)

@@ -24,14 +24,14 @@ def _increase(run, free):
 
 def _named(run, free):
     "Difference of the tokens named; None where the text was too small for it"
-    if not all('16:16' in some.evaluation['signatures'] for some in (run, free)): return None
+    if not all('16:16' in some.evaluation.signatures for some in (run, free)): return None
     return [100*value for value in named_more(run, free)]
 
 def _withstood(run, free):
     "Difference of the noise at which half of the own correct tokens are left; None where it was not kept"
     scores = [scores_from(some.arrays) for some in (run, free)]
     if not all(scores): return None
-    found = paired_threshold(*scores, 'noise', 'half', unigram=free.evaluation['unigram_ce'])
+    found = paired_threshold(*scores, 'noise', 'half', unigram=free.evaluation.unigram_ce)
     return list(found) if np.isfinite(found).all() else None
 
 EFFECTS = dict( # Column → label, what is measured, which direction is better
@@ -123,8 +123,8 @@ def effects_figure(
 def _alike(run, model, setting):
     "Does a run differ from the usual one in dose, length and clock alone?"
     train = run.train
-    if train.get('collapse') or train.get('dose_before') or train.get('change') or train.get('penalty'): return False
-    return train.get('model') == model and setting_of(run) == setting
+    if train.collapse or train.dose_before or train.change or train.penalty: return False
+    return train.model == model and setting_of(run) == setting
 
 def healing_points(
     runs:Runs, # With their variants and seeds
@@ -132,13 +132,13 @@ def healing_points(
     "CE increase of the pulsed runs that have a base_continued, with the steps between two pulses"
     points, setting = [], usual_setting(runs)
     trained = [run for run in (*runs.values(), *runs.every.values()) if run.trained]
-    model = trained[0].train.get('model') if trained else None
+    model = trained[0].train.model if trained else None
     for name, run in runs.every.items():
         regime = regime_of(run.train) if run.trained and _alike(run, model, setting) else None
         free = reference(runs, run) if regime and regime.steps_between_pulses else None
         if free is None: continue
         value, lo, hi = _increase(run, free)
-        points.append(dict(run=name, recipe=run.train['arm'].removeprefix('rwkv_'), dose=round(regime.dose, 1),
+        points.append(dict(run=name, recipe=run.train.arm.removeprefix('rwkv_'), dose=round(regime.dose, 1),
                            between=regime.steps_between_pulses, value=value, lo=lo, hi=hi))
     return sorted(points, key=lambda point: (point['dose'], point['between']))
 
@@ -207,15 +207,15 @@ NULLS = {'noise, same dose': ('_', NULL), 'own values in random order': ('x', '#
 
 def _null_rows(run):
     "Moran's I of weights and of activations, each with its nulls"
-    numbers, lines = spatial_numbers(run), run.evaluation.get('activation_moran') or []
-    regime = regime_of(run.train or {})
-    untrained = ((regime and regime.untrained) or {}).get('moran')
-    line_null = lambda key: mean(row.get(key) for row in lines)
+    numbers, lines = spatial_numbers(run), run.evaluation.activation_moran
+    regime = run.train and regime_of(run.train)
+    untrained = regime and regime.untrained and regime.untrained.moran
+    line_null = lambda key: mean(getattr(row, key) for row in lines)
     weights = {'noise, same dose': numbers['null'], 'own values in random order': numbers['own'],
                'base pulsed, never trained': untrained}
     activations = {'base pulsed, never trained': line_null('null_diffused'),
                    'noise network, pulsed': line_null('null_noise_diffused')}
-    return dict(weights=(numbers['moran'], weights), activations=(mean(row['mean'] for row in lines), activations))
+    return dict(weights=(numbers['moran'], weights), activations=(mean(row.mean for row in lines), activations))
 
 # %% ../../nbs/study/overview.ipynb #af40c89d
 def _draw_nulls(ax, runs, arms, part):
@@ -264,9 +264,9 @@ def nulls_figure(
 # %% ../../nbs/study/overview.ipynb #e31c7c3b
 def _points(run, kind):
     "Strengths, accuracy and ends of the interval, in percent"
-    found = run.evaluation['robustness'].get(kind) or []
-    strengths = [point['b'] if 'b' in point else point['x'] for point in found]
-    def percents(key): return [100*(point.get(key) or point['accuracy']) for point in found]
+    found = getattr(run.evaluation.robustness, kind)
+    strengths = [point.strength for point in found]
+    def percents(key): return [100*(getattr(point, key) or point.accuracy) for point in found]
     return strengths, percents('accuracy'), percents('lo'), percents('hi')
 
 def _where_ahead(runs, arm, free):
@@ -285,8 +285,8 @@ def _draw_noise(ax, runs, arms, kind):
         strengths, accuracy, low, high = _points(runs[name], kind)
         ax.fill_between(strengths, low, high, color=colour(name), alpha=.15, lw=0)
         ax.plot(strengths, accuracy, color=colour(name), marker=mark(name), ms=3.5, label=name)
-        found = runs[name].evaluation['robustness']
-        floors = [floor for floor in (found['floor_zero'], found.get('floor_mean')) if floor is not None]
+        found = runs[name].evaluation.robustness
+        floors = [floor for floor in (found.floor_zero, found.floor_mean) if floor is not None]
         ax.axhline(100*max(floors), color=colour(name), lw=.7, ls='--')
     ax.set(xlabel=dict(noise='noise x on every unit', blur='blur b')[kind], ylim=(0, None))
     grid_below(ax)
@@ -298,9 +298,9 @@ def noise_figure(
     "Correct tokens against noise and blur, of the main run and its controls; `ValueError` where none was disturbed"
     arm = main_arm(runs) or next(iter(runs))
     arms = [name for name in ('base', 'base_continued', 'no_fzr', arm) if name in runs]
-    arms = [name for name in dict.fromkeys(arms) if runs[name].evaluation['robustness'].get('noise')]
+    arms = [name for name in dict.fromkeys(arms) if runs[name].evaluation.robustness.noise]
     if not arms: raise ValueError('No run was disturbed by noise.')
-    kinds = [kind for kind in ('noise', 'blur') if runs[arms[-1]].evaluation['robustness'].get(kind)]
+    kinds = [kind for kind in ('noise', 'blur') if getattr(runs[arms[-1]].evaluation.robustness, kind)]
     with subplots(1, len(kinds), (6.4, 2.8), sharey=True, squeeze=False) as (fig, axes):
         for ax, kind in zip(axes[0], kinds): _draw_noise(ax, runs, arms, kind)
         axes[0][0].set_ylabel('correct tokens (%)')

@@ -18,6 +18,7 @@ import numpy as np
 # %% ../../nbs/study/own_model.ipynb #70b60f2a
 from ..core.io import shown, write_whole
 from ..evaluation.base_test import format_learned
+from ..evaluation.record import EvaluationRecord
 from ..evaluation.result import Evaluation
 from ..evaluation.robustness import format_threshold
 from .curves import robustness_figure
@@ -49,7 +50,8 @@ def _three(value): return f'{value + 0.:.3f}'.replace('-0.000', '0.000').replace
 # %% ../../nbs/study/own_model.ipynb #1e95e231
 def _score_rows(found):
     "Cross-entropy against the unigram, and what the feed-forward layers are worth"
-    clean, unigram, floors, told = found['clean'], found['unigram_ce'], found['floors'], base_numbers(found)
+    clean, unigram, floors = found['clean'], found['unigram_ce'], found['floors']
+    told = base_numbers(EvaluationRecord.from_dict(found))
     learned = told['gain'] > 0
     lost = f"Zeroing all FFNs takes {pct(told['zero'])} of that gain." if learned else 'There is no gain to lose.'
     yield Row('cross-entropy, nats a token', f"{clean['ce']:.2f}", _bracket(clean['ce_ci']),
@@ -173,11 +175,11 @@ def of_layers(
     run:Run, # One model
 )->Run: # Its sites are layers, where it has one stack
     "A model that is no encoder-decoder has neither encoder nor decoder layers, but layers"
-    stacks = {row['stack'] for row in run.evaluation['activation_moran']}
+    stacks = {row.stack for row in run.evaluation.activation_moran}
     if len(stacks) > 1: return run
     arrays = dict(run.arrays)
     if 'hubs_stack' in arrays: arrays['hubs_stack'] = np.full(len(arrays['hubs_stack']), 'layer')
-    return replace(run, evaluation=_layers_only(run.evaluation), arrays=arrays)
+    return replace(run, evaluation=_layers_only(run.evaluation.to_dict()), arrays=arrays)
 
 # %% ../../nbs/study/own_model.ipynb #129bd465
 NAMED = ('A token is known by the mean of {n} instances, and is named from {few} or {n} others. Its places name '
@@ -186,12 +188,12 @@ NAMED = ('A token is known by the mean of {n} instances, and is named from {few}
 def _draw_named(ax, rows, chance):
     "A bar for each task, with its interval and two controls"
     for place, row in enumerate(rows):
-        value, (low, high) = 100*row['accuracy'], row['ci']
+        value, (low, high) = 100*row.accuracy, row.ci
         ax.barh(place, value, .5, color=NULL, xerr=[[value - 100*low], [100*high - value]],
                 error_kw=dict(ecolor=INK, lw=1, capsize=2))
     for key, mark, label in (('cosine', '|', 'nearest cosine, raw activations'), ('shuffled_labels', 'x', 'shuffled')):
         size = dict(ms=13, mew=1.6) if mark == '|' else dict(ms=4)
-        ax.plot([100*row[key] for row in rows], range(len(rows)), mark, color=INK, label=label, **size)
+        ax.plot([100*getattr(row, key) for row in rows], range(len(rows)), mark, color=INK, label=label, **size)
     ax.axvline(100*chance, ls='--', lw=1, color=INK, label='chance')
 
 # %% ../../nbs/study/own_model.ipynb #d9e9e44d
@@ -199,25 +201,25 @@ def names_figure(
     run:Run, # One model
 )->Figure:
     "How often the places of hubs name a token, in either task; `ValueError` where it was not measured"
-    found = run.evaluation['signatures']
-    if not found['n_tokens']: raise ValueError(f'It {unmeasured(run)}.')
-    names, title = tasks(run), f"Naming {found['n_tokens']} tokens by where they are active"
+    found = run.evaluation.signatures
+    if not found.n_tokens: raise ValueError(f'It {unmeasured(run)}.')
+    names, title = tasks(run), f'Naming {found.n_tokens} tokens by where they are active'
     with subplots(size=(6.4, 1.9)) as (fig, ax):
-        _draw_named(ax, [found[task] for task in names], found['chance'])
+        _draw_named(ax, [found.tasks[task] for task in names], found.chance)
         ax.set_yticks(range(len(names)), names)
         ax.set(xlabel='correct (% of tokens)', ylabel='instances', xlim=(0, 105), ylim=(len(names) - .5, -.5))
         grid_below(ax, 'x')
         fig.suptitle(title)
         legend_below(fig, ax)
-    last = found[names[-1]]
-    told = dict(accuracy=pct(last['accuracy']), cosine=pct(last['cosine']), tokens=found['n_tokens'], task=names[-1])
-    return Figure('signatures', title, fig, NAMED.format(n=found['instances'], few=1, **told))
+    last = found.tasks[names[-1]]
+    told = dict(accuracy=pct(last.accuracy), cosine=pct(last.cosine), tokens=found.n_tokens, task=names[-1])
+    return Figure('signatures', title, fig, NAMED.format(n=found.instances, few=1, **told))
 
 # %% ../../nbs/study/own_model.ipynb #9ca37d5d
 def _alone(run): return Runs({run.arm: run})
 
 def _under_noise(run):
-    if not run.evaluation['robustness']['measurable']:
+    if not run.evaluation.robustness.measurable:
         raise ValueError('The FFNs add too little accuracy for noise to take any of it.')
     return robustness_figure(_alone(run))
 

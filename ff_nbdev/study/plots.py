@@ -33,13 +33,13 @@ DIVERGING, NULL, OTHER = 'RdBu_r', '#9a9a9a', '#444444'
 def colour(
     arm:str, # A recipe's name
 )->str: # Hex
-    "The colour of an arm"
+    "The colour of a run"
     return COLOURS.get(arm.removeprefix('rwkv_'), OTHER)
 
 def mark(
     arm:str, # A recipe's name
 )->str: # A matplotlib marker
-    "The mark of an arm"
+    "The mark of a run"
     return MARKS.get(arm.removeprefix('rwkv_').removesuffix('_to_collapse'), 'o')
 
 # %% ../../nbs/study/plots.ipynb #ab06883b
@@ -148,9 +148,9 @@ def grid_below(
 MAIN, MAX_ARMS = ('base', 'base_reordered', 'base_continued', 'no_fzr', 'full_stack', 'tlf', 'highway'), 7
 
 def few(
-    runs:Runs, # Any arms
+    runs:Runs, # Any runs
 )->Runs: # At most `MAX_ARMS` of them
-    "The arms that a figure of lines shows"
+    "The runs that a figure of lines shows"
     if len(runs) <= MAX_ARMS: return runs
     main = {arm: run for arm, run in runs.items() if arm.removeprefix('rwkv_') in MAIN}
     shown = Runs(main or dict(list(runs.items())[:MAX_ARMS]))
@@ -160,7 +160,7 @@ def few(
 def of_few(
     draw, # A function of runs
 ):
-    "Draw few arms, and say so"
+    "Draw few runs, and say so"
     @wraps(draw)
     def drawn(runs, *args, **options):
         shown = few(runs)

@@ -84,7 +84,9 @@ def _without_paths(record):
         return None if key == 'alternatives' and '/' in str(value) else value
     return {key: cleaned(key, value) for key, value in record.items()}
 
-def _train_record(run): return _without_paths(run.train | dict(log=thin(run.train['log'])))
+def _train_record(run):
+    told = run.train.to_dict()
+    return _without_paths(told | dict(log=thin(told['log'])))
 
 def _file_name(value): return Path(value).name if Path(str(value)).is_absolute() else value
 def _file_names(entries): return {key: _file_name(value) for key, value in entries.items()}
@@ -102,16 +104,16 @@ def _identity(record):
     return record.get('digest', record.get('teacher', record.get('params')))
 
 def _bases(folder, runs):
-    "Folders of the bases that a run made, and that these arms started from"
+    "Folders of the bases that a run made, and that these runs started from"
     records = [folder/run/'train.json' for run in runs]
     started = {str(read_json(path).get('model', '')) for path in records if path.exists()}
     return sorted(model for model in started if re.fullmatch(r'pretrain_\w+', model))
 
 # %% ../../nbs/study/publish.ipynb #d4000001
 def _write_arm(run, out):
-    "The small files of one arm"
+    "The small files of one run"
     out.mkdir(parents=True)
-    write_lean(run.evaluation, out/'evaluation.json')
+    write_lean(run.evaluation.to_dict(), out/'evaluation.json')
     if run.train: write_lean(_train_record(run), out/'train.json')
     for name, arrays in zip(('evaluation', 'bands'), lean_arrays(run)):
         if arrays: save_arrays(out/f'{name}.npz', **arrays)
@@ -146,7 +148,7 @@ def _arch(run): return 'rwkv' if run.startswith('rwkv_') else 'mt5'
 def _archs(runs): return {_arch(run) for run in runs}
 
 def _teachers(folder, runs):
-    "Digests of the teachers of trained arms, with their architecture"
+    "Digests of the teachers of trained runs, with their architecture"
     trained = [run for run in runs if (folder/run/'train.json').exists()]
     found = {(_arch(run), read_json(folder/run/'train.json').get('teacher')) for run in trained}
     return {(arch, str(teacher)) for arch, teacher in found if teacher}
@@ -160,7 +162,7 @@ def _made_otherwise(old, new, kept, have, bases):
     other += [f'model of {k}' for k in shared if name(old['models'].get(k)) != name(new['models'].get(k))]
     made = {key for base in bases for key in ('pretrain', '_'.join(base.split('_')[:2]), base)}
     other += sorted(key for key in made & old.keys() & new.keys() if old[key] != new[key])
-    own = {f"retrofit_{run.split('~')[0].split('.s')[0]}" for run in kept}   # what one arm was given, others not
+    own = {f"retrofit_{run.split('~')[0].split('.s')[0]}" for run in kept}   # what one run was given, others not
     return other + sorted(key for key in own if old.get(key) != new.get(key))
 
 # %% ../../nbs/study/publish.ipynb #d4000003
@@ -220,7 +222,7 @@ def _made(run, command):
     train = run.train
     changed, late, noise = train.get('change'), final_kind(train), final_noise(train)
     dose = format_dose(train) + (f', {per_million(train):.3g} a million sentences' if train['dose'] else '')
-    parameters = run.evaluation.get('parameters') or train.get('parameters')
+    parameters = run.evaluation.parameters or train.get('parameters')
     return {'base': train['model'], 'recipe': train['arm'] + (f', {changed}' if changed else ''),
             'text': train['corpus'], 'sentences seen': f"{train['sentences']:,}", 'tokens seen': f"{train['tokens']:,}",
             'dose Σp of each matrix': dose, 'noise at the end': f'{noise:.3g}x' if noise else 'none',
@@ -235,7 +237,7 @@ license: apache-2.0\nlanguage: en\ntags: [ff_nbdev, {arch}]
 ---
 # {model}, {name}
 
-{model} of ff_nbdev after the arm `{arm}` of *Forgive and Forget*. Intervals resample held-out windows.
+{model} of ff_nbdev after the recipe `{arm}` of *Forgive and Forget*. Intervals resample held-out windows.
 
 {found}
 
@@ -266,7 +268,7 @@ def arm_card(
 
 # %% ../../nbs/study/publish.ipynb #26e37243
 def _write_cards(out):
-    "A README.md for each trained arm, in results that nobody reads yet"
+    "A README.md for each trained run, in results that nobody reads yet"
     for kind in kinds_of(out):
         runs = load_runs(out, kind=kind)
         for run in runs.every.values():
@@ -311,7 +313,7 @@ def _is_finished(folder, run):
 
 # %% ../../nbs/study/publish.ipynb #d5000005
 def _finished(folder, part):
-    "Settings of a run, its arms that are finished, and the others; `RunError` where the whole is asked for"
+    "Settings of a study, its runs that are finished, and the others; `RunError` where the whole is asked for"
     settings = settings_of(folder, NEEDS)
     if not settings:
         raise FileNotFoundError(f'{shown(folder)} holds no run: give the folder of one, '
@@ -350,7 +352,7 @@ def publish(
     folder:str|Path, # Of a run, such as runs/mini
     out:str|Path,    # Such as results/mini; what was published there before is replaced
     finished:bool=False, # Take what is finished, and say what is not
-    add:bool=False,  # Keep the arms that `out` holds and this run has not finished
+    add:bool=False,  # Keep the runs that `out` holds and this study has not finished
 )->Path: # `out`
     """Write the small files of a run.
 
@@ -390,13 +392,13 @@ def _ship(run, folder, out, reference):
 
 # %% ../../nbs/study/publish.ipynb #d4000008
 def ship(
-    folder:str|Path, # Of a trained and evaluated arm, with its model
+    folder:str|Path, # Of a trained and evaluated run, with its model
     out:str|Path,    # Of the shipped model
     reference:str|Path='', # Folder of base_continued, for the CE increase on the card
 )->Path: # `out`
     """A model in bfloat16 with record, bands and card.
 
-    Raises: ValueError where `out` holds anything but an arm that was shipped before."""
+    Raises: ValueError where `out` holds anything but a run that was shipped before."""
     folder, out = Path(folder), Path(out)
     run = load_run(folder)
     if same_place(folder, out):

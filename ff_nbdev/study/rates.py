@@ -38,9 +38,9 @@ def rate_rows(
     base, rows = base_of(runs), []
     for name, run in _trials(runs).items():
         (rate, schedule, optimizer), regime, free = setting_of(run), regime_of(run.train), reference(runs, run)
-        rows.append(dict(run=name, recipe=run.train['arm'], rate=rate, schedule=schedule,
+        rows.append(dict(run=name, recipe=run.train.arm, rate=rate, schedule=schedule,
                          optimizer=optimizer or 'adamw', steps=regime.steps,
-                         ce=run.evaluation['clean']['ce'], over_base=base and increase_effect(run, base),
+                         ce=run.evaluation.clean.ce, over_base=base and increase_effect(run, base),
                          increase=increase_effect(run, free) if free and free is not run else None, moved=regime.moved,
                          healing=regime.healing, usual=setting_of(run) == usual_setting(runs)))
     return sorted(rows, key=lambda row: (row['recipe'], row['optimizer'], row['rate'], row['schedule']))
@@ -129,7 +129,7 @@ def rate_figure(
 PARTED = (('forgiveness_only', 'base_continued'), ('full_stack', 'pfg_fzr'))
 
 def forgiveness_costs(
-    runs:Runs, # Of the first study, or any with these arms
+    runs:Runs, # Of the first study, or any with these runs
 )->list[dict]: # run, reference, increase (an Effect, %)
     "What forgiveness alone adds to the cross-entropy, where runs differ in nothing else"
     return [dict(run=run, reference=other, increase=increase_effect(runs[run], runs[other]))

@@ -7,7 +7,8 @@ __all__ = ['NOISE_STEPS', 'REGIMES', 'SECOND', 'BRIEF', 'CLOSENESS', 'SMOOTHED_A
 # %% ../../nbs/study/regime_rules.ipynb #d64606f9
 import numpy as np
 
-from ..run.records import PAPER_DOSE, PAPER_STEPS, regime_of
+from ..evaluation.record import SmoothPart
+from ..run.records import PAPER_DOSE, PAPER_STEPS, TrainRecord, regime_of
 from .effects import Effect, NotRun, mean_of_layers, rises
 from .numbers import mean, pct
 from .records import Run, ce_increase
@@ -17,24 +18,22 @@ from .rules import KERNELS, RULES, costs_nothing, lost
 NOISE_STEPS = 3_500
 
 def noise_steps(
-    train:dict, # A train.json
+    train:TrainRecord, # Of any age
 )->int: # 0 where there was no noise, or the record does not tell
     "Optimizer steps with the noise of fuzzy recall"
-    config = train.get('config') or {}
-    recall, total = config.get('recall') or {}, config.get('total_sentences')
-    if not recall.get('top') or not total or not train.get('sentences'): return 0
-    return round(train.get('steps', 0)*(1 - recall.get('start', 0)*total/train['sentences']))
+    recall, total = train.config.recall, train.config.total_sentences
+    if not recall.top or not total or not train.sentences: return 0
+    return round((train.steps or 0)*(1 - recall.start*total/train.sentences))
 
 # %% ../../nbs/study/regime_rules.ipynb #874ce9cc
 def _clock(train):
     regime = regime_of(train)
     return regime is not None and (regime.steps_between_pulses or 0) >= PAPER_STEPS
 
-def _paper(train): return _clock(train) and regime_of(train).dose + (train.get('dose_before') or 0) >= PAPER_DOSE
+def _paper(train): return _clock(train) and regime_of(train).dose + (train.dose_before or 0) >= PAPER_DOSE
 
 def _noise(train):
-    recall = (train.get('config') or {}).get('recall')
-    silent = recall is not None and not recall.get('top')
+    silent = 'config' in train and 'recall' in train.config and not train.config.recall.top
     return _paper(train) and (silent or noise_steps(train) >= NOISE_STEPS)
 
 REGIMES = dict(none=lambda train: True, clock=_clock, paper=_paper, noise=_noise)
@@ -45,8 +44,8 @@ def outside(
     regime:str='paper', # Of `REGIMES`
 )->bool: # False for a run without pulses
     "Was this run pulsed, and not in the regime that a claim needs?"
-    train = run.train or {}
-    pulsed = (train.get('dose') or 0) - (train.get('dose_before') or 0) > 0
+    train = run.train or TrainRecord()
+    pulsed = (train.dose or 0) - (train.dose_before or 0) > 0
     return pulsed and not REGIMES[regime](train)
 
 # %% ../../nbs/study/regime_rules.ipynb #338700d4
@@ -62,7 +61,7 @@ def second(name, rule=None):
 # %% ../../nbs/study/regime_rules.ipynb #6a98cf2d
 def _parted(get, *arms):
     "`NotRun` where two runs share a row of their logs in which there was noise"
-    def noisy(run): return {(row['sentences'], row['loss']) for row in run.train['log'] if row.get('noise_x')}
+    def noisy(run): return {(row.sentences, row.loss) for row in run.train.log if row.noise_x}
     if noisy(get(arms[0])) & noisy(get(arms[1])):
         raise NotRun(f'not measurable: {arms[0]} and {arms[1]} are one run for a part of their noise')
 
@@ -85,7 +84,7 @@ BRIEF = 6_000 # Sentences: 5,000, and the rest of the last step
 @second('C2')
 def _c2(get):
     flat, free = get('no_ramp~first_5000'), get('base_continued~first_5000')
-    if flat.train['sentences'] > BRIEF: raise NotRun('no_ramp~first_5000 went on beyond its first 5,000 sentences')
+    if flat.train.sentences > BRIEF: raise NotRun('no_ramp~first_5000 went on beyond its first 5,000 sentences')
     ramp = lost(get('no_fzr'), get('base_continued'))
     words = f'no_fzr, with a ramp, loses {pct(ramp[0], 1)}; dose of no_ramp {flat.dose:.3g}'
     return Effect(*lost(flat, free), control=ramp[1] > .5, words=words, unit='%')
@@ -93,12 +92,13 @@ def _c2(get):
 # %% ../../nbs/study/regime_rules.ipynb #1c3f215d
 def _down(run, key):
     "Mean over the down matrices"
-    return mean(row.get(key) for row in run.evaluation['spatial'] if row['role'] == 'down')
+    return mean(row.get(key) for row in run.evaluation.spatial if row.role == 'down')
 
 def _beside_nulls(run):
     "Moran's I of the down matrices, and both of its nulls, in words"
-    regime = (run.train or {}).get('regime') or {}
-    value, dose, own = _down(run, 'moran_queen'), _down(run, 'null_queen'), (regime.get('untrained') or {}).get('moran')
+    regime = run.train and run.train.regime
+    value, dose = _down(run, 'moran_queen'), _down(run, 'null_queen')
+    own = regime and regime.untrained and regime.untrained.moran
     told = lambda x: '–' if x is None else f'{x:.3f}'.replace('-', '−')
     return f"Moran's I {told(value)}, dose null {told(dose)}, untrained null {told(own)}"
 
@@ -106,11 +106,10 @@ def _beside_nulls(run):
 @second('C3', rises)
 def _c3(get):
     run, free = get('full_stack'), get('base_continued')
-    own, control = (found.evaluation.get('smooth_part') for found in (run, free))
-    if not (own or {}).get('gain'):
-        raise NotRun(f'the CE of the smooth part of full_stack was not measured; {_beside_nulls(run)}')
-    gain, lo, hi = own['gain']
-    other = (control or {}).get('gain')
+    own, control = (found.evaluation.smooth_part or SmoothPart() for found in (run, free))
+    if not own.gain: raise NotRun(f'the CE of the smooth part of full_stack was not measured; {_beside_nulls(run)}')
+    gain, lo, hi = own.gain
+    other = control.gain
     shown = bool(other) and other[1] > 0 and other[0] >= gain
     words = _beside_nulls(run) + (f'; base_continued, cut alike, gains {other[0]:.3f}' if other else '')
     return Effect(gain, lo, hi, control=shown, words=words, unit='nats')
@@ -118,12 +117,12 @@ def _c3(get):
 # %% ../../nbs/study/regime_rules.ipynb #acd03648
 @second('C4', rises)
 def _c4(get):
-    rows, free = (get(arm).evaluation['activation_moran'] for arm in ('full_stack', 'base_continued'))
-    if any(row.get('null_diffused') is None for row in rows):
+    rows, free = (get(arm).evaluation.activation_moran for arm in ('full_stack', 'base_continued'))
+    if any(row.null_diffused is None for row in rows):
         raise NotRun('full_stack was evaluated without its untrained null')
     def read(some, key): return np.array([row[key] for row in some])
     line, null, plain = read(rows, 'mean'), read(rows, 'null_diffused'), read(free, 'mean')
-    noise = mean(row.get('null_noise_diffused') for row in rows)
+    noise = mean(row.null_noise_diffused for row in rows)
     words = f'{line.mean():.3f}; untrained null {null.mean():.3f}, base_continued {plain.mean():.3f}'
     words += '' if noise is None else f', noise network {noise:.3f}'
     both = mean_of_layers(line - plain), mean_of_layers(line - null)
@@ -136,7 +135,7 @@ CLOSENESS = dict(two_letter=('close_error', 'close_by_chance', 'the same first t
 def _close_errors(run, kind):
     "Close errors over chance: value, lo, hi"
     errors, chance, name = CLOSENESS[kind]
-    found = run.evaluation['signatures'].get('16:16') or {}
+    found = run.evaluation.signatures.tasks.get('16:16') or {}
     values = found.get(f'{errors}_share'), *(found.get(f'{errors}_ci') or [None])
     if None in values: raise NotRun(f'{run.arm}: its errors were not compared with {name}')
     return [value - found[chance] for value in values]
@@ -144,7 +143,7 @@ def _close_errors(run, kind):
 @second('C13')
 def _c13(get):
     run = get('full_stack')
-    kind = run.train.get('forgiveness')
+    kind = run.train.forgiveness
     if kind not in CLOSENESS: raise NotRun(f'full_stack forgives nothing that its errors could be close by ({kind})')
     own, free = _close_errors(run, kind), _close_errors(get('base_continued'), kind)
     words = f'by {CLOSENESS[kind][2]}; base_continued {pct(free[0], 1)} over its own chance'
@@ -169,12 +168,12 @@ def _c24(get):
 # %% ../../nbs/study/regime_rules.ipynb #5320f0e6
 LEARNED = .75
 
-def _learned(run): return run.evaluation['unigram_ce'] - run.evaluation['clean']['ce']
+def _learned(run): return run.evaluation.unigram_ce - run.evaluation.clean.ce
 
 @second('C25', costs_nothing)
 def _c25(get):
     run, free, base = get('from_scratch'), get('from_scratch_base'), get('base')
-    if run.train.get('optimizer') != free.train.get('optimizer'):
+    if run.train.optimizer != free.train.optimizer:
         raise NotRun('from_scratch and from_scratch_base were trained by two optimizers')
     if _learned(base) <= 0: raise NotRun('not measurable: base has learned nothing')
     fraction = _learned(free)/_learned(base)

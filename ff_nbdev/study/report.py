@@ -65,7 +65,7 @@ def section_texts()->dict[str, dict]: # Anchor → title, figures, words
 class Section(Tables):
     "The tables of one section, for a notebook; `ValueError` names the sections where there is no such one"
     def __init__(self,
-        runs:Runs,  # Any arms
+        runs:Runs,  # Any runs
         anchor:str, # Of `TABLES`, such as 'base'
     ):
         if anchor not in TABLES: raise ValueError(f'There is no section {anchor!r}; they are {", ".join(TABLES)}.')
@@ -82,7 +82,7 @@ def _met(answers):
     return {f"{row['id']} {row['claim']}": row['verdict'] for row in answers if row['verdict'] not in unmet}
 
 def verdicts(
-    runs:Runs, # Any arms
+    runs:Runs, # Any runs
     others:Runs|None=None, # Those of the other architecture
 )->dict: # Claim → 'holds', 'fails', 'undecided' at this scale
     "The claims that these runs can speak to, by the rules of `results/claims.yaml`"
@@ -135,9 +135,9 @@ DOSE = "The dose Σp is {} a matrix; the paper's is not stated, and we reckon 5.
 
 # %% ../../nbs/study/report.ipynb #44246e8c
 def _forgiveness_limits(runs):
-    "Which kinds of forgiveness the arms had"
+    "Which kinds of forgiveness the runs had"
     trained = {arm: run for arm, run in runs.items() if run.trained}
-    kinds = dict.fromkeys(run.train.get('forgiveness') for run in trained.values() if run.dose > 0)
+    kinds = dict.fromkeys(run.train.forgiveness for run in trained.values() if run.dose > 0)
     limits = [f'Forgiveness: {FORGIVENESS.get(kind, kind)}.' for kind in kinds if kind]
     for arm, run in trained.items():
         kind = final_kind(run.train)
@@ -257,7 +257,7 @@ PAGE = ('<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="
 
 # %% ../../nbs/study/report.ipynb #5f0229a3
 def page(
-    runs:Runs, # Arms of one folder
+    runs:Runs, # Runs of one folder
     figures:dict[str, Figure], # From `all_figures`
     missing:dict[str, str],  # From `all_figures`
     answers:list[dict]|None=None, # From `answer`
@@ -283,16 +283,16 @@ def _summary(runs, answers, figures, missing):
     paid = ce_increase(runs[arm], runs['base_continued']) if arm and 'base_continued' in runs else None
     named, thresholds = {}, {}
     for name, run in runs.items():
-        named[name] = {task: run.evaluation['signatures'][task]['accuracy'] for task in tasks(run)}
-        found = run.evaluation['robustness']['threshold']
-        thresholds[name] = {kind: threshold['relative'] for kind, threshold in found.items()}
+        named[name] = {task: run.evaluation.signatures.tasks[task].accuracy for task in tasks(run)}
+        found = run.evaluation.robustness.threshold
+        thresholds[name] = {kind: threshold.relative for kind, threshold in found.items()}
     arms = runs.arms.drop(columns=['ce_lo', 'ce_hi']).to_json(orient='records')
     return dict(
-        findings=findings(runs), scale=first.get('scale'), corpus=first.get('corpus'), claims=answers,
+        findings=findings(runs), scale=first.scale, corpus=first.corpus, claims=answers,
         verdicts=_met(answers), main_arm=arm, base_test=base_numbers(first), price=paid,
         spatial=spatial_numbers(runs[arm]) if arm else None, signatures=named, thresholds=thresholds,
         captions={name: figure.caption for name, figure in figures.items()}, missing=missing, arms=json.loads(arms),
-        versions=first.get('versions'), claims_version=read_claims().version)
+        versions=first.versions, claims_version=read_claims().version)
 
 # %% ../../nbs/study/report.ipynb #86562daa
 def _interactive(run, path):

@@ -18,6 +18,8 @@ from .effects import (Effect, NotRun, collapse_of, collapse_search, costs, cross
                                     crossing_interval, difference, mean_of_layers, rises, same)
 from .numbers import threshold_text
 from .records import Run, ce_increase, signed
+from ..evaluation.record import NamingScore, NamingTest
+from ..run.records import TrainRecord
 
 # %% ../../nbs/study/rules.ipynb #da3f1bfc
 RULES = {}
@@ -30,7 +32,7 @@ def claim(name, rule):
     return register
 
 def _if_run(words, *errors):
-    "What `words()` says; nothing where an arm of it was not run"
+    "What `words()` says; nothing where a run of it is missing"
     try: return words()
     except (NotRun, *errors): return ''
 
@@ -39,14 +41,14 @@ def _percent(x): return _minus(f'{100*x:.1f} %')
 
 # %% ../../nbs/study/rules.ipynb #b587032d
 def lost(
-    run:Run,       # An arm
+    run:Run,       # A run
     reference:Run, # Usually base_continued
 )->tuple[float, float, float]: # Fraction, lo, hi; windows resampled
-    """Fraction of what the reference has learned beyond the unigram that an arm lost.
+    """Fraction of what the reference has learned beyond the unigram that a run lost.
 
     Raises: NotRun where the reference has learned nothing."""
     increase = ce_increase(run, reference)
-    gain = reference.evaluation['unigram_ce'] - reference.evaluation['clean']['ce']
+    gain = reference.evaluation.unigram_ce - reference.evaluation.clean.ce
     if gain <= 0: raise NotRun('base_continued is no better than the unigram, so there is nothing to lose')
     return increase['nats']/gain, increase['lo']/gain, increase['hi']/gain
 
@@ -80,14 +82,14 @@ def _c2(get):
 @claim('C25', costs_nothing)
 def _c25(get):
     run, base = get('from_scratch'), get('from_scratch_base')
-    increase, under = ce_increase(run, base), 1 - base.evaluation['clean']['ce']/base.evaluation['unigram_ce']
+    increase, under = ce_increase(run, base), 1 - base.evaluation.clean.ce/base.evaluation.unigram_ce
     words = f'from_scratch_base lies {_percent(under)} under the unigram'
     if under < .25: raise NotRun(f'not measurable: {words}, and a model that has learned nothing pays nothing')
     return _cost(increase, words)
 
 @claim('C23', costs_nothing)
 def _c23(get):
-    took = (get('forgiveness_only').train or {}).get('paired_seconds')
+    took = (get('forgiveness_only').train or TrainRecord()).paired_seconds
     if not took: raise NotRun('forgiveness_only holds no paired seconds: an older version trained it')
     ratio = np.array(took['forgiving'])/np.array(took['plain'])
     drawn = np.random.default_rng(0).integers(len(ratio), size=(2000, len(ratio)))
@@ -96,26 +98,25 @@ def _c23(get):
                   words=f"{np.median(took['plain']):.2f} s a step without")
 
 # %% ../../nbs/study/rules.ipynb #37a70f22
-def _down_rows(run): return [row for row in run.evaluation['spatial'] if row['role'] == 'down']
-def _weights(run): return np.array([row['moran_queen'] for row in _down_rows(run)])
-def _activations(run): return np.array([row['mean'] for row in run.evaluation['activation_moran']])
+def _down_rows(run): return [row for row in run.evaluation.spatial if row.role == 'down']
+def _weights(run): return np.array([row.moran_queen for row in _down_rows(run)])
+def _activations(run): return np.array([row.mean for row in run.evaluation.activation_moran])
 
 def _over_null(run):
     "Moran's I of each down matrix over its noise null, where it has one"
-    rows = [row for row in _down_rows(run) if row.get('null_queen') is not None]
-    return [row['moran_queen'] - row['null_queen'] for row in rows]
+    return [row.moran_queen - row.null_queen for row in _down_rows(run) if row.null_queen is not None]
 
 def _activation_nulls(run):
-    rows = run.evaluation['activation_moran']
-    if any(row.get('null_diffused') is None for row in rows): raise NotRun(f'{run.arm} was evaluated without its nulls')
-    return [max(row['null_diffused'], row.get('null_noise_diffused') or -1) for row in rows]
+    rows = run.evaluation.activation_moran
+    if any(row.null_diffused is None for row in rows): raise NotRun(f'{run.arm} was evaluated without its nulls')
+    return [max(row.null_diffused, row.null_noise_diffused or -1) for row in rows]
 
 # %% ../../nbs/study/rules.ipynb #r0000011
 @claim('C3', rises)
 def _c3(get):
     above = _over_null(get('full_stack'))
     if not above: raise NotRun('full_stack was evaluated without its noise null')
-    spread = np.mean([row.get('null_queen_sd') or 0 for row in _down_rows(get('full_stack'))])
+    spread = np.mean([row.null_queen_sd or 0 for row in _down_rows(get('full_stack'))])
     unpulsed = _over_null(get('base_continued'))
     mean, lo, _ = mean_of_layers(unpulsed) if unpulsed else (0., 0., 0.)
     return Effect(*mean_of_layers(above, spread/8**.5), control=bool(lo > 0 and mean >= np.mean(above)),
@@ -143,20 +144,20 @@ SAMPLED = 'windows, and the distance between looks'
 def _untrained_half(get):
     "The noise at which half of the accuracy goes in a model that was not trained under noise, in words"
     def words():
-        half = get('base_continued').evaluation['robustness']['threshold']['noise'].get('half_of_clean')
+        half = get('base_continued').evaluation.robustness.threshold['noise'].half_of_clean
         if half is None: return ''
         return f'; base_continued, never trained under noise, is halved by {half:.1f}x of plain noise'
     return _if_run(words, KeyError)
 
 def _check_equal_ramps(get, arms):
-    tops = [(get(arm).train or {}).get('top') for arm in arms]
+    tops = [(get(arm).train or TrainRecord()).top for arm in arms]
     if None not in tops and abs(tops[0] - tops[1]) > 1e-6:
         raise NotRun(f'the ramps of {arms[0]} and {arms[1]} are not equally steep '
                      f'({tops[0]:.3g}x and {tops[1]:.3g}x at the same place): give both one retrofit.top')
 
 # %% ../../nbs/study/rules.ipynb #r0000030
 def _collapses_later(get, *arms):
-    "How much later the first arm collapses than the second"
+    "How much later the first run collapses than the second"
     _check_equal_ramps(get, arms)
     one, two = (collapse_of(get(arm)) for arm in arms)
     if not one.collapsed and not two.collapsed:
@@ -190,16 +191,15 @@ def _c10(get):
 # %% ../../nbs/study/rules.ipynb #r0000016
 def _highway_cliff(get):
     search = collapse_search(get('highway_to_collapse'))
-    if not search['collapsed']: return '; highway held'
-    return f"; highway {search['width']:.1f}x of {search['point']:.1f}x"
+    return f'; highway {search.width:.1f}x of {search.point:.1f}x' if search.collapsed else '; highway held'
 
 @claim('C6', lambda effect: costs(effect, .25))
 def _c6(get):
     run = get('full_stack_to_collapse')
     search, found = collapse_search(run), collapse_of(run)
-    at, width = found.point, search['width']
+    at, width = found.point, search.width
     if not found.collapsed: raise NotRun(f'not measurable: full_stack_to_collapse did not collapse up to {at:.3g}x')
-    edge = max((strength for strength, score in search['points'] if score >= .9*search['start']), default=at)
+    edge = max((strength for strength, score in search.points if score >= .9*search.start), default=at)
     widths = width + (found.draws - at) - (crossing_draws(search, edge) - edge)
     lo, hi = crossing_interval(widths, found.step)
     more = _if_run(lambda: _highway_cliff(get)) + _untrained_half(get)
@@ -207,26 +207,25 @@ def _c6(get):
                   resampled=SAMPLED, unit='%')
 
 # %% ../../nbs/study/rules.ipynb #5f58e07b
-def _even_start(train, recall):
+def _even_start(train):
     "Weight of the even start in the count of visits at the end of a run"
-    total = train['config']['total_sentences']
-    halflife = recall['halflife'] or max(1., .1*(1 - recall['start'])*total)
-    kept = .5**(max(0., train['sentences'] - recall['start']*total)/halflife)
-    signs = 1 if train['arm'].startswith('rwkv_') else 2
+    recall, total = train.config.recall, train.config.total_sentences
+    halflife = recall.halflife or max(1., .1*(1 - recall.start)*total)
+    kept = .5**(max(0., train.sentences - recall.start*total)/halflife)
+    signs = 1 if train.arm.startswith('rwkv_') else 2
     return kept/(kept + (1 - kept)*signs)
 
 def hub_concentration(
-    run:Run, # A trained arm
+    run:Run, # A trained run
 )->list[float]: # Of each layer
     """Fraction of the visits of hubs that go to the most used 3 % of the units.
 
-    Raises: NotRun for an arm that did not record them."""
-    train = run.train or {}
-    usage, recall = train.get('usage'), (train.get('config') or {}).get('recall')
-    if not usage: raise NotRun(f'{run.arm} was trained before the use of places was recorded')
-    if all(row.get('seen') for row in usage): return [row['seen'] for row in usage]
-    even = _even_start(train, recall) if recall else 0.
-    return [(row['top'] - .03*even)/(1 - even) for row in usage]
+    Raises: NotRun for a run that did not record them."""
+    train = run.train or TrainRecord()
+    if not train.usage: raise NotRun(f'{run.arm} was trained before the use of places was recorded')
+    if all(row.seen for row in train.usage): return [row.seen for row in train.usage]
+    even = _even_start(train) if train.config.total_sentences else 0.
+    return [(row.top - .03*even)/(1 - even) for row in train.usage]
 
 # %% ../../nbs/study/rules.ipynb #r0000036
 @claim('C8', lambda effect: 'fails' if effect.hi < 2 else 'holds' if effect.lo > 1 else 'undecided')
@@ -237,18 +236,18 @@ def _c8(get):
 
 # %% ../../nbs/study/rules.ipynb #05d6289f
 def _accuracy(run, task='16:16', ranks='signatures'):
-    found = run.evaluation.get(ranks) or {}
-    if task not in found:
+    found = getattr(run.evaluation, ranks) or NamingTest()
+    if task not in found.tasks:
         wide = ' over 250 tokens' if ranks != 'signatures' else ''
         raise NotRun(f'{run.arm} was evaluated without the task {task}{wide}')
-    return found[task]['accuracy'], *found[task]['ci']
+    return found.tasks[task].accuracy, *found.tasks[task].ci
 
 def named_more(
-    run:Run,   # An arm
+    run:Run,   # A run
     other:Run, # Another
     task:str='16:16', # Or '16:1'
 )->tuple[float, float, float]: # run − other with its 95 % interval
-    "How much more often places name tokens in one arm than in another, in pairs where both evaluations hold them"
+    "How much more often places name tokens in one run than in another, in pairs where both evaluations hold them"
     one, two = (r.arrays.get(f'named_{task}') for r in (run, other))
     if one is None or two is None or one.shape[1] != two.shape[1]:
         return difference(_accuracy(run, task), _accuracy(other, task))
@@ -257,7 +256,7 @@ def named_more(
 
 # %% ../../nbs/study/rules.ipynb #c5420e3f
 def _best_free(get, ranks='signatures'):
-    "The better of the arms without the method: name, and accuracy with interval"
+    "The better of the runs without the method: name, and accuracy with interval"
     arms = {arm: _accuracy(get(arm), ranks=ranks) for arm in ('base_reordered', 'base_continued')}
     return max(arms.items(), key=lambda arm: arm[1][0])
 
@@ -265,12 +264,12 @@ def _best_free(get, ranks='signatures'):
 @claim('C11', rises)
 def _c11(get):
     full = get('full_stack')
-    own, smoothed = _accuracy(full), full.evaluation.get('smoothed') or {}
-    if not smoothed.get('16:16'):
-        why = f": {smoothed['why']}" if 'why' in smoothed else ''
+    own, smoothed = _accuracy(full), full.evaluation.smoothed or NamingTest()
+    if '16:16' not in smoothed.tasks:
+        why = f': {smoothed.why}' if smoothed.why else ''
         raise NotRun(f'full_stack was evaluated without the smoothed base{why}')
-    control = smoothed['16:16']['accuracy']
-    alike = full.evaluation['signatures']['16:16'].get('permuted_alike') or 0
+    control = smoothed.tasks['16:16'].accuracy
+    alike = full.evaluation.signatures.tasks['16:16'].permuted_alike or 0
     best, _ = _best_free(get)
     words = (f"over {best}; base smoothed to the same Moran's I {_percent(control)}, "
              f'units permuted alike {_percent(alike)}')
@@ -287,10 +286,10 @@ def _c12(get):
 # %% ../../nbs/study/rules.ipynb #r0000019
 def _close_errors(run):
     "Wrong names that are close, over chance"
-    found = run.evaluation['signatures'].get('16:16') or {}
-    if found.get('close_error_ci') is None or found.get('close_error_share') is None:
+    found = run.evaluation.signatures.tasks.get('16:16') or NamingScore()
+    if found.close_error_ci is None or found.close_error_share is None:
         raise NotRun(f'{run.arm} made too few errors, or was evaluated before their interval was kept')
-    return [value - found['close_by_chance'] for value in (found['close_error_share'], *found['close_error_ci'])]
+    return [value - found.close_by_chance for value in (found.close_error_share, *found.close_error_ci)]
 
 @claim('C13', rises)
 def _c13(get):
@@ -307,7 +306,7 @@ def _keeps_most(effect):
 def _c14(get):
     full = get('full_stack')
     many, few = _accuracy(full, ranks='signatures_250'), _accuracy(full)
-    of_many, of_few = (full.evaluation[ranks]['n_tokens'] for ranks in ('signatures_250', 'signatures'))
+    of_many, of_few = (getattr(full.evaluation, ranks).n_tokens for ranks in ('signatures_250', 'signatures'))
     if few[0] == 0: raise NotRun('full_stack names no token of 100')
     if of_many < 240:
         raise NotRun(f'only {of_many} tokens of ranks 51 to 300 occur often enough in this text, and 240 are needed')
@@ -322,17 +321,17 @@ def _c14(get):
 # %% ../../nbs/study/rules.ipynb #38c32676
 def _threshold(run, kind):
     "Where half of what the layers are worth is lost: value, lo, hi, and the last strength tried"
-    found = run.evaluation['robustness']
-    if not found['measurable']: raise NotRun(f'not measurable: {run.arm} scores less than 10 points above its floor')
-    told = found['threshold'][kind]
-    lo, hi = told.get('relative_ci') or (told['relative'],)*2
-    return *(math.inf if v is None else v for v in (told['relative'], lo, hi)), told['top']
+    found = run.evaluation.robustness
+    if not found.measurable: raise NotRun(f'not measurable: {run.arm} scores less than 10 points above its floor')
+    told = found.threshold[kind]
+    lo, hi = told.relative_ci or (told.relative,)*2
+    return *(math.inf if v is None else v for v in (told.relative, lo, hi)), told.top
 
 def is_arm(
     name:str, # Of a run: 'full_stack', 'rwkv_full_stack.s1'
     run:Run,  # Of any seed
 )->bool:
-    "Does a name mean this run's arm, of any seed?"
+    "Does a name mean this run's recipe, of any seed?"
     plain = lambda arm: arm.split('.s')[0].removeprefix('rwkv_')
     return plain(name) == plain(run.arm)
 
@@ -340,10 +339,10 @@ def is_arm(
 METRIC_WORDS = dict(accuracy='accuracy', half='half of its correct tokens', ce='nats under the unigram')
 
 def _paired_gains(get, kind):
-    "How much more the arm withstands, in pairs of windows, in words; empty for older records"
+    "How much more the run withstands, in pairs of windows, in words; empty for older records"
     scores = [scores_from(get(arm).arrays) for arm in ('full_stack', 'base_continued')]
     if not all(scores): return ''
-    unigram = get('full_stack').evaluation['unigram_ce']
+    unigram = get('full_stack').evaluation.unigram_ce
     gain = lambda metric: signed(paired_threshold(*scores, kind, metric, unigram=unigram))
     return '; in pairs ' + ', '.join(f'{words} {gain(metric)}' for metric, words in METRIC_WORDS.items())
 
@@ -351,11 +350,11 @@ def _paired_gains(get, kind):
 def _matched_ratio(get, kind):
     "What smaller outputs alone would give, in words; empty where it was not asked"
     free, main = get('base_continued'), get('full_stack')
-    matched, scaled = free.evaluation.get('robustness_matched'), scores_from(free.arrays, 'matched')
+    matched, scaled = free.evaluation.robustness_matched, scores_from(free.arrays, 'matched')
     scores = scores_from(main.arrays)
-    if not (matched and scaled and scores) or not is_arm(matched['like'], main): return ''
-    gain = signed(paired_threshold(scores, scaled, kind, unigram=main.evaluation['unigram_ce']))
-    threshold = threshold_text(matched['threshold'][kind], matched['measurable'])
+    if not (matched and scaled and scores) or not is_arm(matched.like, main): return ''
+    gain = signed(paired_threshold(scores, scaled, kind, unigram=main.evaluation.unigram_ce))
+    threshold = threshold_text(matched.threshold[kind], matched.measurable)
     return (f'; beside it, base_continued with the FFN ratio of full_stack, without training: {threshold}, '
             f'and full_stack over that {gain}')
 
@@ -383,11 +382,11 @@ def _c16(get): return _threshold_gain(get, 'noise', beside='no_fzr')
 # %% ../../nbs/study/rules.ipynb #594ecf1d
 def _hub_ratio(run):
     "How much more noise outside the hubs it takes: value, lo, hi"
-    found = run.evaluation['robustness']
+    found = run.evaluation.robustness
     _threshold(run, 'noise')
-    if not found.get('ratio_ci') or found.get('ratio') is None or None in found['ratio_ci']:
+    if not found.ratio_ci or found.ratio is None or None in found.ratio_ci:
         raise NotRun(f'{run.arm}: noise outside hubs did not take half up to the largest strength')
-    return found['ratio'], *found['ratio_ci']
+    return found.ratio, *found.ratio_ci
 
 # %% ../../nbs/study/rules.ipynb #r0000041
 @claim('C17', lambda effect: rises(effect, 1.))
@@ -398,7 +397,7 @@ def _c17(get):
     apart = full[0]/free[0], full[1]/free[2], full[2]/free[1]
     return Effect(*(paired_ratio(*scores) if all(scores) else apart), words=words)
 
-def _ffn_ratio(run): return np.array([row['share'] for row in run.evaluation['ffn_share']])
+def _ffn_ratio(run): return np.array([row.share for row in run.evaluation.ffn_share])
 
 @claim('C18', lambda effect: same(effect, .2))
 def _c18(get):
@@ -462,7 +461,7 @@ def _lies_apart(effect):
     return 'holds' if effect.lo > .1 else 'undecided'
 
 def _beyond_within(found):
-    "Distance to the other arm beyond that within one, as a fraction of the latter"
+    "Distance to the other run beyond that within one, as a fraction of the latter"
     return [x/found['within'] for x in (found['beyond_within'], *found['beyond_within_ci'])]
 
 # %% ../../nbs/study/rules.ipynb #r0000035

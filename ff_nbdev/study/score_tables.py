@@ -23,14 +23,14 @@ SIGNATURE_COLUMNS = {
 
 # %% ../../nbs/study/score_tables.ipynb #b499c736
 def _at_task(record, task):
-    "What an arm and its ablations name at one task"
+    "What a run and its ablations name at one task"
     ablated = record.get('signatures_ablated') or {}
     found = dict(found=record['signatures'], zeroed=ablated.get('zero'), at_mean=ablated.get('mean'),
                  smooth=record.get('smoothed'))
     return {name: (named or {}).get(task) for name, named in found.items()}
 
 @table(SIGNATURE_COLUMNS)
-def signature_table(runs:Runs): # Any arms
+def signature_table(runs:Runs): # Any runs
     "Signatures with their floors and controls"
     for record in records(runs):
         for number, task in enumerate(tasks(record['run'])):
@@ -48,7 +48,7 @@ WIDE_COLUMNS = {
     'nearest cosine': ('found.cosine', '.0%'), 'paper': _paper_wide}
 
 @table(WIDE_COLUMNS)
-def wide_table(runs:Runs): # Any arms
+def wide_table(runs:Runs): # Any runs
     "The same with the tokens of ranks 51 to 300"
     for record in records(runs):
         for task, found in (record.get('signatures_250') or {}).items():
@@ -64,7 +64,7 @@ ERROR_COLUMNS = {
     'its fraction of all answers': ('found.most_frequent_share?', '.1%')}
 
 @table(ERROR_COLUMNS)
-def error_table(runs:Runs): # Any arms
+def error_table(runs:Runs): # Any runs
     "What the wrong answers of signatures are"
     for record in records(runs):
         for task in tasks(record['run']):
@@ -94,12 +94,12 @@ ROBUSTNESS_COLUMNS = {'arm': 'arm'} | _floors('FFNs zeroed', 'FFNs at mean') | {
 
 # %% ../../nbs/study/score_tables.ipynb #7474c0ce
 @table(ROBUSTNESS_COLUMNS)
-def robustness_table(runs:Runs): # Any arms
+def robustness_table(runs:Runs): # Any runs
     "Thresholds with floors"
     yield from records(runs)
 
 def last_table(
-    runs:Runs, # Any arms
+    runs:Runs, # Any runs
 )->list[dict]: # Rows
     "Thresholds where only the last layer is disturbed; its floor is the model without that layer"
     table = []
@@ -115,15 +115,15 @@ DISTURBED = (('all', 'robustness', 'disturbed'), ('the last', 'robustness_last',
 
 def _start(evaluation, found, of):
     "Where a metric begins, and for nats where it ends"
-    if of != 'ce': return {'undisturbed': pct(found['clean'], 1)}
-    floor = min(found['floor_ce'], evaluation['unigram_ce'])
-    return {'undisturbed, nats': f"{found['clean_ce']:.3f}", 'down to': f'{floor:.3f}'}
+    if of != 'ce': return {'undisturbed': pct(found.clean, 1)}
+    floor = min(found.floor_ce, evaluation.unigram_ce)
+    return {'undisturbed, nats': f'{found.clean_ce:.3f}', 'down to': f'{floor:.3f}'}
 
 def _metric_row(runs, arm, found, arrays, of):
-    "Thresholds of one arm by one metric"
+    "Thresholds of one run by one metric"
     row, evaluation, scores = {}, runs[arm].evaluation, scores_from(runs[arm].arrays, arrays)
-    for kind in found['threshold']:
-        threshold = reading(scores, kind, of, evaluation['unigram_ce'])
+    for kind in found.threshold:
+        threshold = reading(scores, kind, of, evaluation.unigram_ce)
         row[kind] = threshold_text(threshold, threshold['measurable'], of)
         if arm == 'base_continued' or 'base_continued' not in runs: continue
         pair = read_more(runs, arm, 'base_continued', kind, of, arrays)
@@ -132,23 +132,23 @@ def _metric_row(runs, arm, found, arrays, of):
 
 # %% ../../nbs/study/score_tables.ipynb #cf13b9fd
 def _metric_table(runs, of):
-    "Every arm that was disturbed, in all layers and in the last"
+    "Every run that was disturbed, in all layers and in the last"
     table = []
     for layers, key, arrays in DISTURBED:
         for arm, run in runs.items():
-            found = run.evaluation.get(key)
-            if not scores_from(run.arrays, arrays) or not found or 'clean_ce' not in found: continue
+            found = getattr(run.evaluation, key)
+            if not scores_from(run.arrays, arrays) or not found or found.clean_ce is None: continue
             table.append({'layers': layers, 'arm': arm} | _metric_row(runs, arm, found, arrays, of))
     return same_columns(table)
 
 def half_table(
-    runs:Runs, # Any arms
+    runs:Runs, # Any runs
 )->list[dict]: # Rows
-    "Strengths that take half of an arm's own correct tokens, and their paired difference over base_continued"
+    "Strengths that take half of a run's own correct tokens, and their paired difference over base_continued"
     return _metric_table(runs, 'half')
 
 def ce_table(
-    runs:Runs, # Any arms
+    runs:Runs, # Any runs
 )->list[dict]: # Rows
     "The same for half of the nats down to the floor or to the unigram, whichever comes first"
     return _metric_table(runs, 'ce')
@@ -160,27 +160,27 @@ BLEU_COLUMNS = {'arm': 'arm'} | {
 
 def _half_bleu(kind):
     def column(record):
-        if not record['bleu']['measurable']: return 'not measurable'
-        strength = record['bleu']['threshold'][kind]
+        if not record['bleu'].measurable: return 'not measurable'
+        strength = record['bleu'].threshold[kind]
         return '> last strength' if strength is None else f'{strength:.2g}'
     return column
 
 def bleu_table(
-    runs:Runs, # Any arms
+    runs:Runs, # Any runs
 )->list[dict]: # Rows
     "BLEU of filled spans with its floors, and the strength that takes half of what lies between"
     table = []
     for found in records(runs):
         if not found.get('bleu'): continue
-        table += rows([found], BLEU_COLUMNS | {kind: _half_bleu(kind) for kind in found['bleu']['threshold']})
+        table += rows([found], BLEU_COLUMNS | {kind: _half_bleu(kind) for kind in found['bleu'].threshold})
     return table
 
 # %% ../../nbs/study/score_tables.ipynb #3ef38641
-def _one_factor(found): return pct(found['share'])
+def _one_factor(found): return pct(found.share)
 
 def _factors(found):
     "In percent of what each layer said"
-    return f"as in {found['like']}: {', '.join(f'{100*factor:.0f}' for factor in found['factors'])} %"
+    return f"as in {found.like}: {', '.join(f'{100*factor:.0f}' for factor in found.factors)} %"
 
 SCALED = dict(quiet=_one_factor, matched=_factors) # How the layers were scaled, as records name it
 
@@ -196,13 +196,13 @@ def _main_scores(runs, arm):
 
 # %% ../../nbs/study/score_tables.ipynb #a2028fcb
 def _scaled_row(runs, arm, how, of):
-    "One arm with scaled layers, by one metric"
+    "One run with scaled layers, by one metric"
     run = runs.every[arm]
-    found, unigram = run.evaluation[f'robustness_{how}'], run.evaluation['unigram_ce']
+    found, unigram = getattr(run.evaluation, f'robustness_{how}'), run.evaluation.unigram_ce
     scaled = scores_from(run.arrays, how)
     row = {'arm': arm, 'layers scaled to': SCALED[how](found)}
-    row |= {'undisturbed': pct(found['clean'], 1), 'half of': METRICS[of]}
-    for kind in found['threshold']:
+    row |= {'undisturbed': pct(found.clean, 1), 'half of': METRICS[of]}
+    for kind in found.threshold:
         threshold = reading(scaled, kind, of, unigram)
         row[kind] = threshold_text(threshold, threshold['measurable'], of)
         row[f'{kind}, over itself'] = _difference(scaled, scores_from(run.arrays), kind, of, unigram)
@@ -212,12 +212,12 @@ def _scaled_row(runs, arm, how, of):
 
 def scaled_table(
     runs:Runs, # With their seeds and variants
-)->list[dict]: # Rows; none where the layers of no arm were scaled
-    "Thresholds of arms whose layers were made to say less, and those of the full_stack of the same seed over them"
+)->list[dict]: # Rows; none where the layers of no run were scaled
+    "Thresholds of runs whose layers were made to say less, and those of the full_stack of the same seed over them"
     table = []
     for arm, run in runs.every.items():
         for how in SCALED:
-            if not run.evaluation.get(f'robustness_{how}'): continue
+            if not getattr(run.evaluation, f'robustness_{how}'): continue
             table += [_scaled_row(runs, arm, how, of) for of in METRICS]
     return same_columns(table)
 
@@ -229,28 +229,28 @@ def _scalings(main, other):
     full, loud = scores_from(main.arrays), scores_from(other.arrays)
     found = {}
     for how in SCALED:
-        told = other.evaluation.get(f'robustness_{how}')
-        if not told or not is_arm(told.get('like', main.arm), main): continue
+        told = getattr(other.evaluation, f'robustness_{how}')
+        if not told or not is_arm(told.like or main.arm, main): continue
         scaled = scores_from(other.arrays, how)
         found[how] = told, (scaled, loud), (full, scaled)
-    told = main.evaluation.get('robustness_matched')
-    if told and is_arm(told['like'], other):
+    told = main.evaluation.robustness_matched
+    if told and is_arm(told.like, other):
         scaled = scores_from(main.arrays, 'matched')
         found['mirror'] = told, (full, scaled), (scaled, loud)
     return found
 
 # %% ../../nbs/study/score_tables.ipynb #d156896e
 def scaling_gains(
-    runs:Runs, # With full_stack of that seed, and the other arm
+    runs:Runs, # With full_stack of that seed, and the other run
     seed:int=0, # Of both
-    other:str='base_continued', # The other arm
+    other:str='base_continued', # The other run
 )->dict: # (how, disturbance, metric) → dict(all, made, left) of (difference, lo, hi); empty where nothing was scaled
     "By how much full_stack is more robust (`all`), what of it scaled layers make (`made`) and what is `left`"
     main, other = _of_seed(runs, 'full_stack', seed), _of_seed(runs, other, seed)
-    unigram, gains = other.evaluation['unigram_ce'], {}
+    unigram, gains = other.evaluation.unigram_ce, {}
     both = scores_from(main.arrays), scores_from(other.arrays)
     for how, (told, made, left) in _scalings(main, other).items():
-        for kind in told['threshold']:
+        for kind in told.threshold:
             for of in METRICS:
                 gain = {}
                 for part, pair in dict(all=both, made=made, left=left).items():
@@ -270,30 +270,30 @@ def _strength_keys(kind, *scores):
 def _accuracy(scores, key): return f'{100*scores[key][0].sum()/scores[key][1].sum():.1f} %'
 
 def _over(full, scaled, key, part, digits, by=1):
-    "full_stack over the scaled arm, windows in pairs"
+    "full_stack over the scaled run, windows in pairs"
     a, b = (scores[key][part]/scores[key][1].clip(1) for scores in (full, scaled))
     return signed(paired_interval(a, b, full[key][1]), digits, by)
 
 # %% ../../nbs/study/score_tables.ipynb #15f0f955
 def strength_table(
-    runs:Runs, # With full_stack of that seed, and the other arm, whose layers were scaled
+    runs:Runs, # With full_stack of that seed, and the other run, whose layers were scaled
     seed:int=0, # Of both
-    other:str='base_continued', # The other arm
+    other:str='base_continued', # The other run
     kind:str='noise', # Or 'blur'
     how:str='matched', # Or 'quiet': by one factor
 )->list[dict]: # Rows, one for each strength
-    """Accuracy at each strength and at the floors, of the other arm, of the same with scaled layers, and of full_stack
+    """Accuracy at each strength and at the floors, of the other run, of the same with scaled layers, and of full_stack
 
-    Raises: `KeyError` where the layers of the other arm were not scaled."""
+    Raises: `KeyError` where the layers of the other run were not scaled."""
     main, free = _of_seed(runs, 'full_stack', seed), _of_seed(runs, other, seed)
     loud, scaled, full = scores_from(free.arrays), scores_from(free.arrays, how), scores_from(main.arrays)
     entry = 'quiet' if how == 'quiet' else 'quiet_like'
-    if not scaled: raise KeyError(f'{free.arm} was not made quieter: evaluate it with {entry} first.')
+    if not scaled: raise KeyError(f'{free.arm} was not scaled: evaluate it with {entry} first.')
     table = []
     for key in _strength_keys(kind, scaled, loud, full):
         table.append({
             kind: _UNDISTURBED.get(key) or f'{key[1]:g}', other: _accuracy(loud, key),
-            'quieter': _accuracy(scaled, key), 'full_stack': _accuracy(full, key),
-            'full_stack over quieter, points': _over(full, scaled, key, 0, 1, 100),
+            'scaled': _accuracy(scaled, key), 'full_stack': _accuracy(full, key),
+            'full_stack over scaled, points': _over(full, scaled, key, 0, 1, 100),
             'in cross-entropy, nats': _over(full, scaled, key, 2, 2)})
     return table

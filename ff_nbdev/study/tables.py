@@ -18,7 +18,7 @@ from .maps import GROUPS, down_slices, lisa_fractions
 from .numbers import above_null, all_seeds, base_numbers, below_null, format_increase, format_interval
 from .numbers import format_value, mean, pct, signature, spatial_numbers, tasks, threshold_text
 from .records import Run, Runs, format_dose, free_rows, per_million, ce_increase, reference, final_noise
-from ..run.records import regime_of
+from ..run.records import TrainRecord, regime_of
 
 # %% ../../nbs/study/tables.ipynb #2e82eb6a
 def lookup(
@@ -69,13 +69,14 @@ def record(
     run:Run, # Its evaluation and training
     **more,  # Further entries
 )->dict:
-    "What a row of an arm is about"
-    return dict(run.evaluation, arm=arm, run=run, train=run.train or {}, format_dose=f'{run.dose:.3g}', **more)
+    "What a row of a run is about"
+    train = run.train or TrainRecord()
+    return dict(run.evaluation, arm=arm, run=run, train=train, format_dose=f'{run.dose:.3g}', **more)
 
 def records(
-    runs:Runs, # Any arms
+    runs:Runs, # Any runs
 )->list[dict]:
-    "What the rows of all arms are about"
+    "What the rows of all runs are about"
     return [record(arm, run) for arm, run in runs.items()]
 
 def same_columns(
@@ -107,17 +108,17 @@ PAPER = { # Tables 5, 3 (16:1 and 16:16) and 4
 _PAPER_FORMS = dict(spatial='.3f', signatures='.0%', robustness='g')
 
 def full_name(
-    run:Run, # Any arm
+    run:Run, # Any run
 )->str:
-    "The name of an arm among all: in a report on RWKV alone `rwkv_tlf` goes by `tlf`, and the paper's tlf is mT5"
-    return run.evaluation.get('arm') or run.arm
+    "The name of a run among all: in a report on RWKV alone `rwkv_tlf` goes by `tlf`, and the paper's tlf is mT5"
+    return run.evaluation.arm or run.arm
 
 def paper(
     table:str, # Of `PAPER`
-    run:Run,   # Any arm
+    run:Run,   # Any run
     key,       # Of that table
 )->str:
-    "The paper's number for an arm, or a dash"
+    "The paper's number for a run, or a dash"
     numbers = PAPER[table].get(full_name(run))
     return '–' if numbers is None else format_value(numbers[key], _PAPER_FORMS[table])
 
@@ -189,8 +190,8 @@ class Tables:
 # %% ../../nbs/study/tables.ipynb #d8e345d8
 def _mean_fraction(record):
     "FFN fraction of the residual stream, over the layers"
-    layers = record.get('ffn_share')
-    return pct(mean(layer['share'] for layer in layers)) if layers else None
+    layers = record['run'].evaluation.ffn_share
+    return pct(mean(layer.share for layer in layers)) if layers else None
 
 BASE_COLUMNS = {
     'arm': 'arm', 'CE': 'clean.ce', 'unigram CE': 'unigram_ce', 'under it': ('test.under', '.0%'),
@@ -200,9 +201,9 @@ BASE_COLUMNS = {
     'at mean': ('floors.mean.accuracy', '.1%'), 'FFN ratio': _mean_fraction}
 
 @table(BASE_COLUMNS)
-def base_table(runs:Runs): # Any arms
-    "The base test for every arm"
-    for found in records(runs): yield found | dict(test=base_numbers(found))
+def base_table(runs:Runs): # Any runs
+    "The base test for every run"
+    for found in records(runs): yield found | dict(test=base_numbers(found['run'].evaluation))
 
 # %% ../../nbs/study/tables.ipynb #1e33bc08
 SCORE_COLUMNS = {
@@ -212,7 +213,7 @@ SCORE_COLUMNS = {
     'tokens scored': 'tokens_scored?'}
 
 @table(SCORE_COLUMNS)
-def score_table(runs:Runs): # Any arms
+def score_table(runs:Runs): # Any runs
     "Cross-entropy, accuracy and CE increase"
     paid = runs.ce_increases().to_dict('records') if 'base_continued' in runs else []
     increases = {row['arm']: row for row in paid}
@@ -220,38 +221,38 @@ def score_table(runs:Runs): # Any arms
 
 # %% ../../nbs/study/tables.ipynb #6ee37917
 def _collapse_row(arm, run, found):
-    "Where an arm broke under growing noise"
-    broke, clean, (last, under_noise) = found['collapsed'], (found.get('clean') or [None])[-1], found['points'][-1]
+    "Where a run broke under growing noise"
+    broke, clean, (last, under_noise) = found.collapsed, (found.clean or [None])[-1], found.points[-1]
     return {
-        'arm': arm, 'accuracy at its start': pct(found['start']),
-        'breaks beyond': f"{found['point']:.1f}x" if broke else f'not up to {last:.1f}x',
-        'falls over': f"{found['width']:.1f}x" if broke else '–',
+        'arm': arm, 'accuracy at its start': pct(found.start),
+        'breaks beyond': f'{found.point:.1f}x' if broke else f'not up to {last:.1f}x',
+        'falls over': f'{found.width:.1f}x' if broke else '–',
         'clean at the last look': format_value(clean, '.0%'),
         'under noise, of that': pct(under_noise/clean) if clean else '–',
-        'dose Σp': f'{run.dose:.3g}', 'looks': len(found['points']), 'sentences': f"{run.train['sentences']:,}"}
+        'dose Σp': f'{run.dose:.3g}', 'looks': len(found.points), 'sentences': f'{run.train.sentences:,}'}
 
 def _unsearched_row(arm, run, noise, half):
     "Where a model that was never trained under noise loses half"
-    found = run.evaluation['robustness']
+    found = run.evaluation.robustness
     return {
-        'arm': f'{arm}, {noise}, afterwards', 'accuracy at its start': pct(found['clean']),
-        'breaks beyond': f'{half:.1f}x', 'falls over': '–', 'clean at the last look': pct(found['clean']),
-        'under noise, of that': '50 %', 'dose Σp': '0', 'looks': len(found['noise']),
-        'sentences': f"{run.train['sentences']:,}"}
+        'arm': f'{arm}, {noise}, afterwards', 'accuracy at its start': pct(found.clean),
+        'breaks beyond': f'{half:.1f}x', 'falls over': '–', 'clean at the last look': pct(found.clean),
+        'under noise, of that': '50 %', 'dose Σp': '0', 'looks': len(found.noise),
+        'sentences': f'{run.train.sentences:,}'}
 
 # %% ../../nbs/study/tables.ipynb #848dafb0
 def collapse_rows(
-    runs:Runs, # Any arms
-)->list[dict]: # Rows; none where no arm searched for its collapse
-    "Where arms broke under growing noise, and where base_continued loses half under plain noise"
+    runs:Runs, # Any runs
+)->list[dict]: # Rows; none where no run searched for its collapse
+    "Where runs broke under growing noise, and where base_continued loses half under plain noise"
     table = []
     for arm, run in runs.items():
-        if run.trained and run.train.get('collapse'): table.append(_collapse_row(arm, run, run.train['collapse']))
+        if run.trained and run.train.collapse: table.append(_collapse_row(arm, run, run.train.collapse))
     free = next((arm for arm in runs if arm.endswith('base_continued')), None)
     if not table or not free: return table
-    thresholds = runs[free].evaluation['robustness'].get('threshold') or {}
+    thresholds = runs[free].evaluation.robustness.threshold or {}
     for kind, noise in dict(noise='noise everywhere', nonhub='noise outside the hubs').items():
-        half = thresholds.get(kind, {}).get('half_of_clean')
+        half = kind in thresholds and thresholds[kind].half_of_clean
         if half: table.append(_unsearched_row(free, runs[free], noise, half))
     return table
 
@@ -264,8 +265,8 @@ def _over_seeds(values, digits=1, unit=''):
     return f'{average}{unit} [{low}, {high}]'
 
 def _seed_row(arm, seeds, increases):
-    lines = [run.evaluation['activation_moran'] for run in seeds]
-    row = {'arm': arm, 'seeds': len(seeds), 'CE': _over_seeds([run.evaluation['clean']['ce'] for run in seeds], 3),
+    lines = [run.evaluation.activation_moran for run in seeds]
+    row = {'arm': arm, 'seeds': len(seeds), 'CE': _over_seeds([run.evaluation.clean.ce for run in seeds], 3),
            'CE increase': _over_seeds(increases, 2, ' %')}
     for task in tasks(seeds[0]): row[task] = _over_seeds([100*signature(run, task)[0] for run in seeds], 1, ' %')
     row["Moran's I, weights"] = _over_seeds([spatial_numbers(run)['moran'] or 0. for run in seeds], 3)
@@ -275,8 +276,8 @@ def _seed_row(arm, seeds, increases):
 # %% ../../nbs/study/tables.ipynb #655bc703
 def seed_rows(
     runs:Runs, # With their seeds
-)->list[dict]: # Rows; none where every arm has one seed
-    "Mean over the seeds of an arm, with its interval"
+)->list[dict]: # Rows; none where every run has one seed
+    "Mean over the seeds of a recipe, with its interval"
     table = []
     for arm in runs:
         seeds = all_seeds(runs, arm)
@@ -290,22 +291,23 @@ def seed_rows(
 def _whole(value): return None if value is None or value != value else int(value)
 
 MADE_COLUMNS = {
-    'arm': 'arm', 'base': lambda row: row['train'].get('model') or '–',
+    'arm': 'arm', 'base': lambda row: row['train'].model or '–',
     'dose Σp': lambda row: format_dose(row['train']) if row['sentences'] else '0',
     'a million sentences': lambda row: f"{per_million(row['train']):.3g}" if row['sentences'] else '–',
     'noise x': lambda row: format_value(final_noise(row['train']) or None, '.3g'),
     'sentences': lambda row: int(row['sentences']), 'tokens': lambda row: int(row['tokens']),
     'seed': lambda row: str(row['seed']), 'parameters': lambda row: _whole(row['parameters']),
     'training (s)': lambda row: _whole(row['seconds']), 'commit': lambda row: row['commit'] or '–',
-    'evaluated at': lambda row: row['run'].evaluation.get('commit') or '–', 'hardware': 'hardware'}
+    'evaluated at': lambda row: row['run'].evaluation.commit or '–', 'hardware': 'hardware'}
 
 # %% ../../nbs/study/tables.ipynb #acd3c477
 def made_table(
-    runs:Runs, # Any arms
+    runs:Runs, # Any runs
 )->list[dict]: # Rows
     "What each row was made with"
-    made = [dict(row, run=runs[row['arm']], train=runs[row['arm']].train or {}) for row in runs.arms.to_dict('records')]
-    models = {run.train.get('model') for run in runs.values() if run.trained}
+    found = [(row, runs[row['arm']]) for row in runs.arms.to_dict('records')]
+    made = [dict(row, run=run, train=run.train or TrainRecord()) for row, run in found]
+    models = {run.train.model for run in runs.values() if run.trained}
     return rows(made, {k: v for k, v in MADE_COLUMNS.items() if k != 'base' or len(models) > 1})
 
 # %% ../../nbs/study/tables.ipynb #78d93c5e
@@ -316,12 +318,12 @@ REGIME_COLUMNS = dict(arm='arm', row='row') | {
     'correlation': ('correlation', '.4f'), 'healing': ('healing', '.3f'), 'CE increase': ('ce_increase?', '+.1%')}
 
 def regime_table(
-    runs:Runs, # Any arms
+    runs:Runs, # Any runs
 )->list[dict]: # Rows, of runs that were pulsed and hold their regime
     "How much each run could heal, what its learning added, and the two rows that cost nothing"
     table = []
     for name, run in runs.every.items():
-        if not run.trained or not run.dose or not run.train.get('regime'): continue
+        if not run.trained or not run.dose or not run.train.regime: continue
         regime = vars(regime_of(run.train))
         columns = dict(REGIME_COLUMNS)
         if regime['rate_between_pulses'] is None: del columns['rate between pulses, sum']
@@ -331,11 +333,11 @@ def regime_table(
 # %% ../../nbs/study/tables.ipynb #44bda7d8
 def _changed(record):
     "Which setting was changed"
-    return record['train'].get('change') or record['arm'].partition('~')[2].replace('_', ' ') or '–'
+    return record['train'].change or record['arm'].partition('~')[2].replace('_', ' ') or '–'
 
 def _noise_threshold(record):
     found = record['robustness']
-    return threshold_text(found['threshold']['noise'], found['measurable'])
+    return threshold_text(found.threshold['noise'], found.measurable)
 
 SWEEP_COLUMNS = {
     'arm': 'arm', 'changed': _changed, 'sentences': 'train.sentences',
@@ -346,13 +348,13 @@ SWEPT_COLUMNS = {
     'weights': 'space.moran', 'noise, same dose': 'space.null', 'activations': 'space.line',
     'their null': 'space.line_null', 'noise that halves the FFN contribution': _noise_threshold,
     'of windows': 'robustness.windows?',
-    'training (s)': lambda record: round(record['train']['seconds']),
-    'commit': lambda record: record['train'].get('commit') or '–'}
+    'training (s)': lambda record: round(record['train'].seconds),
+    'commit': lambda record: record['train'].commit or '–'}
 
 # %% ../../nbs/study/tables.ipynb #ac610806
 def increase_over_reference(
     runs:Runs, # With their variants
-    run:Run,   # A trained arm or variant
+    run:Run,   # A trained run or variant
 )->dict|None: # As `ce_increase`; None without a reference
     "The CE increase of a run over the base_continued of its length"
     free = reference(runs, run)
@@ -361,11 +363,11 @@ def increase_over_reference(
 def variant_rows(
     runs:Runs, # With their variants
 )->list[dict]: # Rows; none without variants
-    "Sweeps: an arm with one setting changed, beside the arm itself"
+    "Sweeps: a run with one setting changed, beside the run itself"
     table = []
-    for recipe in dict.fromkeys(run.train['arm'] for run in runs.variants.values()):
+    for recipe in dict.fromkeys(run.train.arm for run in runs.variants.values()):
         for name, run in {**runs, **runs.variants}.items():
-            if not run.trained or run.train['arm'] != recipe: continue
+            if not run.trained or run.train.arm != recipe: continue
             found = record(name, run, space=spatial_numbers(run), increase=increase_over_reference(runs, run))
             named = {task: (f'signatures.{task}.accuracy', f'signatures.{task}.ci', '.0%') for task in tasks(run)}
             table += rows([found], SWEEP_COLUMNS | named | SWEPT_COLUMNS)
@@ -374,20 +376,20 @@ def variant_rows(
 # %% ../../nbs/study/tables.ipynb #297177c7
 def _stuck(match):
     "The fraction of looks at a limit of the strength"
-    return sum(look[3] in match['limits'] for look in match['history'])/len(match['history'])
+    return sum(look[3] in match.limits for look in match.history)/len(match.history)
 
 MATCH_COLUMNS = {
     'arm': 'arm', "1-D Moran's I wanted": 'train.match.target', 'reached': 'train.match.reached',
-    'within': lambda record: f"± {record['train']['match']['tolerance']:.3g}",
+    'within': lambda record: f"± {record['train'].match.tolerance:.3g}",
     'strength at the end': ('train.match.strength', '.3g'), 'looks at its limit': ('stuck', '.0%'),
-    'matched': lambda record: record['train']['match']['within'] and record['stuck'] <= .25,
+    'matched': lambda record: record['train'].match.within and record['stuck'] <= .25,
     'CE increase over base_continued': lambda record: format_increase(record['increase'])}
 
 @table(MATCH_COLUMNS)
-def match_table(runs:Runs): # Any arms, with their variants
+def match_table(runs:Runs): # Any runs, with their variants
     "Did the rivals reach the Moran's I of full_stack, and at what CE increase?"
     for found in records({**runs, **runs.variants}):
-        match = found['train'].get('match')
+        match = found['train'].match
         if match: yield found | dict(stuck=_stuck(match), increase=increase_over_reference(runs, found['run']))
 
 # %% ../../nbs/study/tables.ipynb #d147008e
@@ -410,11 +412,11 @@ SPATIAL_COLUMNS = {
 
 # %% ../../nbs/study/tables.ipynb #bb6793ef
 @table(SPATIAL_COLUMNS)
-def spatial_table(runs:Runs): # Any arms
+def spatial_table(runs:Runs): # Any runs
     "Clustering, mean over the sites, with the matched-dose null"
     for found in records(runs):
-        for role in dict.fromkeys(row['role'] for row in found['spatial']):
-            matrices = [row for row in found['spatial'] if row['role'] == role]
+        for role in dict.fromkeys(row.role for row in found['spatial']):
+            matrices = [row for row in found['spatial'] if row.role == role]
             yield found | dict(matrix=role, matrices=matrices, average=average(matrices))
 
 # %% ../../nbs/study/tables.ipynb #e6fd745a
@@ -432,7 +434,7 @@ def _lisa_row(run, arm, pieces):
         'weights': sum(piece.size for piece in pieces.values())}
 
 def lisa_table(
-    runs:Runs, # Any arms
+    runs:Runs, # Any runs
 )->list[dict]: # Rows
     "Groups of the local Moran's I in the saved pieces of down matrices, beside noise of the same dose"
     saved = {arm: down_slices(run) for arm, run in runs.items()}
@@ -456,8 +458,8 @@ ACTIVATION_COLUMNS = {
     'tokens': 'tokens', "paper: Moran's I": _paper_1d('moran_1d'), 'paper: RCI': _paper_1d('rci_1d')}
 
 @table(ACTIVATION_COLUMNS)
-def activation_table(runs:Runs): # Any arms
+def activation_table(runs:Runs): # Any runs
     "Clustering of activations, mean over the sites, with its nulls"
     for found in records(runs):
         sites = found.get('activation_moran')
-        if sites: yield found | dict(line=average(sites), tokens=sites[0].get('n'))
+        if sites: yield found | dict(line=average(sites), tokens=sites[0].n)

@@ -91,11 +91,11 @@ def check_arm(
     arm:str, # Name of a recipe
 )->str: # The same name
     "Return the name of a recipe where it is known; else a `ValueError` that names the nearest"
-    if not isinstance(arm, str): raise ValueError(f'arm={arm!r} must be the name of an arm, such as full_stack.')
+    if not isinstance(arm, str): raise ValueError(f'arm={arm!r} must be the name of a recipe, such as full_stack.')
     if arm in RECIPES: return arm
-    if near := closest(arm, RECIPES): raise ValueError(f'Unknown arm {arm!r}; did you mean {near!r}?')
+    if near := closest(arm, RECIPES): raise ValueError(f'Unknown recipe {arm!r}; did you mean {near!r}?')
     known = ', '.join(name for name in RECIPES if not name.startswith('rwkv_'))
-    raise ValueError(f'Unknown arm {arm!r}: the arms are {known}, and each with rwkv_ before it.')
+    raise ValueError(f'Unknown recipe {arm!r}: the recipes are {known}, and each with rwkv_ before it.')
 
 def check_scale(
     scale:str, # Name of a scale

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ff_nbdev.baselines import code_comparison, codes, noise_null, reordered, sae, smoothed, sparsity, topographic
+from ff_nbdev.evaluation.record import EvaluationRecord
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import random_tiny
 from ff_nbdev.run import arm, bundle, packing, prepare, wheels
@@ -174,15 +175,13 @@ CASES = {
     'record: a list': (lambda f: record(f, '[]'), 'evaluation.json is no record of this version'),
     'record: of another kind': (lambda f: record(f, '{"results": []}'), 'it lacks clean, floors'),
     'record: scores are a number': (
-        lambda f: record(f, json.dumps(dict.fromkeys(records.NEEDED['evaluation.json'], 3))),
+        lambda f: record(f, json.dumps(dict.fromkeys(EvaluationRecord.needs, 3))),
         'its clean is a whole number, and named entries belongs there',
     ),
     'record: without a score': (
         lambda f: record(
             f,
-            json.dumps(
-                {k: {} if t is dict else [] if t is list else 0 for k, t in records.NEEDED['evaluation.json'].items()}
-            ),
+            json.dumps(dict.fromkeys(EvaluationRecord.needs, {}) | dict(spatial=[], unigram_ce=0, dose=0, sentences=0)),
         ),
         'it lacks clean.ce',
     ),

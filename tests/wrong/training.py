@@ -246,7 +246,7 @@ CASES = {
     'less than nothing to keep': (lambda: prune('.', -1), 'must be at least 1'),
     'more than the disk': (lambda: check_room('.', 10**18), 'are to be written'),
     # recipes
-    'arm by number': (lambda: recipe(3, total_sentences=10), 'must be the name of an arm'),
+    'arm by number': (lambda: recipe(3, total_sentences=10), 'must be the name of a recipe'),
     'scale in a list': (lambda: check_scale(['quick']), 'the scales are'),
     'recipe of no length': (lambda: recipe('full_stack'), 'total_sentences=0 must be a whole number of at least 1'),
     'recipe of a negative length': (lambda: recipe('full_stack', total_sentences=-5), 'of at least 1'),
