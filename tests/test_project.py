@@ -183,7 +183,7 @@ def test_notebook_is_clean(nb):
 
 @each
 def test_notebook_is_small_and_shows_no_accident(nb):
-    assert nb.stat().st_size < 300_000
+    assert nb.stat().st_size < 400_000
     for c in cells(nb):
         for o in c['outputs']:
             assert o['output_type'] != 'error' and o.get('name') != 'stderr', (
