@@ -361,7 +361,7 @@ def test_a_word_is_searched_and_seen_in_every_layer(made, tab):
 def test_a_search_without_a_hit_leaves_no_old_word(made, tab):
     tab.evaluate(f'pick({word_of(made)})')
     tab.fill('#find', 'qqq')
-    assert tab.inner_text('#found').startswith('No token and no sentence with “qqq” in this text')
+    assert tab.inner_text('#found').startswith('“qqq” is not among the ')
     equal([tab.is_visible('#sentences-title'), tab.locator('.hubs').count()], [False, 0])
     assert 'Every layer' in tab.inner_text('#picked')
     tab.fill('#find', '')

@@ -386,7 +386,8 @@ def test_a_text_that_fails_after_the_first_look_and_what_dead_writers_left(ff_nb
     rows = tmp_path / 'rows.jsonl'
     rows.write_text(
         '\n'.join(
-            [json.dumps(dict(text=f'Line number {i} says {"something " * 80}nice.')) for i in range(6000)] + ['{"text": 3}']
+            [json.dumps(dict(text=f'Line {i} says {"something " * 80}nice.')) for i in range(6000)]
+            + ['{"text": 3}']
         )
     )  # beyond the rows that the first look reads, in a text too large to be counted before
     dead = subprocess.Popen(['true'])

@@ -491,3 +491,21 @@ def test_no_warning_of_a_loss_that_nobody_asked_for(gpt2, tmp_path, capfd):
     )
     ran = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=240)
     assert ran.stdout.strip() == 'True' and 'loss_type' not in ran.stderr
+
+
+def test_windows_are_within_the_positions_of_the_model(gpt2):
+    from ff_nbdev.run.own_model import check_length, length_for, positions_of
+
+    most = positions_of(gpt2[3])
+    assert most and length_for(dict(test=209), 0, 64) == 60 and length_for(dict(test=209), 64, 64) == 64
+    assert length_for(dict(test=209)) == 104 and positions_of('tiny-mt5') == 0
+    with pytest.raises(ValueError, match=f'give at most --length {most}'):
+        check_length(gpt2[3], most + 1)
+    check_length(gpt2[3], most)
+
+
+def test_the_repeat_command_is_that_of_the_run():
+    from ff_nbdev.study.own_model import _again
+
+    found = dict(source='m', corpus_source='t.txt', size='quick', asked=dict(length=64, seed=3, tokens=0, dose=None))
+    assert _again(found) == 'ff-nbdev evaluate m --corpus t.txt --quick --length 64 --seed 3'

@@ -2,8 +2,9 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'SMALL', 'LEAST', 'MARK', 'sizes_for', 'folder_of', 'training_record', 'base_of', 'History', 'history_of',
-           'kernel_of', 'nulls_for', 'short_name', 'check_out', 'split_tokens', 'check_text', 'length_for',
-           'format_text', 'evaluate_parameters', 'evaluate_model', 'check_page', 'atlas_parameters']
+           'kernel_of', 'nulls_for', 'short_name', 'check_out', 'split_tokens', 'check_text', 'positions_of',
+           'check_length', 'length_for', 'format_text', 'evaluate_parameters', 'evaluate_model', 'check_page',
+           'atlas_parameters']
 
 # %% ../../nbs/run/own_model.ipynb #9954122c
 import re
@@ -209,13 +210,35 @@ def check_text(
         f'{found[lacks]:,} tokens are held out for {lacks}, and one window has {length}. Some {max(300, enough):,} '
         'sentences like these would do.')
 
+# %% ../../nbs/run/own_model.ipynb #08a0dfdc
+def positions_of(
+    model:str, # A shipped name, a folder or a hub id
+)->int: # 0: as many as one likes, or not known before the model is fetched
+    "How many tokens a model on this machine can take at once"
+    folder = folder_of(model)
+    if folder is None: return 0
+    told = read_json(folder/'config.json', 'configuration of a model')
+    if 'relative_attention_num_buckets' in told: return 0
+    return told.get('max_position_embeddings') or told.get('n_positions') or 0
+
+def check_length(
+    model:str,  # A shipped name, a folder or a hub id
+    length:int, # As it was asked for; 0: not
+):
+    "Raises: `ValueError` for windows that the model cannot take"
+    if (most := positions_of(model)) and length > most:
+        raise ValueError(f'--length {length} is more than the {most} positions of this model: '
+            f'give at most --length {most}, or leave it out.')
+
 def length_for(
-    found:dict,   # From `check_text`
-    length:int=0, # As it was asked for; 0: not
+    found:dict,     # From `check_text`
+    length:int=0,   # As it was asked for; 0: not
+    positions:int=0, # From `positions_of`
 )->int: # Tokens in a window; 0: as many as usual
-    "Shorter windows where a text holds out less than two of the usual length"
+    "Shorter windows where a text holds out less than two of the usual length, within what the model takes"
     held = found.get('test', SMALL)
-    return length or (0 if held >= 256 else max(LEAST, held//2))
+    if length or held >= 256: return length
+    return min(max(LEAST, held//2), positions - 4 if positions else held)
 
 # %% ../../nbs/run/own_model.ipynb #f8c1ffa8
 def format_text(
@@ -265,7 +288,9 @@ def evaluate_parameters(
     out = Path(words.out or f'runs/evaluate-{short_name(model)}').expanduser()
     check_out(out, dict(source=model, corpus_source=corpus))
     size, given = 'quick' if words.quick else 'full' if words.full else 'usual', getattr(words, 'alternatives', None)
-    length = length_for(check_text(model, corpus, words.length or LEAST), words.length)
+    check_length(model, words.length)
+    found = check_text(model, corpus, words.length or LEAST)
+    length = length_for(found, words.length, positions_of(model))
     return dict(model=model, corpus=corpus, base=base, alternatives=_alternatives(given), out=str(out.absolute()),
         size=size, tokens=words.tokens, length=length, dose=words.dose, seed=words.seed, threads=words.threads)
 

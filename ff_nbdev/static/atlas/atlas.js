@@ -150,8 +150,8 @@ function drawPick() {
   const nothing = typed && !found.length && !lines.length;
   $('sentences-title').hidden = !lines.length;
   $('found').textContent = nothing
-    ? `No token and no sentence with “${$('find').value.trim()}” in this text: ` +
-      `the atlas holds its ${all.length} most frequent tokens.`
+    ? `“${$('find').value.trim()}” is not among the ${all.length} tokens and ${D.sentences.length} sentences ` +
+      `that this atlas holds. The text may have it.`
     : typed
     ? `${found.length} of ${all.length} tokens, ${lines.length} of ${D.sentences.length} sentences` +
       (found.length ? '. Enter picks the first.' : ': the atlas holds the most frequent tokens of its text.')
