@@ -40,7 +40,7 @@ DECIDED_THERE = ("By {decided} of {of} claims that are tested in the paper's reg
 NOT_KNOWN = ("Not known yet: {untested} of {of} claims are not tested in the paper's regime, and {first} "
              '([the evidence](evidence/index.ipynb)).')
 NO_GAIN = 'our short first study shows no gain'
-SOME_GAIN = 'our short first study shows only that {held}'
+SOME_GAIN = 'our short first study shows only that, against continued training, {held}'
 
 def gains_held(
     rows:list[dict], # From `answer`
