@@ -123,7 +123,7 @@ def test_seeds_of_a_point_are_joined(pair):
             other = at(runs.variants[f'{name}~dose_4.5_steps_200'], 201, 4.5, nats * (name == 'no_fzr'), seed=seed + 1)
             runs.seeds = {**runs.seeds, f'{name}.s{seed + 1}': other}
     (row,) = healing_rows(runs)
-    assert row['seeds'] == 3 and row['increase'].resampled == 'seeds'
+    assert row['seeds'] == 3 and row['increase'].resampled == 'windows, and seeds'
 
 
 @pytest.mark.parametrize('changed', [dict(change='forgetfulness.axis=hidden'), dict(rate=0.1), dict(dose_before=1.0)])

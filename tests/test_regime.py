@@ -514,7 +514,9 @@ def test_names_say_what_a_run_is():
             assert params['dose'] == float(found[1]), name
         if found := re.search(r'steps_([\d.]+)', label):
             assert params.get('steps_between_pulses', SCALES['study'].steps_between) == float(found[1]), name
-        if found := re.fullmatch(r'rate_([\d.]+)_(\w+)', label):
+        if found := re.fullmatch(r'rate_([\d.]+)_batch_(\d+)', label):
+            assert (params['rate'], params['batch']) == (float(found[1]), int(found[2]))
+        elif found := re.fullmatch(r'rate_([\d.]+)_(\w+)', label):
             assert (params['rate'], params['schedule']) == (float(found[1]), found[2])
         assert ('hidden' in label) == ('axis=hidden' in params.get('change', ''))
         assert ('sorted' in label) == params.get('reordered', False)
@@ -606,14 +608,14 @@ def test_what_comes_first_in_the_study_runs_first(graph):
         'no_fzr~hidden_dose_1.5',
         'topolm',
         'tlf_minus_fzr',
-        'from_scratch',
+        'pulses_from_scratch',
         'rwkv_no_fzr',
         'rwkv_full_stack',
         'full_stack~size_5',
     ]
     assert [rank[r] for r in order] == sorted((rank[r] for r in order), reverse=True)
     assert len({rank[r] for r in order}) == len(order)
-    assert min(rank.values()) > 10 and len(graph) == 80
+    assert min(rank.values()) > 10 and len(graph) == 87
 
 
 def test_other_kernels_smooth_as_much_and_are_pulsed_as_often():

@@ -59,7 +59,8 @@ RECIPES |= {
         _PULSED | _LATE_TWO_LETTER | _noise(5.6, limit=9.), cliff=True),
     'no_ramp': Recipe('no_fzr with pulses of full power from the first sentence on', _NO_RAMP | _CONCEPTUAL),
     'from_scratch': Recipe('full stack from random weights', _PULSED | _CONCEPTUAL | _noise(9.6), start='random'),
-    'from_scratch_base': Recipe('random weights, no mechanism: what from_scratch is compared with', start='random'),
+    'pulses_from_scratch': Recipe('pulses alone from random weights', _PULSED, start='random'),
+    'from_scratch_base': Recipe('random weights, no mechanism: what both are compared with', start='random'),
 }
 
 # %% ../../nbs/mechanisms/registry.ipynb #c3ad9b39

@@ -34,7 +34,7 @@ class NotRun(Exception):
 # %% ../../nbs/study/effects.ipynb #22ebe4b0
 def over_seeds(
     effects:list[Effect], # The same effect of each seed
-)->Effect: # One seed: as it is; more: their mean and its interval by Student's t
+)->Effect: # One seed: as it is; more: their mean, its interval from the spread of seeds and that within each
     "Join the seeds of a recipe"
     if len(effects) == 1: return effects[0]
     n = len(effects)
@@ -46,8 +46,8 @@ def over_seeds(
         return Effect(float(np.median(values)), float(lows.min()), float(highs.max()),
                       resampled='all seeds, some open-ended', **joined)
     mean, spread = float(values.mean()), student.ppf(.975, n - 1)*values.std(ddof=1)/n**.5
-    half = float(max(spread, ((highs - lows)/2).mean()))
-    return Effect(mean, mean - half, mean + half, resampled='seeds', **joined)
+    half = float(np.hypot(spread, ((highs - lows)/2).mean()))
+    return Effect(mean, mean - half, mean + half, resampled=f'{effects[0].resampled}, and seeds', **joined)
 
 # %% ../../nbs/study/effects.ipynb #e0000009
 def mean_of_layers(

@@ -54,7 +54,7 @@ _ORDER = (
     'rwkv_base_continued', 'rwkv_full_stack', 'rwkv_tlf', 'tlf_minus_fzr', 'full_stack_tlf_fzr',
     'full_stack_continued', 'full_stack_to_collapse_slow', 'tlf_to_collapse', 'rwkv_tlf_to_collapse',
     'rwkv_full_stack_to_collapse', 'pfg_fzr', 'forgiveness_only', 'topoloss', 'topolm', 'sparse', 'no_ramp',
-    'from_scratch', 'from_scratch_base')
+    'from_scratch', 'pulses_from_scratch', 'from_scratch_base')
 
 SCALES = {s.name: s for s in (
     Scale('quick', ('tiny-mt5', 'tiny-rwkv'), batch=32, length=(128, 128), lr=(3e-4, 3e-4), warmup=1/21, dose=1.25,
