@@ -539,7 +539,9 @@ def withstanding(hits, floor=1.0):
     "Scores of 40 windows: so many of ten tokens correct under disturbances of 1, 2 and 4"
     windows = lambda some: np.array([[some] * 40, [10.0] * 40, [30.0] * 40]) + 0.0
     return {'clean': windows(6.0), 'zero': windows(floor)} | {
-        (kind, x): windows(found) for kind in ('noise', 'nonhub', 'blur') for x, found in zip((1.0, 2.0, 4.0), hits)
+        (kind, x): windows(found)
+        for kind in ('noise', 'nonhub', 'blur')
+        for x, found in zip((1.0, 2.0, 4.0), hits)
     }
 
 

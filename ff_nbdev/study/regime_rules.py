@@ -189,6 +189,7 @@ def _over_quieter(full, free, kind):
     if not like or not scaled or not is_arm(like.like, full): return None
     return paired_threshold(_scores(full, kind), scaled, kind)
 
+# %% ../../nbs/study/regime_rules.ipynb #77ccee31
 def _withstands(get, name, kind):
     "The gain of the first version, in pairs of windows, beside that over the quieter control"
     effect, full, free = RULES[name][0](get), get('full_stack'), get('base_continued')
