@@ -2,10 +2,12 @@
 
 # %% auto #0
 __all__ = ['DECIDED', 'GAINS', 'DECIDED_THERE', 'NOT_KNOWN', 'NO_GAIN', 'SOME_GAIN', 'COUNTED', 'USE', 'COSTS', 'PULSES', 'FIRST',
-           'NAMED', 'UNDER_WAY', 'SO_FAR', 'FINISHED', 'SHORT', 'newest', 'some_claims', 'gains_held', 'says_whether',
-           'says_use', 'says_how_far']
+           'LEARNED', 'NAMED', 'NOT_MORE', 'UNDER_WAY', 'SO_FAR', 'FINISHED', 'SHORT', 'INSIDE', 'newest',
+           'some_claims', 'in_any_regime', 'gains_held', 'says_whether', 'says_use', 'says_how_far']
 
 # %% ../../nbs/study/front_door.ipynb #480e711a
+from dataclasses import replace
+
 from .claims import UNTESTED, Claims, answer, read_claims
 from .effects import Effect
 from .healing_map import format_cost
@@ -33,6 +35,14 @@ def some_claims(
     some.version, some.dated = claims.version, claims.dated
     return some
 
+def in_any_regime(
+    claims:Claims, # From `read_claims`
+)->Claims:
+    "The same statistics and rules, whatever the regime of a run"
+    free = some_claims(claims, [])
+    free.update({name: replace(claim, regime='none') for name, claim in claims.items()})
+    return free
+
 # %% ../../nbs/study/front_door.ipynb #58d2da79
 GAINS = [f'C{number}' for number in range(11, 18)] # Naming and robustness
 DECIDED_THERE = ("By {decided} of {of} claims that are tested in the paper's regime: {counts} "
@@ -40,7 +50,7 @@ DECIDED_THERE = ("By {decided} of {of} claims that are tested in the paper's reg
 NOT_KNOWN = ("Not known yet: {untested} of {of} claims are not tested in the paper's regime, and {first} "
              '([the evidence](evidence/index.ipynb)).')
 NO_GAIN = 'our short first study shows no gain'
-SOME_GAIN = 'our short first study shows only that, against continued training, {held}'
+SOME_GAIN = 'our short first study shows one thing in favour: against continued training, {held}'
 
 def gains_held(
     rows:list[dict], # From `answer`
@@ -75,9 +85,11 @@ COSTS = ("{better}: in the paper's regime it costs {cost} % cross-entropy, and {
          '([the evidence](evidence/index.ipynb))')
 PULSES = ("no gain is known: in the paper's regime pulses and forgiveness alone cost {cost} % cross-entropy "
           '([healing](evidence/healing.ipynb))')
-FIRST = ('no: in that study it cost {cost:.1f} % cross-entropy, and signatures named {named} tokens than without it '
+FIRST = ('no: in that study it cost {cost:.1f} % cross-entropy{learned}, and signatures {named} '
          '([what did not hold](evidence/did_not_hold.ipynb))')
-NAMED = dict(holds='more', fails='fewer')
+LEARNED = ', {:.0f} % of what the model had learned beyond word frequencies'
+NAMED = dict(holds='named more tokens', fails='named fewer tokens than without it')
+NOT_MORE = 'were not shown to name more tokens'
 
 def _percent(row): return format_cost(Effect(*(100*row[key] for key in ('value', 'lo', 'hi'))))
 
@@ -91,7 +103,8 @@ def _in_the_regime(paid, held):
 def says_use(
     rows:list[dict],   # From `newest`
     points:list[dict], # From `healing_rows`, of the new study
-    first:dict,        # Claim → row of the first study by its own rules: C1 and C11
+    first:dict,        # Claim → row of the first study, in any regime: C1 and C11
+    learned:float|None=None, # Its cost as a fraction of what was learned over a unigram
 )->str: # One sentence with a link
     "Should I use it?"
     by_id = {row['id']: row for row in rows}
@@ -101,24 +114,28 @@ def says_use(
         return USE.format(said=_in_the_regime(paid, held))
     inside = [point for point in points if point['papers']]
     if inside: return USE.format(said=PULSES.format(cost=format_cost(max(inside, key=lambda p: p['dose'])['increase'])))
-    named = NAMED.get(first['C11']['verdict'], 'no more')
-    return USE.format(said=FIRST.format(cost=100*first['C1']['value'], named=named))
+    named = NAMED.get(first['C11']['verdict'], NOT_MORE)
+    part = '' if learned is None else LEARNED.format(100*learned)
+    return USE.format(said=FIRST.format(cost=100*first['C1']['value'], named=named, learned=part))
 
 # %% ../../nbs/study/front_door.ipynb #c0101817
 UNDER_WAY = 'A study in that regime is under way (`ff-nbdev run study`){so_far}.'
 SO_FAR = ': {done} of its {of} runs {have} finished'
 FINISHED = 'The study in that regime (`ff-nbdev run study`) has finished.'
 SHORT = ("The first study was not in the paper's regime: it had {steps} optimizer steps, {between:.1f} between two "
-         'pulses of a matrix, and the paper has 200.')
+         'pulses of a matrix, and the paper has 200 batches.')
+INSIDE = ', {} of them in the regime'
 
 def says_how_far(
     settings:dict, # run.json of the new study, as it is published
     first:dict,    # steps and steps_between_pulses of the first study's `full_stack`
     counted:bool=True, # Say how many runs have finished?
+    inside:int|None=None, # Of the finished ones, those in the regime; None: not said
 )->str:
     "What the first study was, and how far the new one is"
     done, rest = len(settings.get('runs') or []), len(settings.get('not_run') or [])
     short = SHORT.format(steps=first['steps'], between=first['steps_between_pulses'])
     if done and not rest: return f'{short} {FINISHED}'
     so_far = SO_FAR.format(done=done or 'none', of=done + rest, have='has' if done == 1 else 'have')
+    if inside is not None: so_far += INSIDE.format(inside or 'none')
     return f"{short} {UNDER_WAY.format(so_far=so_far if counted else '')}"

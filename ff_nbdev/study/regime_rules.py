@@ -89,6 +89,14 @@ _over_parted('C7', 'full_stack_to_collapse', 'highway_to_collapse')
 _over_parted('C8', 'highway', 'full_stack')
 _over_parted('C9', 'full_stack_to_collapse', 'tlf_to_collapse')
 
+# %% ../../nbs/study/regime_rules.ipynb #bf9affa6
+@second('C1')
+def _c1(get):
+    effect = RULES['C1'][0](get)
+    try: pulses = ce_increase(get('no_fzr'), get('base_continued'))['relative']
+    except NotRun: return effect
+    return replace(effect, words=f'{effect.words}; pulses and forgiveness without noise {pct(pulses, 1)}')
+
 # %% ../../nbs/study/regime_rules.ipynb #3537c84b
 BRIEF = 6_000 # Sentences: 5,000, and the rest of the last step
 FEW = 5       # Pulses of a matrix, under which a run speaks of its clock and not of its ramp
