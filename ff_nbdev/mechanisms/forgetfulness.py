@@ -155,6 +155,11 @@ def _weigh(fraction, power, to_mean, to_self):
         to_mean[j] = power/fraction[j] if fraction[j] > 0 else 0.
         to_self[j] = power if fraction[j] > 0 else 0.
 
+@register_jitable
+def _lay(taps, padded):
+    "padded[:, :wide] = taps, which would take seconds to compile"
+    for r, t in np.ndindex(taps.shape): padded[r, t] = taps[r, t]
+
 # %% ../../nbs/mechanisms/forgetfulness.ipynb #07488c87
 @native(fastmath={'contract'})
 def _pulled(
@@ -163,7 +168,7 @@ def _pulled(
     (rows, cols), (tall, wide) = out.shape, taps.shape
     up, side = tall//2, wide//2
     padded = np.zeros((tall, wide + 2), out.dtype)
-    padded[:, :wide] = taps
+    _lay(taps, padded)
     ring, kept = np.zeros((tall, cols + wide + 2), out.dtype), np.zeros(cols, out.dtype)
     fraction, total = np.zeros(cols), np.zeros(cols, out.dtype)
     to_mean, to_self = np.zeros(cols, out.dtype), np.zeros(cols, out.dtype)
