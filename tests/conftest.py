@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from multiprocessing import forkserver
@@ -263,6 +264,40 @@ def ff_nbdev_run(fake, tmp_path):
     return words, env, tmp_path / 'quick'
 
 
+def left_by_a_run(out, scale='quick', **files):
+    "A folder as a run that was stopped leaves it: its settings, the record of its text, and more files by their paths"
+    (out / 'run.json').parent.mkdir(parents=True)
+    (out / 'run.json').write_text(json.dumps(dict(runs=[], config=scale)))
+    for path, text in {'text.json': '{}', **files}.items():
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        (out / path).write_text(text)
+
+
+def evaluated(arm, trained=False):
+    "The files of an arm of the fake graph that is done, by their paths"
+    record = json.dumps(dict(arm=arm))
+    made = {'model/weights': arm, 'train.json': record, 'bands.npz': ''} if trained else {}
+    made |= {'evaluation.json': record, 'evaluation.npz': ''}
+    return {f'{arm}/{name}': text for name, text in made.items()}
+
+
+@pytest.fixture(scope='session')
+def planned(tmp_path_factory):
+    "What a command prints that only plans: `python -m` with these words, in a fork of a process that imported it all"
+    folder = tmp_path_factory.mktemp('planned')
+    words = [sys.executable, str(ROOT / 'tests' / 'planner.py')]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as planner:
+
+        def ask(module, *words, env=None, cwd=None):
+            out, err = folder / 'out', folder / 'err'
+            asked = dict(module=module, words=[*map(str, words)], out=str(out), err=str(err))
+            asked |= dict(env=dict(os.environ if env is None else env), cwd=str(cwd or folder))
+            planner.stdin.write(json.dumps(asked) + '\n')
+            status = int(planner.stdout.readline())
+            return subprocess.CompletedProcess(asked['words'], status, out.read_text(), err.read_text())
+
+        yield ask
+        planner.stdin.close()
 
 
 def is_page(path):

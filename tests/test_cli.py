@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, evaluated, left_by_a_run
 from test_runner import until
 
 RECIPES = ['base', 'base_reordered', 'base_continued', 'no_fzr', 'full_stack']
@@ -123,11 +123,11 @@ def test_a_run_and_what_it_keeps(ff_nbdev_run, tmp_path):
 def test_a_variant_is_an_arm_in_a_folder_of_its_own(ff_nbdev_run):
     words, env, out = ff_nbdev_run
     words = ['night' if w == 'quick' else w for w in words] + ['--model', 'rwkv=tiny-rwkv']
+    left_by_a_run(out, 'night', **evaluated('base'), **evaluated('no_fzr', trained=True))
     said = go(words, env, '--arms', 'base', 'no_fzr~dose_3')
     assert 'retrofit no_fzr~dose_3: done in' in said and '3 arms were evaluated' in said
-    assert (
-        json.loads((out / 'no_fzr~dose_3' / 'train.json').read_text())['arm'] == 'no_fzr' and (out / 'no_fzr').exists()
-    )
+    assert json.loads((out / 'no_fzr~dose_3' / 'train.json').read_text())['arm'] == 'no_fzr'
+    assert json.loads((out / 'run.json').read_text())['runs'] == ['base', 'no_fzr', 'no_fzr~dose_3']
     assert "did you mean 'no_fzr~dose_3'?" in go(words, env, '--arms', 'no_fzr~doze_3', status=2)
 
 
@@ -148,21 +148,26 @@ def settings_of(fake, tmp_path, monkeypatch):
     return ask
 
 
-def plan(out, settings, *words):
+@pytest.fixture
+def plan(planned, tmp_path):
     "What Snakemake says of settings, when it is called as a run calls it, to plan only"
     from ff_nbdev.run.graph import snakemake_command
 
-    (out / 'run.json').write_text(json.dumps(settings))
-    command = snakemake_command(out, out / 'run.json', 'local', 1, dry=True)
-    return subprocess.run([*command, *words], capture_output=True, text=True)
+    def ask(settings, *words):
+        (tmp_path / 'run.json').write_text(json.dumps(settings))
+        command = snakemake_command(tmp_path, tmp_path / 'run.json', 'local', 1, dry=True)
+        assert command[:3] == [sys.executable, '-m', 'snakemake']
+        return planned(*command[2:], *words)
+
+    return ask
 
 
 @pytest.fixture
-def commands(settings_of, tmp_path):
+def commands(settings_of, plan):
     "Arms of the night → the command of each node, as Snakemake prints it"
 
     def ask(*arms):
-        r = plan(tmp_path, settings_of(*arms), '--printshellcmds')
+        r = plan(settings_of(*arms), '--printshellcmds')
         assert r.returncode == 0, r.stdout + r.stderr
         return {m[1]: l for l in (r.stdout + r.stderr).splitlines() if (m := re.search('--node "(.*?)"', l))}
 
@@ -206,8 +211,8 @@ def test_an_arm_may_have_settings_of_its_own(commands):
         (dict(retrofit_no_fzr=dict(model='tiny-mt5')), 'no_fzr~other'),
     ],
 )
-def test_settings_of_no_arm_stop_the_run_before_it_starts(key, said, settings_of, tmp_path):
-    r = plan(tmp_path, settings_of('no_fzr') | key)
+def test_settings_of_no_arm_stop_the_run_before_it_starts(key, said, settings_of, plan):
+    r = plan(settings_of('no_fzr') | key)
     assert r.returncode and said in r.stdout + r.stderr and 'Traceback' not in r.stdout + r.stderr, r.stdout + r.stderr
 
 
@@ -221,13 +226,14 @@ def test_settings_of_no_arm_stop_the_run_before_it_starts(key, said, settings_of
         (['--arms', 'base', 'base_continued'], '1 x text, 1 x retrofit, 2 x evaluate'),
     ],
 )
-def test_shipped_arms_are_evaluated_and_others_trained(more, said, tmp_path):
-    r = ff('run', 'quick', '--dry-run', '--out', tmp_path / 'quick', *more)
+def test_shipped_arms_are_evaluated_and_others_trained(more, said, planned, tmp_path):
+    r = planned('ff_nbdev.cli', 'run', 'quick', '--dry-run', '--out', tmp_path / 'quick', *more)
     assert r.returncode == 0 and said in r.stdout, r.stdout + r.stderr
 
 
-def test_a_base_of_another_width_is_made_first(fake, tmp_path):
-    r = ff(
+def test_a_base_of_another_width_is_made_first(fake, planned, tmp_path):
+    r = planned(
+        'ff_nbdev.cli',
         'run',
         'night',
         '--dry-run',
@@ -245,10 +251,11 @@ def test_a_base_of_another_width_is_made_first(fake, tmp_path):
     )
 
 
-def test_a_base_of_another_width_has_the_vocabulary_of_the_run(fake, tmp_path):
+def test_a_base_of_another_width_has_the_vocabulary_of_the_run(fake, planned, tmp_path):
     "Asked for by name it is refused; else it is left out, and that is said"
     words, env = (
         [
+            'ff_nbdev.cli',
             'run',
             'night',
             '--dry-run',
@@ -261,9 +268,9 @@ def test_a_base_of_another_width_has_the_vocabulary_of_the_run(fake, tmp_path):
         ],
         dict(os.environ, FF_NBDEV_CACHE=str(fake / 'cache')),
     )
-    r = ff(*words, '--arms', 'no_fzr~width_512', env=env)
+    r = planned(*words, '--arms', 'no_fzr~width_512', env=env)
     assert r.returncode == 2 and 'and tiny-mt5 has another' in r.stderr and 'Traceback' not in r.stderr, r.stderr
-    r = ff(*words, '--all', env=env)
+    r = planned(*words, '--all', env=env)
     assert (
         r.returncode == 0
         and 'Left out: base_continued~width_512' in r.stdout
@@ -296,6 +303,7 @@ def test_unknown_and_ill_typed_parameters_stop_the_run_before_it_starts(ff_nbdev
 
 def test_a_failing_node_is_told_in_one_sentence(ff_nbdev_run, fake, tmp_path):
     words, env, out = ff_nbdev_run
+    left_by_a_run(out)
     said = go(words, env, '--arms', 'base', '--set', 'evaluate.seconds=-1.0', status=1)
     last = said.strip().splitlines()[-1]
     assert (
@@ -310,6 +318,7 @@ def test_a_failing_node_is_told_in_one_sentence(ff_nbdev_run, fake, tmp_path):
 def test_killed_and_started_again(ff_nbdev_run, who):
     "kill -9, whoever it hits: nothing works on, and the same command finishes"
     words, env, out = ff_nbdev_run
+    left_by_a_run(out)
     slow = [
         '--set',
         'evaluate.seconds=2.0',
@@ -334,6 +343,7 @@ def test_killed_and_started_again(ff_nbdev_run, who):
 
 def test_two_runs_in_one_folder_are_refused(ff_nbdev_run):
     words, env, out = ff_nbdev_run
+    left_by_a_run(out)
     p = subprocess.Popen(
         [*words, '--set', 'retrofit.seconds=60.0'],
         env=env,
@@ -352,6 +362,7 @@ def test_two_runs_in_one_folder_are_refused(ff_nbdev_run):
 def test_terminal_shows_bars(ff_nbdev_run):
     pty = pytest.importorskip('pty')
     words, env, out = ff_nbdev_run
+    left_by_a_run(out)
     seen = []
     import select
 
@@ -414,6 +425,7 @@ def test_what_a_stopped_writing_of_alternatives_left_is_kept(fake, ff_nbdev_run,
     cells[-1]['source'] = STOPS_ONCE
     (nbs / 'alternatives.ipynb').write_text(json.dumps(nb))
     words = [w if w != str(fake / 'experiments') else str(nbs) for w in words] + ['--arms', 'base', 'full_stack']
+    left_by_a_run(out, **{'teacher/model/weights': 'teacher', 'teacher/teacher.json': '{}'}, **evaluated('base'))
     assert (
         'stopped here' in go(words, env, status=1) and (out / 'alternatives' / 'shards' / 'rows').read_text() == 'half'
     )
@@ -430,9 +442,10 @@ def test_what_a_stopped_writing_of_alternatives_left_is_kept(fake, ff_nbdev_run,
         (['topolm', '--set', "retrofit.match=''"], 1),
     ],
 )
-def test_a_rival_brings_the_arm_that_it_is_matched_with(words, retrofits, fake, tmp_path):
+def test_a_rival_brings_the_arm_that_it_is_matched_with(words, retrofits, fake, planned, tmp_path):
     "The graph with the real notebooks, only planned; with a fixed strength there is nothing to wait for"
-    r = ff(
+    r = planned(
+        'ff_nbdev.cli',
         'run',
         'quick',
         '--corpus',
@@ -466,41 +479,33 @@ def test_a_folder_that_goes_while_it_is_looked_through_is_no_error(tmp_path, mon
     assert [p.parent.name for p in progress_files(tmp_path)] == ['base']
 
 
-def test_a_base_whose_blocks_are_learned_anew(fake, tmp_path):
+def run_cells(notebook, given):
+    "The code of a notebook in this process, with other parameters, up to its first error"
+    space = {}
+    for cell in json.loads(notebook.read_text())['cells']:
+        if cell['cell_type'] != 'code':
+            continue
+        exec(''.join(cell['source']), space)
+        if 'parameters' in cell['metadata'].get('tags', ()):
+            space.update(given)
+
+
+def test_a_base_whose_blocks_are_learned_anew(fake, tmp_path, monkeypatch):
     "Another width, everything else goes on from where it was; a model of another kind is refused before any work"
     from ff_nbdev.models.sites import find_sites
     from ff_nbdev.models.tiny import load_pretrained
 
-    words = [
-        'notebook',
-        ROOT / 'nbs' / 'experiments' / 'pretrain.ipynb',
-        tmp_path / 'pretrain.ipynb',
-        '-p',
-        'corpus',
-        fake / 'text.txt',
-        '-p',
-        'd_ff',
-        96,
-        '-p',
-        'steps',
-        3,
-        '-p',
-        'batch',
-        2,
-        '-p',
-        'out',
-        tmp_path / 'out',
-        '-p',
-        'start',
-    ]
-    r = ff(*words, 'tiny-rwkv')
-    assert (
-        r.returncode and 'is of type rwkv, and arch says mt5' in r.stderr and not (tmp_path / 'out' / 'model').exists()
-    ), r.stdout + r.stderr
-    r = ff(*words, 'tiny-mt5')
+    monkeypatch.setenv('FF_NBDEV_CACHE', str(fake / 'cache'))
+    notebook, out = ROOT / 'nbs' / 'experiments' / 'pretrain.ipynb', tmp_path / 'out'
+    given = dict(corpus=str(fake / 'text.txt'), d_ff=96, steps=3, batch=2, out=str(out))
+    with pytest.raises(ValueError, match='is of type rwkv, and arch says mt5'):
+        run_cells(notebook, given | dict(start='tiny-rwkv'))
+    assert not (out / 'model').exists()
+    words = [word for name, value in given.items() for word in ('-p', name, value)]
+    r = ff('notebook', notebook, tmp_path / 'pretrain.ipynb', *words, '-p', 'start', 'tiny-mt5')
     assert r.returncode == 0, r.stdout + r.stderr
-    (new, _), (old, _) = (load_pretrained(m) for m in (tmp_path / 'out' / 'model', 'tiny-mt5'))
-    card = (tmp_path / 'out' / 'model' / 'README.md').read_text()
+    (new, _), (old, _) = (load_pretrained(m) for m in (out / 'model', 'tiny-mt5'))
+    card = (out / 'model' / 'README.md').read_text()
     assert {s.d_ff for s in find_sites(new)} == {96} and (
         new.shared.weight - old.shared.weight
     ).abs().max() < 0.02 < old.shared.weight.abs().max()

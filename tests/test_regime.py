@@ -4,7 +4,6 @@ import json
 import math
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 
 import pytest
@@ -538,7 +537,7 @@ def test_the_healing_curve_is_whole():
 
 
 @pytest.fixture(scope='module')
-def nodes(tmp_path_factory):
+def nodes(planned, tmp_path_factory):
     "Node → priority, minutes and command, as Snakemake plans them"
     from ff_nbdev import cli
 
@@ -546,11 +545,8 @@ def nodes(tmp_path_factory):
     text = out / 'text.txt'
     text.write_text('\n'.join(f'This is sentence number {i} of a text.' for i in range(400)))
     (out / 'run.json').write_text(json.dumps(cli.make_settings(run_words('study', text)).to_dict()))
-    r = subprocess.run(
-        [*cli.snakemake_command(out, out / 'run.json', 'local', 2, dry=True), '--printshellcmds'],
-        capture_output=True,
-        text=True,
-    )
+    command = cli.snakemake_command(out, out / 'run.json', 'local', 2, dry=True)
+    r = planned(*command[2:], '--printshellcmds')
     assert r.returncode == 0, r.stdout + r.stderr
     found = {}
     for block in re.split(r'\n(?=rule )', r.stdout + r.stderr):
