@@ -495,6 +495,22 @@ def test_more_alike_and_compare(p, q):
     )
 
 
+def test_a_part_of_a_comparison_is_that_of_the_whole(p, q):
+    other = planted(model=1)
+    whole, three = S.compare(p, q, 50), S.more_alike(p, q, other, 50)
+    for part in ('between', 'second_order', 'two_letter'):
+        found = S.compare(p, q, 50, parts=[part])
+        assert found == whole | dict.fromkeys({'between', 'second_order', 'two_letter'} - {part})
+    assert S.more_alike(p, q, other, 50, parts=['between']) == three | dict(second_order=None)
+    groups = three['second_order'] | dict(reliability=None)
+    assert S.more_alike(p, q, other, 50, parts=['second_order']) == three | dict(second_order=groups, between=None)
+    plain = whole['second_order'] | dict(reliability=None)
+    assert S.second_order(p, q, 50, reliability=False) == plain
+    for ask in (lambda: S.compare(p, q, parts=['letters']), lambda: S.more_alike(p, q, other, parts=['letters'])):
+        with pytest.raises(ValueError, match="no part 'letters' of a comparison: give some of"):
+            ask()
+
+
 def test_one_result_for_a_model(p):
     r = json_able(O.overlap_test(p, draws=100))
     assert (

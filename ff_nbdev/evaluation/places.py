@@ -42,11 +42,19 @@ def _top_units(mean, share, site):
         signs.append(np.where(value.numpy() > 0, unit.numpy(), np.iinfo(kind).max))
     return np.sort(np.stack(signs, 1).astype(kind), -1)
 
+# %% ../../nbs/evaluation/places.ipynb #8bf15868
+def _columns(sets, width):
+    "(tokens, k) units; `width` where there is none"
+    return torch.as_tensor(np.minimum(sets, width).astype(np.int64))
+
+def _sizes(sets):
+    "(tokens,) how many units a set has"
+    return torch.as_tensor((sets < _no_unit(sets)).sum(1).astype(np.float32))
+
 # %% ../../nbs/evaluation/places.ipynb #8bf15869
 def _indicator(sets, width):
     "(tokens, width) ones where a unit is in the set"
-    out = torch.zeros(len(sets), width + 1)
-    return out.scatter_(1, torch.as_tensor(np.minimum(sets, width).astype(np.int64)), 1.)[:, :width]
+    return torch.zeros(len(sets), width + 1).scatter_(1, _columns(sets, width), 1.)[:, :width]
 
 def _width(*sites):
     "Units that occur"
@@ -75,10 +83,11 @@ def overlap(
     for site, (x, y) in enumerate(zip(a, b)):
         width = _width(x, y)
         for sign in (0, 1):
-            right = _indicator(y[:, sign], width)
+            right, larger = _indicator(y[:, sign], width), _sizes(y[:, sign])
             for start in range(0, len(x), chunk):
-                left = _indicator(x[start:start + chunk, sign], width)
-                size = torch.maximum(left.sum(1)[:, None], right.sum(1)).clamp(min=1)
+                some = x[start:start + chunk, sign]
+                left = right[start:start + chunk] if x is y else _indicator(some, width)
+                size = torch.maximum(_sizes(some)[:, None], larger).clamp(min=1)
                 out[site, start:start + chunk] += (.5 - .5*(left @ right.T)/size).numpy()
     return out
 
@@ -91,10 +100,12 @@ def paired_overlap(
     _check_alike(a, b)
     out = np.zeros((len(a), len(a[0])), np.float32)
     for site, (x, y) in enumerate(zip(a, b)):
+        width = _width(x, y)
         for sign in (0, 1):
-            left, right = (_indicator(sets[:, sign], _width(x, y)) for sets in (x, y))
-            size = torch.maximum(left.sum(1), right.sum(1)).clamp(min=1)
-            out[site] += (.5 - .5*(left*right).sum(1)/size).numpy()
+            left, right = _indicator(x[:, sign], width), _columns(y[:, sign], width)
+            shared = left.gather(1, right.clamp(max=width - 1))*(right < width)
+            size = torch.maximum(_sizes(x[:, sign]), _sizes(y[:, sign])).clamp(min=1)
+            out[site] += (.5 - .5*shared.sum(1)/size).numpy()
     return out
 
 # %% ../../nbs/evaluation/places.ipynb #aaae60b3

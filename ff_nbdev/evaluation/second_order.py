@@ -62,6 +62,7 @@ def second_order(
     q:Places,       # Of another, of any architecture, with tokens of one vocabulary
     draws:int=1000, # Bootstrap draws, and renamings
     seed:int=0,     # Of the draws
+    reliability:bool=True, # Is that of each model asked for? Else it is None
 )->dict: # rho, ci; null, matched_null: {mean, ci, p}; reliability; n_tokens, pairs; resampled
     """Spearman's correlation of the pair overlaps of two models over the same words; None where all pairs are alike
 
@@ -74,7 +75,8 @@ def second_order(
     klass = 2*frequency_bins(p.counts) + bare_words(p.tokens)[1]
     ci = quantile_interval(_correlations(x, y, draw_tokens(n, draws, seed)), 'finite')
     null, matched = (_mantel(x, y, rho, classes, draws, rng) for classes in (None, klass))
-    return dict(rho=rho, ci=ci, null=null, matched_null=matched, reliability=[_reliability(p), _reliability(q)]) | about
+    own = [_reliability(p), _reliability(q)] if reliability else None
+    return dict(rho=rho, ci=ci, null=null, matched_null=matched, reliability=own) | about
 
 # %% ../../nbs/evaluation/second_order.ipynb #a790d8f8
 def _common(*models):
@@ -87,6 +89,19 @@ def _common(*models):
     return [m.keep(list(map(m.tokens.index, tokens))) for m in models]
 
 # %% ../../nbs/evaluation/second_order.ipynb #e84857f0
+def _check_parts(parts, known):
+    "`ValueError` for a part that there is not"
+    if odd := [part for part in parts if part not in known]:
+        raise ValueError(f'There is no part {odd[0]!r} of a comparison: give some of {", ".join(known)}.')
+
+def _closer_groups(models, drawn, reliability):
+    "Correlations of the pair overlaps; the difference is positive where q is closer"
+    x, y, z = map(_pair_ranks, models)
+    to_q, to_r = _correlation(x, y), _correlation(x, z)
+    ci = quantile_interval(_correlations(x, y, drawn) - _correlations(x, z, drawn), 'finite')
+    own = [_reliability(m) for m in models] if reliability else None
+    return dict(to_q=to_q, to_r=to_r, difference=to_q - to_r, ci=ci, reliability=own)
+
 def _closer_units(p, q, r, drawn):
     "Distances by unit number; the difference is positive where q is closer"
     to_q, to_r = (same_instances(p, m).mean(0) for m in (q, r))
@@ -100,16 +115,17 @@ def more_alike(
     r:Places,       # … than like this one?
     draws:int=1000, # Bootstrap draws
     seed:int=0,     # Of the draws
+    parts=('second_order', 'reliability', 'between'), # What is looked at; the others are None
 )->dict: # second_order and, by unit number, between: {to_q, to_r, difference, ci}, positive where q is closer
     """Whether p is more like q than like r, in the grouping of words and, where possible, unit by unit
 
     Raises: `ValueError` for fewer than 10 tokens in common"""
+    _check_parts(parts, ('second_order', 'reliability', 'between'))
     p, q, r = models = _common(p, q, r)
-    x, y, z = map(_pair_ranks, models)
-    drawn, to_q, to_r = draw_tokens(len(p), draws, seed), _correlation(x, y), _correlation(x, z)
-    ci = quantile_interval(_correlations(x, y, drawn) - _correlations(x, z, drawn), 'finite')
-    groups = dict(to_q=to_q, to_r=to_r, difference=to_q - to_r, ci=ci, reliability=[_reliability(m) for m in models])
-    units = None if why_not(p, q) or why_not(p, r) else _closer_units(p, q, r, drawn)
+    drawn = draw_tokens(len(p), draws, seed)
+    groups = _closer_groups(models, drawn, 'reliability' in parts) if 'second_order' in parts else None
+    by_number = 'between' in parts and not (why_not(p, q) or why_not(p, r))
+    units = _closer_units(p, q, r, drawn) if by_number else None
     return dict(second_order=groups, between=units, n_tokens=len(p), resampled='tokens')
 
 # %% ../../nbs/evaluation/second_order.ipynb #7c8af484
@@ -131,10 +147,12 @@ def compare(
     q:Places,       # Of another
     draws:int=1000, # Bootstrap draws
     seed:int=0,     # Of the draws
+    parts=('between', 'second_order', 'two_letter'), # What is looked at; the others are None
 )->dict: # between, or None with why; second_order; two_letter: {ratio_p, ratio_q, difference, ci}; n_tokens
     "Two models: by unit number where that is possible, by second order, and their difference in Rand/2let"
-    why, (shared_p, shared_q) = why_not(p, q), shared_tokens(p, q, 10)
-    return dict(between=None if why else between(p, q, draws, seed), why=why,
-                second_order=second_order(p, q, draws, seed),
-                two_letter=_compare_letters(shared_p, shared_q, draws, seed), n_tokens=len(shared_p),
-                resampled='tokens')
+    _check_parts(parts, ('between', 'second_order', 'two_letter'))
+    why, shared = why_not(p, q), shared_tokens(p, q, 10)
+    return dict(between=None if why or 'between' not in parts else between(p, q, draws, seed), why=why,
+                second_order=second_order(p, q, draws, seed) if 'second_order' in parts else None,
+                two_letter=_compare_letters(*shared, draws, seed) if 'two_letter' in parts else None,
+                n_tokens=len(shared[0]), resampled='tokens')

@@ -425,7 +425,7 @@ def _category_words(get):
 @claim('C19', rises)
 def _c19(get):
     letters, full = _places(get('tlf')), _places(get('full_stack'))
-    found = compare(letters, full)['two_letter']
+    found = compare(letters, full, parts=['two_letter'])['two_letter']
     if found is None: raise NotRun('fewer than ten pairs of words with the same two letters could be matched')
     def without_method():
         free, words = _places(get('base_continued')), {*letters.tokens} & {*full.tokens}
@@ -439,7 +439,7 @@ def _c19(get):
 @claim('C20', rises)
 def _c20(get):
     full, plain, letters = (_places(get(arm)) for arm in ('full_stack', 'tlf_minus_fzr', 'full_stack_tlf_fzr'))
-    found = more_alike(full, plain, letters)['between']
+    found = more_alike(full, plain, letters, parts=['between'])['between']
     later = lambda: between(full, _places(get('full_stack_continued')))['distance']
     words = f"tlf_minus_fzr {found['to_q']:.3f}, full_stack_tlf_fzr {found['to_r']:.3f}"
     words += _if_run(lambda: f'; full_stack_continued {later():.3f}')
@@ -449,7 +449,9 @@ def _c20(get):
 @claim('C21', rises)
 def _c21(get):
     letters, rwkv, full = (_places(get(arm)) for arm in ('tlf', 'rwkv_tlf', 'full_stack'))
-    try: found, null = more_alike(letters, rwkv, full)['second_order'], second_order(letters, rwkv)['matched_null']
+    try:
+        found = more_alike(letters, rwkv, full, parts=['second_order'])['second_order']
+        null = second_order(letters, rwkv, reliability=False)['matched_null']
     except ValueError: raise NotRun('the two architectures share too few tokens: they need one vocabulary')
     lo, hi = null['ci']
     words = f"to rwkv_tlf {found['to_q']:.3f} (words permuted {lo:.3f} to {hi:.3f}), to full_stack {found['to_r']:.3f}"
