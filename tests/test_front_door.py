@@ -190,23 +190,6 @@ def test_a_tutorial_runs_from_any_folder(nb):
     assert not bad
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize('name', ['api', 'tutorials/paper_in_ten_minutes'])
-def test_plain_papermill_from_the_root(name, tmp_path):
-    "Those that read files of the repository"
-    import papermill
-
-    there = os.getcwd()
-    os.chdir(ROOT)
-    try:
-        papermill.execute_notebook(
-            f'nbs/{name}.ipynb', tmp_path / 'out.ipynb', kernel_name='python3', progress_bar=False
-        )
-    finally:
-        os.chdir(there)
-    assert (tmp_path / 'out.ipynb').exists()
-
-
 # Pages made of other files
 
 

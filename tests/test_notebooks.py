@@ -1,7 +1,12 @@
-"""Every notebook is a test: all its cells are run as nbdev-test runs them, without those flagged slow or gpu."""
+"""Every notebook is a test: all its cells are run as nbdev-test runs them, without those flagged slow or gpu.
 
+Two that read files of the repository and nothing else are run as a user's papermill runs them."""
+
+import copy
+import hashlib
+import pickle
 import tomllib
-from functools import partial
+from functools import partial, wraps
 
 import pytest
 from conftest import NOTEBOOKS, ROOT, is_unit, page, recorded, unit
@@ -9,8 +14,61 @@ from conftest import NOTEBOOKS, ROOT, is_unit, page, recorded, unit
 FLAGS = tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']['nbdev']['tst_flags'].split()
 
 
+PLAIN = 'api', 'tutorials/paper_in_ten_minutes'
+
+
+def test_by_plain_papermill_nothing_is_left_out():
+    for nb in (ROOT / 'nbs' / f'{name}.ipynb' for name in PLAIN):
+        assert nb in NOTEBOOKS and 'IN_TEST' not in nb.read_text()
+
+
+def by_papermill(nb, out):
+    "All cells, flagged or not, from the root of the repository and in a kernel of their own"
+    import papermill
+
+    papermill.execute_notebook(nb.relative_to(ROOT), out, kernel_name='python3', progress_bar=False)
+    assert out.exists()
+
+
+FOUND = {}  # digest of a question → its answer
+ASKED = 'between', 'compare', 'more_alike', 'second_order', 'stability', 'two_letter_test'
+
+
+def asked_once(function):
+    "The same function, which finds an answer once for arguments that hold the same"
+
+    @wraps(function)
+    def ask(*args, **kwargs):
+        key = hashlib.sha256(pickle.dumps((function.__name__, args, kwargs))).digest()
+        if key not in FOUND:
+            FOUND[key] = function(*args, **kwargs)
+        return copy.deepcopy(FOUND[key])
+
+    return ask
+
+
+@pytest.fixture
+def claims_asked_once(monkeypatch):
+    "Many pages ask the claims of the same runs, and most of that time goes into distances between models"
+    from ff_nbdev.study import rules
+
+    for name in ASKED:
+        monkeypatch.setattr(rules, name, asked_once(getattr(rules, name)))
+
+
+def test_what_is_asked_once_is_asked_again_of_other_numbers():
+    seen = []
+    double = asked_once(lambda x, by=2: seen.append(1) or dict(x=[x * by]))
+    assert [double(2), double(2), double(3), double(2, by=5)] == [dict(x=[n]) for n in (4, 4, 6, 10)] and len(seen) == 3
+    double(2)['x'].append(0)
+    assert double(2) == dict(x=[4])
+
+
 @pytest.mark.parametrize('nb', NOTEBOOKS, ids=page)
-def test_notebook(nb, monkeypatch):
+def test_notebook(nb, tmp_path, monkeypatch, claims_asked_once):
+    if page(nb) in PLAIN:
+        monkeypatch.chdir(ROOT)
+        return by_papermill(nb, tmp_path / 'out.ipynb')
     import nbdev.test
     import torch
 
