@@ -297,7 +297,7 @@ def planned(tmp_path_factory):
             return subprocess.CompletedProcess(asked['words'], status, out.read_text(), err.read_text())
 
         yield ask
-        planner.stdin.close()
+        planner.terminate()
 
 
 def is_page(path):
