@@ -340,7 +340,8 @@ def test_a_command_names_arms_of_its_own_architecture(folder, tmp_path):
 def test_a_missing_arm_is_named(tmp_path):
     found = rows(example_runs(tmp_path / 'quick', ['base', 'full_stack']))
     assert all(row['verdict'] == 'not run' and row['why'] for row in found.values() if row['value'] is None)
-    assert found['C1']['why'] == 'base_continued was not run' and found['C25']['why'] == 'pulses_from_scratch was not run'
+    assert found['C1']['why'] == 'base_continued was not run'
+    assert found['C25']['why'] == 'pulses_from_scratch was not run'
 
 
 def test_seeds_of_a_folder(folder, tmp_path):

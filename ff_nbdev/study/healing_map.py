@@ -316,6 +316,7 @@ def _changed_cost(first, last):
         found.append(Effect(np.average(percent, weights=tokens), *quantile_interval(drawn)))
     return found
 
+# %% ../../nbs/study/healing_map.ipynb #50fb3cba
 def _slower(rows, dose):
     "What a slower clock changes, at one dose"
     some = [row for row in rows if row['dose'] == dose]

@@ -39,6 +39,15 @@ def _rate_row(runs, name, run, base):
                 over_base=base and increase_effect(run, base), moved=regime.moved, healing=regime.healing,
                 increase=increase_effect(run, free) if free and free is not run else None)
 
+# %% ../../nbs/study/rates.ipynb #e2c7da61
+def _set_beside(rows, found):
+    "Add what a pulsed run ends over the one of the chosen setting"
+    chosen = next((row for row in rows if row['usual'] and row['increase']), None)
+    for row in rows:
+        apart = chosen and row['recipe'] == chosen['recipe'] and row is not chosen
+        row['over_chosen'] = increase_effect(found[row['run']], found[chosen['run']]) if apart else None
+
+# %% ../../nbs/study/rates.ipynb #a50f1ac2
 def rate_rows(
     runs:Runs, # With their variants
 )->list[dict]: # What `_rate_row` names, and usual, more_tokens; over_chosen (an Effect) where both were pulsed alike
@@ -49,10 +58,7 @@ def rate_rows(
     for row in rows:
         more = row['tokens'] not in alike
         row |= dict(more_tokens=more, usual=not more and setting_of(found[row['run']]) == usual_setting(runs))
-    chosen = next((row for row in rows if row['usual'] and row['increase']), None)
-    for row in rows:
-        apart = chosen and row['recipe'] == chosen['recipe'] and row is not chosen
-        row['over_chosen'] = increase_effect(found[row['run']], found[chosen['run']]) if apart else None
+    _set_beside(rows, found)
     return sorted(rows, key=lambda row: (row['recipe'], row['optimizer'], row['rate'], row['schedule'], row['tokens']))
 
 # %% ../../nbs/study/rates.ipynb #43a8c587
