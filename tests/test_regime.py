@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,9 +26,10 @@ from ff_nbdev.run import arm, prepare
 from ff_nbdev.study import claims as C
 from ff_nbdev.run.arm import train_arm
 from ff_nbdev.run.prepare import Plan, Prepared
-from ff_nbdev.study.records import free_rows, load_runs, reference
+from ff_nbdev.study.records import Run, Runs, free_rows, load_runs, reference
 from ff_nbdev.study.regime_rules import SMOOTHED_ALIKE
 from ff_nbdev.study.rules import KERNELS
+from ff_nbdev.study.tables import learning_table
 from ff_nbdev.run.records import Regime, TrainRecord, regime_of
 from ff_nbdev.study.examples import example_runs
 from ff_nbdev.core.provenance import results_folder
@@ -397,6 +399,26 @@ def test_a_stage_of_another_run_is_refused(arms, tmp_path, other, said):
     )
     with pytest.raises(ValueError, match=said):
         _check_stage(p, out / 'no_fzr' / 'stage')
+
+
+def test_the_record_says_how_the_weights_were_updated(arms):
+    _, seen = arms
+    record = TrainRecord.from_dict(seen['no_fzr'])
+    assert (record.optimizer, record.betas, record.weight_decay, record.momentum) == ('adamw', [0.9, 0.98], 0.0, None)
+    assert (record.schedule, record.rate_end) == (record.regime.schedule, record.regime.rate_end)
+    assert (record.warmup, record.max_grad_norm) == (record.regime.warmup, 1.0)
+    assert json.loads(json.dumps(record.to_dict()))['betas'] == [0.9, 0.98]
+
+
+def test_a_record_without_its_optimizer_reads_as_it_did(arms):
+    _, seen = arms
+    new = ('optimizer', 'betas', 'momentum', 'weight_decay', 'schedule', 'warmup', 'rate_end', 'max_grad_norm')
+    old = {name: value for name, value in seen['no_fzr'].items() if name not in new}
+    record = TrainRecord.from_dict(old, whole=True)
+    assert json.dumps(record.to_dict()) == json.dumps(old) and {getattr(record, name) for name in new} == {None}
+    (row,) = learning_table(Runs(old=Run('old', Path('x'), dict(dose=0.2), record)))
+    assert (row['optimizer'], row['betas'], row['weight decay']) == ('adamw', '–', '–')
+    assert row['schedule'].startswith('linear') and row['warm-up steps'] == f'{record.regime.warmup}'
 
 
 def test_the_record_says_how_much_could_be_healed(arms):

@@ -34,6 +34,7 @@ MAKE = [
     tables.base_table,
     tables.score_table,
     tables.made_table,
+    tables.learning_table,
     tables.spatial_table,
     tables.lisa_table,
     tables.activation_table,

@@ -280,13 +280,25 @@ def _of_recipe(p):
         top=config.recall.top, change=plan.change, rate=p.rate, penalty=p.arm.penalty,
         strength=getattr(penalty, 'keep', penalty.strength) if penalty else None, config=config.to_dict())
 
+# %% ../../nbs/run/arm.ipynb #b0164c04
+def _set_in(optimizer, name):
+    "A setting of the first group that has it; None where none does"
+    return next((group[name] for group in optimizer.param_groups if name in group), None)
+
+def _learning(p, trainer):
+    "What a train.json says of how the weights were updated"
+    own, scale = ('betas', 'momentum', 'weight_decay'), p.scale
+    return {name: _set_in(trainer.optimizer, name) for name in own} | dict(optimizer=scale.optimizer[p.arch],
+        schedule=scale.schedule, rate_end=scale.rate_end, warmup=warmup_steps(scale, p.ramps),
+        max_grad_norm=trainer.args.max_grad_norm)
+
 # %% ../../nbs/run/arm.ipynb #9e5ea136
 def _result(p, trainer, found, world):
     "What a train.json holds"
     ff, steer, steps = p.ff, getattr(p.penalty, 'controller', None), trainer.state.global_step
     log = [row | dict(dose=p.before + row['dose']) for row in trainer.rows]
     valid = [dict(sentences=f['sentences'], ce=f['ce'], accuracy=f['accuracy']) for f in found]
-    return _of_recipe(p) | dict(activation_moran=steer.moran if steer else p.line(),
+    return _of_recipe(p) | _learning(p, trainer) | dict(activation_moran=steer.moran if steer else p.line(),
         match=steer.record() if steer else None, dose=p.before + ff.doses.mean().item(), dose_before=p.before,
         sentences=ff.sentences, tokens=steps*p.tokens_a_step, steps=steps, processes=world,
         parameters=sum(weight.numel() for weight in p.net.parameters()), seconds=time.time() - trainer.started,

@@ -3,7 +3,8 @@
 # %% auto #0
 __all__ = ['PAPER_STEPS', 'PAPER_DOSE', 'RunId', 'RunSettings', 'model_name', 'PulseSettings', 'RecallSettings',
            'ForgivenessSettings', 'MethodSettings', 'LogRow', 'HeldOut', 'CollapseSearch', 'MoranMatch', 'HubUsage',
-           'Untrained', 'MatrixHealing', 'Regime', 'Trained', 'TrainRecord', 'rate_of', 'tokens_a_step', 'regime_of']
+           'Untrained', 'MatrixHealing', 'Regime', 'Learning', 'Trained', 'TrainRecord', 'rate_of', 'tokens_a_step',
+           'regime_of']
 
 # %% ../../nbs/run/records.ipynb #aa5854b6
 import re
@@ -270,9 +271,22 @@ class Regime(Record):
         between = self.steps_between_pulses
         return between is not None and between >= PAPER_STEPS and self.dose >= PAPER_DOSE
 
+# %% ../../nbs/run/records.ipynb #e372d7ae
+@frozen
+class Learning(Provenance):
+    "How the weights were updated, read from the optimizer itself; in train.json beside `rate`"
+    optimizer:str=None      # Of `make_optimizer`; None in a record from before it was kept: see `optimizer_of`
+    betas:list=None         # Of AdamW; None: another optimizer
+    momentum:float=None     # Of Muon's matrices; None: another optimizer
+    weight_decay:float=None # As a fraction of the rate
+    schedule:str=None       # What the rate does after the warm-up: 'constant', 'linear' or 'cosine'
+    warmup:int=None         # Optimizer steps in which the rate rises
+    rate_end:float=None     # Fraction of the rate at which a decay ends
+    max_grad_norm:float=None # To which the gradient of a step is clipped
+
 # %% ../../nbs/run/records.ipynb #fe84ac76
 @frozen
-class Trained(Provenance):
+class Trained(Learning):
     "Which run was trained, and with what"
     arm:str=None         # Key of its recipe in `RECIPES`
     recipe:str=None      # Of the configuration
@@ -287,7 +301,6 @@ class Trained(Provenance):
     penalty:str=None     # Of a rival
     strength:float=None  # Of that penalty
     rate:float=None      # Learning rate after the warm-up; None: that of the scale
-    optimizer:str=None   # Where it is not AdamW
     total_dose:float=None # Σp that was asked for
     top:float=None       # Noise at the end, x
     config:MethodSettings=field(default_factory=MethodSettings) # Of the method

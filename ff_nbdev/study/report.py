@@ -30,16 +30,16 @@ from .overlap_tables import rates_rows, second_order_rows
 from .records import Runs, final_kind, kinds_of, load_runs, ce_increase
 from .score_tables import bleu_table, ce_table, error_table, half_table, last_table
 from .score_tables import robustness_table, scaled_table, signature_table, wide_table
-from .tables import Tables, activation_table, base_table, collapse_rows, lisa_table, made_table
-from .tables import match_table, regime_table, score_table, seed_rows, spatial_table, study_file
-from .tables import table_html, variant_rows
+from .tables import Tables, activation_table, base_table, collapse_rows, learning_table, lisa_table
+from .tables import made_table, match_table, regime_table, score_table, seed_rows, spatial_table
+from .tables import study_file, table_html, variant_rows
 from .verdict_grid import PLACES, VerdictGrid
 
 # %% ../../nbs/study/report.ipynb #57228305
 TABLES = dict(
     base={'': base_table},
     arms={'Scores': score_table, 'Seeds': seed_rows, 'What could be healed between two pulses': regime_table,
-          'Made with': made_table},
+          'Made with': made_table, 'Learned with': learning_table},
     collapse={'': collapse_rows},
     space={'Weights': spatial_table, "Weights, cell by cell (local Moran's I)": lisa_table,
            'Activations (1-D, along the hidden index)': activation_table,
