@@ -242,25 +242,12 @@ def fake(tmp_path_factory):
 @pytest.fixture
 def ff_nbdev_run(fake, tmp_path):
     "The words of a command that runs the fake graph in a folder of its own"
+    from shared import fake_words
+
     env = dict(os.environ, FF_NBDEV_CACHE=str(fake / 'cache'), PYTHONPATH='')
     env.pop('IN_TEST', None)
-    words = [
-        sys.executable,
-        '-m',
-        'ff_nbdev.cli',
-        'run',
-        'quick',
-        '--corpus',
-        str(fake / 'text.txt'),
-        '--model',
-        str(fake / 'tokenizer'),
-        '--notebooks',
-        str(fake / 'experiments'),
-        '--out',
-        str(tmp_path / 'quick'),
-        '--jobs',
-        '2',
-    ]
+    words = [sys.executable, '-m', 'ff_nbdev.cli', *fake_words(fake)]
+    words += ['--out', str(tmp_path / 'quick'), '--jobs', '2']
     return words, env, tmp_path / 'quick'
 
 

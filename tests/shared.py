@@ -8,9 +8,12 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
-from transformers import TrainingArguments
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, TrainingArguments
 
 from ff_nbdev.data.corpus import load_corpus
+from ff_nbdev.data.tokenizers import train_tokenizer
+from ff_nbdev.data.tokens import encode_corpus
 
 WORDS = 'the old sailor sees a green house near his river and forgets small red books about winter storms'.split()
 LETTERS = 'abcdefghiklmnoprstu'
@@ -46,6 +49,36 @@ def invented_corpus(folder, n_words, n_lines, scale):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('FF_NBDEV_CACHE', str(folder / 'cache'))
         return load_corpus(folder / 'words.txt')
+
+
+@pytest.fixture(scope='session')
+def text(tmp_path_factory):
+    "A small made-up corpus of 120 invented words, with its tokenizer and tokens"
+    corpus = invented_corpus(tmp_path_factory.mktemp('text'), 120, 6000, scale=25)
+    tokenizer = train_tokenizer(corpus, 640)
+    return corpus, tokenizer, encode_corpus(corpus, tokenizer)
+
+
+def byte_level(text, vocab_size=600):
+    "A byte-level tokenizer of a text, as GPT-2's"
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
+    known = dict(special_tokens=['<|endoftext|>'], initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, show_progress=False, **known)
+    tokenizer.train_from_iterator(text, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token='<|endoftext|>', pad_token='<|endoftext|>'
+    )
+
+
+def fake_words(fake, *words, notebooks=None):
+    "The words after `ff-nbdev` for a run of the fake graph"
+    given = dict(corpus=fake / 'text.txt', model=fake / 'tokenizer', notebooks=notebooks or fake / 'experiments')
+    asked = [part for name, path in given.items() for part in (f'--{name}', str(path))]
+    return ['run', 'quick', *asked, *words]
 
 
 def quiet_arguments(out, **given):

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import fakeslurm
 import pytest
 import yaml
 from conftest import evaluated, left_by_a_run
+from shared import fake_words
 from test_runner import until
 
 from ff_nbdev.cli import make_parser
@@ -43,22 +45,7 @@ def profile(tmp_path_factory):
 @pytest.fixture(scope='module')
 def asked(fake):
     "The words after `ff-nbdev` for a run of the fake graph, with more of them"
-
-    def make(*words, notebooks=None):
-        return [
-            'run',
-            'quick',
-            '--corpus',
-            str(fake / 'text.txt'),
-            '--model',
-            str(fake / 'tokenizer'),
-            '--notebooks',
-            str(notebooks or fake / 'experiments'),
-            '--plain',
-            *words,
-        ]
-
-    return make
+    return partial(fake_words, fake, '--plain')
 
 
 def environment(fake, env):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared import WORDS, cache, killed_when, lines, quiet_arguments
+from shared import WORDS, byte_level, cache, killed_when, lines, quiet_arguments
 
 from ff_nbdev.data.alternatives import (
     Alternatives,
@@ -333,24 +333,6 @@ def test_marks_and_symbols_tell_sentences_apart(cache):
     assert sentence_hash('A cat, 3.') == sentence_hash('a cat 4!')
     corpus = corpus_of(cache, '\n'.join(HINDI * 3 + lines(600)))
     assert sum((corpus / f'{k}.txt').read_text().count('।') for k in ('train', 'valid', 'test')) == len(HINDI)
-
-
-def byte_level(text):
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    t = Tokenizer(models.BPE())
-    t.pre_tokenizer, t.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    t.train_from_iterator(
-        text,
-        trainers.BpeTrainer(
-            vocab_size=600,
-            special_tokens=['<|endoftext|>'],
-            show_progress=False,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        ),
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=t, eos_token='<|endoftext|>', pad_token='<|endoftext|>')
 
 
 def test_byte_level_text_keeps_its_spaces(cache):

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
-from shared import invented_corpus
+from shared import text
 from tiny_models import tiny
 
 from ff_nbdev.data.objectives import Windows, objective_for
-from ff_nbdev.data.tokens import encode_corpus
-from ff_nbdev.data.tokenizers import special_ids, train_tokenizer
+from ff_nbdev.data.tokenizers import special_ids
 from ff_nbdev.evaluation import activations as A, robustness as R, signatures as S, spatial as P
 from ff_nbdev.evaluation.base_test import token_scores
 from ff_nbdev.evaluation.evaluate import evaluate, scored_targets, unigram_ce
@@ -23,14 +22,6 @@ from ff_nbdev.models.tiny import random_tiny
 torch.set_num_threads(1)
 quick = settings(max_examples=25, deadline=None)
 pytestmark = pytest.mark.filterwarnings('ignore::RuntimeWarning')
-
-
-@pytest.fixture(scope='session')
-def text(tmp_path_factory):
-    "A small made-up corpus of 120 invented words, with its tokenizer and tokens"
-    corpus = invented_corpus(tmp_path_factory.mktemp('text'), 120, 6000, scale=25)
-    tokenizer = train_tokenizer(corpus, 640)
-    return corpus, tokenizer, encode_corpus(corpus, tokenizer)
 
 
 def models(vocab):

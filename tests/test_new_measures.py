@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from shared import invented_corpus
+from shared import text
 from tiny_models import tiny
 
 from ff_nbdev.baselines.codes import fvu, sae_bits
@@ -14,8 +14,7 @@ from ff_nbdev.baselines.noise_null import diffused, noise_diffused
 from ff_nbdev.baselines.sae import sae_code, train_sae
 from ff_nbdev.data.alternatives import Alternatives, write_alternatives
 from ff_nbdev.data.objectives import Windows
-from ff_nbdev.data.tokenizers import special_ids, train_tokenizer
-from ff_nbdev.data.tokens import encode_corpus
+from ff_nbdev.data.tokenizers import special_ids
 from ff_nbdev.evaluation import activations as A, close_tokens as C, robustness as R, signature_forms as F
 from ff_nbdev.evaluation import signatures as S, smooth_part as P, weight_noise as N
 from ff_nbdev.evaluation.activations import evaluating, frequent_tokens
@@ -49,14 +48,6 @@ SIZES = dict(
     positions=30,
     grid=dict(noise=(1.0,), weights=(0.3, 1.5)),
 )
-
-
-@pytest.fixture(scope='module')
-def text(tmp_path_factory):
-    "A small made-up corpus, with its tokenizer and tokens"
-    corpus = invented_corpus(tmp_path_factory.mktemp('text'), 120, 6000, scale=25)
-    tokenizer = train_tokenizer(corpus, 640)
-    return corpus, tokenizer, encode_corpus(corpus, tokenizer)
 
 
 @pytest.fixture(scope='module')

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset
-from shared import WORDS, cache, killed_when, lines, quiet_arguments
+from shared import WORDS, byte_level, cache, killed_when, lines, quiet_arguments
 from tiny_models import ENCODER_DECODER
 
 from ff_nbdev.data import corpus as corpus_page
@@ -1201,24 +1201,6 @@ def test_a_masked_model_does_not_learn_to_copy(tmp_path, cache):
 # What stands between two sentences
 
 
-def byte_level():
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    t = Tokenizer(models.BPE())
-    t.pre_tokenizer, t.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    t.train_from_iterator(
-        lines(200),
-        trainers.BpeTrainer(
-            vocab_size=500,
-            special_tokens=['<|endoftext|>'],
-            show_progress=False,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        ),
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=t, eos_token='<|endoftext|>', pad_token='<|endoftext|>')
-
-
 def metaspace(prepend, kind):
     "SentencePiece's way: Llama puts a mark before the first word, Gemma before none"
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -1243,7 +1225,7 @@ def byt5():
 
 
 GAPS = {
-    'GPT-2': (byte_level, ' '),
+    'GPT-2': (lambda: byte_level(lines(200), 500), ' '),
     'Llama': (lambda: metaspace('first', 'bpe'), ''),
     'Gemma': (lambda: metaspace('never', 'bpe'), ' '),
     'Unigram with prefix': (lambda: metaspace('always', 'unigram'), ''),
