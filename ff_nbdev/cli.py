@@ -89,7 +89,7 @@ def refuse_empty(self:Parser,
         for value in values if isinstance(values, list) else [values]:
             if isinstance(value, list) and value: value = value[0]       # of -p NAME VALUE the value may be empty
             if not isinstance(value, str): continue
-            name = action.option_strings[-1] if action.option_strings else action.metavar or action.dest
+            name = max(action.option_strings, key=len, default=action.metavar or action.dest)
             if not value.strip(): self.error(f'{name} is empty: give it a value, or leave it out.')
             if not value.isprintable():
                 self.error(f'{name} holds characters that cannot be printed: {value[:40]!r}.')
@@ -110,7 +110,7 @@ and text have not changed are kept.
 
 examples:
   ff-nbdev run quick
-  ff-nbdev run quick --arms base base_continued highway rwkv_full_stack --seed 1 --out runs/seed1
+  ff-nbdev run quick --recipes base base_continued highway rwkv_full_stack --seed 1 --out runs/seed1
   ff-nbdev run quick --first 3 --seeds 0 1 2 --out runs/seeds
   ff-nbdev run mini --corpus 'wiki/*.txt.xz' --all --dry-run
   ff-nbdev run paper --profile slurm
@@ -123,7 +123,8 @@ def _add_run_words(parser):
     add('scale', nargs='?', default='quick',
         help='a file of workflow/config, or one of your own that ends in .yaml (default: quick)')
     add('--corpus', help='text: a path, a pattern, a hub id, or python_prose (default)')
-    add('--arms', nargs='+', metavar='ARM', help='these recipes, and those that they start from')
+    add('--recipes', '--arms', dest='arms', nargs='+', metavar='RECIPE',
+        help='these recipes, and those that they start from (--arms is the old name)')
     add('--all', action='store_true', help='every recipe, on mT5 and on RWKV')
     add('--first', type=int, metavar='N', help='the first N recipes by importance')
     add('--model', action='append', metavar='MODEL',

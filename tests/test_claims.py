@@ -332,7 +332,7 @@ def test_a_command_names_arms_of_its_own_architecture(folder, tmp_path):
         if path.is_dir():
             shutil.copytree(path, tmp_path / 'quick' / f'rwkv_{path.name}')
     found = rows_of(load_runs(tmp_path / 'quick', kind='rwkv'))
-    arms = {name: row['command'].partition('--arms ')[2].split() for name, row in found.items()}
+    arms = {name: row['command'].partition('--recipes ')[2].split() for name, row in found.items()}
     assert arms['C1'][:3] == ['rwkv_full_stack', 'rwkv_base_continued', 'rwkv_base']
     assert arms['C21'][:3] == ['tlf', 'full_stack', 'rwkv_tlf'] and not arms['C24']
 

@@ -212,7 +212,7 @@ def test_an_arm_may_have_settings_of_its_own(commands):
 @pytest.mark.parametrize(
     'key, said',
     [
-        (dict(retrofit_from_scrach=dict(rate=0.1)), 'there is no arm from_scrach'),
+        (dict(retrofit_from_scrach=dict(rate=0.1)), 'there is no recipe from_scrach'),
         (dict(retrofit_no_fzr=dict(model='tiny-mt5')), 'no_fzr~other'),
     ],
 )
@@ -236,21 +236,15 @@ def test_shipped_arms_are_evaluated_and_others_trained(more, said, planned, tmp_
     assert r.returncode == 0 and said in r.stdout, r.stdout + r.stderr
 
 
+def night_words(fake, tmp_path):
+    "The words of a dry run of the study of widths, and its environment"
+    words = ['ff_nbdev.cli', 'run', 'night', '--dry-run', '--corpus', fake / 'text.txt', '--out', tmp_path / 'night']
+    return words, dict(os.environ, FF_NBDEV_CACHE=str(fake / 'cache'))
+
+
 def test_a_base_of_another_width_is_made_first(fake, planned, tmp_path):
-    r = planned(
-        'ff_nbdev.cli',
-        'run',
-        'night',
-        '--dry-run',
-        '--corpus',
-        fake / 'text.txt',
-        '--out',
-        tmp_path / 'night',
-        '--arms',
-        'base_continued~width_512',
-        'no_fzr~width_512',
-        env=dict(os.environ, FF_NBDEV_CACHE=str(fake / 'cache')),
-    )
+    words, env = night_words(fake, tmp_path)
+    r = planned(*words, '--arms', 'base_continued~width_512', 'no_fzr~width_512', env=env)
     assert r.returncode == 0 and '1 x text, 1 x pretrain, 1 x teacher, 1 x alternatives, 4 x retrofit' in r.stdout, (
         r.stdout + r.stderr
     )
@@ -258,21 +252,8 @@ def test_a_base_of_another_width_is_made_first(fake, planned, tmp_path):
 
 def test_a_base_of_another_width_has_the_vocabulary_of_the_run(fake, planned, tmp_path):
     "Asked for by name it is refused; else it is left out, and that is said"
-    words, env = (
-        [
-            'ff_nbdev.cli',
-            'run',
-            'night',
-            '--dry-run',
-            '--corpus',
-            fake / 'text.txt',
-            '--out',
-            tmp_path / 'night',
-            '--model',
-            'mt5=tiny-mt5',
-        ],
-        dict(os.environ, FF_NBDEV_CACHE=str(fake / 'cache')),
-    )
+    words, env = night_words(fake, tmp_path)
+    words += ['--model', 'mt5=tiny-mt5']
     r = planned(*words, '--arms', 'no_fzr~width_512', env=env)
     assert r.returncode == 2 and 'and tiny-mt5 has another' in r.stderr and 'Traceback' not in r.stderr, r.stderr
     r = planned(*words, '--all', env=env)

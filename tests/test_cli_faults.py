@@ -541,7 +541,7 @@ def test_the_command_for_an_unfinished_run_of_many_arms_is_whole(command, tmp_pa
     arms = [f'full_stack~dose_{i}_of_a_sweep' for i in range(71)]
     (tmp_path / 'runs' / 'big').mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    for n, asked in ((71, 'and 68 more arms behind --arms'), (2, '')):
+    for n, asked in ((71, 'and 68 more recipes behind --recipes'), (2, '')):
         settings = dict(
             scale='quick',
             config='quick',
@@ -557,8 +557,8 @@ def test_the_command_for_an_unfinished_run_of_many_arms_is_whole(command, tmp_pa
         (tmp_path / 'runs' / 'big' / 'run.json').write_text(json.dumps(settings))
         status, said, err = answer([command, 'runs/big'])
         names = ' '.join(f"'{a}'" for a in arms[: min(n, 3)])
-        assert status == 1 and f'`ff-nbdev run quick --arms {names} --out runs/big`' in err and asked in err, err
-        assert '…' not in err and ('more arms' in err) == bool(asked)
+        assert status == 1 and f'`ff-nbdev run quick --recipes {names} --out runs/big`' in err and asked in err, err
+        assert '…' not in err and ('more recipes' in err) == bool(asked)
         check_sentence(err.strip(), '')
 
 

@@ -245,7 +245,7 @@ def test_a_shipped_arm_is_put_over_itself_and_over_nothing_else(tmp_path, mine):
         assert ship(out) == 0 and (out / 'model' / 'model.safetensors').exists() and not list(out.glob('.*'))
     before = state(out)
     (out / 'model' / 'notes.txt').write_text('mine')
-    with pytest.raises(ValueError, match='notes.txt, which is no file of a shipped arm'):
+    with pytest.raises(ValueError, match='notes.txt, which is no file of a shipped run'):
         ship(out)
     (out / 'model' / 'notes.txt').unlink()
     assert state(out) == before
@@ -290,7 +290,7 @@ def test_a_shipped_arm_is_put_into_no_folder_of_others(there, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path / 'thesis')
     before = state(tmp_path)
     for out in (tmp_path / 'thesis', Path('.')):
-        with pytest.raises(ValueError, match='which is no file of a shipped arm') as e:
+        with pytest.raises(ValueError, match='which is no file of a shipped run') as e:
             ship(out)
         one_sentence(e.value)
     assert state(tmp_path) == before
@@ -362,7 +362,7 @@ def test_a_link_to_another_disk_is_emptied_and_stays(tmp_path):
     (tmp_path / 'scratch' / 'checkpoint-1').mkdir(parents=True)
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'checkpoints').symlink_to(tmp_path / 'scratch')
-    files.empty_own(tmp_path / 'out' / 'checkpoints', arm.CHECKPOINTS, 'the checkpoints of an arm')
+    files.empty_own(tmp_path / 'out' / 'checkpoints', arm.CHECKPOINTS, 'the checkpoints of a run')
     assert (tmp_path / 'out' / 'checkpoints').is_symlink() and not list((tmp_path / 'scratch').iterdir())
 
 
@@ -372,7 +372,7 @@ def test_links_are_not_followed_out_of_a_folder(tmp_path):
     (tmp_path / 'own').mkdir()
     (tmp_path / 'own' / 'checkpoint-1').symlink_to(tmp_path / 'precious')
     assert files.foreign(tmp_path / 'own', ['*.json']) == 'checkpoint-1'
-    files.empty_own(tmp_path / 'own', arm.CHECKPOINTS + ('checkpoint-*',), 'the checkpoints of an arm')
+    files.empty_own(tmp_path / 'own', arm.CHECKPOINTS + ('checkpoint-*',), 'the checkpoints of a run')
     assert (tmp_path / 'precious' / 'a.txt').read_text() == 'dear' and not list((tmp_path / 'own').iterdir())
 
 

@@ -340,7 +340,7 @@ def test_planned_arm_that_was_never_started(tmp_path):
     folder = example_runs(tmp_path / 'mine', ['base'])
     planned = dict(scale='quick', corpus='python_prose', seed=0, given=['base'], trained=['tlf'])
     (folder / 'run.json').write_text(json.dumps(planned))
-    words = r'no run folder .*tlf. Make it with `ff-nbdev run quick --arms base tlf --out runs/mine`'
+    words = r'no run folder .*tlf. Make it with `ff-nbdev run quick --recipes base tlf --out runs/mine`'
     with pytest.raises(FileNotFoundError, match=words):
         load_runs(folder)
 

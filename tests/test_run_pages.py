@@ -143,10 +143,10 @@ def test_the_graph_of_seeds_and_variants():
 @pytest.mark.parametrize(
     'more, says',
     [
-        (dict(retrofit_no_fzzr={}), 'there is no arm no_fzzr'),
+        (dict(retrofit_no_fzzr={}), 'there is no recipe no_fzzr'),
         (dict(retrofit_no_fzr=dict(model='tiny-mt5')), 'no_fzr~other'),
-        (dict(variants={'tlf_minus_fzr~x': dict(model='tiny-mt5')}), 'only an arm that starts from a base'),
-        (dict(variants={'rwkv_no_fzr~x': dict(model='pretrain_mt5_512/model')}), 'is an arm of rwkv'),
+        (dict(variants={'tlf_minus_fzr~x': dict(model='tiny-mt5')}), 'only a recipe that starts from a base'),
+        (dict(variants={'rwkv_no_fzr~x': dict(model='pretrain_mt5_512/model')}), 'is a recipe of rwkv'),
         (dict(variants={'no_fzr~x': dict(model='pretrain_gpt2/model')}), 'begins with mt5 or rwkv'),
         (dict(variants={'no_fzr~x': dict(model='pretrain_mt5_512/model')}), 'not among the settings'),
         (dict(retrofit=dict(doze=1.0)), "did you mean 'dose'?"),
@@ -231,7 +231,7 @@ def test_parts_of_a_scale(more, says):
         (dict(variants={'no_fzr': {}}), 'label'),
         (dict(variants={'no_fzr~x': 3}), 'hold parameters'),
         (dict(shipped=dict(no_fzr='tiny')), 'not shipped'),
-        (dict(own=dict(trained=['x'])), 'no arm'),
+        (dict(own=dict(trained=['x'])), 'no recipe'),
         (dict(quiet_like=dict(base='no_fzr')), 'as it is'),
     ],
 )

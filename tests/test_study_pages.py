@@ -112,7 +112,7 @@ def test_the_command_of_a_folder(tmp_path):
     equal(
         command_for(folder / 'base'),
         'ff-nbdev run quick --corpus book.txt --model rwkv=mine --seeds 0 1 '
-        '--arms base tlf --set retrofit.total_sentences=5',
+        '--recipes base tlf --set retrofit.total_sentences=5',
     )
     with pytest.raises(FileNotFoundError, match='no run folder'):
         load_runs(folder)
@@ -198,7 +198,7 @@ def test_another_run_is_added(planned, small, night):
     publish(night, small, add=True)
     both, card = read(small / 'run.json'), (small / 'tlf' / 'README.md').read_text()
     equal([both[k] for k in ('runs', 'not_run', 'trained', 'seeds')], [[*names, 'tlf'], [], SETTINGS['trained'], [0]])
-    assert 'the command makes them' in card and '--arms tlf' in card and '/my/' not in card, card
+    assert 'the command makes them' in card and '--recipes tlf' in card and '/my/' not in card, card
     assert 'over base_continued' in card, card
     equal({path.name for path in small.iterdir()}, {*names, 'tlf', 'alternatives', 'run.json'})
     assert 'simlex' in (small / 'alternatives' / 'closeness.json').read_text()

@@ -587,7 +587,7 @@ def test_what_an_arm_is_matched_with(tmp_path):
     f.write_text(json.dumps(dict(activation_moran=[dict(site='a', mean=0.1), dict(site='b', mean=0.4)])))
     assert moran_of(f) == 0.25  # an evaluation.json
     f.write_text(json.dumps(dict(arm='full_stack')))
-    with pytest.raises(ValueError, match='train that arm again'):
+    with pytest.raises(ValueError, match='train that run again'):
         moran_of(f)
 
 

@@ -65,7 +65,7 @@ _SETTINGS = ('retrofit.total_sentences=2000', 'retrofit.probes=2', 'retrofit.win
     'evaluate.sae=', 'evaluate.quiet=0')
 
 _RUN = ('paper', '--model', 'tiny-mt5', '--model', 'rwkv=tiny-rwkv', '--corpus', 'python_prose',
-    '--arms', 'base', 'full_stack', '--plain', '--jobs', '1',
+    '--recipes', 'base', 'full_stack', '--plain', '--jobs', '1',
     *(word for setting in _SETTINGS for word in ('--set', setting)))
 
 # %% ../../nbs/benchmarks/gpu.ipynb #2694853d

@@ -39,7 +39,7 @@ _other_words = {
     '--jobs': 'workers n-workers num-workers n-jobs cores processes j', '--threads': 'cpus num-threads n-threads',
     '--model': 'm model-name model-path model-name-or-path checkpoint', '--seed': 'random-seed random-state',
     '--beside': 'compare compare-to other against with second retrofit', '--plain': 'quiet no-bar no-progress q',
-    '--dry-run': 'dryrun dry n simulate plan', '--quick': 'fast small smoke', '--arms': 'recipes runs variants',
+    '--dry-run': 'dryrun dry n simulate plan', '--quick': 'fast small smoke', '--recipes': 'runs variants',
     '--recipe': 'arm method variant', '--base': 'base-model reference before'}
 _MEANT = {word: option for option, words in _other_words.items() for word in words.split()}
 

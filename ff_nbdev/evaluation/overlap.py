@@ -110,7 +110,7 @@ def between(
 
     Raises: `ValueError` where units cannot be compared"""
     if why := why_not(p, q):
-        raise ValueError(f'Units of these two models cannot be compared by their numbers: {why}. Compare arms of one '
+        raise ValueError(f'Units of these two models cannot be compared by their numbers: {why}. Compare runs of one '
                          'base, or use second_order.')
     p, q = shared_tokens(p, q)
     cross, near = overlap(p.a, q.b), _neighbours(p)

@@ -123,7 +123,7 @@ _package = Path(__file__).parent.parent if '__file__' in globals() else Path.cwd
 SHIPPED = _package/'pretrained'
 
 def shipped_models()->list[str]: # For example ['tiny-mt5', 'tiny-rwkv']
-    "Names of the models that come with the package: bases, and `base-arm` for a retrofitted one"
+    "Names of the models that come with the package: bases, and `base-recipe` for a retrofitted one"
     names = (path.parent.name for path in SHIPPED.glob('*/config.json'))
     return sorted(names, key=lambda name: (not name.startswith('tiny'), name))
 

@@ -58,14 +58,14 @@ def check_out(
         mend = f'Move it away, or {other}.'
         was = read_json(record, 'record of training', dict(arm=str), mend=mend)['arm']
         if was != plan.arm:
-            raise ValueError(f'{shown(out)} holds the trained arm {was!r}, which {plan.arm} would replace: {other}, or '
+            raise ValueError(f'{shown(out)} holds the trained run {was!r}, which {plan.arm} would replace: {other}, or '
                 'move it away.')
     made = [name for name in ('model', 'bands.npz', 'collapse.json') if (out/name).exists()]
     if made and not record.exists() and not marked:
-        raise ValueError(f"{shown(out)} holds {made[0]} without the record of an arm, so it is somebody else's: "
+        raise ValueError(f"{shown(out)} holds {made[0]} without the record of a run, so it is somebody else's: "
             f'{other}.')
     check_own(out/'model', MODEL_FILES, 'a trained model', other)
-    check_own(out/'checkpoints', CHECKPOINTS if marked else (), 'the checkpoints of an arm', other)
+    check_own(out/'checkpoints', CHECKPOINTS if marked else (), 'the checkpoints of a run', other)
 
 # %% ../../nbs/run/arm.ipynb #9421f94d
 def _belongs(plan):
@@ -81,7 +81,7 @@ def _checkpoints(plan, first):
     folder, mine = Path(plan.out)/'checkpoints', _belongs(plan)
     note = folder/'belongs.txt'
     if first and (not note.exists() or note.read_text() != mine):
-        empty_own(folder, CHECKPOINTS, 'the checkpoints of an arm')
+        empty_own(folder, CHECKPOINTS, 'the checkpoints of a run')
         write_whole(note, mine)
     return folder
 
@@ -349,7 +349,7 @@ def _write(p, trainer, result, found):
         tokens=p.tok.convert_ids_to_tokens(p.probe_ids.tolist()), activations=np.stack([f['bands'] for f in found]))
     if result['collapse']: save_json(result['collapse'], out/'collapse.json')
     save_json(result | dict(config=p.config.to_dict()), out/'train.json')
-    empty_own(out/'checkpoints', CHECKPOINTS, 'the checkpoints of an arm')
+    empty_own(out/'checkpoints', CHECKPOINTS, 'the checkpoints of a run')
     if not (out/'checkpoints').is_symlink(): (out/'checkpoints').rmdir()
 
 # %% ../../nbs/run/arm.ipynb #e5a0b6c6

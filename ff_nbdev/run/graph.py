@@ -207,11 +207,11 @@ def _check(self:RunGraph):
         if not part.startswith('retrofit_'): continue
         key = part.removeprefix('retrofit_')
         if key not in RECIPES:
-            raise ValueError(f'The settings hold {part}, and there is no arm {key}: the arms are on the page of '
+            raise ValueError(f'The settings hold {part}, and there is no recipe {key}: the recipes are on the page of '
                 'recipes.')
         if 'model' in (params or {}):
-            raise ValueError(f'{part} gives the arm a model of its own: say that of a variant, as in {key}~other, so '
-                'that its name tells.')
+            raise ValueError(f'{part} gives the recipe a model of its own: say that of a variant, as in {key}~other, '
+                'so that its name tells.')
     for name, changed in self.settings.variants.items():
         if changed.get('model'): self._check_base(name, changed['model'])
 
@@ -220,14 +220,14 @@ def _check(self:RunGraph):
 def _check_base(self:RunGraph, name, model):
     "Raises: `ValueError` where a variant cannot start from a model of its own"
     if needs := self.needs(name):
-        raise ValueError(f'{name} has a model of its own, and its arm goes on from {", ".join(needs.values())}: '
-            'only an arm that starts from a base can have another.')
+        raise ValueError(f'{name} has a model of its own, and its recipe goes on from {", ".join(needs.values())}: '
+            'only a recipe that starts from a base can have another.')
     made, arch = pretrained_here(model), self.ids[name].arch
     if not made: return
     if made.split('_')[0] not in ('mt5', 'rwkv'):
         raise ValueError(f'A variant starts from {model}: the name of such a base begins with mt5 or rwkv, as in '
             'pretrain_mt5_512.')
-    if not made.startswith(arch): raise ValueError(f'{name} is an arm of {arch}, and {model} is none.')
+    if not made.startswith(arch): raise ValueError(f'{name} is a recipe of {arch}, and {model} is none.')
     if made != arch and f'pretrain_{made}' not in self.settings.parameters:
         raise ValueError(f'A variant starts from {model}, and pretrain_{made} is not among the settings: say there '
             'what is other about this base, for example {d_ff: 512}.')

@@ -218,10 +218,10 @@ def shorten_command(
     def fewer(found):
         names = found[2].split()
         if len(names) < 5: return found[0]
-        rest = f'{len(names) - 3} more arms behind --arms (run.json names all)'
+        rest = f'{len(names) - 3} more recipes behind --recipes (run.json names all)'
         return f'`{found[1]}{" ".join(names[:3])}{found[3]}` and {rest}'
     if len(said) <= 590: return said                     # what `sentence` leaves whole
-    return re.sub(r'`(ff-nbdev run [^`]*?--arms )([^`]*?)((?: --[^`]*)?)`', fewer, said)
+    return re.sub(r'`(ff-nbdev run [^`]*?--recipes )([^`]*?)((?: --[^`]*)?)`', fewer, said)
 
 # %% ../../nbs/run/launch.ipynb #915a1e24
 def check_reportable(
@@ -234,7 +234,7 @@ def check_reportable(
     settings = settings_of(out, ['runs'])
     if not settings:
         raise FileNotFoundError(f'{shown(out)} holds no run: give the folder of one, or start one with `ff-nbdev run`.')
-    if not settings['runs']: raise ValueError(f'{shown(out/"run.json")} names no arm, so there is nothing to report.')
+    if not settings['runs']: raise ValueError(f'{shown(out/"run.json")} names no run, so there is nothing to report.')
     for path in [*sorted(out.glob('report*')), *sorted(out.glob('.report*'))]:
         if path.is_symlink():
             raise ValueError(f'{shown(path)} is a link, and the report would be written to where it leads: remove it.')

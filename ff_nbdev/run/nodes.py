@@ -112,16 +112,16 @@ def _put_before(out):
 def _check_shipped(name, out):
     "Raises: `ValueError` or `OSError` where a shipped run cannot be put into `out`"
     names, new = [folder.name for folder in shipped_runs()], 'give a new or an empty folder with --out'
-    if name not in names: raise ValueError(f'There is no shipped arm {name!r}: {suggest(name, names)}')
-    if not out.strip(): raise ValueError('--out is empty: give the folder that the arm is put into.')
+    if name not in names: raise ValueError(f'There is no shipped run {name!r}: {suggest(name, names)}')
+    if not out.strip(): raise ValueError('--out is empty: give the folder that the run is put into.')
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f'{shown(out)} is a file: give a folder with --out.')
-    check_own(out/'model', (*MODEL_FILES, _MARK), 'a shipped arm', new)
+    check_own(out/'model', (*MODEL_FILES, _MARK), 'a shipped run', new)
     if not _put_before(out):
         raise ValueError(f'{shown(out)} holds a model or a record that this command did not put there: {new}. Nothing '
             'was changed.')
-    check_own(out, _BESIDE, 'a shipped arm', new)
+    check_own(out, _BESIDE, 'a shipped run', new)
 
 # %% ../../nbs/run/nodes.ipynb #4a256bd9
 def put_shipped(
@@ -138,6 +138,6 @@ def put_shipped(
         for file in _RECORD:                             # before the model, for they tell whose it is
             with whole(Path(out)/file) as copy: shutil.copyfile(source/file, copy)
         if model.exists():
-            empty_own(model, (*MODEL_FILES, _MARK), 'a shipped arm')
+            empty_own(model, (*MODEL_FILES, _MARK), 'a shipped run')
             model.rmdir()
         os.replace(part, model)

@@ -156,7 +156,7 @@ def check_model(
     full, kind = find_model(model)
     if kind and (kind == 'rwkv') != (slot == 'rwkv'):
         mend = 'give it as rwkv=MODEL' if kind == 'rwkv' else 'give it without rwkv='
-        raise ValueError(f'{model} is a model of type {kind}, and arms of {slot} were to start from it: {mend}.')
+        raise ValueError(f'{model} is a model of type {kind}, and recipes of {slot} were to start from it: {mend}.')
     return full
 
 # %% ../../nbs/run/preflight.ipynb #c2d03f4a
@@ -257,7 +257,7 @@ def _check_part(name, value, file):
     if value is not None and not _is(value, types):
         raise ValueError(f'{name} of {file} must be {_in_words[types]}, not {str(value)[:40]!r}.')
     if node == 'retrofit' and of and of not in RECIPES:
-        raise ValueError(f'{file} holds {name}, and there is no arm {of}: {nearest_recipe(of)}')
+        raise ValueError(f'{file} holds {name}, and there is no recipe {of}: {nearest_recipe(of)}')
 
 # %% ../../nbs/run/preflight.ipynb #87d0a22a
 def _check_costs(settings, file):
@@ -289,7 +289,7 @@ def check_scale_parts(
 def _check_recipe(key, part, trained, file):
     "Raises: `ValueError` for a recipe that there is not, or that stands under the wrong part"
     if key not in RECIPES:
-        raise ValueError(f'{part} of {file} holds {str(key)[:40]!r}, which is no arm: {nearest_recipe(str(key))}')
+        raise ValueError(f'{part} of {file} holds {str(key)[:40]!r}, which is no recipe: {nearest_recipe(str(key))}')
     if RECIPES[key].trained != trained:
         mend = 'evaluated as it is: put it under given' if trained else 'trained: put it under trained'
         raise ValueError(f'{key} is {mend} in {file}.')
@@ -364,9 +364,9 @@ def check_scale_runs(
 _everywhere = dict(out='--out', corpus='--corpus', scale='another scale')
 _by_the_run = dict(pretrain=dict(_everywhere, arch=''), teacher=dict(_everywhere, model='--model'),
     alternatives=dict(_everywhere, model='--model'),
-    retrofit=dict(_everywhere, arm='--arms', model='--model', seed='--seed', start='', highway='',
+    retrofit=dict(_everywhere, arm='--recipes', model='--model', seed='--seed', start='', highway='',
         alternatives='', stage='', keep_stage='', collapse=''),
-    evaluate=dict(_everywhere, arm='--arms', model='--model', base='--model'), report=dict(runs='', out='--out'))
+    evaluate=dict(_everywhere, arm='--recipes', model='--model', base='--model'), report=dict(runs='', out='--out'))
 
 def parts_of(
     settings:dict, # Of a run
@@ -419,7 +419,7 @@ def _check_named(settings):
         for part in ('evaluate', 'evaluate_variants'):
             words = ((settings.get(part) or {}).get(name) or '').split()
             odd = [word for word in words if word not in RECIPES and word not in ('all', 'none')]
-            if odd: raise ValueError(f'evaluate.{name} names {odd[0]!r}, which is no arm: {nearest_recipe(odd[0])}')
+            if odd: raise ValueError(f'evaluate.{name} names {odd[0]!r}, which is no recipe: {nearest_recipe(odd[0])}')
 
 # %% ../../nbs/run/preflight.ipynb #00794d03
 def check_together(

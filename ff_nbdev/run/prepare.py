@@ -220,12 +220,12 @@ def moran_of(
 
     Raises: `ValueError` where the file does not hold it."""
     known = dict(activation_moran=(int, float, list, type(None)))
-    found = read_json(path, 'record of an arm', optional=known).get('activation_moran')
+    found = read_json(path, 'record of a run', optional=known).get('activation_moran')
     if isinstance(found, list):
         sites = [site['mean'] for site in found if isinstance(site, dict) and 'mean' in site]
         found = float(np.mean(sites)) if sites and len(sites) == len(found) else None
     if found is None:
-        raise ValueError(f"{path} does not say what Moran's I the activations ended with: train that arm again, or "
+        raise ValueError(f"{path} does not say what Moran's I the activations ended with: train that run again, or "
             'give its evaluation.json, or a strength for the rival.')
     return found
 

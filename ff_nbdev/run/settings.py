@@ -256,7 +256,7 @@ def check_words(
     words, # Of the command line, as for `make_settings`
 ):
     "Raises: `ValueError` for words of which one would do nothing"
-    given = {'--arms': words.arms, '--all': words.all, '--first': words.first is not None}
+    given = {'--recipes': words.arms, '--all': words.all, '--first': words.first is not None}
     chosen = [word for word in given if given[word]]
     if len(chosen) > 1: raise ValueError(f'{" and ".join(chosen)} each say which recipes are run: give one of them.')
     if words.seed is not None and words.seeds:
@@ -405,16 +405,16 @@ def _model_words(settings, usual, names):
 
 # %% ../../nbs/run/settings.ipynb #5d630e21
 def _recipe_words(settings, usual, names):
-    "`--arms`, where others are run than those of the scale"
+    "`--recipes`, where others are run than those of the scale"
     def of(found):
         parts = [found.get(part) or [] for part in ('given', 'shipped', 'trained', 'variants')]
         return [name for part in parts for name in part]
     differs = usual and of(settings) and of(settings) not in (of(usual), of(usual.get('own') or {}))
-    if names or differs: yield '--arms ' + ' '.join(map(_word, names or of(settings)))
+    if names or differs: yield '--recipes ' + ' '.join(map(_word, names or of(settings)))
 
 def _own_command(top, file, names):
     "Of a study whose settings are a file in its own folder"
-    arms = ['--arms', *names] if names else []
+    arms = ['--recipes', *names] if names else []
     return ' '.join(map(_word, ['ff-nbdev', 'run', f'runs/{top.name}/{file}', '--out', f'runs/{top.name}', *arms]))
 
 # %% ../../nbs/run/settings.ipynb #20757113

@@ -77,7 +77,7 @@ def _claim(name, entry, where):
         raise ValueError(f'{where}: {name} has no {", ".join(lacks)}: every claim needs its statistic, '
                          'rule and control before it is run.')
     if not isinstance(entry['arms'], list) or not all(isinstance(arm, str) for arm in entry['arms']):
-        raise ValueError(f'{where}: the arms of {name} are no list of names.')
+        raise ValueError(f'{where}: the runs of {name} are no list of names.')
     if entry.get('regime', 'none') not in REGIMES:
         raise ValueError(f'{where}: the regime of {name} is {entry["regime"]!r}; there are {", ".join(REGIMES)}.')
     return Claim(**{f.name: entry[f.name] for f in fields(Claim) if f.name in entry})
@@ -157,7 +157,7 @@ def _command(runs, arms):
     if len(known) < len(arms): return '–'
     if first and run_scale(Path(first.folder).parent): return command_for(first.folder, ('retrofit',), known)
     scale = first and first.evaluation.scale or 'quick'
-    return f"ff-nbdev run {scale} --arms {' '.join(known)}"
+    return f"ff-nbdev run {scale} --recipes {' '.join(known)}"
 
 # %% ../../nbs/study/claims.ipynb #17cfc346
 def _untested(asked, regime):
@@ -167,7 +167,7 @@ def _untested(asked, regime):
 
 # %% ../../nbs/study/claims.ipynb #c1000007
 def answer(
-    runs:Runs,    # Runs of one architecture, by their names; seeds are `arm.s1`, `arm.s2` …
+    runs:Runs,    # Runs of one architecture, by their names; seeds are `full_stack.s1`, `full_stack.s2` …
     others:Runs|None=None, # Runs of the other architecture, named with `rwkv_`
     claims:Claims|None=None, # From `read_claims`
 )->list[dict]: # claim, paper, statistic, rule, command; value, lo, hi, unit, control, verdict, resampled, seeds, why

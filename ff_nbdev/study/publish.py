@@ -319,12 +319,12 @@ def _finished(folder, part):
         raise FileNotFoundError(f'{shown(folder)} holds no run: give the folder of one, '
                                 'or start one with `ff-nbdev run`.')
     runs = settings['runs']
-    if not runs: raise ValueError(f'{shown(folder/"run.json")} names no arm, so there is nothing to publish.')
+    if not runs: raise ValueError(f'{shown(folder/"run.json")} names no run, so there is nothing to publish.')
     have = [run for run in runs if _is_finished(folder, run)]
     rest = [run for run in runs if run not in have]
     if rest and not (part and have):
         command = command_for(folder/rest[0])
-        raise RunError(f'{shown(folder)} is unfinished ({len(rest)} of {len(runs)} arms, {rest[0]} first): '
+        raise RunError(f'{shown(folder)} is unfinished ({len(rest)} of {len(runs)} runs, {rest[0]} first): '
                        f'finish it with `{command}`, or publish what is there with --finished.')
     return settings, have, rest
 
@@ -404,7 +404,7 @@ def ship(
     if same_place(folder, out):
         raise ValueError(f'{shown(out)} is, holds or lies within {shown(folder)}, which would be lost: '
                          'give another folder.')
-    check_own(out, MODEL_FILES if (out/'train.json').exists() else (), 'a shipped arm')
+    check_own(out, MODEL_FILES if (out/'train.json').exists() else (), 'a shipped run')
     with beside(out) as part:
         _ship(run, folder, part, reference)
         if out.exists(): shutil.rmtree(out)

@@ -169,7 +169,7 @@ CASES = {
     'name: overlong': (lambda: F.check_name('a' * 121), 'is too long'),
     'name: overlong in bytes': (lambda: F.check_name('ü' * 61), 'is too long'),
     'name: a number': (lambda: F.check_name(5), 'is no text'),
-    'arms upwards': (lambda f: records.load_runs(settings(f), ['../base']), "The arm '../base' cannot be a folder"),
+    'arms upwards': (lambda f: records.load_runs(settings(f), ['../base']), "The run '../base' cannot be a folder"),
     # records
     'record: cut off': (lambda f: record(f, '{"clean": {"ce": 3.'), 'make it again with `ff-nbdev run quick`'),
     'record: a list': (lambda f: record(f, '[]'), 'evaluation.json is no record of this version'),
@@ -254,7 +254,7 @@ CASES = {
         ),
         'holds base/letter.txt',
     ),
-    'publish: no arm': (lambda f: publish.publish(settings(f, runs=[]), 'out'), 'names no arm'),
+    'publish: no arm': (lambda f: publish.publish(settings(f, runs=[]), 'out'), 'names no run'),
     'ship: onto itself': (
         lambda f: publish.ship(
             examples.example_runs(f.here / 'quick', ['base', 'full_stack']) / 'full_stack',
@@ -270,15 +270,15 @@ CASES = {
     'train: onto a file': (lambda f: arm.check_out(plan(f('mine'))), 'is a file'),
     'train: over a model of others': (
         lambda f: arm.check_out(plan(f('mine/model/model.safetensors', 'weights').parent.parent)),
-        'holds model without the record of an arm',
+        'holds model without the record of a run',
     ),
     'train: over checkpoints of others': (
         lambda f: arm.check_out(plan(f('mine/checkpoints/checkpoint-5/model.safetensors', 'w').parents[2])),
-        'no file of the checkpoints of an arm',
+        'no file of the checkpoints of a run',
     ),
     'train: over another arm': (
         lambda f: arm.check_out(plan(f('mine/train.json', '{"arm": "tlf"}').parent)),
-        "holds the trained arm 'tlf'",
+        "holds the trained run 'tlf'",
     ),
     'train: over a damaged record': (
         lambda f: arm.check_out(plan(f('mine/train.json', '{"arm": ').parent)),
@@ -442,7 +442,7 @@ COMMANDS = {
     'report: a list': (lambda f: ['report', settings(f, '[]')], 'it holds a list'),
     'report: nothing in it': (lambda f: ['report', settings(f, '{}')], 'it lacks runs'),
     'report: a name upwards': (lambda f: ['report', settings(f, runs=['../base'])], 'cannot be a folder'),
-    'report: no arm': (lambda f: ['report', settings(f, runs=[])], 'names no arm'),
+    'report: no arm': (lambda f: ['report', settings(f, runs=[])], 'names no run'),
     'report: half finished': (lambda f: ['report', settings(f)], 'half-finished (base not evaluated)'),
     'report: a link': (with_link, 'is a link, and the report would be written to where it leads'),
     'report: notebooks that are not there': (
@@ -467,7 +467,7 @@ COMMANDS = {
     ),
     'shipped: onto a file': (lambda f: ['shipped', 'tiny-mt5-full_stack', '--out', f('mine')], 'is a file'),
     'shipped: nowhere': (['shipped', 'tiny-mt5-full_stack', '--out', ''], '--out is empty'),
-    'shipped: unknown': (['shipped', '../tiny-mt5-full_stack', '--out', 'x'], 'There is no shipped arm'),
+    'shipped: unknown': (['shipped', '../tiny-mt5-full_stack', '--out', 'x'], 'There is no shipped run'),
     'bundle: a zip': (['bundle', 'x.zip'], 'x.zip ends in .zip, and a bundle is a folder or a .tar'),
     'bundle: packed': (['bundle', 'node.tar.gz', '--wheels', 'own'], 'node.tar.gz ends in .gz'),
     'bundle: in capitals': (['bundle', 'NODE.TAR'], 'give a name without an ending, or one that ends in .tar'),
