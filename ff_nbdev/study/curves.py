@@ -8,10 +8,9 @@ __all__ = ['BANDED', 'DISTURBANCES', 'FLOORS', 'ALONE', 'HALVING', 'UNDISTURBED'
 # %% ../../nbs/study/curves.ipynb #e3e4b315
 import numpy as np
 
-from ..evaluation.robustness import METRICS
+from ..evaluation.robustness import METRICS, format_threshold
 from ..run.records import rate_of
 from .numbers import format_interval, format_value, joined, main_arm, pct, signature, tasks
-from .numbers import threshold_text
 from .plots import INK, NULL, Figure, colour, grid_below, legend_below, mark, of_few, subplots
 from .records import Run, Runs, ce_increase, reference
 
@@ -47,12 +46,12 @@ ALONE = '{} The dotted line is the undisturbed score, the band its 95 % interval
 HALVING = ('{} Dotted lines are the undisturbed scores, bands the 95 % intervals of the main run and its controls.')
 
 def _robustness_caption(runs):
-    "With the threshold of every arm that has one"
+    "With the threshold of every run that has one"
     words = []
     for arm, run in runs.items():
         found = run.evaluation.robustness
         if not found.measurable or 'noise' not in found.threshold or arm not in _banded(runs): continue
-        words.append(f"{arm} {threshold_text(found.threshold['noise'], True)}")
+        words.append(f"{arm} {format_threshold(found.threshold['noise'], True)}")
     under = HALVING if len(runs) > 1 else ALONE
     if not words: return under.format('What noise takes is not measurable for any run.')
     return under.format(f"Noise that halves the FFN contribution: {'; '.join(words)}.")
@@ -288,7 +287,7 @@ def _dose_point(runs, name, run):
 # %% ../../nbs/study/curves.ipynb #d0064255
 def dose_points(
     runs:Runs, # With their variants
-)->list[dict]: # arm, sentences, dose, per_million, price (value, lo, hi) or None, names (value, lo, hi)
+)->list[dict]: # run, sentences, dose, per_million, price (value, lo, hi) or None, names (value, lo, hi)
     "The pulsed runs and variants that differ in nothing but dose and length, at half the usual length or more"
     usual = next((run.train for run in runs.values() if run.trained), None)
     points = []

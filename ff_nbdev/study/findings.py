@@ -6,12 +6,13 @@ __all__ = ['SMALL', 'INVENTED', 'SMOKE', 'COUNTS', 'BASE', 'MARGIN', 'INCREASE',
            'format_spatial', 'format_signatures', 'format_robustness', 'format_seeds', 'format_regime', 'findings']
 
 # %% ../../nbs/study/findings.ipynb #48e84dc5
+from ..evaluation.robustness import format_threshold
 from ..run.records import PAPER_DOSE, PAPER_STEPS, regime_of
 from .rules import named_more
 from .effects import verdict, within
 from .numbers import MORE, all_seeds, base_arm, base_numbers, compare_thresholds, format_interval, joined
 from .numbers import main_arm, pct, read_more, seed_counts, signature, spatial_numbers, tasks
-from .numbers import of_gain, threshold_text, unmeasured
+from .numbers import of_gain, unmeasured
 from .records import Run, Runs, ce_increase
 from ..run.records import TrainRecord
 
@@ -200,12 +201,12 @@ def _unmeasurable(runs, arm):
 
 def _threshold(runs, arm, kind):
     found = _robustness(runs, arm)
-    return threshold_text(found.threshold[kind], found.measurable)
+    return format_threshold(found.threshold[kind], found.measurable)
 
 # %% ../../nbs/study/findings.ipynb #22beeabe
 def _by_metric(of, found, arm, control):
     "One metric: run, control and what their difference shows"
-    own, theirs = (threshold_text(found[name], True, of) for name in ('arm', 'control'))
+    own, theirs = (format_threshold(found[name], True, of) for name in ('arm', 'control'))
     shown = STANDS[verdict(*found['difference'][1:])].format(arm=arm)
     return f'By {MORE[of]}: {arm} {own}, {control} {theirs}; {shown}.'
 
@@ -218,7 +219,7 @@ def _other_readings(runs, arm, control, kind):
     if 'base_reordered' not in runs or arm == 'base_reordered': return said
     free = read_more(runs, 'base_reordered', control, kind, 'ce')
     if not free: return said
-    return [*said, f"By the last, base_reordered, sorted and not trained: {threshold_text(free['arm'], True, 'ce')}."]
+    return [*said, f"By the last, base_reordered, sorted and not trained: {format_threshold(free['arm'], True, 'ce')}."]
 
 # %% ../../nbs/study/findings.ipynb #053c4e21
 def _curve(runs, arm, kind):

@@ -3,7 +3,7 @@
 # %% auto #0
 __all__ = ['MORE', 'joined', 'pct', 'format_value', 'format_interval', 'format_increase', 'mean', 'main_arm', 'base_arm',
            'all_seeds', 'seed_counts', 'base_numbers', 'of_gain', 'above_null', 'below_null', 'line_null',
-           'spatial_numbers', 'unmeasured', 'tasks', 'signature', 'compare_thresholds', 'threshold_text', 'read_more']
+           'spatial_numbers', 'unmeasured', 'tasks', 'signature', 'compare_thresholds', 'read_more']
 
 # %% ../../nbs/study/numbers.ipynb #bb8ce358
 import math
@@ -202,14 +202,6 @@ def compare_thresholds(
 
 # %% ../../nbs/study/numbers.ipynb #6346679c
 MORE = dict(half='half of its own correct tokens', ce='half of its nats under the unigram')
-
-def threshold_text(
-    found:dict,       # One kind of `threshold`, or a reading
-    measurable:bool=True, # From the same result
-    of:str='relative',# 'relative' (accuracy), 'half' or 'ce'
-)->str: # '1.7 [1.4, 2.1]', '> 24, not reached' or 'not measurable'
-    "A threshold with its interval in brackets"
-    return format_threshold(found, measurable, of)
 
 # %% ../../nbs/study/numbers.ipynb #840d747e
 def read_more(

@@ -6,9 +6,9 @@ __all__ = ['SIGNATURE_COLUMNS', 'WIDE_COLUMNS', 'ERROR_COLUMNS', 'ROBUSTNESS_COL
            'bleu_table', 'scaled_table', 'scaling_gains', 'strength_table']
 
 # %% ../../nbs/study/score_tables.ipynb #59e06ab8
-from ..evaluation.robustness import METRICS, paired_threshold, reading, scores_from
+from ..evaluation.robustness import METRICS, format_threshold, paired_threshold, reading, scores_from
 from .rules import is_arm
-from .numbers import pct, read_more, tasks, threshold_text
+from .numbers import pct, read_more, tasks
 from .records import Runs, paired_interval, signed
 from .tables import full_name, paper, records, rows, same_columns, table
 
@@ -76,7 +76,7 @@ def _threshold(kind, key='robustness'):
     "The threshold of one disturbance, where it was measured"
     def column(record):
         found = record[key]
-        if kind in found['threshold']: return threshold_text(found['threshold'][kind], found['measurable'])
+        if kind in found['threshold']: return format_threshold(found['threshold'][kind], found['measurable'])
     return column
 
 def _paper(kind): return lambda record: paper('robustness', record['run'], kind)
@@ -124,7 +124,7 @@ def _metric_row(runs, arm, found, arrays, of):
     row, evaluation, scores = {}, runs[arm].evaluation, scores_from(runs[arm].arrays, arrays)
     for kind in found.threshold:
         threshold = reading(scores, kind, of, evaluation.unigram_ce)
-        row[kind] = threshold_text(threshold, threshold['measurable'], of)
+        row[kind] = format_threshold(threshold, threshold['measurable'], of)
         if arm == 'base_continued' or 'base_continued' not in runs: continue
         pair = read_more(runs, arm, 'base_continued', kind, of, arrays)
         if pair: row[f'{kind}, over base_continued'] = signed(pair['difference'])
@@ -204,7 +204,7 @@ def _scaled_row(runs, arm, how, of):
     row |= {'undisturbed': pct(found.clean, 1), 'half of': METRICS[of]}
     for kind in found.threshold:
         threshold = reading(scaled, kind, of, unigram)
-        row[kind] = threshold_text(threshold, threshold['measurable'], of)
+        row[kind] = format_threshold(threshold, threshold['measurable'], of)
         row[f'{kind}, over itself'] = _difference(scaled, scores_from(run.arrays), kind, of, unigram)
         if arm.partition('.s')[0].split('~')[0] == 'full_stack': continue
         row[f'{kind}, full_stack over it'] = _difference(_main_scores(runs, arm), scaled, kind, of, unigram)

@@ -14,10 +14,11 @@ import math
 from functools import wraps
 from pathlib import Path
 
+from ..evaluation.robustness import format_threshold
 from .effects import mean_of_layers
 from .maps import GROUPS, down_slices, lisa_fractions
 from .numbers import above_null, all_seeds, base_numbers, below_null, format_increase, format_interval
-from .numbers import format_value, mean, pct, signature, spatial_numbers, tasks, threshold_text
+from .numbers import format_value, mean, pct, signature, spatial_numbers, tasks
 from .records import Run, Runs, ce_increase, final_noise, format_dose, free_rows, optimizer_of
 from .records import per_million, reference
 from ..run.records import TrainRecord, rate_of, regime_of
@@ -369,7 +370,7 @@ def _changed(record):
 
 def _noise_threshold(record):
     found = record['robustness']
-    return threshold_text(found.threshold['noise'], found.measurable)
+    return format_threshold(found.threshold['noise'], found.measurable)
 
 SWEEP_COLUMNS = {
     'arm': 'arm', 'changed': _changed, 'sentences': 'train.sentences',
