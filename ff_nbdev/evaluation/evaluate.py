@@ -96,21 +96,21 @@ def _doses(readings, controls):
 
 # %% ../../nbs/evaluation/evaluate.ipynb #8598188f
 def _window_sums(model, batches, skip):
-    "(3, windows): hits, tokens, nats"
+    "(3, windows): correct tokens, tokens, nats"
     with evaluating(model): return np.concatenate([window_scores(model, batch, skip) for batch in batches], 1)
 
 def _means(sums):
     "Cross-entropy and accuracy of some windows"
-    hits, tokens, nats = sums.sum(1)
-    return dict(ce=float(nats/tokens), accuracy=float(hits/tokens))
+    correct, tokens, nats = sums.sum(1)
+    return dict(ce=float(nats/tokens), accuracy=float(correct/tokens))
 
 def _clean(sums, seed):
     "Scores with intervals over windows"
     picks = resample(sums.shape[1], 1000, seed)
-    hits, tokens, nats = (values[picks].sum(1) for values in sums)
+    correct, tokens, nats = (values[picks].sum(1) for values in sums)
     means = _means(sums)
     return dict(ce=means['ce'], ce_ci=quantile_interval(nats/tokens), accuracy=means['accuracy'],
-                accuracy_ci=quantile_interval(hits/tokens), resampled='windows')
+                accuracy_ci=quantile_interval(correct/tokens), resampled='windows')
 
 # %% ../../nbs/evaluation/evaluate.ipynb #52b6fc11
 def _floors(readings):
@@ -125,11 +125,11 @@ def _scores(readings, controls):
     "Plain scores beside the unigram and the ablated layers"
     readings.steps.start('scores')
     batches, skip = readings.batches, readings.skip
-    hits, tokens, nats = sums = _window_sums(readings.model, batches, skip)
+    correct, tokens, nats = sums = _window_sums(readings.model, batches, skip)
     targets = scored_targets(batches, skip, not predicts_next(readings.model))
     result = dict(tokens_scored=int(tokens.sum()), clean=_clean(sums, readings.seed), floors=_floors(readings),
                   ffn_share=ffn_ratio(readings.model, batches), unigram_ce=unigram_ce(readings.counts, targets))
-    return result, dict(window_ce=nats/np.maximum(tokens, 1), window_hits=hits, window_tokens=tokens)
+    return result, dict(window_ce=nats/np.maximum(tokens, 1), window_hits=correct, window_tokens=tokens)
 
 # %% ../../nbs/evaluation/evaluate.ipynb #d4256218
 def _weights(readings, controls):

@@ -121,7 +121,7 @@ def window_scores(
     batch:dict,      # From an objective
     skip,            # Ids that are no text: see `special_ids`
     forward=None,    # Instead of `model(**inputs).logits`
-)->np.ndarray: # (3, windows): hits, tokens, sum of −log p
+)->np.ndarray: # (3, windows): correct tokens, tokens, sum of −log p
     "Teacher-forced score of each window of a batch"
     scores, index = token_scores(model, [batch], skip, forward), batch['index'].cpu().numpy()
     order = np.argsort(index)
@@ -306,7 +306,7 @@ def _thresholds(kind, acc, ce, measurable, measurable_ce):
 def score_arrays(
     scores:dict,   # From `strength_scores`
     name:str='disturbed', # Before the names of the arrays
-)->dict[str, np.ndarray]: # Names of the conditions, and (conditions, 3, windows) hits, tokens, summed cross-entropy
+)->dict[str, np.ndarray]: # Names of the conditions, and (conditions, 3, windows) correct tokens, tokens, nats
     "Scores as arrays that can be saved"
     keys = [key if isinstance(key, str) else f'{key[0]} {key[1]:g}' for key in scores]
     windows = next(iter(scores.values())).shape[1]

@@ -113,7 +113,7 @@ def _ce(scores, picks=None):
     return scores[2][picks].sum(1)/scores[1][picks].sum(1)
 
 def paired_gain(
-    own:np.ndarray,  # (3, windows): hits, tokens and nats of one model, from `window_scores`
+    own:np.ndarray,  # (3, windows): correct tokens, tokens and nats of one model, from `window_scores`
     null:np.ndarray, # The same of another, on the same windows
     draws:int=1000,  # Bootstrap draws
     seed:int=0,      # Of the draws
