@@ -448,3 +448,10 @@ def test_what_a_report_found_is_what_is_printed(tmp_path):
     write_report(runs)
     written = json.loads((runs / 'report.json').read_text())['findings']
     assert len(written) > 2 and [f'  - {found}' for found in written] == printed_findings(runs)[2:-1]
+
+
+def test_the_old_name_of_an_option_still_works():
+    from ff_nbdev.cli import make_parser
+
+    asked = [make_parser().parse_args(['run', 'quick', option, 'base', 'tlf']).arms for option in ('--recipes', '--arms')]
+    assert asked == [['base', 'tlf'], ['base', 'tlf']]
