@@ -453,5 +453,5 @@ def test_what_a_report_found_is_what_is_printed(tmp_path):
 def test_the_old_name_of_an_option_still_works():
     from ff_nbdev.cli import make_parser
 
-    asked = [make_parser().parse_args(['run', 'quick', option, 'base', 'tlf']).arms for option in ('--recipes', '--arms')]
-    assert asked == [['base', 'tlf'], ['base', 'tlf']]
+    for option in ('--recipes', '--arms'):
+        assert make_parser().parse_args(['run', 'quick', option, 'base', 'tlf']).arms == ['base', 'tlf']
