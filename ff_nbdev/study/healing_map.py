@@ -29,18 +29,18 @@ RECIPE, FREE = 'no_fzr', 'base_continued'
 
 def setting_of(
     run:Run, # A trained one
-)->tuple: # (0.0001, 'linear', ''): rate, schedule, optimizer
+)->tuple: # (0.0001, 'linear', 'adamw'): rate, schedule, optimizer
     "How a run learned; an older record had a constant rate"
     return rate_of(run.train), (run.train.regime or Regime()).schedule, optimizer_of(run)
 
 def usual_setting(
     runs:Runs, # Of one study
 )->tuple: # As `setting_of`
-    "What every run of a comparison was given: by run.json, or else by the first arm"
+    "What every run of a comparison was given: by run.json, or else by the first run"
     first = next(iter(runs.every.values()), None)
     told = (settings_of(first.folder.parent) if first else {}).get('retrofit') or {}
     main = next((run for run in runs.values() if run.trained), None)
-    rate, schedule, optimizer = setting_of(main) if main else (None, 'constant', '')
+    rate, schedule, optimizer = setting_of(main) if main else (None, 'constant', 'adamw')
     return told.get('rate') or rate, told.get('schedule') or schedule, told.get('optimizer') or optimizer
 
 # %% ../../nbs/study/healing_map.ipynb #afbd5034

@@ -34,10 +34,11 @@ def _trials(runs):
 def _rate_row(runs, name, run, base):
     "One run that tried a setting"
     (rate, schedule, optimizer), regime, free = setting_of(run), regime_of(run.train), reference(runs, run)
-    return dict(run=name, recipe=run.train.arm, rate=rate, schedule=schedule, optimizer=optimizer or 'adamw',
+    return dict(run=name, recipe=run.train.arm, rate=rate, schedule=schedule, optimizer=optimizer,
                 steps=regime.steps, tokens=regime.tokens_a_step, ce=run.evaluation.clean.ce,
                 over_base=base and increase_effect(run, base), moved=regime.moved, healing=regime.healing,
                 increase=increase_effect(run, free) if free and free is not run else None)
+
 
 # %% ../../nbs/study/rates.ipynb #e2c7da61
 def _set_beside(rows, found):
@@ -88,6 +89,7 @@ def _named(row):
 
 def _settings_named(rows): return joined(list(map(_named, rows)))
 
+# %% ../../nbs/study/rates.ipynb #5fb79cee
 def _beside_lowest(chosen, lowest, free):
     "The chosen setting against the lowest, and against higher rates"
     if lowest is chosen: said = [LOWEST]

@@ -21,7 +21,7 @@ from ..evaluation.record import EvaluationRecord, Score
 from ..run.records import Regime, TrainRecord, rate_of, regime_of, tokens_a_step
 from ..run.settings import command_for, settings_of
 from .examples import QUICK
-from ..training.recipes import UNTRAINED
+from ..training.recipes import SCALES, UNTRAINED, arch_index
 
 # %% ../../nbs/study/records.ipynb #e5d207b5
 _kinds = {'evaluation.json': EvaluationRecord, 'train.json': TrainRecord}
@@ -144,7 +144,7 @@ def signed_increase(
 
 # %% ../../nbs/study/records.ipynb #0c535502
 class Runs(dict):
-    "Runs by name, base first, and their tables. `variants`: with a changed setting (`arm~label`); `seeds`: `arm.s1`"
+    "Runs by name, base first, and their tables. `variants`: `no_fzr~dose_3`; `seeds`: `no_fzr.s1`"
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.variants, self.seeds = {}, {}
@@ -271,15 +271,17 @@ def _same_text(run, other):
     return all(getattr(run.train, key) == getattr(other.train, key) for key in ('model', 'corpus', 'seed'))
 
 def optimizer_of(
-    run:Run, # A trained arm or variant
-)->str: # 'muon'; '' as the scale says
-    "The optimizer that a run was given: by its record, or else by run.json"
+    run:Run, # A trained run or variant
+)->str: # 'adamw', 'adafactor' or 'muon'
+    "The optimizer of a run: by its record, or else by run.json, or else by its scale"
     if told := run.train.optimizer: return told
     settings, variant = settings_of(run.folder.parent), (run.train.arm, run.folder.name)
     given = {}
     for part in (settings.get('retrofit'), settings.get(f'retrofit_{variant[0]}')): given |= part or {}
     given |= (settings.get('variants') or {}).get(variant[1]) or {}
-    return given.get('optimizer') or ''
+    if told := given.get('optimizer'): return told
+    scale = SCALES.get(run.train.scale)
+    return scale.optimizer[arch_index(run.train.arm)] if scale else 'adamw'
 
 def reference(
     runs:Runs, # With their variants
@@ -368,10 +370,10 @@ def _is_arm(path):
 
 def _names_of(folder, arms, kind):
     "The runs to read; `FileNotFoundError` where there are none"
-    for arm in arms or []: check_name(arm, 'arm')
+    for arm in arms or []: check_name(arm, 'run')
     found = arms or _planned(folder) or [p.name for p in sorted(folder.iterdir()) if _is_arm(p)]
     what = 'run'
-    if found and kind: found, what = [a for a in found if a.startswith('rwkv_') == (kind == 'rwkv')], f'arm of {kind}'
+    if found and kind: found, what = [a for a in found if a.startswith('rwkv_') == (kind == 'rwkv')], f'run of {kind}'
     if not found:
         raise FileNotFoundError(f'{folder} holds no {what}. Make some with `{command_for(folder/"arm")}`.')
     return found

@@ -14,8 +14,9 @@ from ..evaluation.robustness import paired_threshold, scores_from
 from ..run.records import PAPER_DOSE, PAPER_STEPS, TrainRecord, regime_of
 from .effects import Effect, NotRun, difference, mean_of_layers, rises
 from .numbers import mean, pct
-from .records import Run, ce_increase
+from .records import Run, ce_increase, optimizer_of
 from .rules import KERNELS, RULES, costs_nothing, is_arm, lost
+
 
 # %% ../../nbs/study/regime_rules.ipynb #4b28ebd0
 NOISE_STEPS = 3_500
@@ -270,7 +271,7 @@ def _learned(run): return run.evaluation.unigram_ce - run.evaluation.clean.ce
 @second('C25', costs_nothing)
 def _c25(get):
     run, free, base = get('pulses_from_scratch'), get('from_scratch_base'), get('base')
-    if run.train.optimizer != free.train.optimizer:
+    if optimizer_of(run) != optimizer_of(free):
         raise NotRun('pulses_from_scratch and from_scratch_base were trained by two optimizers')
     if _learned(base) <= 0: raise NotRun('not measurable: base has learned nothing')
     fraction = _learned(free)/_learned(base)

@@ -12,11 +12,10 @@ import numpy as np
 from ..evaluation.overlap import between, stability, two_letter_test
 from ..evaluation.places import Places
 from ..evaluation.second_order import compare, more_alike, second_order
-from ..evaluation.robustness import paired_ratio, paired_threshold, scores_from
+from ..evaluation.robustness import format_threshold, paired_ratio, paired_threshold, scores_from
 from ..core.stats import bootstrap_interval
 from .effects import (Effect, NotRun, collapse_of, collapse_search, costs, crossing_draws,
                                     crossing_interval, difference, mean_of_layers, rises, same)
-from .numbers import threshold_text
 from .records import Run, ce_increase, signed
 from ..evaluation.record import NamingScore, NamingTest
 from ..run.records import TrainRecord
@@ -354,7 +353,7 @@ def _matched_ratio(get, kind):
     scores = scores_from(main.arrays)
     if not (matched and scaled and scores) or not is_arm(matched.like, main): return ''
     gain = signed(paired_threshold(scores, scaled, kind, unigram=main.evaluation.unigram_ce))
-    threshold = threshold_text(matched.threshold[kind], matched.measurable)
+    threshold = format_threshold(matched.threshold[kind], matched.measurable)
     return (f'; beside it, base_continued with the FFN ratio of full_stack, without training: {threshold}, '
             f'and full_stack over that {gain}')
 
