@@ -240,7 +240,7 @@ def test_a_user_s_own_model_in_few_lines(gpt2, tmp_path):
 def test_the_page_and_the_ten_lines_of_one_model(gpt2, tmp_path):
     from ff_nbdev import evaluate
     from ff_nbdev.run.own_model import nulls_for, sizes_for
-    from ff_nbdev.study.own_model import format_model, write_model_report
+    from ff_nbdev.study.own_model import UNBEATEN, format_model, write_model_report
 
     model, tokenizer, text, _ = gpt2
     assert sizes_for('quick', config=model.config)['length'] == 60  # no more than it has positions
@@ -251,9 +251,28 @@ def test_the_page_and_the_ten_lines_of_one_model(gpt2, tmp_path):
     assert len(lines) <= 10 and max(map(len, lines)) <= 120
     for null in ('unigram', 'FFNs zeroed', 'noise, never pulsed: 0.0', 'units shuffled', 'chance', 'another token'):
         assert null in '\n'.join(lines)
+    assert '%, untrained ' in '\n'.join(lines)
+    assert any(UNBEATEN[key] in ' '.join(lines) for key in ('names', 'alike'))  # it never trained itself
     html = page.read_text()
+    assert 'same shape, untrained' in html and html.count('An untrained model') + html.count('No difference from') >= 1
     assert html.count('<figure') == html.count('aria-label="') >= 6
     assert not any(word in html for word in ('src="http', 'href="http', '<script', 'None', 'NaN'))
+
+
+def test_a_model_is_held_against_one_that_never_trained(gpt2):
+    from ff_nbdev import evaluate
+    from ff_nbdev.run.own_model import nulls_for
+    from ff_nbdev.study.own_model import UNBEATEN, format_beaten, model_rows
+
+    assert format_beaten(0.9, [0.85, 0.95], 0.92, [0.88, 0.96], 'names') == UNBEATEN['names']
+    assert format_beaten(0.9, [0.85, 0.95], 0.82, [0.76, 0.88], 'names') == UNBEATEN['alike']
+    assert format_beaten(0.9, [0.85, 0.95], 0.50, [0.40, 0.60], 'names') == ''
+    assert format_beaten(0.1, [0.05, 0.15], 0.50, [0.40, 0.60], 'keeps') == ''  # a distance: less is better
+    assert format_beaten(0.5, [0.40, 0.60], 0.55, [0.50, 0.60], 'keeps') == UNBEATEN['alike']
+    assert format_beaten(0.5, [0.40, 0.60], 0.40, [0.30, 0.50], 'keeps') == UNBEATEN['keeps']
+    model, tokenizer, text, _ = gpt2
+    bare = evaluate(model, text, tokenizer, nulls=nulls_for({}, untrained=False), **SMALL).result
+    assert 'untrained' not in bare and all(row.untrained == '' for row in model_rows(bare))
 
 
 def test_the_notebook_of_one_model_is_given_what_the_words_say(gpt2, capsys, monkeypatch, tmp_path):

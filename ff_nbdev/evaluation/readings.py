@@ -316,6 +316,7 @@ class Readings(_Shared):
         self.held = Windows(self.tokens, split, size.length)
         self.train, self.test = (Windows(self.tokens, s, size.read_length) for s in ('train', split))
         self.sites, self.skip = list(find_sites(self.model)), special_ids(self.tokenizer)
+        self.pattern = pattern
         self.not_measured = {}                           # Measure → what it needs, where the text is too small
 
 # %% ../../nbs/evaluation/readings.ipynb #0687a41b

@@ -2,8 +2,9 @@
 
 # %% auto #0
 __all__ = ['Score', 'CleanScore', 'Floors', 'Place', 'WeightGeography', 'LineGeography', 'FFNRatio', 'NamingScore', 'NamingTest',
-           'HubEnergy', 'SignatureForms', 'SmoothPart', 'Disturbed', 'Threshold', 'Robustness', 'ScaledRobustness',
-           'Bleu', 'Overlap', 'Pathways', 'CodeScore', 'Codes', 'Provenance', 'Evaluated', 'EvaluationRecord']
+           'HubEnergy', 'SignatureForms', 'Untrained', 'SmoothPart', 'Disturbed', 'Threshold', 'Robustness',
+           'ScaledRobustness', 'Bleu', 'Overlap', 'Pathways', 'CodeScore', 'Codes', 'Provenance', 'Evaluated',
+           'EvaluationRecord']
 
 # %% ../../nbs/evaluation/record.ipynb #5cb54792
 from ..core.record import Record, frozen
@@ -142,6 +143,12 @@ class SignatureForms(Record):
     energy:list[HubEnergy]=()     # One a site
     standardised:NamingTest=None  # Activations over the spread of each unit
     with_baseline:NamingTest=None # With the baseline left in
+
+@frozen
+class Untrained(Record):
+    "What a model of the same shape with random weights gives"
+    signatures:NamingTest=None # Frequent tokens
+    stability:dict=None        # distance, other_token, chance with intervals: the same token, read twice
 
 # %% ../../nbs/evaluation/record.ipynb #20b0c9a1
 @frozen
@@ -317,6 +324,7 @@ class EvaluationRecord(Evaluated):
     signatures_250:NamingTest=None      # Among more tokens
     signature_forms:SignatureForms=None # Other forms of signatures
     signatures_ablated:dict[str, NamingTest]=None # Ablation → with those layers
+    untrained:Untrained=None            # The same shape with random weights; None: not asked for
     smoothed:NamingTest=None            # Of the base, smoothed to the Moran's I of this model
     overlap:Overlap=None                # Shared units
     pathways:Pathways=None              # Meaning, silenced hubs
