@@ -8,6 +8,7 @@ from html import unescape
 
 import numpy as np
 import pytest
+import torch
 from tiny_models import tiny
 
 SMALL = dict(
@@ -273,6 +274,33 @@ def test_a_model_is_held_against_one_that_never_trained(gpt2):
     model, tokenizer, text, _ = gpt2
     bare = evaluate(model, text, tokenizer, nulls=nulls_for({}, untrained=False), **SMALL).result
     assert 'untrained' not in bare and all(row.untrained == '' for row in model_rows(bare))
+
+
+def test_units_of_a_random_model_are_not_active_together(gpt2):
+    "The bound holds for all layers at once; a planted order is found, and a random model has none"
+    from transformers import GPT2LMHeadModel
+
+    from ff_nbdev.evaluation.evaluate import Controls, _activations
+    from ff_nbdev.evaluation.nulls import SHUFFLES, shuffle_bounds
+    from ff_nbdev.evaluation.readings import Readings, take_sizes
+    from ff_nbdev.study.own_model import _activation_row, _is_active
+
+    model, tokenizer, text, _ = gpt2
+    sizes, active = take_sizes({k: v for k, v in SMALL.items() if k != 'grid'} | dict(positions=100)), []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        found = _activations(Readings(GPT2LMHeadModel(model.config).eval(), text, tokenizer, sizes), Controls())[0]
+        active += map(_is_active, found['activation_moran'])
+    assert sum(active) == 0 and len(active) == 4 * model.config.n_layer
+    said = _activation_row(found).said
+    assert f'in 0 of {model.config.n_layer} layers' in said and f'{SHUFFLES} shuffles' in said
+    planted = GPT2LMHeadModel(model.config).eval()
+    for block in planted.transformer.h:  # a unit that does much what its neighbour does
+        block.mlp.c_fc.weight.data = block.mlp.c_fc.weight.data.cumsum(1)
+    found = _activations(Readings(planted, text, tokenizer, sizes), Controls())[0]
+    assert all(map(_is_active, found['activation_moran']))
+    noise = torch.randn(20, 4000, generator=torch.Generator().manual_seed(0))
+    assert torch.tensor(shuffle_bounds(noise)) == pytest.approx(3.02, abs=0.25)  # of one alone 1.96
 
 
 def test_the_notebook_of_one_model_is_given_what_the_words_say(gpt2, capsys, monkeypatch, tmp_path):

@@ -69,6 +69,7 @@ class LineGeography(Place):
     rci:float=None      # Ring coherence along the line
     lcps:float=None     # Imbalance of high and low clusters along it
     shuffled:float=None # Moran's I with the units in another order
+    shuffled_high:float=None # … which no site of the model passes in 97.5 % of such orders
     null_diffused:float=None       # Moran's I of the base pulsed alike, never trained
     null_noise_diffused:float=None # … of a network of noise in its place
 
