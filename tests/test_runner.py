@@ -133,13 +133,29 @@ def test_environment(tmp_path, monkeypatch):
     )
 
 
-def test_an_old_result_does_not_outlive_a_failure(tmp_path):
-    nb = make_notebook(tmp_path / 'n.ipynb', 'a: int = 1', 'assert a < 3')
-    out = run_notebook(nb, tmp_path / 'o.ipynb')
-    assert out.exists()
+def test_a_good_result_outlives_a_failure(tmp_path):
+    "The executed notebook and the files beside it are those of the good run; the failed one has a name of its own"
+    code = 'from pathlib import Path\nPath("r.txt").write_text(str(a))\nassert a < 3'
+    nb, out, said = make_notebook(tmp_path / 'n.ipynb', 'a: int = 1', code), tmp_path / 'o.ipynb', []
+    go = lambda a: run_notebook(nb, out, dict(a=a), tmp_path, outputs=['r.txt'], log=said.append)
+    go(2)
+    good = out.read_bytes()
+    for _ in range(2):
+        with pytest.raises(RunError, match=r'AssertionError.*executed so far: .*o\.part\.ipynb'):
+            go(5)
+        assert out.read_bytes() == good and (tmp_path / 'r.txt').read_text() == '2'
+    assert (tmp_path / 'o.part.ipynb').exists() and 'what the good run before left is kept' in said[-1]
+    go(2)
+    assert 'up to date' in said[-1]
+    go(1)
+    assert (tmp_path / 'r.txt').read_text() == '1' and not list(tmp_path.glob('.*.good'))
+    (tmp_path / '.o.ipynb.good').write_bytes(out.read_bytes())  # a rerun was killed here
+    (tmp_path / '.r.txt.good').write_text('1')
+    out.unlink()
+    (tmp_path / 'r.txt').write_text('half')
     with pytest.raises(RunError):
-        run_notebook(nb, out, dict(a=5))
-    assert not out.exists()
+        go(5)
+    assert out.exists() and (tmp_path / 'r.txt').read_text() == '1'
 
 
 def test_killed_and_done_again(tmp_path):

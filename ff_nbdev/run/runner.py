@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['library_files', 'notebook_digest', 'run_key', 'locked', 'kernel_env', 'environment', 'check_kernel', 'executed',
-           'check_writable', 'check_target', 'check_progress', 'run_notebook', 'follow', 'follow_parent',
+           'check_writable', 'check_target', 'check_progress', 'set_aside', 'run_notebook', 'follow', 'follow_parent',
            'notebook_parser', 'main']
 
 # %% ../../nbs/run/runner.ipynb #e9fa0a9d
@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import sys
 import threading
 import time
@@ -327,6 +328,25 @@ def _attempt(src, out, params, cwd, key, outputs, threads, progress, timeout):
     progress.update(1, 1, f'{seconds:.0f} s', 'done')
     return seconds
 
+# %% ../../nbs/run/runner.ipynb #cf95d788
+@contextlib.contextmanager
+def set_aside(
+    out:Path, # The executed notebook
+    outputs,  # Files that it wrote; folders are left where they are
+    log=print, # Called with one line where they are put back
+):
+    "Copies of what a good run left, put back where what is done within this context fails"
+    kept = {path: path.with_name(f'.{path.name}.good') for path in (out, *outputs)}
+    good = out.is_file() or kept[out].exists()
+    for path, aside in kept.items():
+        if good and path.is_file() and not aside.exists(): shutil.copy2(path, aside)
+    try: yield
+    except BaseException:
+        back = [os.replace(aside, path) for path, aside in kept.items() if aside.exists()]
+        if back: log(f'{out.parent.name}/{out.name}: what the good run before left is kept')
+        raise
+    for aside in kept.values(): aside.unlink(missing_ok=True)
+
 # %% ../../nbs/run/runner.ipynb #37dadecf
 def _clear(out, label, progress, log):
     "Take the old result away, and say where an earlier run failed or was cut short"
@@ -361,12 +381,12 @@ def run_notebook(
     label, progress = f'{out.parent.name}/{out.name}', Path(progress or out.with_suffix('.progress.json'))
     params, key = _checked(nb, src, out, params or {}, inputs, cwd, threads, progress)
     with locked(out.parent/f'.{out.stem}.lock', f'A run of {label}', wait=20):
-        if not force and _up_to_date(out, key, outputs, cwd):
-            log(f'{label}: up to date')
-            return out
-        _clear(out, label, progress, log)
-        shows = Progress(progress, node or label, every=0)
-        log(f'{label}: done in {_attempt(src, out, params, cwd, key, outputs, threads, shows, timeout):.0f} s')
+        if not force and _up_to_date(out, key, outputs, cwd): log(f'{label}: up to date')
+        else:
+            with set_aside(out, [cwd/path for path in outputs], log):
+                _clear(out, label, progress, log)
+                shows = Progress(progress, node or label, every=0)
+                log(f'{label}: done in {_attempt(src, out, params, cwd, key, outputs, threads, shows, timeout):.0f} s')
     return out
 
 # %% ../../nbs/run/runner.ipynb #30df5f4d
