@@ -20,7 +20,8 @@ from ff_nbdev.evaluation.spatial import morans_i
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import load_pretrained
 from ff_nbdev.run.own_model import MARK
-from ff_nbdev.study.atlas import format_parameters, format_windows, page_data, sentences_of
+from ff_nbdev.study.atlas import format_windows, page_data, sentences_of
+from ff_nbdev.study.numbers import format_parameters
 from ff_nbdev.study.atlas_data import (
     AtlasSizes,
     AtlasText,

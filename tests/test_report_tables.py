@@ -19,6 +19,33 @@ def runs(tmp_path):
     return load_runs(example_runs(tmp_path / 'quick'))
 
 
+# --- how a number is written
+
+
+def test_no_negative_zero_and_one_minus_sign_anywhere(runs):
+    from ff_nbdev.study.numbers import format_parameters, format_value, of_gain
+    from ff_nbdev.study.plots import Figure
+    from ff_nbdev.study.records import plain_signs, signed
+
+    figure = Figure('f', 'From -0.00', None, "Moran's I goes from -0.000 to -0.012 [-0.03, −0.0].")
+    assert (figure.title, figure.caption) == ('From 0.00', "Moran's I goes from 0.000 to −0.012 [−0.03, 0.0].")
+    assert plain_signs('mt5-0 of 2026-11-30, 3-5, top-1') == 'mt5-0 of 2026-11-30, 3-5, top-1'
+    assert format_value(-0.0001) == '0.000' and format_value(-0.001) == '−0.001'
+    assert format_value(-4e-5, '+.1%') == '+0.0 %'
+    assert signed((-0.0004, -0.07, 0.07)) == '+0.00 [−0.07, +0.07]'
+    assert [of_gain(x) for x in (0.96, 2.14, 33.98)] == ['96 % of', '2.1 times', '34 times']
+    assert format_parameters(366_080) == '366 k parameters'
+    for name, drawn in all_figures(runs)[0].items():
+        assert plain_signs(drawn.caption) == drawn.caption, name
+
+
+def test_no_marker_of_the_layers_is_cut_at_the_frame(runs):
+    from ff_nbdev.study.figures import ffn_ratio_figure
+
+    lines = ffn_ratio_figure(runs).figure.axes[0].get_lines()
+    assert lines and not any(line.get_clip_on() for line in lines)
+
+
 # --- how a table is made
 
 

@@ -63,7 +63,7 @@ def ffn_ratio_figure(
     with subplots(size=(6.4, 2.4)) as (fig, ax):
         for number, (arm, layers) in enumerate(have.items()):
             places = np.arange(len(layers)) + .05*(number - (len(have) - 1)/2)
-            line = dict(color=colour(arm), marker=mark(arm), ms=4, lw=.9, label=arm)
+            line = dict(color=colour(arm), marker=mark(arm), ms=4, lw=.9, label=arm, clip_on=False, zorder=3)
             ax.plot(places, [100*layer['share'] for layer in layers], **line)
         ax.set_xticks(range(len(first)), [short_site(dict(stack='decoder') | layer) for layer in first])
         ax.set(xlabel='layer', ylabel='FFN ratio (%)', ylim=(0, None))

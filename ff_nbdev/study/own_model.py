@@ -25,7 +25,8 @@ from ..evaluation.robustness import format_threshold
 from .curves import robustness_figure
 from .figures import base_test_figure, ffn_ratio_figure, pathway_figure
 from .maps import correlogram_figure, lisa_figure, moran_figure
-from .numbers import above_null, base_numbers, mean, pct, tasks, unmeasured
+from .numbers import (
+    above_null, base_numbers, format_parameters, format_value, mean, of_gain, pct, tasks, unmeasured)
 from .plots import INK, NULL, Figure, grid_below, legend_below, subplots
 from .records import Run, Runs
 from .report import PAGE
@@ -47,7 +48,7 @@ def _bracket(ends, by=1, digits=2):
 
 def _percent(value): return f'{100*value:.0f} %'
 
-def _three(value): return f'{value + 0.:.3f}'.replace('-0.000', '0.000').replace('-', '−')
+_three = format_value                                    # three digits behind the point
 
 # %% ../../nbs/study/own_model.ipynb #1e95e231
 def _score_rows(found):
@@ -55,7 +56,7 @@ def _score_rows(found):
     clean, unigram, floors = found['clean'], found['unigram_ce'], found['floors']
     told = base_numbers(EvaluationRecord.from_dict(found))
     learned = told['gain'] > 0
-    lost = f"Zeroing all FFNs takes {pct(told['zero'])} of that gain." if learned else 'There is no gain to lose.'
+    lost = f"Zeroing all FFNs takes {of_gain(told['zero'])} that gain." if learned else 'There is no gain to lose.'
     yield Row('cross-entropy, nats a token', f"{clean['ce']:.2f}", _bracket(clean['ce_ci']),
         f'unigram {unigram:.2f}', format_learned(clean['ce'], unigram))
     yield Row('… with its FFNs zeroed', f"{floors['zero']['ce']:.2f}", '', f"whole {clean['ce']:.2f}", lost)
@@ -185,7 +186,7 @@ def model_head(
     "Which model, how large, on which text"
     layers, dose = len(found['activation_moran']), found.get('dose') or 0
     pulsed = f', dose {dose:.3g}' if dose else ''
-    return (f"{found['model']} on {found['corpus']}: {(found.get('parameters') or 0)/1e6:.1f} M parameters, {layers} "
+    return (f"{found['model']} on {found['corpus']}: {format_parameters(found.get('parameters') or 0)}, {layers} "
         f"feed-forward layers{pulsed}, {found.get('tokens_scored') or 0:,} tokens scored")
 
 # %% ../../nbs/study/own_model.ipynb #bc1d489a

@@ -15,7 +15,7 @@ from functools import wraps
 from fastcore.basics import patch
 
 from ..core.pictures import GRID, INK, picture, plot_style
-from .records import Runs
+from .records import Runs, plain_signs
 
 # %% ../../nbs/study/plots.ipynb #a507a9f9
 COLOURS = dict(
@@ -51,6 +51,7 @@ class Figure:
     figure:object # A matplotlib figure
     caption:str   # Computed sentences
     above:bool=False # The title stands above the picture, as text of the page, and not in it
+    def __post_init__(self): self.title, self.caption = plain_signs(self.title), plain_signs(self.caption)
     @property
     def alt(self)->str: return f'{self.title}. {self.caption}'
     def png(self)->bytes: return picture(self.figure)[0]
