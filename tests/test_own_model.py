@@ -540,6 +540,43 @@ def test_no_warning_of_a_loss_that_nobody_asked_for(gpt2, tmp_path, capfd):
     assert ran.stdout.strip() == 'True' and 'loss_type' not in ran.stderr
 
 
+def test_a_retrofit_takes_the_windows_that_the_model_takes(gpt2, capsys, monkeypatch):
+    "As `evaluate` and `atlas` do, and it says so; more than the model takes is refused"
+    from ff_nbdev import cli
+    from ff_nbdev.run.own_model import format_room, positions_of, sizes_for, window_length
+    from ff_nbdev.run.own_retrofit import retrofit_plan, retrofit_scale
+
+    folder = str(gpt2[3])
+    plan = retrofit_plan(words(model=folder, length=0))
+    assert plan.length == 60 == sizes_for('usual', config=gpt2[0].config)['length']
+    assert retrofit_scale(plan)['retrofit']['length'] == 60 == retrofit_scale(plan)['alternatives']['length']
+    assert retrofit_plan(words(length=0)).length == 128 and format_room('tiny-mt5') == '' == format_room(folder, 40)
+    assert positions_of(gpt2[0].config) == positions_of(folder) == 64
+    assert [window_length(n) for n in (0, 131, 132, 64)] == [128, 127, 128, 60]
+    assert sizes_for('full', config=Namespace(to_dict=lambda: dict(n_positions=24)))['read_length'] == 20
+    monkeypatch.setattr(cli, 'format_plan', lambda *a: '')
+    status, out, err = said(capsys, 'retrofit', folder, '--dry-run')
+    assert status == 0 and not err
+    assert 'The model takes 64 tokens at once, so it is read in windows of 60.' in out.splitlines()
+    status, _, err = said(capsys, 'retrofit', folder, '--length', 65, '--dry-run')
+    assert status == 2 and 'give at most --length 64' in err and err.count('\n') == 1
+
+
+def test_how_much_text_all_measures_take_is_what_the_help_says(capsys):
+    "On the standard text, from how often its tokens come"
+    from ff_nbdev.data.corpus import load_corpus
+    from ff_nbdev.data.store import corpus_info
+    from ff_nbdev.evaluation.evaluate import _held_out_needed
+    from ff_nbdev.evaluation.readings import Readings, take_sizes
+    from ff_nbdev.run.own_model import sizes_for
+
+    readings = Readings('tiny-mt5', size=take_sizes(sizes_for('usual')))
+    sentences = sum(corpus_info(load_corpus())['sentences'].values())
+    enough = sentences * _held_out_needed(readings) / len(readings.test.ids)
+    told = re.search(r'takes some ([\d,]+) sentences', ' '.join(said(capsys, 'evaluate', '--help')[1].split()))
+    assert int(told[1].replace(',', '')) == pytest.approx(enough, rel=0.1)
+
+
 def test_windows_are_within_the_positions_of_the_model(gpt2):
     from ff_nbdev.run.own_model import check_length, length_for, positions_of
 

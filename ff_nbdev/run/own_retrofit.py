@@ -18,7 +18,7 @@ from ..core.io import shown
 from ..core.suggest import suggest
 from ..mechanisms.config import dose_for, steps_for
 from ..mechanisms.registry import RECIPES
-from .own_model import check_text, folder_of, short_name
+from .own_model import check_length, check_text, folder_of, positions_of, short_name, window_length
 from .parameters import MAX_SEED
 from .preflight import find_model, read_yaml
 from .records import PAPER_DOSE, PAPER_STEPS, RunSettings
@@ -91,10 +91,6 @@ def _check_attaches(plan):
     from ff_nbdev.models.tiny import load_pretrained
     if folder_of(plan.model) is None: return
     net, tokenizer = load_pretrained(plan.model)
-    longest = getattr(net.config, 'max_position_embeddings', None) or plan.length
-    if plan.length > longest:
-        raise ValueError(f'--length {plan.length} is more than the {longest} positions of {shown(plan.model)}: give at '
-            f'most --length {longest}.')
     attach(net, recipe(plan.recipe, 'quick', 1000), tokenizer).remove()
 
 # %% ../../nbs/run/own_retrofit.ipynb #891676d7
@@ -102,7 +98,7 @@ def _check_counts(words):
     "Raises: `ValueError` for a number that is none of its kind"
     check_dose(words.steps, words.dose)
     check_number('--seed', words.seed, 0, MAX_SEED, whole=True)
-    for name, least in (('batch', 1), ('length', 8), ('teacher_tokens', 1)):
+    for name, least in (('batch', 1), ('length', 8 if words.length else 0), ('teacher_tokens', 1)):
         check_number(f'--{name}'.replace('_', '-'), getattr(words, name), least, 10**12, whole=True)
     if words.windows: check_number('--windows', words.windows, words.batch, 10**12, whole=True)
     check_number('--rate', words.rate, 0, 1, above=True)
@@ -123,9 +119,12 @@ def retrofit_plan(
     model, kind = find_model(words.model)
     corpus, _ = resolve_corpus(words.corpus or 'python_prose')
     prefix = 'rwkv_' if kind == 'rwkv' or not kind and 'rwkv' in model.lower() else ''
-    check_text(model, corpus, max(words.length, 128))    # the evaluations read windows of 128
+    check_length(model, words.length)
+    usual = window_length(positions_of(model))           # the evaluations read windows of this
+    length = words.length or usual
+    check_text(model, corpus, max(length, usual))
     plan = RetrofitPlan(model, corpus, prefix + words.recipe, words.dose, words.steps, words.seed, words.batch,
-        words.length, words.rate, words.top, words.teacher_tokens, words.windows)
+        length, words.rate, words.top, words.teacher_tokens, words.windows)
     _check_attaches(plan)
     return plan
 
