@@ -593,3 +593,21 @@ def test_the_repeat_command_is_that_of_the_run():
 
     found = dict(source='m', corpus_source='t.txt', size='quick', asked=dict(length=64, seed=3, tokens=0, dose=None))
     assert _again(found) == 'ff-nbdev evaluate m --corpus t.txt --quick --length 64 --seed 3'
+
+
+def test_figures_can_be_read_on_a_phone(browser, tmp_path):
+    "They keep their size and scroll; the page itself does not"
+    from ff_nbdev.study.examples import example_runs
+    from ff_nbdev.study.own_model import write_model_report
+    from ff_nbdev.study.report import write_report
+
+    runs = example_runs(tmp_path / 'quick')
+    for path in (write_model_report(runs / 'full_stack'), write_report(runs, tmp_path / 'report.html')):
+        page = browser.new_page(viewport=dict(width=390, height=800))
+        page.goto(path.as_uri())
+        assert page.evaluate('document.documentElement.scrollWidth') <= 390
+        sizes = page.evaluate(
+            "[...document.querySelectorAll('.plot svg')].map(s => s.getBoundingClientRect().width/s.viewBox.baseVal.width)"
+        )
+        assert len(sizes) >= 4 and min(s for s in sizes if s) >= 1.15, sizes  # px of a point, 1.33 at full size
+        page.close()

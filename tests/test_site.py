@@ -287,3 +287,18 @@ def test_lost_reader_is_helped(site):
     assert CONFIG['website']['site-url'] + '/mechanisms/recall.html' in addresses
     assert 'Fuzzy Recall' in (site[0] / 'llms.txt').read_text()
     assert '0.1' in (site[0] / 'changelog.html').read_text()
+
+
+def test_a_figure_keeps_its_size_on_a_phone(browser, tmp_path):
+    "The style alone, without the site: a wide picture scrolls in its frame, and the page does not"
+    style = (ROOT / 'nbs' / 'styles.css').read_text()
+    bootstrap = '.img-fluid{max-width:100%;height:auto}'
+    frame = '<figure class="figure"><img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" width="720" height="300" '
+    body = f'<div class="cell-output cell-output-display">{frame} class="img-fluid figure-img"></figure></div>'
+    (tmp_path / 'p.html').write_text(f'<!doctype html><style>{bootstrap}{style}</style><main>{body}</main>')
+    for width, shown in ((390, 720), (1280, 720)):
+        page = browser.new_page(viewport=dict(width=width, height=800))
+        page.goto((tmp_path / 'p.html').as_uri())
+        assert page.evaluate("document.querySelector('img').getBoundingClientRect().width") == shown
+        assert page.evaluate('document.documentElement.scrollWidth') <= width
+        page.close()

@@ -349,8 +349,7 @@ ON_A_PHONE = ('@media(max-width:700px){.facts table,.facts tbody,.facts tr,.fact
     '.facts td:nth-child(2),.facts td:nth-child(3){display:inline;padding-right:.6em}'
     '.facts td:first-child{font-weight:600;position:static}'
     '.facts td:nth-child(4):not(:empty)::before{content:"same shape, untrained ";color:var(--soft)}'
-    '.facts td:nth-child(5):not(:empty)::before{content:"compared with ";color:var(--soft)}'
-    '.plot svg{min-width:0}}')
+    '.facts td:nth-child(5):not(:empty)::before{content:"compared with ";color:var(--soft)}}')
 
 # %% ../../nbs/study/own_model.ipynb #3448f48a
 def _again(found, out=None):
