@@ -18,7 +18,7 @@ from ff_nbdev.evaluation.readings import Readings, Sizes
 from ff_nbdev.evaluation.signatures import hubs_of, mean_of, signature_distance, site_distances
 from ff_nbdev.evaluation.spatial import morans_i
 from ff_nbdev.models.sites import find_sites
-from ff_nbdev.models.tiny import load_pretrained
+from ff_nbdev.models.tiny import load_pretrained, random_like
 from ff_nbdev.run.own_model import MARK
 from ff_nbdev.study.atlas import format_windows, page_data, sentences_of
 from ff_nbdev.study.numbers import format_parameters
@@ -509,3 +509,34 @@ def test_everything_has_a_name(tab):
     equal(tab.evaluate(nameless), 0)
     order = tab.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(e => +e.tagName[1])")
     assert order[0] == 1 and max(b - a for a, b in zip(order, order[1:])) <= 1
+
+
+def test_no_place_of_a_random_model_is_named(tab, browser, tmp_path):
+    "The bound is that of shuffled units, for every token and every window; a planted place is named"
+    from scipy.stats import hypergeom
+
+    layer = 'D.models[0].layers[0]'
+    units, step, width = (tab.evaluate(f'{layer}.{name}') for name in ('units', 'step', 'width'))
+    most = tab.evaluate(f'd3.max(D.tokens, (_, row) => {layer}.top.row(row).filter(unit => unit !== NONE).length)')
+    limit = tab.evaluate(f'bound({layer}, 0, {width})')
+    tests = tab.evaluate('D.tokens.length') * ((units - width) / step + 1)
+    passed = round(limit * most)
+    assert hypergeom.sf(passed, units, most, width) <= 0.025 / tests < hypergeom.sf(passed - 1, units, most, width)
+    named = """(layer, width) => { let k = 0;
+        for (let from = 0; from + width <= layer.units; from += layer.step)
+            k += users(layer, from, from + width).filter(u => u.fraction > bound(layer, from, from + width)).length;
+        return k }"""
+    model, tokenizer = load_pretrained('tiny-mt5')
+    shown = atlas(random_like(model, 5), tokenizer, size=SIZE, doses=(0,), out=tmp_path / 'a.html', progress=False)
+    page = browser.new_page()
+    page.goto(shown.path.as_uri())
+    page.wait_for_selector('body[data-ready]')
+    count = f'D.models[0].layers.reduce((sum, layer) => sum + ({named})(layer, layer.width), 0)'
+    assert page.evaluate(count) == 0
+    page.evaluate('setRegion(0, 0, 32)')
+    assert 'no token more than shuffled units allow' in page.locator('[data-strip="0-0"] ~ .here').inner_text()
+    plant = f'{layer}.top.row(0).forEach((unit, i, all) => {{ if (unit !== NONE) all[i] = i % 20; }})'
+    page.evaluate(f'{plant}; setRegion(0, 0, 32)')
+    assert page.evaluate(f'({named})({layer}, {layer}.width)') >= 1
+    assert 'used by' in page.locator('[data-strip="0-0"] ~ .here').inner_text()
+    page.close()

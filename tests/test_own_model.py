@@ -606,8 +606,7 @@ def test_figures_can_be_read_on_a_phone(browser, tmp_path):
         page = browser.new_page(viewport=dict(width=390, height=800))
         page.goto(path.as_uri())
         assert page.evaluate('document.documentElement.scrollWidth') <= 390
-        sizes = page.evaluate(
-            "[...document.querySelectorAll('.plot svg')].map(s => s.getBoundingClientRect().width/s.viewBox.baseVal.width)"
-        )
+        scale = 's => s.getBoundingClientRect().width/s.viewBox.baseVal.width'
+        sizes = page.evaluate(f"[...document.querySelectorAll('.plot svg')].map({scale})")
         assert len(sizes) >= 4 and min(s for s in sizes if s) >= 1.15, sizes  # px of a point, 1.33 at full size
         page.close()

@@ -32,7 +32,7 @@ def test_no_negative_zero_and_one_minus_sign_anywhere(runs):
     assert plain_signs('mt5-0 of 2026-11-30, 3-5, top-1') == 'mt5-0 of 2026-11-30, 3-5, top-1'
     assert format_value(-0.0001) == '0.000' and format_value(-0.001) == '−0.001'
     assert format_value(-4e-5, '+.1%') == '+0.0 %'
-    assert signed((-0.0004, -0.07, 0.07)) == '+0.00 [−0.07, +0.07]'
+    assert signed((-0.0004, -0.07, 0.07)) == '0.00 [−0.07, +0.07]'
     assert [of_gain(x) for x in (0.96, 2.14, 33.98)] == ['96 % of', '2.1 times', '34 times']
     assert format_parameters(366_080) == '366 k parameters'
     for name, drawn in all_figures(runs)[0].items():

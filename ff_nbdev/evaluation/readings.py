@@ -261,7 +261,7 @@ def read_sides(
     positions:int,     # Of the held-out text, for the map
     seed:int=0,        # Of the places
     tick=lambda fraction: None, # Called with the fraction that is done: for progress
-)->tuple[Instances, Instances, list]: # Known side, side to be named, and `Lines` of each site
+)->tuple[Instances, Instances, list]: # Known side, side to be named, and of each site what `Lines` gives
     "Instances of the tokens on both sides with the baseline taken off, and the map of activations"
     names, skip = tokenizer.convert_ids_to_tokens([int(i) for i in ids]), special_ids(tokenizer)
     sites, half = list(find_sites(model)), lambda fraction: tick(fraction/2)

@@ -64,6 +64,28 @@ function users(layer, from, to) {
     }))
     .sort((a, b) => b.fraction - a.fraction);
 }
+function logChoose(n, k) {
+  const table = (D.logs = D.logs || [0]); // log of n!
+  while (table.length <= n) table.push(table[table.length - 1] + Math.log(table.length));
+  return k < 0 || k > n ? -Infinity : table[n] - table[k] - table[n - k];
+}
+function bound(layer, from, to) {
+  // the fraction that no token passes in any such window in 97.5 % of shuffles of the units: hypergeometric, with
+  // one test for every token and every window
+  const width = to - from,
+    units = layer.units,
+    counts = D.tokens.map((_, row) => layer.top.row(row).filter(unit => unit !== NONE).length),
+    most = d3.max(counts) || 1,
+    level = 0.025 / (D.tokens.length * Math.max(1, (units - width) / layer.step + 1));
+  let tail = 0,
+    hits = Math.min(most, width) + 1;
+  while (hits > 0) {
+    hits--;
+    tail += Math.exp(logChoose(most, hits) + logChoose(units - most, width - hits) - logChoose(units, width));
+    if (tail > level) break;
+  }
+  return hits / most;
+}
 function nameOf(row) {
   if (row < D.tokens.length) return `“${D.tokens[row].label}”`;
   const word = D.sentences.flatMap(s => s.words).find(w => w.row === row);
@@ -416,10 +438,13 @@ function drawRegion() {
   d3.selectAll('.strip').each(function ({layer, site}) {
     const here = d3.select(this).select('.here').html('');
     if (!region || region.site !== site) return;
-    here.append('span').text(`units ${region.from} to ${region.to - 1} used by`);
+    const limit = bound(layer, region.from, region.to),
+      own = users(layer, region.from, region.to).filter(u => u.fraction > limit);
+    const where = `units ${region.from} to ${region.to - 1}`;
+    here.append('span').text(own.length ? `${where} used by` : `${where}: no token more than shuffled units allow`);
     here
       .selectAll('button')
-      .data(users(layer, region.from, region.to).slice(0, 5))
+      .data(own.slice(0, 5))
       .join('button')
       .attr('type', 'button')
       .text(u => `${D.tokens[u.row].label} ${d3.format('.0%')(u.fraction)}`)
@@ -451,9 +476,11 @@ function drawRegion() {
       shown = found.slice(0, 10);
     if (now.row !== null && now.row < D.tokens.length && !shown.some(u => u.row === now.row))
       shown.push(found.find(u => u.row === now.row));
+    const limit = bound(layer, region.from, region.to),
+      passed = found.filter(u => u.fraction > limit).length;
     const most =
       Math.max(
-        chance,
+        limit,
         d3.max(shown, u => u.fraction)
       ) * 1.05;
     const rows = d3.select(this).selectAll('tr.user').data(shown).join('tr').attr('class', 'user');
@@ -467,6 +494,7 @@ function drawRegion() {
     const bar = rows.append('td').attr('class', 'bar').append('div');
     bar.append('i').style('width', u => `${(100 * u.fraction) / most}%`);
     bar.append('b').style('left', `${(100 * chance) / most}%`);
+    bar.append('b').attr('class', 'bound').style('left', `${(100 * limit) / most}%`);
     rows
       .append('td')
       .attr('class', 'num')
@@ -483,7 +511,10 @@ function drawRegion() {
       .append('td')
       .attr('colspan', 4)
       .attr('class', 'small')
-      .text(`Upright mark: ${d3.format('.1%')(chance)}, by chance.`);
+      .text(
+        `Upright marks: ${d3.format('.1%')(chance)} by chance, and ${d3.format('.0%')(limit)}, which no token passes ` +
+          `in any such window of this layer in 97.5 % of shuffles of its units. ${passed} of ${D.tokens.length} do here.`
+      );
   });
 }
 
