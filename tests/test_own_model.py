@@ -543,13 +543,15 @@ def test_no_warning_of_a_loss_that_nobody_asked_for(gpt2, tmp_path, capfd):
 def test_a_retrofit_takes_the_windows_that_the_model_takes(gpt2, capsys, monkeypatch):
     "As `evaluate` and `atlas` do, and it says so; more than the model takes is refused"
     from ff_nbdev import cli
-    from ff_nbdev.run.own_model import format_room, positions_of, sizes_for, window_length
+    from ff_nbdev.run.own_model import atlas_parameters, format_room, positions_of, sizes_for, window_length
     from ff_nbdev.run.own_retrofit import retrofit_plan, retrofit_scale
 
     folder = str(gpt2[3])
     plan = retrofit_plan(words(model=folder, length=0))
     assert plan.length == 60 == sizes_for('usual', config=gpt2[0].config)['length']
     assert retrofit_scale(plan)['retrofit']['length'] == 60 == retrofit_scale(plan)['alternatives']['length']
+    asked = dict(model=folder, corpus='python_prose', beside=None, out=None, seed=0)
+    assert atlas_parameters(Namespace(**asked))['length'] == 60  # as the sentence says
     assert retrofit_plan(words(length=0)).length == 128 and format_room('tiny-mt5') == '' == format_room(folder, 40)
     assert positions_of(gpt2[0].config) == positions_of(folder) == 64
     assert [window_length(n) for n in (0, 131, 132, 64)] == [128, 127, 128, 60]
@@ -560,6 +562,17 @@ def test_a_retrofit_takes_the_windows_that_the_model_takes(gpt2, capsys, monkeyp
     assert 'The model takes 64 tokens at once, so it is read in windows of 60.' in out.splitlines()
     status, _, err = said(capsys, 'retrofit', folder, '--length', 65, '--dry-run')
     assert status == 2 and 'give at most --length 64' in err and err.count('\n') == 1
+
+
+def test_a_text_that_was_split_before_is_not_called_too_small(gpt2, capsys, tmp_path):
+    from ff_nbdev.data.corpus import load_corpus
+
+    lines = [line for line in (load_corpus() / 'train.txt').read_text().split('\n') if line][:2000]
+    (tmp_path / 'part.txt').write_text('\n'.join(lines))
+    status, _, err = said(capsys, 'evaluate', gpt2[3], '--corpus', 'part.txt')
+    assert status == 2 and 'none falls to valid or test' in err and 'give the whole text' in err
+    status, _, err = said(capsys, 'retrofit', gpt2[3], '--steps', 0)
+    assert status == 2 and 'at most 1,000,000,000.' in err
 
 
 def test_how_much_text_all_measures_take_is_what_the_help_says(capsys):

@@ -303,6 +303,16 @@ def _write_splits(documents, folder):
     return {split: count[split] for split in SPLITS}
 
 # %% ../../nbs/data/store.ipynb #cb3d7b1d
+def _format_empty(name, count):
+    "Why a split of a text has no sentence"
+    total, empty = sum(count.values()), [split for split in count if not count[split]]
+    if total >= 300:
+        return (f'Of the {total:,} different sentences of {name!r} none falls to {" or ".join(empty)}. A sentence goes '
+                'to a split by its words, so this is one split of a text that was split before: give the whole text.')
+    return (f'The text of {name!r} holds {total} different sentences, too few to be split into train, valid and test '
+            '(2 % go to each of the last two): give some 300 at least.')
+
+# %% ../../nbs/data/store.ipynb #2ba01a46
 def write_corpus(
     documents,      # Iterable of documents, each an iterable of sentences
     folder:Path,    # Made whole or not at all
@@ -313,9 +323,7 @@ def write_corpus(
     Raises: `ValueError` for too few different sentences to be split."""
     with making(folder) as part:
         count = _write_splits(documents, part)
-        if not all(count.values()):
-            raise ValueError(f"The text of {source['source']!r} holds {sum(count.values())} different sentences, too "
-                "few to be split into train, valid and test (2 % go to each of the last two): give some 300 at least.")
+        if not all(count.values()): raise ValueError(_format_empty(source['source'], count))
         files = {split: part/f'{split}.txt' for split in SPLITS}
         sizes, sums = sizes_and_sums(files)
         info = dict(source, sentences=count, bytes=sizes, crc32=sums, sha256=files_digest(files.values()))

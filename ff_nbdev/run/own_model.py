@@ -394,5 +394,6 @@ def atlas_parameters(
     check_writable(out.absolute().parent)
     corpus, _ = resolve_corpus(words.corpus)
     check_cache()
-    length = length_for(check_text(model, corpus))
+    positions = positions_of(model)
+    length = length_for(check_text(model, corpus), 0, positions) or (window_length(positions) if positions else 0)
     return dict(model=model, corpus=corpus, beside=beside, out=out, seed=words.seed, length=length)
