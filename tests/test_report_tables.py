@@ -46,6 +46,16 @@ def test_no_marker_of_the_layers_is_cut_at_the_frame(runs):
     assert lines and not any(line.get_clip_on() for line in lines)
 
 
+def test_names_stand_beside_the_same_shape_untrained(runs):
+    "Where one was measured: a retrofit measures that of its base"
+    assert 'same shape, untrained' not in score_tables.signature_table(runs)[0]
+    base = runs['base']
+    base.evaluation = base.evaluation | dict(untrained=dict(signatures={'16:16': dict(accuracy=0.92)}))
+    table = {(row['arm'], row['task']): row for row in score_tables.signature_table(runs)}
+    assert table['base', '16:16']['same shape, untrained'] == '92 %'
+    assert table['full_stack', '16:16']['same shape, untrained'] == '–'
+
+
 # --- how a table is made
 
 
