@@ -25,7 +25,7 @@ from .close_tokens import close_alternatives
 from .contribution import ffn_ratio, matching_factors, scale_ffn
 from .control import pathway_test
 from .enough import TooLittleText, format_need, tokens_needed
-from .nulls import line_nulls, spatial_arrays, spatial_rows
+from .nulls import line_nulls, shuffle_bounds, spatial_arrays, spatial_rows
 from .overlap import overlap_test
 from .places import places_of
 from .readings import Readings, Sizes, Steps, layer_means, take_sizes
@@ -68,7 +68,7 @@ class Controls:
     "What the measures of a model are compared with"
     dose:float=0.                # Σp that each matrix has received, in the mean
     doses:dict|None=None         # (site, role) → Σp, where it is known of each matrix
-    nulls:dict|None=None         # Functions of `baselines.noise_null` and `baselines.smoothed` by name
+    nulls:dict|None=None         # By name: of `noise_null`; smoothed_signature_test, random_like
     base:nn.Module|None=None     # The model before the retrofit
     categories:dict|None=None    # Word → set of categories
     grid:dict|None=None          # kind → strengths of disturbance
@@ -142,12 +142,12 @@ def _weights(readings, controls):
 def _activations(readings, controls):
     "Moran's I, RCI and LCPS of activations at each site"
     readings.steps.start('activations')
-    rows = []
-    for site, found in zip(readings.sites, readings.sides[2]):
-        moran, rci, lcps, shuffled = found
+    rows, bounds = [], shuffle_bounds([shuffled for _, shuffled in readings.sides[2]])
+    for site, bound, (found, shuffled) in zip(readings.sites, bounds, readings.sides[2]):
+        moran, rci, lcps = found
         rows.append(dict(site=site.name, stack=site.stack, layer=site.layer, mean=moran.mean().item(),
                          sd=moran.std().item(), n=len(moran), rci=rci.mean().item(), lcps=lcps.mean().item(),
-                         shuffled=shuffled.mean().item()))
+                         shuffled=shuffled.mean().item(), shuffled_high=bound))
     nulls = line_nulls(len(rows), readings.tokenizer, readings.test, readings.size.positions, controls.dose,
                        controls.made_once, controls.base, readings.seed)
     return dict(activation_moran=[row | null for row, null in zip(rows, nulls)]), {}
@@ -279,16 +279,45 @@ def _smoothed(readings, controls):
         return dict(why=str(error))
 
 # %% ../../nbs/evaluation/evaluate.ipynb #7fcfe28e
+def _places(readings, known, found):
+    "Where the words are active, the instances of both sides together"
+    activations = [torch.cat(pair) for pair in zip(known.acts, found.acts)]
+    both = Instances(known.tokens, known.ids, np.r_[known.owner, found.owner], activations, known.sites)
+    pool = readings.size.pool
+    return places_of(both.keep(readings.chosen.words), readings.counts, 2*pool, min(8, pool))
+
 @_unless_small('overlap', dict(overlap=None), _needs_text)
 def _overlaps(readings, controls):
     "Which tokens share units"
     known, found, _ = readings.sides
     readings.steps.start('overlap')
-    activations = [torch.cat(pair) for pair in zip(known.acts, found.acts)]
-    both = Instances(known.tokens, known.ids, np.r_[known.owner, found.owner], activations, known.sites)
-    pool = readings.size.pool
-    places = places_of(both.keep(readings.chosen.words), readings.counts, 2*pool, min(8, pool))
+    places = _places(readings, known, found)
     return dict(overlap=overlap_test(places, seed=readings.seed)), places.arrays()
+
+# %% ../../nbs/evaluation/evaluate.ipynb #ba408d5f
+def _unless_missing(measure, *given):
+    "None where the text is too small for it"
+    try: return measure(*given)
+    except TooLittleText: return None
+
+def _named_untrained(readings, known, found):
+    few = readings.chosen.few
+    return _short(_named(readings, known.keep(few), found.keep(few), readings.size.redraws, controls=1))
+
+def _stable(readings, known, found):
+    return overlap_test(_places(readings, known, found), seed=readings.seed)['stability']
+
+# %% ../../nbs/evaluation/evaluate.ipynb #3281b89d
+def _untrained(readings, controls):
+    "Names and stability of a model of the same shape that never trained; nothing without it"
+    make = (controls.nulls or {}).get('untrained')
+    if make is None: return {}, {}
+    readings.steps.start('untrained')
+    model = remember_pattern(make(readings.model).to(readings.model.device), readings.pattern)
+    known, found, _ = readings.read(readings.chosen.ids, readings.size.pool, 2, model)
+    made = {name: _unless_missing(measure, readings, known, found)
+            for name, measure in (('signatures', _named_untrained), ('stability', _stable))}
+    return dict(untrained=made), {}
 
 # %% ../../nbs/evaluation/evaluate.ipynb #92793327
 def _controlled(readings, known, categories):
@@ -377,16 +406,18 @@ def _disturbances(readings, controls):
     return result | scaled, arrays | last_arrays | scaled_arrays
 
 # %% ../../nbs/evaluation/evaluate.ipynb #4f53bcbb
-MEASURES = (_scores, _weights, _smooth_part, _activations, _signatures, _overlaps, _pathways, _disturbances)
+MEASURES = (
+    _scores, _weights, _smooth_part, _activations, _signatures, _overlaps, _untrained, _pathways, _disturbances)
 _PLAN = {'text': 3, 'scores': 4, 'space': 5, 'smooth part': 6, 'reading': 22, 'activations': 2, 'signatures': 12,
-         'forms': 6, 'ablated': 12, 'smoothed': 8, 'overlap': 5, 'pathways': 16, 'robustness': 40, 'last': 16,
-         'quiet': 18, 'matched': 18, 'bleu': 16}
+         'forms': 6, 'ablated': 12, 'smoothed': 8, 'overlap': 5, 'untrained': 24, 'pathways': 16, 'robustness': 40,
+         'last': 16, 'quiet': 18, 'matched': 18, 'bleu': 16}
 
 def _planned(size, controls):
     "The parts that will be run, with how long each takes beside the others"
     smoothed = 'smoothed' in (controls.nulls or {}) and controls.base is not None and controls.dose > 0
     asked = dict(ablated=size.ablations, smoothed=smoothed, pathways=size.control_tokens, quiet=size.quiet,
-                 matched=controls.match_ffn_ratio, bleu=size.bleu_windows)
+                 matched=controls.match_ffn_ratio, bleu=size.bleu_windows,
+                 untrained='untrained' in (controls.nulls or {}))
     return {part: weight for part, weight in _PLAN.items() if asked.get(part, True)}
 
 # %% ../../nbs/evaluation/evaluate.ipynb #c6fef05f
@@ -411,7 +442,7 @@ def evaluate(
     name:str|None=None,      # Of the pretrained model; found from its configuration by default
     dose:float=0.,           # Σp that each matrix has received, in the mean: for the nulls
     doses:dict|None=None,    # (site, role) → Σp, where it is known of each matrix
-    nulls:dict|None=None,    # Of `baselines.noise_null`: moran, permuted, field, diffused, noise_diffused; smoothed
+    nulls:dict|None=None,    # Of `baselines.noise_null`: moran, permuted, field, diffused, noise_diffused; or another
     base:nn.Module|None=None,# The model before the retrofit: for the nulls of its values and lines, and smoothed
     categories:dict|None=None, # Word → set of categories, from `read_categories`: do places follow them?
     grid:dict|None=None,     # kind → strengths of disturbance; `GRID` by default

@@ -12,8 +12,8 @@ from .rules import named_more
 from .effects import verdict, within
 from .numbers import MORE, all_seeds, base_arm, base_numbers, compare_thresholds, format_interval, joined
 from .numbers import main_arm, pct, read_more, seed_counts, signature, spatial_numbers, tasks
-from .numbers import of_gain, unmeasured
-from .records import Run, Runs, ce_increase
+from .numbers import format_count, format_parameters, of_gain, unmeasured
+from .records import Run, Runs, ce_increase, plain_signs
 from ..run.records import TrainRecord
 
 # %% ../../nbs/study/findings.ipynb #e869201a
@@ -41,9 +41,9 @@ def format_scale(
     scale, size = evaluation.scale, evaluation.parameters
     if scale == 'synthetic': return INVENTED
     model = evaluation.get('name') or runs.get('base', runs[main]).evaluation.model
-    made = f'{model} of {size/1e6:.1f} M parameters' if size else model
+    made = f'{model} of {format_parameters(size)}' if size else model
     read = f'{main} read {train.sentences or 0:,} sentences of {train.corpus or evaluation.corpus}'
-    if train.tokens: read += f' ({train.tokens/1e6:.1f} M tokens)'
+    if train.tokens: read += f" ({format_count(train.tokens, 'tokens')})"
     first = SMOKE if scale in SMALL else f'Scale {scale}.'
     return f'{first} The model is {made}. {read}. {_seed_words(runs, main)}.'
 
@@ -130,7 +130,7 @@ def format_spatial(
     if n['line_of']:
         most = n['line_above'] > n['line_of']/2
         parts += [SPATIAL['line'], SPATIAL['line_above' if most else 'line_below']]
-    return ' '.join(parts).format(arm=arm, nulls='that' if alone else 'both', **n)
+    return plain_signs(' '.join(parts).format(arm=arm, nulls='that' if alone else 'both', **n))
 
 # %% ../../nbs/study/findings.ipynb #6e1d6825
 NAMED = dict(holds='{arm} names more', fails='{arm} names fewer', undecided='no difference is shown')

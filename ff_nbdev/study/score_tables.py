@@ -17,7 +17,8 @@ SIGNATURE_COLUMNS = {
     'arm': 'arm', 'task': 'task', 'accuracy [95 % interval]': ('found.accuracy', 'found.ci', '.0%'),
     'chance': ('signatures.chance', '.1%'), 'labels shuffled': ('found.shuffled_labels?', '.0%'),
     'permuted differently': ('found.permuted_differently?', '.0%'), 'permuted alike': ('found.permuted_alike?', '.0%'),
-    'nearest cosine': ('found.cosine?', '.0%'), 'FFNs zeroed': ('zeroed.accuracy?', '.0%'),
+    'nearest cosine': ('found.cosine?', '.0%'),
+    'same shape, untrained': ('untrained.accuracy?', '.0%'), 'FFNs zeroed': ('zeroed.accuracy?', '.0%'),
     'FFNs at mean': ('at_mean.accuracy?', '.0%'), 'base, smoothed': ('smooth.accuracy?', '.0%'),
     'encoder only': ('found.encoder?', '.0%'), 'decoder only': ('found.decoder?', '.0%'), 'paper': 'paper'}
 
@@ -26,16 +27,26 @@ def _at_task(record, task):
     "What a run and its ablations name at one task"
     ablated = record.get('signatures_ablated') or {}
     found = dict(found=record['signatures'], zeroed=ablated.get('zero'), at_mean=ablated.get('mean'),
-                 smooth=record.get('smoothed'))
+                 smooth=record.get('smoothed'), untrained=(record.get('untrained') or {}).get('signatures'))
     return {name: (named or {}).get(task) for name, named in found.items()}
 
+# %% ../../nbs/study/score_tables.ipynb #15eb0159
 @table(SIGNATURE_COLUMNS)
-def signature_table(runs:Runs): # Any runs
-    "Signatures with their floors and controls"
+def _signature_rows(runs):
     for record in records(runs):
         for number, task in enumerate(tasks(record['run'])):
             beside = paper('signatures', record['run'], number) if number < 2 else '–'
             yield record | _at_task(record, task) | dict(task=task, paper=beside)
+
+def signature_table(
+    runs:Runs, # Any runs
+)->list[dict]:
+    "Signatures with their floors and controls; the column of untrained models only where one was measured"
+    table, beside = _signature_rows(runs), 'same shape, untrained'
+    measured = any(row[beside] != '–' for row in table)
+    for row in table:
+        if not measured: row.pop(beside)
+    return table
 
 # %% ../../nbs/study/score_tables.ipynb #accb118b
 def _paper_wide(record):

@@ -80,8 +80,9 @@ def check_number(
 ): # The value
     "`ValueError` for anything but a finite number in a range"
     kind = 'a whole number' if whole else 'a number'
-    least = '' if low == -math.inf else f' above {low:g}' if above else f' of at least {low:g}'
-    most = '' if high == math.inf else f'{" and" if least else " of"} at most {high:g}'
+    lowest, highest = (f'{end:g}' if abs(end) < 1e6 else f'{end:,.0f}' for end in (low, high))
+    least = '' if low == -math.inf else f' above {lowest}' if above else f' of at least {lowest}'
+    most = '' if high == math.inf else f'{" and" if least else " of"} at most {highest}'
     is_number = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool)
     if is_number and math.isfinite(value) and low <= value <= high and not (above and value == low): return value
     raise ValueError(f'{name}={value!r} must be {kind}{least}{most}.')
