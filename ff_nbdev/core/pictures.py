@@ -22,7 +22,7 @@ def plot_style()->dict: # For `matplotlib.rc_context`
         'svg.fonttype': 'none', 'font.sans-serif': ['DejaVu Sans'], 'font.family': 'sans-serif'}
 
 # %% ../../nbs/core/pictures.ipynb #2782fd8d
-SCALE, DPI, FEW = 2, 100, 64 # Pixels a pixel of the page, dots an inch of the page, colours
+SCALE, DPI, FEW = 2, 100, 48 # Pixels a pixel of the page, dots an inch of the page, colours
 
 def _in_few_colours(image):
     "PNG in few colours, with the ground left clear where it is white"
