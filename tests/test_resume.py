@@ -14,9 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 import train_tiny
-from conftest import PROCESSES
+from conftest import PROCESSES, ROOT
 
-from ff_nbdev.training.checkpoints import check_checkpoint, checkpoints
+from ff_nbdev.training.checkpoints import check_checkpoint, checkpoints, last_checkpoint, load_nest, save_nest, seal
 
 pytestmark = pytest.mark.usefixtures('imported')
 
@@ -188,3 +188,17 @@ def test_a_run_that_was_over_is_not_trained_on(tmp_path):
     assert told(tmp_path)['began'] == 8
     assert end(tmp_path) == before
     assert [c.name for c in checkpoints(tmp_path)] == ['checkpoint-6', 'checkpoint-8']
+
+
+def test_checkpoints_of_another_training_are_taken_away(tmp_path):
+    "The cell of experiments/pretrain that goes on from a checkpoint, over the checkpoints of a run of another length"
+    part = tmp_path / '.part-11'
+    part.mkdir()
+    save_nest(dict(step=11, steps=12, log=[], belongs='a run', model={}), part / 'state.safetensors')
+    seal(part, tmp_path / 'checkpoint-11', step=11)
+    nb = json.loads((ROOT / 'nbs' / 'experiments' / 'pretrain.ipynb').read_text())
+    (cell,) = [''.join(c['source']) for c in nb['cells'] if 'if newest := last_checkpoint(' in ''.join(c['source'])]
+    names = dict(out=tmp_path, belongs='a run', steps=40, arch='mt5', d_ff=None, opts=[], model=None, time=time)
+    names |= dict(last_checkpoint=last_checkpoint, load_nest=load_nest, checkpoints=checkpoints, shutil=shutil)
+    exec(cell, names | dict(Progress=lambda node: node), names)
+    assert names['done'] == 0 and not checkpoints(tmp_path)
