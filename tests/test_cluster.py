@@ -208,8 +208,10 @@ def test_stopping_a_run_takes_its_jobs_back(fake, asked, profile, tmp_path):
         start_new_session=True,
     )
     state = lambda: [j['state'] for j in fakeslurm.jobs(tmp_path / 'slurm')]
-    until(lambda: state() == ['RUNNING'] and (tmp_path / 'slurm' / 'told').exists(), 60)
-    time.sleep(3)  # Snakemake forgets its jobs while it asks for their states, and then does not ask again for a while
+    told = tmp_path / 'slurm' / 'told'
+    until(lambda: state() == ['RUNNING'] and told.exists(), 60)
+    # Snakemake forgets its jobs while it asks for their states, and then does not ask again for a while
+    until(lambda: time.time() - told.stat().st_mtime > 8, 60)
     p.send_signal(signal.SIGTERM)
     assert p.wait(timeout=90) != 0 and state() == ['CANCELLED']
 

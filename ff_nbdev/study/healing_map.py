@@ -297,7 +297,7 @@ NONE = 'No pair has run yet, so nothing is said of healing.'
 
 # %% ../../nbs/study/healing_map.ipynb #3674bc3b
 SLOWER = 'From {a:g} to {b:g} steps between two pulses, the cost of a dose of {dose:g} changes by {cost} points.'
-ITSELF = 'Run against run that is {gain} % of cross-entropy, on {times:.1f} times the text; the rest is the reference.'
+ITSELF = 'Run against run that is {gain} points, on {times:.1f} times the text; the rest is drift of the reference.'
 
 def _in_windows(pairs):
     "Were all scored on the same windows?"
@@ -305,13 +305,13 @@ def _in_windows(pairs):
     return every[0] is not None and all(np.array_equal(tokens, every[0]) for tokens in every)
 
 def _changed_cost(first, last):
-    "How the cost, and the cross-entropy of the run itself, changed, in percent, windows in pairs: two Effects"
+    "How the cost, and the run itself, changed, in percent of the reference, windows in pairs: two Effects"
     (run, free), (other, other_free) = last, first
     def apart(a, b): return a.arrays['window_ce'] - b.arrays['window_ce']
     tokens, itself = run.arrays['window_tokens'].astype(float), apart(run, other)
     weights, found = resample_counts(len(tokens), 1000, 0)*tokens, []
-    for gap, base in ((itself - apart(free, other_free), free), (itself, other)):
-        percent = 100*gap/base.evaluation.clean.ce
+    for gap in (itself - apart(free, other_free), itself):
+        percent = 100*gap/free.evaluation.clean.ce
         drawn = weights @ percent/weights.sum(1)
         found.append(Effect(np.average(percent, weights=tokens), *quantile_interval(drawn)))
     return found
