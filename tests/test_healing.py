@@ -104,6 +104,14 @@ def test_the_reference_may_drift(pair):
     assert f'changes by +{lost:.1f} [' in said and 'Run against run that is +0.0 [' in said.replace('−0.0 [', '+0.0 [')
 
 
+def test_a_cost_that_falls_as_a_logarithm_has_no_floor(pair):
+    points = [(1.5, steps) for steps in (5.8, 25, 75, 200)]
+    (line,) = fit_sentences(laid_out(pair, points, floor=-9.7, a=10.0, b=0.005))
+    assert 'logarithm' in line and 'tends to a floor of' not in line
+    (line,) = fit_sentences(laid_out(pair, points))
+    assert 'tends to a floor of' in line
+
+
 def test_costs_of_a_pair_are_paired_over_windows(pair):
     row = healing_rows(laid_out(pair, [(4.5, 25)]))[0]
     base = pair['base_continued'].evaluation['clean']['ce']

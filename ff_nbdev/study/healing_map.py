@@ -3,11 +3,11 @@
 # %% auto #0
 __all__ = ['RECIPE', 'FREE', 'NOT_ALIKE', 'PAPER_POINT', 'PANELS', 'MAP', 'TABLE', 'ORDER', 'NEAREST', 'OVER_BASE',
            'NEVER_TRAINED', 'WON_BACK', 'NOTHING_BACK', 'BLURRED', 'MOVED', 'LEARNED', 'NO_MORE', 'ENDED', 'OUTSIDE',
-           'NONE', 'SLOWER', 'ITSELF', 'LATER', 'FITTED', 'FIT', 'EXACT', 'FREE_FLOOR', 'NO_FIT', 'INKS', 'CURVE',
-           'FITTED_TICKS', 'TICKS', 'setting_of', 'usual_setting', 'healing_pairs', 'increase_effect', 'format_cost',
-           'pair_numbers', 'point_of', 'planned_points', 'pairs_by_point', 'healing_rows', 'healing_map', 'map_title',
-           'healing_table', 'healing_sentences', 'healing_curve', 'fit_dose', 'healing_fits', 'fit_sentences',
-           'curve_figure']
+           'NONE', 'SLOWER', 'ITSELF', 'SLOWEST', 'LATER', 'FITTED', 'FIT', 'NO_FLOOR', 'EXACT', 'FREE_FLOOR', 'NO_FIT',
+           'INKS', 'CURVE', 'FITTED_TICKS', 'TICKS', 'setting_of', 'usual_setting', 'healing_pairs', 'increase_effect',
+           'format_cost', 'pair_numbers', 'point_of', 'planned_points', 'pairs_by_point', 'healing_rows', 'healing_map',
+           'map_title', 'healing_table', 'healing_sentences', 'healing_curve', 'fit_dose', 'healing_fits',
+           'fit_sentences', 'curve_figure']
 
 # %% ../../nbs/study/healing_map.ipynb #116cc743
 import math
@@ -373,10 +373,12 @@ def healing_curve(
     "The form of the fit"
     return floor + a*(np.asarray(steps, float)/PAPER_POINT[1])**-b
 
+SLOWEST = .055 # Powers under it bend so little that their floor is a matter of the form
+
 def _fitted(steps, costs):
     "(floor, a, b) by least squares; None where the search does not settle"
     from scipy.optimize import least_squares
-    start, bounds = [min(costs), max(np.ptp(costs), 1e-3), .5], ([-100, 0, .05], [100, 1000, 3])
+    start, bounds = [min(costs), max(np.ptp(costs), 1e-3), .5], ([-100, 0, .9*SLOWEST], [100, 1000, 3])
     found = least_squares(lambda fit: healing_curve(steps, *fit) - costs, start, bounds=bounds, max_nfev=1000)
     return found.x if found.success else None
 
@@ -430,6 +432,8 @@ def healing_fits(
 # %% ../../nbs/study/healing_map.ipynb #3bb1e2a8
 FIT = ('Dose {dose:g}: over {clocks} clocks the fit tends to a floor of {floor} %, and at {later_steps} steps between '
        'pulses it has {later} %.')
+NO_FLOOR = ('Dose {dose:g}: over {clocks} clocks the cost falls about as the logarithm of the steps does, which tends to '
+            'no floor. At {later_steps} steps between pulses such a line has {later} %.')
 EXACT = 'Three clocks fix its three numbers, so the form itself is not tested; the interval holds windows alone.'
 FREE_FLOOR = 'The floor is not told from 0.'
 NO_FIT = 'Dose {dose:g}: {clocks} run, and a fit needs three, so nothing is said of more steps.'
@@ -438,8 +442,9 @@ def _fit_sentence(dose, fit, clocks):
     "Of one dose"
     if not fit: return NO_FIT.format(dose=dose, clocks=f'{clocks} {"clock has" if clocks == 1 else "clocks have"}')
     told = {key: format_interval(fit[key][0], fit[key][1:], '+.1f') for key in ('floor', 'later')}
-    said = [FIT.format(dose=dose, clocks=clocks, later_steps=f'{LATER:,}', **told)]
-    if fit['floor'][1] < 0 < fit['floor'][2]: said.append(FREE_FLOOR)
+    bent = fit['b'][1] > SLOWEST
+    said = [(FIT if bent else NO_FLOOR).format(dose=dose, clocks=clocks, later_steps=f'{LATER:,}', **told)]
+    if bent and fit['floor'][1] < 0 < fit['floor'][2]: said.append(FREE_FLOOR)
     return ' '.join(said + ([EXACT] if clocks == 3 else []))
 
 def fit_sentences(
