@@ -432,8 +432,8 @@ def healing_fits(
 # %% ../../nbs/study/healing_map.ipynb #3bb1e2a8
 FIT = ('Dose {dose:g}: over {clocks} clocks the fit tends to a floor of {floor} %, and at {later_steps} steps between '
        'pulses it has {later} %.')
-NO_FLOOR = ('Dose {dose:g}: over {clocks} clocks the cost falls about as the logarithm of the steps does, which tends to '
-            'no floor. At {later_steps} steps between pulses such a line has {later} %.')
+NO_FLOOR = ('Dose {dose:g}: over {clocks} clocks the cost falls about as the logarithm of the steps does, '
+            'which tends to no floor. At {later_steps} steps between pulses such a line has {later} %.')
 EXACT = 'Three clocks fix its three numbers, so the form itself is not tested; the interval holds windows alone.'
 FREE_FLOOR = 'The floor is not told from 0.'
 NO_FIT = 'Dose {dose:g}: {clocks} run, and a fit needs three, so nothing is said of more steps.'
