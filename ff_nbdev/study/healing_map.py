@@ -283,7 +283,7 @@ def healing_table(
 # %% ../../nbs/study/healing_map.ipynb #cff00ef2
 NEAREST = ('At a dose of {dose:g} and {steps:g} steps between two pulses, pulses and forgiveness cost {cost} % of '
            'cross-entropy ({seeds}).')
-OVER_BASE = 'Over the base before training it ends {run} % higher; training without the method adds {free} %.'
+OVER_BASE = 'Over the base before training that run stands at {run} %, and training without the method at {free} %.'
 NEVER_TRAINED = 'The base, pulsed alike and never trained, stands {untrained} % above the same reference.'
 WON_BACK = 'On the windows that the run watched, training won back {part} of that cost.'
 NOTHING_BACK = 'On the windows that the run watched, training won back nothing of that cost.'
