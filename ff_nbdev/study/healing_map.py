@@ -292,7 +292,7 @@ MOVED = 'Its matrices correlate {correlation} with the untrained null.'
 LEARNED = 'Learning moved them by {healing} of their norm, pulses and learning together by {moved}.'
 NO_MORE = 'base_continued, with nothing to mend, moved by {free}.'
 ENDED = 'Of the rise that the run watched, {part} came in its last eighth, where its rate, not its pulses, had decayed.'
-OUTSIDE = "No point is in the paper's regime, so none of this says what the paper's clock costs."
+OUTSIDE = "No point has the paper's dose and its clock together, so none of this says what its recipe costs."
 NONE = 'No pair has run yet, so nothing is said of healing.'
 
 # %% ../../nbs/study/healing_map.ipynb #3674bc3b
