@@ -2,10 +2,11 @@
 
 # %% auto #0
 __all__ = ['COMPARED', 'WAITING', 'IN_REGIME', 'holds', 'no_difference', 'spatial_columns', 'named_points', 'increase_over',
-           'by_run', 'new_runs', 'in_regime', 'Folded']
+           'by_run', 'new_runs', 'in_regime', 'runs_at', 'Folded']
 
 # %% ../../nbs/study/evidence.ipynb #v0000004
 import html
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -84,6 +85,22 @@ def in_regime(
     "What the new study says, or that it does not yet"
     if not {'full_stack', 'base_continued'} <= runs.keys(): return WAITING
     return IN_REGIME.format(said=tell(runs))
+
+# %% ../../nbs/study/evidence.ipynb #489c0d02
+def runs_at(
+    runs:Runs,   # Of a study, with its variants
+    variant:str, # What stands behind `~`, such as 'dose_1.5_steps_200'
+)->Runs: # Named by their recipe, the bases with them
+    """The runs of one variant, as a study of its own.
+
+    Raises: ValueError where no run is of that variant, and names those that there are."""
+    end = f'~{variant}'
+    of = {name.removesuffix(end): run for name, run in runs.variants.items() if name.endswith(end)}
+    if not of:
+        there = sorted({name.split('~')[1] for name in runs.variants}) or ['none']
+        raise ValueError(f'No run is of the variant {variant!r}; there are {", ".join(there)}.')
+    bases = {name: run for name, run in runs.items() if not run.trained}
+    return Runs(bases | {name: replace(run, arm=name) for name, run in of.items()})
 
 # %% ../../nbs/study/evidence.ipynb #7be0f578
 class Folded:
