@@ -270,7 +270,7 @@ def evaluated(arm, trained=False):
 
 @pytest.fixture(scope='session')
 def planned(tmp_path_factory):
-    "What a command prints that only plans: `python -m` with these words, in a fork of a process that imported it all"
+    "What a command prints: `python -m` with these words, in a fork of a process that has imported it all"
     folder = tmp_path_factory.mktemp('planned')
     words = [sys.executable, str(ROOT / 'tests' / 'planner.py')]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as planner:
@@ -278,7 +278,7 @@ def planned(tmp_path_factory):
         def ask(module, *words, env=None, cwd=None):
             out, err = folder / 'out', folder / 'err'
             asked = dict(module=module, words=[*map(str, words)], out=str(out), err=str(err))
-            asked |= dict(env=dict(os.environ if env is None else env), cwd=str(cwd or folder))
+            asked |= dict(env=dict(os.environ if env is None else env), cwd=str(cwd or folder), seconds=240)
             planner.stdin.write(json.dumps(asked) + '\n')
             status = int(planner.stdout.readline())
             return subprocess.CompletedProcess(asked['words'], status, out.read_text(), err.read_text())

@@ -24,10 +24,19 @@ def ff(*words, **kw):
     )
 
 
-def go(words, env, *more, status=0):
-    r = subprocess.run([*words, *more], env=env, capture_output=True, text=True, timeout=240)
+def said_by(r, status=0):
     assert r.returncode == status, r.stdout + r.stderr
     return r.stdout + r.stderr
+
+
+@pytest.fixture(scope='module')
+def go(planned):
+    "What a command says, in a fork that starts Snakemake in another; the nodes are processes of their own as ever"
+
+    def ask(words, env, *more, status=0):
+        return said_by(planned(*words[2:], *more, env=env, cwd=ROOT), status)
+
+    return ask
 
 
 def trained(out):
@@ -66,7 +75,7 @@ def test_mistakes_are_answered_in_one_sentence(words, said, tmp_path):
     assert not list(tmp_path.iterdir())  # nothing was made
 
 
-def test_mistaken_folders_and_texts(fake, tmp_path, ff_nbdev_run):
+def test_mistaken_folders_and_texts(fake, tmp_path, ff_nbdev_run, go):
     words, env, out = ff_nbdev_run
     empty = tmp_path / 'empty.txt'
     empty.write_text('')
@@ -93,7 +102,7 @@ def test_help_teaches():
     assert spent() - before < 1.5
 
 
-def test_a_run_and_what_it_keeps(ff_nbdev_run, planned):
+def test_a_run_and_what_it_keeps(ff_nbdev_run, planned, go):
     words, env, out = ff_nbdev_run
     words = [*words, '--arms', 'base', 'full_stack']
 
@@ -102,7 +111,7 @@ def test_a_run_and_what_it_keeps(ff_nbdev_run, planned):
         assert r.returncode == 0, r.stdout + r.stderr
         return r.stdout
 
-    said = go(words, env)
+    said = said_by(subprocess.run(words, env=env, capture_output=True, text=True, timeout=240))  # as users start it
     assert 'Found at scale quick, on text.txt, seed 0:\n  - 2 arms were evaluated.' in said and said.rstrip().endswith(
         f'Report: {out}/report.html'
     )
@@ -118,14 +127,14 @@ def test_a_run_and_what_it_keeps(ff_nbdev_run, planned):
     assert trained(out) == first
     again = 'Would run: 1 x teacher, 1 x alternatives, 1 x retrofit, 2 x evaluate, 1 x report.'
     assert again in would('--seed', '1')  # other parameters: all again
-    r = ff('report', out, '--notebooks', words[words.index('--notebooks') + 1])
+    r = planned('ff_nbdev.cli', 'report', out, '--notebooks', words[words.index('--notebooks') + 1])
     assert r.returncode == 0 and '2 arms were evaluated' in r.stdout, r.stderr
     (out / 'base' / 'evaluation.json').unlink()
-    r = ff('report', out)
+    r = planned('ff_nbdev.cli', 'report', out)
     assert r.returncode == 1 and 'half-finished (base not evaluated)' in r.stderr
 
 
-def test_a_variant_is_an_arm_in_a_folder_of_its_own(ff_nbdev_run):
+def test_a_variant_is_an_arm_in_a_folder_of_its_own(ff_nbdev_run, go):
     words, env, out = ff_nbdev_run
     words = ['night' if w == 'quick' else w for w in words] + ['--model', 'rwkv=tiny-rwkv']
     left_by_a_run(out, 'night', **evaluated('base'), **evaluated('no_fzr', trained=True))
@@ -276,7 +285,7 @@ def test_a_shipped_arm_is_laid_into_a_folder(tmp_path):
     assert r.returncode == 2 and "did you mean 'tiny-mt5-full_stack'?" in r.stderr and not (tmp_path / 'x').exists()
 
 
-def test_unknown_and_ill_typed_parameters_stop_the_run_before_it_starts(ff_nbdev_run):
+def test_unknown_and_ill_typed_parameters_stop_the_run_before_it_starts(ff_nbdev_run, go):
     words, env, out = ff_nbdev_run
     for setting, text in [
         ('evaluate.secnods=1', "did you mean 'seconds'?"),
@@ -287,7 +296,7 @@ def test_unknown_and_ill_typed_parameters_stop_the_run_before_it_starts(ff_nbdev
         assert text in said and 'Traceback' not in said and not (out / 'base_continued').exists(), said
 
 
-def test_a_failing_node_is_told_in_one_sentence(ff_nbdev_run, fake, tmp_path):
+def test_a_failing_node_is_told_in_one_sentence(ff_nbdev_run, fake, tmp_path, go):
     words, env, out = ff_nbdev_run
     left_by_a_run(out)
     said = go(words, env, '--arms', 'base', '--set', 'evaluate.seconds=-1.0', status=1)
@@ -301,7 +310,7 @@ def test_a_failing_node_is_told_in_one_sentence(ff_nbdev_run, fake, tmp_path):
 
 
 @pytest.mark.parametrize('who', ['everything', 'command', 'snakemake'])
-def test_killed_and_started_again(ff_nbdev_run, who):
+def test_killed_and_started_again(ff_nbdev_run, who, go):
     "kill -9, whoever it hits: nothing works on, and the same command finishes"
     words, env, out = ff_nbdev_run
     left_by_a_run(out)
@@ -327,7 +336,7 @@ def test_killed_and_started_again(ff_nbdev_run, who):
     assert not list(out.rglob('*.part.ipynb'))
 
 
-def test_two_runs_in_one_folder_are_refused(ff_nbdev_run):
+def test_two_runs_in_one_folder_are_refused(ff_nbdev_run, go):
     words, env, out = ff_nbdev_run
     left_by_a_run(out)
     p = subprocess.Popen(
@@ -402,7 +411,7 @@ if not rows.exists():
 Path(out, "closeness.json").write_text("{}")'''
 
 
-def test_what_a_stopped_writing_of_alternatives_left_is_kept(fake, ff_nbdev_run, tmp_path):
+def test_what_a_stopped_writing_of_alternatives_left_is_kept(fake, ff_nbdev_run, tmp_path, go):
     words, env, out = ff_nbdev_run
     nbs = tmp_path / 'nbs'
     shutil.copytree(fake / 'experiments', nbs)

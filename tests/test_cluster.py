@@ -60,16 +60,19 @@ def command(out, words, profile):
     return [sys.executable, '-m', 'ff_nbdev.cli', *words, '--profile', str(profile), '--out', str(out)]
 
 
-def run(out, words, profile, env):
+@pytest.fixture(scope='module')
+def run(planned):
     "(exit status, what was said and logged, what `RunMonitor` saw in it)"
-    w = RunMonitor(out)
-    r = subprocess.run(
-        command(out, words, profile), env=env, cwd=out.parent, capture_output=True, text=True, timeout=240
-    )
-    log = (out / 'snakemake.log').read_text() if (out / 'snakemake.log').exists() else ''
-    for line in log.splitlines():
-        w.read(line)
-    return r.returncode, r.stdout + r.stderr + log, w
+
+    def ask(out, words, profile, env):
+        w = RunMonitor(out)
+        r = planned(*command(out, words, profile)[2:], env=env, cwd=out.parent)
+        log = (out / 'snakemake.log').read_text() if (out / 'snakemake.log').exists() else ''
+        for line in log.splitlines():
+            w.read(line)
+        return r.returncode, r.stdout + r.stderr + log, w
+
+    return ask
 
 
 @pytest.fixture(scope='module')
@@ -129,7 +132,7 @@ def check_job(job, planned, out):
     assert 'FF_NBDEV_PARENT' not in job['env'], 'a compute node would look for a process of another machine'
 
 
-def test_every_job_asks_for_what_its_rule_and_the_profile_say(fake, asked, profile, tmp_path, plan):
+def test_every_job_asks_for_what_its_rule_and_the_profile_say(fake, asked, profile, tmp_path, plan, run):
     todo, writes = plan
     out, s = tmp_path / 'run', make_settings(make_parser().parse_args(asked()))
     assert set(writes) >= {
@@ -167,7 +170,7 @@ def out_of_luck(fake, nbs):
     return nbs
 
 
-def test_nodes_that_fail_are_named_and_the_rest_goes_on(fake, asked, profile, tmp_path, plan):
+def test_nodes_that_fail_are_named_and_the_rest_goes_on(fake, asked, profile, tmp_path, plan, run):
     nbs, out = out_of_luck(fake, tmp_path / 'nbs'), tmp_path / 'run'
     todo, writes = plan
     left_by_a_run(out, **evaluated('base'))
