@@ -12,17 +12,16 @@ import sys
 import tempfile
 import time
 import traceback
+from importlib import import_module
 from types import SimpleNamespace
 
-import papermill  # with which `report` executes its notebook
 from snakemake import cli as snakemake
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ff_nbdev import cli
-from ff_nbdev.data import tokenizers
-from ff_nbdev.models import tiny
 from ff_nbdev.run import launch
 
+# What `ff-nbdev` imports when it needs it: tokenizers to look at a text, papermill to make a report
+LAZY = 'ff_nbdev.data.tokens', 'ff_nbdev.models.tiny', 'papermill', 'transformers.models.auto.tokenization_auto'
 MAINS = {'snakemake': snakemake.main, 'ff_nbdev.cli': cli.main}
 
 
@@ -112,6 +111,9 @@ def answer(asked):
         signal.alarm(asked['seconds'])
         launch.subprocess = FORKS
 
+    if asked['module'] == 'ff_nbdev.cli':
+        for name in LAZY:
+            import_module(name)
     with open(asked['out'], 'w') as out, open(asked['err'], 'w') as err:
         return status_of(fork(asked['module'], asked['words'], out, err, prepare))
 
