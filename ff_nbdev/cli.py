@@ -123,7 +123,7 @@ def _add_run_words(parser):
     add('scale', nargs='?', default='quick',
         help='a file of workflow/config, or one of your own that ends in .yaml (default: quick)')
     add('--corpus', help='text: a path, a pattern, a hub id, or python_prose (default)')
-    add('--recipes', '--arms', dest='arms', nargs='+', metavar='RECIPE',
+    add('--recipes', '--arms', dest='recipes', nargs='+', metavar='RECIPE',
         help='these recipes, and those that they start from (--arms is the old name)')
     add('--all', action='store_true', help='every recipe, on mT5 and on RWKV')
     add('--first', type=int, metavar='N', help='the first N recipes by importance')

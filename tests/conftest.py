@@ -128,7 +128,7 @@ PROCESSES = multiprocessing.get_context('forkserver')
 def imported():
     "Processes are forked from one that has imported everything and trained nothing: most of the time goes into imports"
     models = 'transformers.models.mt5.modeling_mt5', 'transformers.models.rwkv.modeling_rwkv'
-    imports = ['train_sharded', 'ff_nbdev.run.arm', 'torch._dynamo', *models]
+    imports = ['train_sharded', 'ff_nbdev.run.train', 'torch._dynamo', *models]
     PROCESSES.set_forkserver_preload([*imports, 'train_tiny'])  # last: it sets apart what is there
     with pytest.MonkeyPatch.context() as m:
         m.setenv('PYTHONPATH', str(ROOT / 'tests'))

@@ -96,7 +96,7 @@ def cache(tmp_path, monkeypatch):
 
 def run_words(scale, corpus):
     "What the command line makes of `run SCALE --corpus CORPUS`"
-    unset = dict.fromkeys(('arms', 'first', 'seed', 'seeds', 'model', 'notebooks'))
+    unset = dict.fromkeys(('recipes', 'first', 'seed', 'seeds', 'model', 'notebooks'))
     return Namespace(scale=scale, corpus=str(corpus), all=False, set=[], **unset)
 
 

@@ -381,7 +381,7 @@ COLLAPSED = dict(full_stack_to_collapse=12.0, highway_to_collapse=6.0, tlf_to_co
 
 
 def copied(run, name, **train):
-    return replace(run, arm=name, train=copy.deepcopy(run.train) | train)
+    return replace(run, name=name, train=copy.deepcopy(run.train) | train)
 
 
 @pytest.fixture(scope='module')

@@ -27,7 +27,7 @@ from shared import dead
 
 from ff_nbdev.core import io as files
 from ff_nbdev import cli
-from ff_nbdev.run import arm, prepare
+from ff_nbdev.run import prepare, train
 from ff_nbdev.study import publish, report
 from ff_nbdev.study.records import load_run, load_runs
 from ff_nbdev.run.settings import command_for, settings_of
@@ -195,7 +195,7 @@ def test_a_failure_half_way_leaves_the_old_results_whole(mine, tmp_path, monkeyp
         )
     else:
         monkeypatch.setattr(
-            publish, {'first record': 'write_lean', 'arrays': 'save_arrays', 'cards': 'arm_card'}[at], fail
+            publish, {'first record': 'write_lean', 'arrays': 'save_arrays', 'cards': 'run_card'}[at], fail
         )
     with pytest.raises(OSError, match='results could not be written, for the disk is full') as e:
         publish.publish(mine, out)
@@ -325,13 +325,13 @@ def test_a_full_disk_leaves_the_shipped_arm_as_it_was(tmp_path, monkeypatch):
     ],
 )
 def test_training_starts_in_no_folder_of_others(tmp_path, there, monkeypatch):
-    monkeypatch.setattr(arm, 'Prepared', lambda *a: pytest.fail('it began'))
+    monkeypatch.setattr(train, 'Prepared', lambda *a: pytest.fail('it began'))
     out = tmp_path / 'mine'
     (out / there).parent.mkdir(parents=True)
     (out / there).write_text('hours of work')
     before = state(out)
     plan = prepare.Plan('full_stack', 'tiny-mt5', 'python_prose', str(out))
-    for start in (lambda: arm.train_arm(plan), lambda: arm.launch(plan, 2)):
+    for start in (lambda: train.train_run(plan), lambda: train.launch(plan, 2)):
         with pytest.raises(ValueError, match='[Nn]othing was changed|somebody else') as e:
             start()
         one_sentence(e.value)
@@ -340,21 +340,21 @@ def test_training_starts_in_no_folder_of_others(tmp_path, there, monkeypatch):
 
 def test_training_removes_only_its_own_checkpoints(tmp_path):
     plan = prepare.Plan('full_stack', 'tiny-mt5', 'python_prose', str(tmp_path))
-    folder = arm._checkpoints(plan, True)
+    folder = train._checkpoints(plan, True)
     (folder / 'checkpoint-3').mkdir()
     (folder / 'checkpoint-3' / 'model.safetensors').write_text('w')
     (tmp_path / 'notes.txt').write_text('mine')
-    arm.check_out(plan)
+    train.check_out(plan)
     assert not (
-        arm._checkpoints(prepare.Plan('full_stack', 'tiny-mt5', 'python_prose', str(tmp_path), seed=1), True)
+        train._checkpoints(prepare.Plan('full_stack', 'tiny-mt5', 'python_prose', str(tmp_path), seed=1), True)
         / 'checkpoint-3'
     ).exists()
     (folder / 'letter.txt').write_text('dear')
     (folder / 'belongs.txt').write_text('other')
     with pytest.raises(ValueError, match='letter.txt'):
-        arm.check_out(plan)
+        train.check_out(plan)
     with pytest.raises(ValueError, match='letter.txt'):
-        arm._checkpoints(plan, True)
+        train._checkpoints(plan, True)
     assert (folder / 'letter.txt').exists() and (tmp_path / 'notes.txt').exists()
 
 
@@ -362,7 +362,7 @@ def test_a_link_to_another_disk_is_emptied_and_stays(tmp_path):
     (tmp_path / 'scratch' / 'checkpoint-1').mkdir(parents=True)
     (tmp_path / 'out').mkdir()
     (tmp_path / 'out' / 'checkpoints').symlink_to(tmp_path / 'scratch')
-    files.empty_own(tmp_path / 'out' / 'checkpoints', arm.CHECKPOINTS, 'the checkpoints of a run')
+    files.empty_own(tmp_path / 'out' / 'checkpoints', train.CHECKPOINTS, 'the checkpoints of a run')
     assert (tmp_path / 'out' / 'checkpoints').is_symlink() and not list((tmp_path / 'scratch').iterdir())
 
 
@@ -372,7 +372,7 @@ def test_links_are_not_followed_out_of_a_folder(tmp_path):
     (tmp_path / 'own').mkdir()
     (tmp_path / 'own' / 'checkpoint-1').symlink_to(tmp_path / 'precious')
     assert files.foreign(tmp_path / 'own', ['*.json']) == 'checkpoint-1'
-    files.empty_own(tmp_path / 'own', arm.CHECKPOINTS + ('checkpoint-*',), 'the checkpoints of a run')
+    files.empty_own(tmp_path / 'own', train.CHECKPOINTS + ('checkpoint-*',), 'the checkpoints of a run')
     assert (tmp_path / 'precious' / 'a.txt').read_text() == 'dear' and not list((tmp_path / 'own').iterdir())
 
 
@@ -485,7 +485,7 @@ def test_what_records_say_is_text_in_the_report(received):
 
 def test_what_records_say_is_text_on_a_card(received):
     run = load_run(received / 'full_stack')
-    card = publish.arm_card(run)
+    card = publish.run_card(run)
     assert (
         'alert(1)' in card
         and '<script' not in card

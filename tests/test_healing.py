@@ -173,7 +173,7 @@ def test_a_run_is_held_against_one_of_its_own_optimizer(tmp_path, pair):
     variants = {name: dict(optimizer='muon') for name in names[1:]}
     save_json(dict(variants=variants, runs=list(runs.variants)), tmp_path / 'run.json')
     for name, run in runs.variants.items():
-        run.folder, run.arm = tmp_path / name, name
+        run.folder, run.name = tmp_path / name, name
     assert [optimizer_of(runs.variants[name]) for name in names] == ['adamw', 'muon', 'muon']
     assert reference(runs, runs.variants[names[2]]) is runs.variants[names[1]]
     assert reference(runs, runs.variants['no_fzr~dose_1.5_steps_25']) is runs.variants[names[0]]

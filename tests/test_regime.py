@@ -24,7 +24,7 @@ from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import random_tiny
 from ff_nbdev.run import arm, prepare
 from ff_nbdev.study import claims as C
-from ff_nbdev.run.arm import train_arm
+from ff_nbdev.run.train import train_run
 from ff_nbdev.run.prepare import Plan, Prepared
 from ff_nbdev.study.records import Run, Runs, free_rows, load_runs, reference
 from ff_nbdev.study.regime_rules import SMOOTHED_ALIKE
@@ -327,7 +327,7 @@ def arms(tmp_path_factory):
         before(self, state, control)
 
     def train(name, out, **more):
-        seen[name] = train_arm(Plan(out, out=str(folder / name), **more, **SMALL, **LETTERS))
+        seen[name] = train_run(Plan(out, out=str(folder / name), **more, **SMALL, **LETTERS))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Watch, 'on_ff_step', on_ff_step)
@@ -389,7 +389,7 @@ def test_a_stage_is_kept_once_and_after_a_kill(tmp_path):
     ],
 )
 def test_a_stage_of_another_run_is_refused(arms, tmp_path, other, said):
-    from ff_nbdev.run.arm import _check_stage
+    from ff_nbdev.run.train import _check_stage
 
     out, _ = arms
     p = Prepared(

@@ -17,7 +17,7 @@ from ff_nbdev.study.effects import difference, verdict, within
 from ff_nbdev.study.examples import QUICK, example_runs
 from ff_nbdev.study.figures import all_figures, phases
 from ff_nbdev.study.overview import OVERVIEW, overview_figures
-from ff_nbdev.study.numbers import above_null, compare_thresholds, main_arm, spatial_numbers
+from ff_nbdev.study.numbers import above_null, compare_thresholds, main_run, spatial_numbers
 from ff_nbdev.study.claims import VERDICTS
 from ff_nbdev.study.regime_rules import SECOND
 from ff_nbdev.study.verdict_grid import PLACES, SHAPES, VerdictGrid, kind_of
@@ -277,7 +277,7 @@ def with_clock(runs, name, between, increase):
     train = runs['full_stack'].train
     regime = train['regime'] | dict(steps_between_pulses=between)
     arrays = free.arrays | dict(window_ce=ce)
-    return replace(runs['full_stack'], arm=name, train=train | dict(regime=regime), arrays=arrays)
+    return replace(runs['full_stack'], name=name, train=train | dict(regime=regime), arrays=arrays)
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_figures(runs):
         assert caption.endswith('.')
         assert caption[0].isupper() or caption[0].isdigit() or caption.startswith(tuple(runs)), caption
         assert len(figure.png()) < 60_000 and figure.svg() == figure.svg()
-    assert main_arm(runs) == 'full_stack' and main_arm(Runs(base=runs['base'])) is None
+    assert main_run(runs) == 'full_stack' and main_run(Runs(base=runs['base'])) is None
     assert phases([]) == {} and 'noise' not in phases(runs['no_fzr'].train['log'])
 
 

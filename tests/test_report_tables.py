@@ -51,7 +51,7 @@ def test_names_stand_beside_the_same_shape_untrained(runs):
     assert 'same shape, untrained' not in score_tables.signature_table(runs)[0]
     base = runs['base']
     base.evaluation = base.evaluation | dict(untrained=dict(signatures={'16:16': dict(accuracy=0.92)}))
-    table = {(row['arm'], row['task']): row for row in score_tables.signature_table(runs)}
+    table = {(row['run'], row['task']): row for row in score_tables.signature_table(runs)}
     assert table['base', '16:16']['same shape, untrained'] == '92 %'
     assert table['full_stack', '16:16']['same shape, untrained'] == '–'
 
@@ -116,7 +116,7 @@ def test_a_rival_is_matched_where_its_search_ended_within_its_limits(runs):
     history = [[0, 0.0, 0.0, 1.0], [9, 0.055, 0.06, 3.0]]
     reached = dict(target=0.06, reached=0.055, within=True, tolerance=0.006)
     runs['no_fzr'].train |= dict(match=reached | dict(strength=3.0, limits=[0.001, 1e4], history=history))
-    assert [(row['arm'], row['matched']) for row in tables.match_table(runs)] == [('no_fzr', True)]
+    assert [(row['run'], row['matched']) for row in tables.match_table(runs)] == [('no_fzr', True)]
 
 
 def test_verdicts_are_counted_by_column():
@@ -160,7 +160,7 @@ def test_layers_scaled_without_effect_leave_no_difference(runs, quiet):
     assert [row['layers scaled to'] for row in rows] == ['80 %'] * 3 + ['as in full_stack: 88, 70 %'] * 3
     none = '+0.00 [+0.00, +0.00]'
     for row in rows[:3]:
-        assert row['arm'] == 'base_continued'
+        assert row['run'] == 'base_continued'
         assert row['noise, over itself'] == row['noise, full_stack over it'] == none
     assert rows[0]['noise'] == '2.5 [2.5, 2.5]'  # half of the way from 6 down to 1
 

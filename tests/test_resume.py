@@ -133,13 +133,13 @@ def test_rwkv_and_adafactor_too(tmp_path):
     assert told(tmp_path / 'b')['began'] == 4 and end(tmp_path / 'b') == end(tmp_path / 'a')
 
 
-def test_an_arm_that_was_killed_keeps_its_log_and_bands(tmp_path):
-    arm = lambda out, how: run(train_tiny.train_arm, tmp_path / out, how)
+def test_a_run_that_was_killed_keeps_its_log_and_bands(tmp_path):
+    trained = lambda out, how: run(train_tiny.train_run, tmp_path / out, how)
     with ThreadPoolExecutor(2) as pool:
-        a, b = pool.map(lambda x: arm(*x), [('a', 'calm'), ('b', '3')])
+        a, b = pool.map(lambda x: trained(*x), [('a', 'calm'), ('b', '3')])
     assert a.returncode == 0 and b.returncode == -signal.SIGKILL, a.said + b.said
     assert (tmp_path / 'b' / 'checkpoints' / 'checkpoint-2').is_dir() and not (tmp_path / 'b' / 'train.json').exists()
-    c = arm('b', 'calm')
+    c = trained('b', 'calm')
     assert c.returncode == 0, c.said
     one, two = (json.loads((tmp_path / x / 'train.json').read_text()) for x in 'ab')
 
@@ -164,7 +164,7 @@ def _arrays(folder):
 
 
 def test_checkpoints_of_another_plan_or_code_are_not_gone_on_with(tmp_path):
-    from ff_nbdev.run.arm import _checkpoints
+    from ff_nbdev.run.train import _checkpoints
     from ff_nbdev.run.prepare import Plan
 
     plan = Plan('no_fzr', 'tiny-mt5', 'python_prose', str(tmp_path))

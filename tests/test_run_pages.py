@@ -454,4 +454,4 @@ def test_the_old_name_of_an_option_still_works():
     from ff_nbdev.cli import make_parser
 
     for option in ('--recipes', '--arms'):
-        assert make_parser().parse_args(['run', 'quick', option, 'base', 'tlf']).arms == ['base', 'tlf']
+        assert make_parser().parse_args(['run', 'quick', option, 'base', 'tlf']).recipes == ['base', 'tlf']

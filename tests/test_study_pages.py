@@ -62,7 +62,7 @@ def test_a_reference_began_alike(runs):
     wide = Runs(runs)
     for width in (512, 4096):
         for run in (free, full):
-            wide.variants[f'{run.arm}~width_{width}'] = changed(run, model=f'pretrain_mt5_{width}')
+            wide.variants[f'{run.name}~width_{width}'] = changed(run, model=f'pretrain_mt5_{width}')
     for arm, run in wide.every.items():
         label = '~' + arm.split('~')[1] if '~' in arm else ''
         if run.trained:
@@ -183,7 +183,7 @@ def test_nothing_else_is_replaced(planned, small, tmp_path):
 @pytest.fixture
 def night(tmp_path):
     "A run of tlf alone"
-    folder = example_runs(tmp_path / 'runs' / 'night', arms=['base', 'tlf'])
+    folder = example_runs(tmp_path / 'runs' / 'night', names=['base', 'tlf'])
     shutil.rmtree(folder / 'base')
     write_json(folder / 'run.json', SETTINGS | dict(given=[], trained=['tlf'], runs=['tlf'], seeds=[0, 1]))
     return folder
@@ -208,7 +208,7 @@ def test_another_run_is_added(planned, small, night):
 
 
 def test_a_base_goes_along_with_its_variants(planned, night, tmp_path):
-    wide, arm = example_runs(tmp_path / 'runs' / 'wide', arms=['base', 'base_continued']), 'base_continued~width_512'
+    wide, arm = example_runs(tmp_path / 'runs' / 'wide', names=['base', 'base_continued']), 'base_continued~width_512'
     (wide / 'base_continued').rename(wide / arm)
     shutil.rmtree(wide / 'base')
     update(wide / arm / 'train.json', model='pretrain_mt5_512')

@@ -26,7 +26,7 @@ from ff_nbdev.baselines.topographic import (
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.site import FFNPattern
 from ff_nbdev.models.tiny import random_tiny
-from ff_nbdev.run.arm import train_arm
+from ff_nbdev.run.train import train_run
 from ff_nbdev.run.prepare import Plan
 
 ARCHS = ['mt5', 'rwkv', 'gpt2', 'llama']
@@ -545,7 +545,7 @@ def arm_until(out, stop=None):
             raise InterruptedError
 
     few = dict(total_sentences=600, probes=1, save_minutes=0.0, target=0.2)
-    return train_arm(Plan('rwkv_topolm', 'tiny-rwkv', 'python_prose', str(out), **few), tell)
+    return train_run(Plan('rwkv_topolm', 'tiny-rwkv', 'python_prose', str(out), **few), tell)
 
 
 def test_an_arm_that_was_stopped_finds_the_same_strengths(tmp_path, monkeypatch):

@@ -166,9 +166,9 @@ def train(words):
         torch.distributed.destroy_process_group()
 
 
-def train_arm(words):
-    "An arm of a run graph, which dies after a step: its folder, and 'calm' or the step"
-    from ff_nbdev.run import arm, prepare
+def train_run(words):
+    "A run of a run graph, which dies after a step: its folder, and 'calm' or the step"
+    from ff_nbdev.run import prepare, train
     from ff_nbdev.training.watch import Watch
 
     out, how = words
@@ -185,7 +185,7 @@ def train_arm(words):
     # most of the time would go into it
     prepare.mean_activation = lambda net, tok, held, n, **kw: mean(net, tok, held, n // 10, **kw)
     few = dict(total_sentences=900, dose=0.3, top=2.0, probes=3, save_minutes=0.0)
-    arm.train_arm(prepare.Plan('pfg_fzr', 'tiny-mt5', 'python_prose', out, **few))
+    train.train_run(prepare.Plan('pfg_fzr', 'tiny-mt5', 'python_prose', out, **few))
 
 
 def apart(log, f, words):

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fastcore.basics import compose
 from fastcore.meta import delegates
 from torch import nn
 
 from ..core.bars import showing
+from ..core.suggest import renamed
 
 # %% ../../nbs/evaluation/evaluate.ipynb #b5e05fa0
 from ..core.stats import quantile_interval, resample
@@ -421,24 +423,24 @@ def _planned(size, controls):
     return {part: weight for part, weight in _PLAN.items() if asked.get(part, True)}
 
 # %% ../../nbs/evaluation/evaluate.ipynb #c6fef05f
-def _about(readings, controls, text, arm, name):
+def _about(readings, controls, text, run, name):
     "What the numbers were made with"
     model, size, held = readings.model, readings.size, len(readings.held)
     name = name or Path(getattr(model.config, '_name_or_path', '')).name or type(model).__name__
     settings = asdict(size) | dict(windows=min(size.windows, held), split=readings.split,
                                    robust_windows=min(size.robust_windows, size.windows, held))
-    return dict(arm=arm, model=name, corpus=source_name(text), seed=readings.seed, sentences=0, dose=controls.dose,
+    return dict(arm=run, model=name, corpus=source_name(text), seed=readings.seed, sentences=0, dose=controls.dose,
                 parameters=sum(p.numel() for p in model.parameters()), settings=settings)
 
 # %% ../../nbs/evaluation/evaluate.ipynb #d9d02016
-@delegates(Sizes)
+@compose(delegates(Sizes), renamed(arm='run'))
 def evaluate(
     model,                   # A model, a shipped name, a folder or a hub id
     text='python_prose',     # A source of `load_corpus`: its test split is scored, its train split gives baselines
     tokenizer=None,          # The model's; found by itself where the model is given by name
     *,
     pattern=None,            # `FFNPattern` for an unknown architecture; by default the one given to `attach`
-    arm:str='model',         # Name in tables
+    run:str='model',         # Name in tables
     name:str|None=None,      # Of the pretrained model; found from its configuration by default
     dose:float=0.,           # Σp that each matrix has received, in the mean: for the nulls
     doses:dict|None=None,    # (site, role) → Σp, where it is known of each matrix
@@ -459,17 +461,17 @@ def evaluate(
     "All measures on one checkpoint: does it have the geography? `ValueError` where model, text or a size cannot do"
     controls = Controls(float(dose), doses, nulls, base, categories, grid, match_ffn_ratio, alternatives, kernel)
     options = dict(size=take_sizes(sizes), split=split, seed=seed, device=device, pattern=pattern)
-    return _evaluate(model, text, tokenizer, controls, arm, name, metadata or {}, progress, **options)
+    return _evaluate(model, text, tokenizer, controls, run, name, metadata or {}, progress, **options)
 
 # %% ../../nbs/evaluation/evaluate.ipynb #51ec2b28
-def _evaluate(model, text, tokenizer, controls, arm, name, metadata, progress, **options):
+def _evaluate(model, text, tokenizer, controls, run, name, metadata, progress, **options):
     "All measures, with a bar or none"
     with showing(progress, 'evaluate') as bar:
         steps = Steps(bar, _planned(options['size'], controls))
-        return _measured(model, text, tokenizer, controls, arm, name, metadata, steps=steps, **options)
+        return _measured(model, text, tokenizer, controls, run, name, metadata, steps=steps, **options)
 
 # %% ../../nbs/evaluation/evaluate.ipynb #46e76834
-def _measured(model, text, tokenizer, controls, arm, name, metadata, **options):
+def _measured(model, text, tokenizer, controls, run, name, metadata, **options):
     "All measures, in turn"
     other = controls.match_ffn_ratio and controls.match_ffn_ratio[1]
     for m in (controls.base, other):
@@ -484,5 +486,5 @@ def _measured(model, text, tokenizer, controls, arm, name, metadata, **options):
         arrays |= of_measure
     readings.steps.stop()
     if readings.not_measured: found['not_measured'] = readings.not_measured
-    about = _about(readings, controls, text, arm, name) | metadata
+    about = _about(readings, controls, text, run, name) | metadata
     return Evaluation(about | found, arrays, readings.sides[0].keep(readings.chosen.few), readings.steps.seconds)

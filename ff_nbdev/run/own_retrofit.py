@@ -232,7 +232,7 @@ def retrofit_settings(
     with TemporaryDirectory() as elsewhere:
         path = Path(elsewhere)/FILE
         path.write_text(text, 'utf-8')
-        asked = dict.fromkeys(('corpus', 'arms', 'first', 'seed', 'seeds', 'model'))
+        asked = dict.fromkeys(('corpus', 'recipes', 'first', 'seed', 'seeds', 'model'))
         settings = make_settings(Namespace(scale=str(path), all=False, set=[], notebooks=notebooks, **asked))
     settings.config = scale_name(str(out/FILE))
     return settings, text

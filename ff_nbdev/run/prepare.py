@@ -30,7 +30,7 @@ from ..models.wkv import fast_wkv
 
 # %% ../../nbs/run/prepare.ipynb #73bd93f9
 from ..training.recipes import (
-    RECIPES, Scale, arch_index, check_arm, check_number, check_scale, override, recipe, relative_length, run_length)
+    RECIPES, Scale, arch_index, check_recipe, check_number, check_scale, override, recipe, relative_length, run_length)
 
 # %% ../../nbs/run/prepare.ipynb #8c229ef6
 @dataclass(kw_only=True)
@@ -75,7 +75,7 @@ class WatchOptions:
 @dataclass
 class Plan(WatchOptions, TrainingOptions, MethodOptions):
     "All that a run's training depends on; 0, '' and None: as the scale says, where nothing else is said"
-    arm:str              # Key of its recipe in `RECIPES`
+    recipe:str           # Key of its recipe in `RECIPES`
     model:str            # A shipped name, a folder or a hub id
     corpus:str           # A source of `load_corpus`
     out:str              # Folder of the result
@@ -102,7 +102,7 @@ def sized(self:Plan)->Scale: # A scale of its own
 @patch
 def kinds(self:Plan)->tuple: # For example ('conceptual', 'two_letter')
     "The kinds of forgiveness that the run will use"
-    forgiveness = override(recipe(self.arm, self.scale, 1), self.change).forgiveness
+    forgiveness = override(recipe(self.recipe, self.scale, 1), self.change).forgiveness
     return tuple(kind for kind in (forgiveness.kind, forgiveness.final_kind) if kind and kind != 'none')
 
 # %% ../../nbs/run/prepare.ipynb #e103516a
@@ -135,8 +135,8 @@ class Prepared:
     def __init__(self,
         plan:Plan, # What to do
     ):
-        self.plan, self.arm, self.scale = plan, RECIPES[check_arm(plan.arm)], plan.sized()
-        self.arch = arch_index(plan.arm)
+        self.plan, self.recipe, self.scale = plan, RECIPES[check_recipe(plan.recipe)], plan.sized()
+        self.arch = arch_index(plan.recipe)
         self.rate = self.scale.lr[self.arch] if plan.rate is None else plan.rate
         self._load_model()
         self._load_text()
@@ -147,12 +147,12 @@ class Prepared:
         self._prepare_batches()
 
     def _load_model(self):
-        plan, start = self.plan, self.arm.start
+        plan, start = self.plan, self.recipe.start
         if start not in ('pretrained', 'random') and not plan.start:
-            raise ValueError(f'{plan.arm} goes on from {start}: give start=, the folder of that model.')
+            raise ValueError(f'{plan.recipe} goes on from {start}: give start=, the folder of that model.')
         self.net, self.tok = load_pretrained(plan.start or plan.model)
         if plan.reordered and (start != 'pretrained' or plan.stage):
-            raise ValueError(f'{plan.arm} does not begin with the base, so its units cannot be sorted first: leave '
+            raise ValueError(f'{plan.recipe} does not begin with the base, so its units cannot be sorted first: leave '
                 'reordered out; what it goes on from may have been sorted.')
         if start == 'random': self.net = random_like(self.net, plan.seed)
         self.before = dose_of(plan.start) if plan.start else 0.
@@ -174,7 +174,7 @@ def _configure(self:Prepared):
     per_step = self.scale.batch*self.train.sentences.mean()
     self.whole, dose = run_length(self.scale, per_step, plan.total_sentences, plan.dose, plan.steps_between_pulses)
     sentences = max(1, round(self.whole*per_step))
-    config = recipe(plan.arm, plan.scale, sentences, plan.seed, dose, plan.top, plan.alternatives or None,
+    config = recipe(plan.recipe, plan.scale, sentences, plan.seed, dose, plan.top, plan.alternatives or None,
         plan.slow_from, total_steps=self.whole)
     self.config = override(config, plan.change)
     def steps(times):
@@ -182,7 +182,7 @@ def _configure(self:Prepared):
         return max(1, math.ceil((times*self.config.total_sentences - .5)/per_step - 1e-6))
     self.steps, self.ramps = steps(relative_length(self.config)), steps(1)
     if 'conceptual' in kinds and not plan.alternatives:
-        raise ValueError(f'{plan.arm} forgives by a teacher: make its alternatives first (teacher.ipynb, '
+        raise ValueError(f'{plan.recipe} forgives by a teacher: make its alternatives first (teacher.ipynb, '
             'alternatives.ipynb), and give their folder.')
     self.alternatives = Alternatives(plan.alternatives, self.tokens) if 'conceptual' in kinds else None
 
@@ -202,7 +202,7 @@ def _prepare_batches(self:Prepared):
 @patch
 def rival(self:Prepared):
     "The loss in place of the mechanisms; None where there is none"
-    plan, scale, kind = self.plan, self.scale, self.arm.penalty
+    plan, scale, kind = self.plan, self.scale, self.recipe.penalty
     if kind == 'sparsity': return WeightSparsity(self.net, keep=scale.keep if plan.strength is None else plan.strength)
     if not kind: return None
     strength, steer = plan.strength, None

@@ -256,7 +256,7 @@ def check_words(
     words, # Of the command line, as for `make_settings`
 ):
     "Raises: `ValueError` for words of which one would do nothing"
-    given = {'--recipes': words.arms, '--all': words.all, '--first': words.first is not None}
+    given = {'--recipes': words.recipes, '--all': words.all, '--first': words.first is not None}
     chosen = [word for word in given if given[word]]
     if len(chosen) > 1: raise ValueError(f'{" and ".join(chosen)} each say which recipes are run: give one of them.')
     if words.seed is not None and words.seeds:
@@ -270,7 +270,7 @@ def _changes(words, corpus):
 
 # %% ../../nbs/run/settings.ipynb #cf1dc1c4
 def make_settings(
-    words, # Of the command line: scale, corpus, arms, first, all, seed, seeds, model, set, notebooks
+    words, # Of the command line: scale, corpus, recipes, first, all, seed, seeds, model, set, notebooks
 )->RunSettings: # For `run.json`
     """Settings of a scale with what the command line changes; all that can be checked is checked.
 
@@ -279,11 +279,11 @@ def make_settings(
     found = read_scale(words.scale)
     use_shipped(found, _changes(words, found['corpus']))
     apply_settings(found, words.set)
-    choose_recipes(found, words.arms, words.first, words.all)
+    choose_recipes(found, words.recipes, words.first, words.all)
     found['seeds'] = check_seeds(words.seeds or ([words.seed] if words.seed is not None else found['seeds']))
     found['models'] = choose_models(found['models'], words.model or [])
     found['shared_vocabulary'] = same_vocabulary(*found['models'].values())
-    _fit_vocabulary(found, words.arms or [])
+    _fit_vocabulary(found, words.recipes or [])
     folder = Path(words.notebooks).expanduser().absolute() if words.notebooks else notebooks_folder()
     nodes = _nodes_of(found, words.set)
     check_notebooks(folder, nodes)
@@ -414,8 +414,8 @@ def _recipe_words(settings, usual, names):
 
 def _own_command(top, file, names):
     "Of a study whose settings are a file in its own folder"
-    arms = ['--recipes', *names] if names else []
-    return ' '.join(map(_word, ['ff-nbdev', 'run', f'runs/{top.name}/{file}', '--out', f'runs/{top.name}', *arms]))
+    chosen = ['--recipes', *names] if names else []
+    return ' '.join(map(_word, ['ff-nbdev', 'run', f'runs/{top.name}/{file}', '--out', f'runs/{top.name}', *chosen]))
 
 # %% ../../nbs/run/settings.ipynb #20757113
 def command_for(

@@ -29,7 +29,7 @@ class Claim:
     statistic:str # What is computed
     rule:str      # When it holds, and when it fails
     control:str   # What could show the effect without the method
-    arms:list     # Names of the runs that it needs
+    arms:list      # Names of the runs that it needs
     regime:str='none' # Of `REGIMES`: what every pulsed run of it must have had
 
 class Claims(dict):
@@ -76,7 +76,7 @@ def _claim(name, entry, where):
     if lacks:
         raise ValueError(f'{where}: {name} has no {", ".join(lacks)}: every claim needs its statistic, '
                          'rule and control before it is run.')
-    if not isinstance(entry['arms'], list) or not all(isinstance(arm, str) for arm in entry['arms']):
+    if not isinstance(entry['arms'], list) or not all(isinstance(run_name, str) for run_name in entry['arms']):
         raise ValueError(f'{where}: the runs of {name} are no list of names.')
     if entry.get('regime', 'none') not in REGIMES:
         raise ValueError(f'{where}: the regime of {name} is {entry["regime"]!r}; there are {", ".join(REGIMES)}.')
@@ -114,20 +114,20 @@ class _Asked:
     def weak(self): return sum(reason.startswith('not measurable') for reason in self.reasons)
 
 # %% ../../nbs/study/claims.ipynb #54adb8bd
-def _run_of(every, arm, seed):
+def _run_of(every, run_name, seed):
     "The run of a recipe and seed, or None"
-    seeded = f'{arm}.s{seed}'
-    name = arm if not seed or seeded not in every and arm in ('base', 'base_reordered') else seeded
+    seeded = f'{run_name}.s{seed}'
+    name = run_name if not seed or seeded not in every and run_name in ('base', 'base_reordered') else seeded
     return every.get(name)
 
 def _ask(statistic, every, seeds):
     "A statistic of each seed"
     asked = _Asked([], [], [], [])
     for seed in seeds:
-        def get(arm):
-            run = _run_of(every, arm, seed)
-            (asked.seen if run else asked.missing).append(run or arm)
-            if run is None: raise NotRun(f'{arm} was not run')
+        def get(name):
+            run = _run_of(every, name, seed)
+            (asked.seen if run else asked.missing).append(run or name)
+            if run is None: raise NotRun(f'{name} was not run')
             return run
         try: asked.effects.append(statistic(get))
         except NotRun as e: asked.reasons.append(str(e))
@@ -148,13 +148,13 @@ def _outcome(asked, rule, control, seeds):
                 why='')
 
 # %% ../../nbs/study/claims.ipynb #c1000011
-def _command(runs, arms):
+def _command(runs, names):
     "What makes the runs of a claim; a dash where they are no recipes of this architecture"
-    first, known = next(iter(runs.values()), None), [arm for arm in arms if arm.split('~')[0] in RECIPES]
+    first, known = next(iter(runs.values()), None), [name for name in names if name.split('~')[0] in RECIPES]
     of_rwkv = bool(first) and Path(first.folder).name.startswith('rwkv_')
-    if of_rwkv and not any(arm.startswith('rwkv_') for arm in known):
-        known = [f'rwkv_{arm}' for arm in known if '~' not in arm]       # variants are of mT5's runs
-    if len(known) < len(arms): return '–'
+    if of_rwkv and not any(name.startswith('rwkv_') for name in known):
+        known = [f'rwkv_{name}' for name in known if '~' not in name]       # variants are of mT5's runs
+    if len(known) < len(names): return '–'
     if first and run_scale(Path(first.folder).parent): return command_for(first.folder, ('retrofit',), known)
     scale = first and first.evaluation.scale or 'quick'
     return f"ff-nbdev run {scale} --recipes {' '.join(known)}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..evaluation.robustness import METRICS, format_threshold
 from ..run.records import rate_of
-from .numbers import format_interval, format_value, joined, main_arm, pct, signature, tasks
+from .numbers import format_interval, format_value, joined, main_run, pct, signature, tasks
 from .plots import INK, NULL, Figure, colour, grid_below, legend_below, mark, of_few, subplots
 from .records import Run, Runs, ce_increase, reference
 
@@ -21,7 +21,7 @@ DISTURBANCES = dict(
     blur=('blur', 'strength b'), weights=('noise in the weights', 'strength x'))
 FLOORS = dict(zero=('--', 'FFNs zeroed'), mean=('-.', 'FFNs at their mean'))
 
-def _banded(runs): return BANDED | ({main_arm(runs)} if len(runs) > 1 else set(runs))
+def _banded(runs): return BANDED | ({main_run(runs)} if len(runs) > 1 else set(runs))
 
 def _draw_floors(ax, runs):
     "Mean and range of each floor over the runs"
@@ -33,13 +33,13 @@ def _draw_floors(ax, runs):
         ax.axhline(100*np.mean(found), color='#7a7a7a', ls=style, lw=1, label=label)
 
 # %% ../../nbs/study/curves.ipynb #11a39191
-def _draw_accuracy(ax, points, arm, clean, banded):
+def _draw_accuracy(ax, points, name, clean, banded):
     "Accuracy of one run, and a dotted line where it starts"
     if banded and points.lo.notna().all():
         low, high = (100*ends.astype(float) for ends in (points.lo, points.hi))
-        ax.fill_between(points.strength, low, high, color=colour(arm), alpha=.15, lw=0)
-    ax.plot(points.strength, 100*points.accuracy, color=colour(arm), marker=mark(arm), ms=3.5, label=arm)
-    ax.axhline(100*clean, color=colour(arm), lw=.6, ls=':')
+        ax.fill_between(points.strength, low, high, color=colour(name), alpha=.15, lw=0)
+    ax.plot(points.strength, 100*points.accuracy, color=colour(name), marker=mark(name), ms=3.5, label=name)
+    ax.axhline(100*clean, color=colour(name), lw=.6, ls=':')
 
 # %% ../../nbs/study/curves.ipynb #5ea9124f
 ALONE = '{} The dotted line is the undisturbed score, the band its 95 % interval.'
@@ -48,10 +48,10 @@ HALVING = ('{} Dotted lines are the undisturbed scores, bands the 95 % intervals
 def _robustness_caption(runs):
     "With the threshold of every run that has one"
     words = []
-    for arm, run in runs.items():
+    for name, run in runs.items():
         found = run.evaluation.robustness
-        if not found.measurable or 'noise' not in found.threshold or arm not in _banded(runs): continue
-        words.append(f"{arm} {format_threshold(found.threshold['noise'], True)}")
+        if not found.measurable or 'noise' not in found.threshold or name not in _banded(runs): continue
+        words.append(f"{name} {format_threshold(found.threshold['noise'], True)}")
     under = HALVING if len(runs) > 1 else ALONE
     if not words: return under.format('What noise takes is not measurable for any run.')
     return under.format(f"Noise that halves the FFN contribution: {'; '.join(words)}.")
@@ -67,9 +67,9 @@ def robustness_figure(
     with subplots(1, len(kinds), (6.4, 3.0), sharey=True, squeeze=False) as (fig, axes):
         for ax, kind in zip(axes[0], kinds):
             _draw_floors(ax, runs)
-            for arm, run in runs.items():
-                points = table[(table.kind == kind) & (table.arm == arm)].sort_values('strength')
-                _draw_accuracy(ax, points, arm, run.evaluation.robustness.clean, arm in _banded(runs))
+            for run_name, run in runs.items():
+                points = table[(table.kind == kind) & (table.arm == run_name)].sort_values('strength')
+                _draw_accuracy(ax, points, run_name, run.evaluation.robustness.clean, run_name in _banded(runs))
             name, strength = DISTURBANCES[kind]
             ax.set(title=name, xlabel=strength)
             grid_below(ax)
@@ -82,15 +82,15 @@ def robustness_figure(
 UNDISTURBED = ('Undisturbed {} scores {}, with its feed-forward layers zeroed {:.1f} (dashed). Most of a window was '
                'never masked, so only what lies between them counts. Bands are 95 % intervals over {} windows.')
 
-def _draw_bleu(ax, arm, bleu, kind, banded):
+def _draw_bleu(ax, name, bleu, kind, banded):
     "BLEU of one run, and a dashed line at its floor"
     clean, points = bleu.clean, getattr(bleu, kind)
     strengths = [0., *(point.strength for point in points)]
     low, high = zip(clean['ci'], *((point.lo, point.hi) for point in points))
-    if banded: ax.fill_between(strengths, low, high, color=colour(arm), alpha=.15, lw=0)
+    if banded: ax.fill_between(strengths, low, high, color=colour(name), alpha=.15, lw=0)
     scores = [point['bleu'] for point in (clean, *points)]
-    ax.plot(strengths, scores, color=colour(arm), marker=mark(arm), ms=3.5, label=arm)
-    ax.axhline(bleu.floor_zero['bleu'], color=colour(arm), lw=.8, ls='--')
+    ax.plot(strengths, scores, color=colour(name), marker=mark(name), ms=3.5, label=name)
+    ax.axhline(bleu.floor_zero['bleu'], color=colour(name), lw=.8, ls='--')
 
 # %% ../../nbs/study/curves.ipynb #666fe587
 @of_few
@@ -98,23 +98,23 @@ def bleu_figure(
     runs:Runs, # With BLEU of filled spans
 )->Figure:
     "BLEU of greedy fills against each disturbance, with the floors [Figure 4]; `ValueError` if no run fills in spans"
-    have = {arm: run.evaluation.bleu for arm, run in runs.items() if run.evaluation.bleu}
+    have = {run_name: run.evaluation.bleu for run_name, run in runs.items() if run.evaluation.bleu}
     if not have: raise ValueError('No run has BLEU: it is the score of spans that an encoder-decoder fills in.')
     title = 'BLEU of filled spans under disturbance'
     kinds = [kind for kind in DISTURBANCES if kind in set().union(*have.values())]
     with subplots(1, len(kinds), (6.4, 2.8), sharey=True, squeeze=False) as (fig, axes):
         for ax, kind in zip(axes[0], kinds):
-            for arm, bleu in have.items(): _draw_bleu(ax, arm, bleu, kind, arm in _banded(runs))
+            for run_name, bleu in have.items(): _draw_bleu(ax, run_name, bleu, kind, run_name in _banded(runs))
             name, strength = DISTURBANCES[kind]
             ax.set(title=name, xlabel=strength)
             grid_below(ax)
         axes[0][0].set_ylabel('BLEU')
         fig.suptitle(title)
         legend_below(fig, axes[0][0])
-    arm = main_arm(runs) if main_arm(runs) in have else next(iter(have))
-    bleu = have[arm]
+    run_name = main_run(runs) if main_run(runs) in have else next(iter(have))
+    bleu = have[run_name]
     score = format_interval(bleu.clean['bleu'], bleu.clean['ci'], '.1f')
-    return Figure('bleu', title, fig, UNDISTURBED.format(arm, score, bleu.floor_zero['bleu'], bleu.windows))
+    return Figure('bleu', title, fig, UNDISTURBED.format(run_name, score, bleu.floor_zero['bleu'], bleu.windows))
 
 # %% ../../nbs/study/curves.ipynb #e7e287d5
 WAYS = dict(matched='{} turned down', mirror='full_stack turned up', quiet='{}, all by one factor')
@@ -250,8 +250,8 @@ def rates_figure(
     run:Run, # Evaluated with an autoencoder
 )->Figure:
     "What every code loses, and what it names, against bits a token; `ValueError` without an autoencoder"
-    sae, title = run.evaluation.sae, f'What a token costs to describe, in {run.arm}'
-    if not sae: raise ValueError(f'{run.arm} was evaluated without an autoencoder.')
+    sae, title = run.evaluation.sae, f'What a token costs to describe, in {run.name}'
+    if not sae: raise ValueError(f'{run.name} was evaluated without an autoencoder.')
     with subplots(1, 3, (6.4, 2.9)) as (fig, axes):
         for name, ink in CODES.items():
             rows = [row for row in sae.rates if row.code == name]
@@ -293,8 +293,8 @@ def dose_points(
     points = []
     for name, run in {**runs, **runs.variants}.items():
         if tasks(run) and _differs_in_dose(run.train, usual): points.append(_dose_point(runs, name, run))
-    arms = [point['arm'] for point in points]
-    most = max(set(arms), key=lambda arm: (arms.count(arm), arm), default=None)
+    names = [point['arm'] for point in points]
+    most = max(set(names), key=lambda run_name: (names.count(run_name), run_name), default=None)
     points = [point for point in points if point['arm'] == most]
     return sorted(points, key=lambda point: (point['sentences'], point['dose']))
 
@@ -346,7 +346,7 @@ def dose_figure(
     points, title = dose_points(runs), 'What a dose costs, and what it buys'
     if len({point['dose'] for point in points}) < 3: raise ValueError(FEW_DOSES)
     lengths, task = sorted({point['sentences'] for point in points}), points[0]['task']
-    free = next((run for arm, run in runs.items() if arm.endswith('base_continued')), None)
+    free = next((run for name, run in runs.items() if name.endswith('base_continued')), None)
     named_free = signature(free, task)[0] if free else None
     with subplots(2, 2, (6.4, 4.2), sharey='row', sharex='col') as (fig, axes):
         for row, key in zip(axes, ('price', 'names')):

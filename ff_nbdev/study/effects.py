@@ -162,7 +162,7 @@ def collapse_search(
 )->CollapseSearch:
     "The record of a search for the collapse; `NotRun` where there was none"
     found = run.train and run.train.collapse
-    if not found: raise NotRun(f'{run.arm} did not search for its collapse')
+    if not found: raise NotRun(f'{run.name} did not search for its collapse')
     return found
 
 def collapse_of(
@@ -173,6 +173,6 @@ def collapse_of(
     *_, before, last = (point[0] for point in search.points)
     collapsed, at = search.collapsed, search.point if search.collapsed else last
     if collapsed and at <= 0:
-        raise NotRun(f'not measurable: {run.arm} fell at its first look, '
+        raise NotRun(f'not measurable: {run.name} fell at its first look, '
                      'so its search holds no strength that it stood')
     return Collapse(at, last - before, collapsed, crossing_draws(search, at) if collapsed else np.full(2000, at))

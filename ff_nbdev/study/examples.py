@@ -103,14 +103,14 @@ def _example_regime(sentences, effects):
                        moran=_null(effects.dose) + effects.moran, untrained=untrained)
 
 # %% ../../nbs/study/examples.ipynb #a1000019
-def _example_train(arm, sentences, effects, rng, steps=60):
+def _example_train(name, sentences, effects, rng, steps=60):
     "A train.json and the arrays of a bands.npz"
-    recalls = arm in ('full_stack', 'highway', 'tlf')
-    noisy = recalls or arm.endswith(('_collapse', '_slow'))
+    recalls = name in ('full_stack', 'highway', 'tlf')
+    noisy = recalls or name.endswith(('_collapse', '_slow'))
     recall = dict(start=.8, top=2.*noisy, halflife=2_000.)
     log = _example_log(np.linspace(0, 1, steps + 1)[1:], sentences, effects, recalls, rng)
     valid = [_example_valid(f, sentences, effects.ce_increase) for f in np.linspace(0, 1, 6)]
-    record = dict(arm=arm, recipe=arm, seed=0, dose=effects.dose, total_dose=effects.dose, sentences=sentences,
+    record = dict(arm=name, recipe=name, seed=0, dose=effects.dose, total_dose=effects.dose, sentences=sentences,
                   tokens=sentences*21, steps=STEPS, seconds=60., log=log, valid=valid,
                   config=dict(total_sentences=sentences, recall=recall), regime=_example_regime(sentences, effects))
     return record, _example_bands(sentences, effects.dose, rng)
@@ -207,14 +207,14 @@ def _example_bleu():
                 noise=rows, nonhub=[*rows], blur=blur, threshold=dict(noise=2.2, nonhub=2.2, blur=.6))
 
 # %% ../../nbs/study/examples.ipynb #f0b442d2
-def _example_more(arm, effects):
+def _example_more(name, effects):
     "What an evaluation holds besides, and the arrays of overlaps and hubs"
     from ff_nbdev.evaluation.result import hub_arrays
     from ff_nbdev.evaluation.overlap import overlap_test
     from ff_nbdev.evaluation.places import places_of, planted_words
     from ff_nbdev.evaluation.signatures import planted_instances
-    kind = 'two_letter' if arm.startswith('tlf') else 'word'
-    places = places_of(*planted_words(kind, noise=2. - effects.dose/3, draw=sum(map(ord, arm))), 16, 8)
+    kind = 'two_letter' if name.startswith('tlf') else 'word'
+    places = places_of(*planted_words(kind, noise=2. - effects.dose/3, draw=sum(map(ord, name))), 16, 8)
     task = lambda accuracy: _scored(accuracy, .03, cosine=.5)
     tasks = lambda one, sixteen: {'n_tokens': 100, 'chance': .01, '16:1': task(one), '16:16': task(sixteen)}
     wide = tasks(.8*effects.one, .9*effects.sixteen) | dict(n_tokens=250, chance=.004)
@@ -245,7 +245,7 @@ def _example_scores(ce, accuracy, worth):
     return dict(clean=clean, floors=dict(zero=floor(5.6, .30), mean=floor(5.4, .32)))
 
 # %% ../../nbs/study/examples.ipynb #a1000026
-def _example_evaluation(arm, sentences, effects, rng, windows=64):
+def _example_evaluation(run_name, sentences, effects, rng, windows=64):
     "An evaluation.json and the arrays of an evaluation.npz"
     clean = .30 - .02*effects.ce_increase
     spatial = [_spatial_row(site, role, effects, rng) for site in SITES for role in ROLES]
@@ -261,30 +261,30 @@ def _example_evaluation(arm, sentences, effects, rng, windows=64):
                   robustness=_example_robustness(clean, scores['floors'], effects.half, *curves),
                   smooth_part=dict(gain=[effects.moran, effects.moran - .02, effects.moran + .02]),
                   ffn_share=[dict(site=name, layer=layer, share=.4) for name, _, layer in SITES])
-    more, places = _example_more(arm, effects)
+    more, places = _example_more(run_name, effects)
     scored = dict(window_ce=window_ce.astype(np.float32), window_tokens=np.full(windows, 30))
     return record | more, _example_arrays(effects.dose, rng) | places | scored
 
 # %% ../../nbs/study/examples.ipynb #b639690b
 def example_runs(
     folder:str|Path,     # Where the runs' folders go
-    arms:list[str]=QUICK, # Which runs
+    names:list[str]=QUICK, # Which runs
     seed:int=0,          # Of the invented noise
     **effects,           # Of full_stack, as `ExampleEffects` names them; `ffn` is that of all runs
 )->Path: # The folder
     "Write run folders of the exact form with invented numbers; scale 'synthetic'"
     folder, rng = Path(folder), np.random.default_rng(seed)
     common = dict(model='invented', corpus='invented', seed=seed, scale='synthetic', **provenance())
-    for arm in arms:
-        own = dict(ffn=effects.get('ffn', .25)) | PLAN.get(arm, {}) | (effects if arm == 'full_stack' else {})
-        shows, out = ExampleEffects(**own), folder/arm
-        sentences = 0 if arm in UNTRAINED else 20_000
+    for name in names:
+        own = dict(ffn=effects.get('ffn', .25)) | PLAN.get(name, {}) | (effects if name == 'full_stack' else {})
+        shows, out = ExampleEffects(**own), folder/name
+        sentences = 0 if name in UNTRAINED else 20_000
         out.mkdir(parents=True, exist_ok=True)
-        record, arrays = _example_evaluation(arm, sentences, shows, rng)
-        save_json(dict(arm=arm, parameters=3_000_000, **common, **record), out/'evaluation.json')
+        record, arrays = _example_evaluation(name, sentences, shows, rng)
+        save_json(dict(arm=name, parameters=3_000_000, **common, **record), out/'evaluation.json')
         np.savez_compressed(out/'evaluation.npz', **arrays)
-        if arm in UNTRAINED: continue
-        record, bands = _example_train(arm, sentences, shows, rng)
+        if name in UNTRAINED: continue
+        record, bands = _example_train(name, sentences, shows, rng)
         save_json(dict(common, forgiveness='conceptual', **record), out/'train.json')
         np.savez_compressed(out/'bands.npz', **bands)
     return folder

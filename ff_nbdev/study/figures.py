@@ -14,32 +14,32 @@ from ..evaluation.result import saved_signatures
 from ..evaluation.pathways import pathway_plot
 from .curves import bleu_figure, dose_figure, rates_figure, robustness_figure
 from .maps import bands_figure, correlogram_figure, lisa_figure, moran_figure, weights_figure
-from .numbers import base_arm, base_numbers, format_interval, joined, main_arm, mean, of_gain, pct
+from .numbers import base_run, base_numbers, format_interval, joined, main_run, mean, of_gain, pct
 from .numbers import unmeasured
 from .plots import GRID, INK, NULL, Figure, colour, grid_below, legend_below, mark, of_few
 from .plots import short_site, subplots
 from .records import Run, Runs
 
 # %% ../../nbs/study/figures.ipynb #0f784075
-WORTH = ("The cross-entropy of {arm} is {under} under the unigram's. Ablating the feed-forward layers costs {zero} "
+WORTH = ("The cross-entropy of {run} is {under} under the unigram's. Ablating the feed-forward layers costs {zero} "
          "that gain (zeroed) and {mean} it (held at their mean).")
-NO_MODEL = "The cross-entropy of {arm}, {ce:.2f}, is not under the unigram's {unigram:.2f}: it is no model yet."
+NO_MODEL = "The cross-entropy of {run}, {ce:.2f}, is not under the unigram's {unigram:.2f}: it is no model yet."
 
 def _base_caption(run):
     found, ce = base_numbers(run.evaluation), run.evaluation.clean.ce
-    if found['gain'] <= 0: return NO_MODEL.format(arm=run.arm, ce=ce, unigram=run.evaluation.unigram_ce)
+    if found['gain'] <= 0: return NO_MODEL.format(run=run.name, ce=ce, unigram=run.evaluation.unigram_ce)
     costs = {floor: of_gain(found[floor]) for floor in ('zero', 'mean')}
-    return WORTH.format(arm=run.arm, under=pct(found['under']), **costs)
+    return WORTH.format(run=run.name, under=pct(found['under']), **costs)
 
 # %% ../../nbs/study/figures.ipynb #7916f639
 def base_test_figure(
     run:Run, # Usually base
 )->Figure:
     "Cross-entropy of a model beside the unigram's and beside its own with the feed-forward layers ablated"
-    evaluation, title = run.evaluation, f'What the feed-forward layers of {run.arm} contribute'
+    evaluation, title = run.evaluation, f'What the feed-forward layers of {run.name} contribute'
     floors = evaluation.floors
     bars = {'unigram': evaluation.unigram_ce, 'FFNs zeroed': floors.zero.ce, 'FFNs at their mean': floors.mean.ce,
-            f'{run.arm}, whole': evaluation.clean.ce}
+            f'{run.name}, whole': evaluation.clean.ce}
     with subplots(size=(6.4, 1.9)) as (fig, ax):
         ax.barh(list(bars), list(bars.values()), color=['#bbbbbb', NULL, NULL, INK], height=.62)
         for place, ce in enumerate(bars.values()): ax.text(ce, place, f' {ce:.2f}', va='center')
@@ -57,20 +57,20 @@ def ffn_ratio_figure(
     runs:Runs, # Any runs
 )->Figure:
     "What each feed-forward layer adds to the residual stream, over its length [§4.1]; `ValueError` if no run has it"
-    have = {arm: run.evaluation.ffn_share for arm, run in runs.items() if run.evaluation.ffn_share}
+    have = {name: run.evaluation.ffn_share for name, run in runs.items() if run.evaluation.ffn_share}
     if not have: raise ValueError('No run was evaluated with its FFN ratios.')
     title, first = 'What each feed-forward layer adds to the stream', next(iter(have.values()))
     with subplots(size=(6.4, 2.4)) as (fig, ax):
-        for number, (arm, layers) in enumerate(have.items()):
+        for number, (name, layers) in enumerate(have.items()):
             places = np.arange(len(layers)) + .05*(number - (len(have) - 1)/2)
-            line = dict(color=colour(arm), marker=mark(arm), ms=4, lw=.9, label=arm, clip_on=False, zorder=3)
+            line = dict(color=colour(name), marker=mark(name), ms=4, lw=.9, label=name, clip_on=False, zorder=3)
             ax.plot(places, [100*layer['share'] for layer in layers], **line)
         ax.set_xticks(range(len(first)), [short_site(dict(stack='decoder') | layer) for layer in first])
         ax.set(xlabel='layer', ylabel='FFN ratio (%)', ylim=(0, None))
         ax.grid(axis='y')
         fig.suptitle(title)
         legend_below(fig, ax)
-    ratios = {arm: _mean_ratio(layers) for arm, layers in have.items()}
+    ratios = {name: _mean_ratio(layers) for name, layers in have.items()}
     low, high = min(ratios, key=ratios.get), max(ratios, key=ratios.get)
     words = f'Mean over the layers: from {pct(ratios[low])} in {low} to {pct(ratios[high])} in {high}.'
     if low == high: words = f'Mean over the layers: {pct(ratios[low])} of the length of the stream.'
@@ -109,14 +109,14 @@ def _smooth(values, width):
     return np.convolve(padded, np.ones(width)/width, 'valid')
 
 # %% ../../nbs/study/figures.ipynb #fd78a5c7
-def _draw_training(axes, train, arm, size):
+def _draw_training(axes, train, name, size):
     "Loss, dose and noise of one run"
-    log, valid, ink = train.log, train.valid, colour(arm)
+    log, valid, ink = train.log, train.valid, colour(name)
     seen = np.array([row.sentences for row in log])/1e3
     losses = _smooth([row.ce for row in log], max(1, len(log)//40))
     axes[0].plot(seen, losses, color=ink, lw=.9, alpha=.6)
     held_out = [row.sentences/1e3 for row in valid], [row.ce for row in valid]
-    axes[0].plot(*held_out, mark(arm), color=ink, ms=size, mfc='none', label=f'{arm}, held out')
+    axes[0].plot(*held_out, mark(name), color=ink, ms=size, mfc='none', label=f'{name}, held out')
     for ax, key in zip(axes[1:], ('dose', 'noise_x')): ax.plot(seen, [getattr(row, key) or 0 for row in log], color=ink)
 
 # %% ../../nbs/study/figures.ipynb #be4af02e
@@ -131,7 +131,7 @@ def training_figure(
     runs:Runs, # Trained runs among them
 )->Figure:
     "Cross-entropy, dose and noise against sentences; `ValueError` if no run was trained"
-    trained = {arm: run.train for arm, run in runs.items() if run.trained}
+    trained = {name: run.train for name, run in runs.items() if run.trained}
     if not trained: raise ValueError(UNTRAINED.format(joined(runs)))
     title = 'Loss, dose and noise through training'
     with subplots(3, 1, (6.4, 4.2), sharex=True, height_ratios=[2.2, 1, 1]) as (fig, axes):
@@ -139,53 +139,53 @@ def training_figure(
         for ax, scale in zip(axes, SCALES):
             _shade_phases(ax, widest)
             ax.set_ylabel(scale)
-        for number, (arm, train) in enumerate(trained.items()):
-            _draw_training(axes, train, arm, max(9 - 2*number, 4))
+        for number, (name, train) in enumerate(trained.items()):
+            _draw_training(axes, train, name, max(9 - 2*number, 4))
         axes[-1].set_xlabel('sentences seen (thousands)')
         legend_below(fig, axes[0])
         fig.align_ylabels()
         fig.suptitle(title)
-    ends = {arm: train.valid[-1].ce for arm, train in trained.items()}
+    ends = {name: train.valid[-1].ce for name, train in trained.items()}
     low, high = min(ends, key=ends.get), max(ends, key=ends.get)
     words = f'from {ends[low]:.3f} in {low} to {ends[high]:.3f} in {high}' if len(ends) > 1 else f'{ends[low]:.3f}'
     return Figure('training', title, fig, ENDS.format(words))
 
 # %% ../../nbs/study/figures.ipynb #5c20e873
-def _draw_collapse(ax, arm, found):
+def _draw_collapse(ax, name, found):
     "Accuracy under growing noise, without it, and where the model broke"
     strengths, accuracies = zip(*found['points'])
-    line = dict(color=colour(arm), marker=mark(arm), ms=4, markevery=max(1, len(strengths)//15), label=arm)
+    line = dict(color=colour(name), marker=mark(name), ms=4, markevery=max(1, len(strengths)//15), label=name)
     ax.plot(strengths, [100*value for value in accuracies], **line)
     clean = [100*value for value in found.get('clean') or []]
-    if clean: ax.plot(strengths, clean, color=colour(arm), lw=.8, alpha=.7)
-    if found['collapsed']: ax.axvline(found['point'], color=colour(arm), lw=.9, ls=':')
+    if clean: ax.plot(strengths, clean, color=colour(name), lw=.8, alpha=.7)
+    if found['collapsed']: ax.axvline(found['point'], color=colour(name), lw=.9, ls=':')
 
 # %% ../../nbs/study/figures.ipynb #3ba36d6e
-def _collapse_words(arm, found):
-    if found['collapsed']: return f"{arm} breaks beyond {found['point']:.1f}x, falling over {found['width']:.1f}x."
-    return f"{arm} holds up to {found['points'][-1][0]:.1f}x, where its search ended."
+def _collapse_words(name, found):
+    if found['collapsed']: return f"{name} breaks beyond {found['point']:.1f}x, falling over {found['width']:.1f}x."
+    return f"{name} holds up to {found['points'][-1][0]:.1f}x, where its search ended."
 
 def _collapse_caption(have, plain):
-    text = ' '.join(_collapse_words(arm, found) for arm, found in have.items())
+    text = ' '.join(_collapse_words(name, found) for name, found in have.items())
     text += ' Dotted is the last strength before the accuracy stays under half of its start.'
     if any(found.clean for found in have.values()): text += ' The thin line is the same model without noise.'
     return text + (' Dashed is a model never trained under noise.' if plain else '')
 
 def _plain_noise(runs):
     "base_continued under plain noise; nothing where it was not run"
-    for arm, run in runs.items():
-        if arm.endswith('base_continued'): return run.evaluation.robustness.noise
+    for name, run in runs.items():
+        if name.endswith('base_continued'): return run.evaluation.robustness.noise
 
 # %% ../../nbs/study/figures.ipynb #8d2aadf7
 def collapse_figure(
     runs:Runs, # Runs that searched for their collapse among them
 )->Figure:
     "Accuracy under growing noise of training, until the model breaks [§2.2]; `ValueError` if no run went so far"
-    have = {arm: run.train.collapse for arm, run in runs.items() if run.trained and run.train.collapse}
+    have = {name: run.train.collapse for name, run in runs.items() if run.trained and run.train.collapse}
     if not have: raise ValueError('No run went on until it broke: their names end in _to_collapse.')
     title, plain = 'How much noise training withstands', _plain_noise(runs)
     with subplots(size=(6.4, 2.8)) as (fig, ax):
-        for arm, found in have.items(): _draw_collapse(ax, arm, found)
+        for name, found in have.items(): _draw_collapse(ax, name, found)
         if plain:
             points = [point.x for point in plain], [100*point.accuracy for point in plain]
             ax.plot(*points, color=NULL, ls='--', lw=1, label='base_continued, plain noise')
@@ -199,10 +199,10 @@ def collapse_figure(
 # %% ../../nbs/study/figures.ipynb #651ccaa9
 PAYS = 'CE increase of {}: {} [{}, {}] (resampled: {}). The grey strip is the margin of {}.'
 
-def _increase_caption(table, arm, margin):
+def _increase_caption(table, name, margin):
     "Of the main run, or of the first"
     rows = table.to_dict('records')
-    row = next((row for row in rows if row['arm'] == arm), rows[0])
+    row = next((row for row in rows if row['arm'] == name), rows[0])
     percents = [pct(row[key], 1, True) for key in ('relative', 'relative_lo', 'relative_hi')]
     return PAYS.format(row['arm'], *percents, row['resampled'], pct(margin))
 
@@ -224,41 +224,41 @@ def ce_increase_figure(
         ax.invert_yaxis()
         ax.set(xlabel=f'cross-entropy over {reference} (%), right is worse', title=title, ylim=(len(table) - .5, -.5))
         ax.tick_params(axis='y', length=0)
-    return Figure('price', title, fig, _increase_caption(table, main_arm(runs), margin))
+    return Figure('price', title, fig, _increase_caption(table, main_run(runs), margin))
 
 # %% ../../nbs/study/figures.ipynb #5ae6e3b7
-def _draw_names(ax, found, arms):
+def _draw_names(ax, found, names):
     "Accuracy of every run at one task, with two controls"
-    places, accuracy = np.arange(len(arms)), found.accuracy
+    places, accuracy = np.arange(len(names)), found.accuracy
     ends = 100*np.abs(np.stack([accuracy - found.lo, found.hi - accuracy]))
     error = dict(ecolor=INK, lw=1, capsize=2)
-    bars = ax.bar(places, 100*accuracy, .66, color=[colour(arm) for arm in arms], yerr=ends, error_kw=error)
-    for bar, arm in zip(bars, arms):
-        bar.set_hatch('///' if arm == 'base_reordered' else None)
-        bar.set_edgecolor('white' if arm == 'base_reordered' else 'none')
+    bars = ax.bar(places, 100*accuracy, .66, color=[colour(name) for name in names], yerr=ends, error_kw=error)
+    for bar, name in zip(bars, names):
+        bar.set_hatch('///' if name == 'base_reordered' else None)
+        bar.set_edgecolor('white' if name == 'base_reordered' else 'none')
     cosine = dict(color=INK, ms=13, mew=1.6, label='nearest cosine, raw activations')
     ax.plot(places, 100*found.cosine.astype(float), '_', **cosine)
     ax.plot(places, 100*found.shuffled_labels.astype(float), 'x', color=INK, ms=4, label='labels shuffled')
 
 # %% ../../nbs/study/figures.ipynb #e19b38c2
-def _name_arms(ax, arms):
+def _name_runs(ax, run_names):
     "Many names stand askew, few in lines of their own"
-    if len(arms) > 5: names, askew = arms, dict(rotation=40, ha='right', rotation_mode='anchor')
-    else: names, askew = [arm.replace('_', '\n') for arm in arms], {}
-    ax.set_xticks(np.arange(len(arms)), names, fontsize=7, **askew)
+    if len(run_names) > 5: names, askew = run_names, dict(rotation=40, ha='right', rotation_mode='anchor')
+    else: names, askew = [name.replace('_', '\n') for name in run_names], {}
+    ax.set_xticks(np.arange(len(run_names)), names, fontsize=7, **askew)
 
 # %% ../../nbs/study/figures.ipynb #e9defc74
-NAMES = ('At {task} {arm} names {accuracy} of the tokens [{low}, {high}]{free}. The nearest cosine on raw activations '
+NAMES = ('At {task} {run} names {accuracy} of the tokens [{low}, {high}]{free}. The nearest cosine on raw activations '
          'names {cosine}; chance is {chance}.')
 
 def _names_caption(found, task, chance):
     "The best run, beside the base that was sorted and not trained"
-    arm, free = found.accuracy.idxmax(), ''
-    if 'base_reordered' in found.index and arm != 'base_reordered':
+    name, free = found.accuracy.idxmax(), ''
+    if 'base_reordered' in found.index and name != 'base_reordered':
         free = f", base_reordered, which takes no training, {pct(found.accuracy['base_reordered'])}"
-    best = found.loc[arm]
+    best = found.loc[name]
     named = dict(accuracy=pct(best.accuracy), low=pct(best.lo), high=pct(best.hi), cosine=pct(float(best.cosine)))
-    return NAMES.format(task=task, arm=arm, free=free, chance=pct(chance, 1), **named)
+    return NAMES.format(task=task, run=name, free=free, chance=pct(chance, 1), **named)
 
 # %% ../../nbs/study/figures.ipynb #ac86e723
 @of_few
@@ -266,15 +266,15 @@ def signature_figure(
     runs:Runs, # With signatures
 )->Figure:
     "Accuracy of naming a token by its places, with intervals, chance, nearest cosine, shuffled labels"
-    first, arms = next(iter(runs.values())).evaluation.signatures, list(runs)
+    first, names = next(iter(runs.values())).evaluation.signatures, list(runs)
     if not first.n_tokens: raise ValueError(f'It {unmeasured(next(iter(runs.values())))}.')
     tables = {task: table.set_index('arm') for task, table in runs.signatures.groupby('task', sort=False)}
     title = f"Naming {first.n_tokens} tokens by where they are active"
     with subplots(1, len(tables), (6.4, 2.9), sharey=True, squeeze=False) as (fig, axes):
         for ax, (task, table) in zip(axes[0], tables.items()):
-            _draw_names(ax, table.loc[arms], arms)
+            _draw_names(ax, table.loc[names], names)
             ax.axhline(100*first.chance, ls='--', lw=1, color=NULL, label='chance')
-            _name_arms(ax, arms)
+            _name_runs(ax, names)
             ax.set(title=f'{task} instances', xlabel='run', ylim=(0, 105))
             grid_below(ax)
         axes[0][0].set_ylabel('correct (% of tokens)')
@@ -283,12 +283,12 @@ def signature_figure(
     return Figure('signatures', title, fig, _names_caption(table, task, first.chance))
 
 # %% ../../nbs/study/figures.ipynb #ac9dece1
-def _draw_stability(ax, have, arm):
+def _draw_stability(ax, have, run_name):
     "Distance of a token to itself along the layers, and of two tokens in one run"
     for name, overlap in have.items():
         distances = [layer['stability'] for layer in overlap.layers]
         ax.plot(distances, color=colour(name), marker=mark(name), ms=3.5, label=name)
-    layers = have[arm].layers
+    layers = have[run_name].layers
     if layers[0]['other_token'] is not None:
         ax.plot([layer['other_token'] for layer in layers], color=INK, ls='--', lw=1, label='another token')
     ax.set_xticks(range(len(layers)), [short_site(layer) for layer in layers], fontsize=7, rotation=45)
@@ -298,11 +298,11 @@ def _draw_stability(ax, have, arm):
 # %% ../../nbs/study/figures.ipynb #f3108b98
 def _draw_ratios(ax, have):
     "Rand/2let of every run, over the strip of shuffled letters"
-    two = {arm: o.two_letter for arm, o in have.items() if o.two_letter['ratio'] is not None}
-    for place, (arm, found) in enumerate(two.items()):
+    two = {name: o.two_letter for name, o in have.items() if o.two_letter['ratio'] is not None}
+    for place, (name, found) in enumerate(two.items()):
         ratio, (low, high) = found['ratio'], found['ratio_ci']
         ends = np.abs([[ratio - low], [high - ratio]])
-        ax.errorbar(ratio, place, xerr=ends, fmt=mark(arm), color=colour(arm), ms=5, capsize=3)
+        ax.errorbar(ratio, place, xerr=ends, fmt=mark(name), color=colour(name), ms=5, capsize=3)
         strip = dict(color=NULL, lw=4, alpha=.4, solid_capstyle='butt')
         if found['shuffled']: ax.plot(found['shuffled']['ci'], [place, place], **strip)
     ax.axvline(1, color=INK, lw=.8)
@@ -314,11 +314,11 @@ def _draw_ratios(ax, have):
 APART = ('In {} two sets of instances of a token are {:.2f} apart [{:.2f}, {:.2f}], two tokens of like frequency '
          '{:.2f}. {}. Grey strips are the ratio with shuffled letters.')
 
-def _overlap_caption(arm, overlap):
+def _overlap_caption(name, overlap):
     own, two = overlap.stability, overlap.two_letter
     said = 'Too few words begin alike to say anything of them'
     if two['ratio'] is not None: said = f"Rand/2let is {format_interval(two['ratio'], two['ratio_ci'])}"
-    return APART.format(arm, own['distance'], *own['ci'], own['other_token'], said)
+    return APART.format(name, own['distance'], *own['ci'], own['other_token'], said)
 
 # %% ../../nbs/study/figures.ipynb #6cae8942
 @of_few
@@ -326,16 +326,16 @@ def overlap_figure(
     runs:Runs, # With overlaps
 )->Figure:
     "Stability of places along the layers, and Rand/2let with its null; `ValueError` if no run has overlaps"
-    have = {arm: run.evaluation.overlap for arm, run in runs.items() if run.evaluation.overlap}
+    have = {name: run.evaluation.overlap for name, run in runs.items() if run.evaluation.overlap}
     if not have: raise ValueError('No run was evaluated with overlaps.')
-    title, arm = 'Places of tokens, and what lies together', main_arm(runs)
-    if arm not in have: arm = next(iter(have))
+    title, name = 'Places of tokens, and what lies together', main_run(runs)
+    if name not in have: name = next(iter(have))
     with subplots(1, 2, (6.4, .9 + max(2.2, .27*len(have)))) as (fig, (layers, ratios)):
-        _draw_stability(layers, have, arm)
+        _draw_stability(layers, have, name)
         _draw_ratios(ratios, have)
         fig.suptitle(title)
         legend_below(fig, layers, rows=2)
-    return Figure('overlap', title, fig, _overlap_caption(arm, have[arm]))
+    return Figure('overlap', title, fig, _overlap_caption(name, have[name]))
 
 # %% ../../nbs/study/figures.ipynb #78064a54
 HUBS = ('Each mark is a hub: its place among the hidden units from left to right, its layer from top to bottom, its '
@@ -351,7 +351,7 @@ def pathway_figure(
     "Places and powers of some tokens through the layers"
     saved = saved_signatures(run.arrays)
     words = [token for token in saved if len(_word(token)) > 2 and _word(token).isalpha()] or saved
-    title = f'{joined(map(_word, words[:tokens]))} through the layers of {run.arm}'
+    title = f'{joined(map(_word, words[:tokens]))} through the layers of {run.name}'
     with subplots(size=(6.4, 1.7 + .34*len(words[0].sites))) as (fig, ax):
         pathway_plot([replace(token, token=_word(token)) for token in words[:tokens]], ax=ax)
         sites = [dict(stack=stack, layer=layer) for _, stack, layer in words[0].sites]
@@ -360,13 +360,13 @@ def pathway_figure(
     return Figure('pathways', title, fig, HUBS.format(len(saved)))
 
 # %% ../../nbs/study/figures.ipynb #85bf2ff0
-def _base(runs): return runs[base_arm(runs)]
-def _main(runs): return runs[main_arm(runs) or base_arm(runs)]
+def _base(runs): return runs[base_run(runs)]
+def _main(runs): return runs[main_run(runs) or base_run(runs)]
 
 def _pulsed(runs, what):
     "The run that stands for the method; `ValueError` where there is none"
-    if not main_arm(runs): raise ValueError(f'No run was pulsed, so there is no {what}.')
-    return runs[main_arm(runs)]
+    if not main_run(runs): raise ValueError(f'No run was pulsed, so there is no {what}.')
+    return runs[main_run(runs)]
 
 FIGURES = { # In the order in which they are drawn
     'base-test': lambda runs: base_test_figure(_base(runs)), 'price': ce_increase_figure,

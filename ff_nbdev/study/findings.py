@@ -10,8 +10,8 @@ from ..evaluation.robustness import format_threshold
 from ..run.records import PAPER_DOSE, PAPER_STEPS, regime_of
 from .rules import named_more
 from .effects import verdict, within
-from .numbers import MORE, all_seeds, base_arm, base_numbers, compare_thresholds, format_interval, joined
-from .numbers import main_arm, pct, read_more, seed_counts, signature, spatial_numbers, tasks
+from .numbers import MORE, all_seeds, base_run, base_numbers, compare_thresholds, format_interval, joined
+from .numbers import main_run, pct, read_more, seed_counts, signature, spatial_numbers, tasks
 from .numbers import format_count, format_parameters, of_gain, unmeasured
 from .records import Run, Runs, ce_increase, plain_signs
 from ..run.records import TrainRecord
@@ -22,12 +22,12 @@ INVENTED = 'These numbers are invented: they show the form of a report and say n
 SMOKE = 'Smoke scale: this shows that the machinery works and is no evidence for or against the paper.'
 COUNTS = dict(enumerate(('no seed', 'one seed', 'two seeds', 'three seeds')))
 
-def _seed_words(runs, arm):
+def _seed_words(runs, name):
     "How many seeds stand behind a run, and which have fewer"
     counts = seed_counts(runs)
-    own = counts.get(arm, 1)
+    own = counts.get(name, 1)
     fewer = [other for other, count in counts.items() if count < own]
-    words = f'{arm} rests on {COUNTS.get(own, f"{own} seeds")}'
+    words = f'{name} rests on {COUNTS.get(own, f"{own} seeds")}'
     if not fewer: return words
     return f'{words}, {joined(fewer)} on fewer' if len(fewer) < 4 else f'{words}, most others on fewer'
 
@@ -36,7 +36,7 @@ def format_scale(
     runs:Runs, # Any runs
 )->str:
     "At which scale the numbers were made, and what that means"
-    main = main_arm(runs) or next(iter(runs))
+    main = main_run(runs) or next(iter(runs))
     evaluation, train = runs[main].evaluation, runs[main].train or TrainRecord()
     scale, size = evaluation.scale, evaluation.parameters
     if scale == 'synthetic': return INVENTED
@@ -77,7 +77,7 @@ def format_base(
 # %% ../../nbs/study/findings.ipynb #2674515c
 MARGIN = .01
 INCREASE = dict(
-    found='CE increase of {arm} over base_continued, at a dose of {dose:.3g}: {number}.',
+    found='CE increase of {run} over base_continued, at a dose of {dose:.3g}: {number}.',
     none='There is no cost.', holds='That is within the margin of {margin}.',
     fails='That is more than the margin of {margin}: the retrofit is not free.',
     undecided='Whether that is within the margin of {margin} is undecided.',
@@ -94,22 +94,22 @@ def _increase_text(found):
 
 def format_ce_increase(
     p:dict,      # From `ce_increase`
-    arm:str,     # The run that it is of
+    name:str,     # The run that it is of
     dose:float,  # Its dose
     margin:float=MARGIN, # Fraction of cross-entropy that counts as none [C1]
     base:dict|None=None, # The increase against the untrained base
 )->str:
     "The CE increase of a run, by the margin rule"
     outcome = 'none' if p['relative_hi'] < 0 else within(p['relative_lo'], p['relative_hi'], margin)
-    said = [INCREASE['found'].format(arm=arm, dose=dose, number=_increase_text(p)),
+    said = [INCREASE['found'].format(run=name, dose=dose, number=_increase_text(p)),
             INCREASE[outcome].format(margin=pct(margin))]
     if base: said.append(INCREASE['base'].format(number=_increase_text(base)))
     return ' '.join(said)
 
 # %% ../../nbs/study/findings.ipynb #34170f47
 SPATIAL = dict(
-    none='Clustering of {arm} has no matched-dose null beside it, so it says nothing.',
-    weights="Moran's I of {arm}'s weights is {moran:.3f}, and the same dose takes white noise to {null:.3f}.",
+    none='Clustering of {run} has no matched-dose null beside it, so it says nothing.',
+    weights="Moran's I of {run}'s weights is {moran:.3f}, and the same dose takes white noise to {null:.3f}.",
     own="It takes the matrices' own values in random order to {own:.3f}.",
     above='{above} of {of} matrices lie above {nulls}', smooth=', so no clustering beyond smoothing is shown',
     line="Moran's I of its activations (1-D) is {line:.3f} against {line_null:.3f} for the higher of their nulls "
@@ -120,20 +120,20 @@ SPATIAL = dict(
 # %% ../../nbs/study/findings.ipynb #1d9b55ad
 def format_spatial(
     n:dict,  # From `spatial_numbers`
-    arm:str, # Its name
+    name:str, # Its name
 )->str:
     "Clustering beyond what the same dose does to noise, or not"
-    if not n['of']: return SPATIAL['none'].format(arm=arm)
+    if not n['of']: return SPATIAL['none'].format(run=name)
     alone = n.get('own') is None
     above = SPATIAL['above'] + (SPATIAL['smooth'] if n['above'] <= n['of']/2 else '') + '.'
     parts = [SPATIAL['weights'], *([] if alone else [SPATIAL['own']]), above]
     if n['line_of']:
         most = n['line_above'] > n['line_of']/2
         parts += [SPATIAL['line'], SPATIAL['line_above' if most else 'line_below']]
-    return plain_signs(' '.join(parts).format(arm=arm, nulls='that' if alone else 'both', **n))
+    return plain_signs(' '.join(parts).format(run=name, nulls='that' if alone else 'both', **n))
 
 # %% ../../nbs/study/findings.ipynb #6e1d6825
-NAMED = dict(holds='{arm} names more', fails='{arm} names fewer', undecided='no difference is shown')
+NAMED = dict(holds='{run} names more', fails='{run} names fewer', undecided='no difference is shown')
 RECALL = dict(holds='Fuzzy recall improves it, from {} in no_fzr.', fails='Fuzzy recall makes it worse: no_fzr has {}.',
               undecided='Fuzzy recall makes no difference that can be seen (no_fzr {}).')
 
@@ -141,14 +141,14 @@ def _names(run, task):
     accuracy, ends = signature(run, task)[0], signature(run, task)[1:]
     return format_interval(accuracy, ends, '.0%').replace(' %,', ',').replace(' %]', ']')
 
-def _named_verdict(runs, arm, other, task): return verdict(*named_more(runs[arm], runs[other], task)[1:])
+def _named_verdict(runs, name, other, task): return verdict(*named_more(runs[name], runs[other], task)[1:])
 
-def _beside_controls(runs, arm, task):
+def _beside_controls(runs, name, task):
     "The run against continued training alone, and against the sorted base"
     said = []
     for other, note in dict(base_continued='without the method', base_reordered='sorted and not trained').items():
-        if other not in runs or other == arm: continue
-        found = NAMED[_named_verdict(runs, arm, other, task)].format(arm=arm)
+        if other not in runs or other == name: continue
+        found = NAMED[_named_verdict(runs, name, other, task)].format(run=name)
         said.append(f'{other}, {note}: {_names(runs[other], task)}; {found}.')
     return said
 
@@ -167,104 +167,104 @@ def _without_geography(found):
     sides = 'Encoder sites, which see the token itself, name {} alone, decoder sites {}.'
     return [*said, sides.format(pct(encoder), pct(decoder))]
 
-def _gain_of_recall(runs, arm, task):
-    if 'no_fzr' not in runs or arm == 'no_fzr': return []
-    return [RECALL[_named_verdict(runs, arm, 'no_fzr', task)].format(_names(runs['no_fzr'], task))]
+def _gain_of_recall(runs, name, task):
+    if 'no_fzr' not in runs or name == 'no_fzr': return []
+    return [RECALL[_named_verdict(runs, name, 'no_fzr', task)].format(_names(runs['no_fzr'], task))]
 
 # %% ../../nbs/study/findings.ipynb #bfc66360
 def format_signatures(
     runs:Runs, # With full_stack, and base_reordered for the control
-    arm:str,   # The run in question
+    name:str,   # The run in question
 )->str:
     "Do places name tokens, beyond chance, beyond the reordered base, and better with fuzzy recall?"
-    if not tasks(runs[arm]): return f'Token identification was not measured: it {unmeasured(runs[arm])}.'
-    task = tasks(runs[arm])[-1]
-    found = runs[arm].evaluation.signatures
+    if not tasks(runs[name]): return f'Token identification was not measured: it {unmeasured(runs[name])}.'
+    task = tasks(runs[name])[-1]
+    found = runs[name].evaluation.signatures
     of = f"({task}, {found.n_tokens} tokens, chance {pct(found.chance, 1)})"
-    text = f'Token identification {of}: {_names(runs[arm], task)} in {arm}'
+    text = f'Token identification {of}: {_names(runs[name], task)} in {name}'
     if found.tasks[task].ci[0] <= found.chance: return f'{text}, not shown to be above chance.'
-    said = [f'{text}.', *_beside_controls(runs, arm, task), *_without_geography(found[task])]
-    return ' '.join(said + _gain_of_recall(runs, arm, task))
+    said = [f'{text}.', *_beside_controls(runs, name, task), *_without_geography(found[task])]
+    return ' '.join(said + _gain_of_recall(runs, name, task))
 
 # %% ../../nbs/study/findings.ipynb #99e256b6
-UNMEASURABLE = ('Robustness is not measurable: {arm} scores {clean} undisturbed and {floor} with its feed-forward '
+UNMEASURABLE = ('Robustness is not measurable: {run} scores {clean} undisturbed and {floor} with its feed-forward '
                 'layers ablated. That is less than 10 points apart.')
-STANDS = dict(higher='{arm} is more robust', lower='{arm} is less robust', undecided='no difference is shown')
+STANDS = dict(higher='{run} is more robust', lower='{run} is less robust', undecided='no difference is shown')
 STANDS |= dict(holds=STANDS['higher'], fails=STANDS['lower'])
 
-def _robustness(runs, arm): return runs[arm].evaluation.robustness
+def _robustness(runs, name): return runs[name].evaluation.robustness
 
-def _unmeasurable(runs, arm):
-    found = _robustness(runs, arm)
+def _unmeasurable(runs, name):
+    found = _robustness(runs, name)
     floors = [floor for floor in (found.floor_zero, found.floor_mean) if floor is not None]
-    return UNMEASURABLE.format(arm=arm, clean=pct(found.clean, 1), floor=pct(max(floors), 1))
+    return UNMEASURABLE.format(run=name, clean=pct(found.clean, 1), floor=pct(max(floors), 1))
 
-def _threshold(runs, arm, kind):
-    found = _robustness(runs, arm)
+def _threshold(runs, name, kind):
+    found = _robustness(runs, name)
     return format_threshold(found.threshold[kind], found.measurable)
 
 # %% ../../nbs/study/findings.ipynb #22beeabe
-def _by_metric(of, found, arm, control):
+def _by_metric(of, found, run_name, control):
     "One metric: run, control and what their difference shows"
     own, theirs = (format_threshold(found[name], True, of) for name in ('arm', 'control'))
-    shown = STANDS[verdict(*found['difference'][1:])].format(arm=arm)
-    return f'By {MORE[of]}: {arm} {own}, {control} {theirs}; {shown}.'
+    shown = STANDS[verdict(*found['difference'][1:])].format(run=run_name)
+    return f'By {MORE[of]}: {run_name} {own}, {control} {theirs}; {shown}.'
 
-def _other_readings(runs, arm, control, kind):
+def _other_readings(runs, name, control, kind):
     "What the metrics without a floor say, and beside them the sorted base"
-    found = {of: read_more(runs, arm, control, kind, of) for of in MORE}
-    said = [_by_metric(of, pair, arm, control) for of, pair in found.items() if pair]
+    found = {of: read_more(runs, name, control, kind, of) for of in MORE}
+    said = [_by_metric(of, pair, name, control) for of, pair in found.items() if pair]
     if not said: return []
     said.insert(0, 'Two metrics have no floor of their own, and no claim asks for them.')
-    if 'base_reordered' not in runs or arm == 'base_reordered': return said
+    if 'base_reordered' not in runs or name == 'base_reordered': return said
     free = read_more(runs, 'base_reordered', control, kind, 'ce')
     if not free: return said
     return [*said, f"By the last, base_reordered, sorted and not trained: {format_threshold(free['arm'], True, 'ce')}."]
 
 # %% ../../nbs/study/findings.ipynb #053c4e21
-def _curve(runs, arm, kind):
+def _curve(runs, name, kind):
     "Strength → accuracy"
-    return {point.strength: point.accuracy for point in getattr(_robustness(runs, arm), kind)}
+    return {point.strength: point.accuracy for point in getattr(_robustness(runs, name), kind)}
 
-def _ahead(runs, arm, control, kind):
+def _ahead(runs, name, control, kind):
     "From which strength on has a run that starts lower as many correct tokens?"
-    own, theirs = _curve(runs, arm, kind), _curve(runs, control, kind)
+    own, theirs = _curve(runs, name, kind), _curve(runs, control, kind)
     strengths = sorted(own.keys() & theirs.keys())
     if not strengths or own[strengths[0]] >= theirs[strengths[0]]: return []
     first = next((x for x in strengths if own[x] >= theirs[x]), None)
     meet = 'the curves do not cross' if first is None else f'the curves cross at {first:g} (as measured, no interval)'
-    return [f'Undisturbed {arm} has fewer correct tokens than {control}; {meet}.']
+    return [f'Undisturbed {name} has fewer correct tokens than {control}; {meet}.']
 
 # %% ../../nbs/study/findings.ipynb #00aff234
 HALVES = dict(noise='Noise', nonhub='Noise outside the hubs', blur='Blur')
 
 def format_robustness(
     runs:Runs, # base_continued (or base), no_fzr and the run
-    arm:str,   # The run in question
+    run_name:str,   # The run in question
     kind:str='noise', # 'noise', 'nonhub' or 'blur'
 )->str:
     "Is the run more robust to noise than the control and than no_fzr?"
-    control = next((name for name in ('base_continued', 'base') if name in runs and name != arm), None)
-    for name in (arm, control):
+    control = next((name for name in ('base_continued', 'base') if name in runs and name != run_name), None)
+    for name in (run_name, control):
         if name and not _robustness(runs, name).measurable: return _unmeasurable(runs, name)
-    said = [f'{HALVES[kind]} that halves the FFN contribution: {_threshold(runs, arm, kind)} in {arm}.']
+    said = [f'{HALVES[kind]} that halves the FFN contribution: {_threshold(runs, run_name, kind)} in {run_name}.']
     for other in (control, 'no_fzr'):
-        if other not in runs or other == arm or not _robustness(runs, other).measurable: continue
-        found = compare_thresholds(*(_robustness(runs, name).threshold[kind] for name in (arm, other)))
-        said.append(f'{other}: {_threshold(runs, other, kind)}; {STANDS[found].format(arm=arm)}.')
-    if control: said += _other_readings(runs, arm, control, kind) + _ahead(runs, arm, control, kind)
+        if other not in runs or other == run_name or not _robustness(runs, other).measurable: continue
+        found = compare_thresholds(*(_robustness(runs, name).threshold[kind] for name in (run_name, other)))
+        said.append(f'{other}: {_threshold(runs, other, kind)}; {STANDS[found].format(run=run_name)}.')
+    if control: said += _other_readings(runs, run_name, control, kind) + _ahead(runs, run_name, control, kind)
     return ' '.join(said)
 
 # %% ../../nbs/study/findings.ipynb #6f2e1488
-SEEDS = 'The sentences above speak of the first seed. Of {arm} there are {number}; the table of seeds has their means.'
+SEEDS = 'The sentences above speak of the first seed. Of {run} there are {number}; the table of seeds has their means.'
 
 def format_seeds(
     runs:Runs, # With their seeds
-    arm:str,   # The run in question
+    name:str,   # The run in question
 )->str|None: # None where it has one seed
     "How many seeds there are, and where they stand"
-    number = len(all_seeds(runs, arm))
-    return SEEDS.format(arm=arm, number=COUNTS.get(number, f'{number} seeds')) if number > 1 else None
+    number = len(all_seeds(runs, name))
+    return SEEDS.format(run=name, number=COUNTS.get(number, f'{number} seeds')) if number > 1 else None
 
 # %% ../../nbs/study/findings.ipynb #7c2cd105
 def format_regime(
@@ -280,16 +280,16 @@ def findings(
     runs:Runs, # base and base_continued among them
 )->list[str]: # Three to eight sentences
     "What was found, in plain sentences chosen by the rules"
-    arm, base = main_arm(runs), base_arm(runs)
+    name, base = main_run(runs), base_run(runs)
     said = [format_scale(runs), format_base(runs[base])]
-    if arm is None: return said + ['No run with pulses was made, so there is nothing to say about the method.']
-    run = runs[arm]
+    if name is None: return said + ['No run with pulses was made, so there is nothing to say about the method.']
+    run = runs[name]
     if 'base_continued' in runs:
-        before = ce_increase(run, runs[base]) if base != arm else None
-        cost = format_ce_increase(ce_increase(run, runs['base_continued']), arm, run.dose, base=before)
+        before = ce_increase(run, runs[base]) if base != name else None
+        cost = format_ce_increase(ce_increase(run, runs['base_continued']), name, run.dose, base=before)
         said.append(f"{cost} {format_regime(run.train or TrainRecord())}".strip())
-    said += [format_spatial(spatial_numbers(run), arm), format_signatures(runs, arm), format_robustness(runs, arm)]
+    said += [format_spatial(spatial_numbers(run), name), format_signatures(runs, name), format_robustness(runs, name)]
     found = run.evaluation.robustness
-    if found.measurable and 'blur' in found.threshold: said.append(format_robustness(runs, arm, 'blur'))
-    seeds = format_seeds(runs, arm)
+    if found.measurable and 'blur' in found.threshold: said.append(format_robustness(runs, name, 'blur'))
+    seeds = format_seeds(runs, name)
     return said + [seeds] if seeds else said

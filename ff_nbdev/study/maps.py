@@ -9,7 +9,7 @@ __all__ = ['PIECE', 'WHOLE', 'ABOVE', 'NO_PULSE', 'GROUPS', 'LISA_COLOURS', 'UNL
 import numpy as np
 
 from ..evaluation.spatial import local_morans, morans_i
-from .numbers import above_null, joined, line_null, main_arm, pct
+from .numbers import above_null, joined, line_null, main_run, pct
 from .plots import DIVERGING, GRID, INK, NULL, Figure, by_label, colour, grid_below, legend_below
 from .plots import mark, of_few, short_site, subplots
 from .records import Run, Runs
@@ -27,7 +27,7 @@ def _site_in_both(before, after, site):
     names = [name for name in down_slices(before) if name in down_slices(after)]
     if names and (not site or site in names): return site or names[0]
     there, wanted = 'is ' + joined(names) if names else 'are none', f'of {site} ' if site else ''
-    raise ValueError(f'No slice of a down matrix {wanted}that {before.arm} and {after.arm} both have: there {there}.')
+    raise ValueError(f'No slice of a down matrix {wanted}that {before.name} and {after.name} both have: there {there}.')
 
 def _site_name(run, site):
     "Short name of a site, where the evaluation knows it"
@@ -68,7 +68,7 @@ def weights_figure(
         for ax, piece, run in zip(axes, pieces, (before, after)):
             options = dict(cmap=DIVERGING, vmin=-limit, vmax=limit, interpolation='none', aspect='auto', origin='upper')
             image = ax.imshow(piece, **options)
-            ax.set(title=f'{run.arm}, dose {run.dose:.3g}', xlabel='hidden unit (index)')
+            ax.set(title=f'{run.name}, dose {run.dose:.3g}', xlabel='hidden unit (index)')
             ax.tick_params(length=2)
         axes[0].set_ylabel('output (index)')
         fig.colorbar(image, ax=axes, label='weight', shrink=.9, pad=.01, format='%.2g')
@@ -82,32 +82,32 @@ NO_PULSE = 'No run has been pulsed, so every null is that of plain white noise.'
 
 def _moran_caption(runs):
     words = []
-    for arm, run in runs.items():
+    for name, run in runs.items():
         rows = run.evaluation.spatial
-        if run.dose > 0: words.append(f'{arm} {sum(map(above_null, rows))} of {len(rows)} matrices')
+        if run.dose > 0: words.append(f'{name} {sum(map(above_null, rows))} of {len(rows)} matrices')
     if not words: return NO_PULSE if len(runs) > 1 else 'It was never pulsed, so its null is plain white noise.'
     return ABOVE.format('; '.join(words))
 
 # %% ../../nbs/study/maps.ipynb #ad8364b9
 def _column(rows, entry): return np.array([row.get(entry) or 0 for row in rows])
 
-def _draw_moran(ax, rows, arm, place, width, minus_null):
+def _draw_moran(ax, rows, name, place, width, minus_null):
     "Moran's I of one run with its null, side by side with the other runs"
     x = np.arange(len(rows)) + place
     value, null, sd = (_column(rows, entry) for entry in ('moran_queen', 'null_queen', 'null_queen_sd'))
     shift = null if minus_null else 0
     ax.bar(x, 4*sd, width, bottom=null - 2*sd - shift, color=NULL, alpha=.6, lw=0, zorder=1)
     ax.hlines(null - shift, x - width/2, x + width/2, color=INK, lw=1.3, zorder=2)
-    ax.plot(x, value - shift, mark(arm), color=colour(arm), ms=3.6, label=arm, zorder=3)
+    ax.plot(x, value - shift, mark(name), color=colour(name), ms=3.6, label=name, zorder=3)
 
 # %% ../../nbs/study/maps.ipynb #01962243
 def _draw_role(top, low, runs, role, gated=True):
     "One kind of matrix: its values above, what is left of them below"
     width = .8/len(runs)
-    for number, (arm, run) in enumerate(runs.items()):
+    for number, (name, run) in enumerate(runs.items()):
         rows = [row for row in run.evaluation.spatial if row.role == role]
         place = (number - (len(runs) - 1)/2)*.8/len(runs)
-        for ax, minus_null in ((top, False), (low, True)): _draw_moran(ax, rows, arm, place, width, minus_null)
+        for ax, minus_null in ((top, False), (low, True)): _draw_moran(ax, rows, name, place, width, minus_null)
     top.set_title(role if gated else dict(value='input').get(role, role))
     low.set_xticks(range(len(rows)), [short_site(row) for row in rows], rotation=45 if len(rows) > 4 else 0)
     low.set_xlabel('layer')
@@ -157,7 +157,7 @@ def _lisa_caption(run, own, null):
     for piece in (own, null):
         found = lisa_fractions(piece)
         unlike.append(pct(found[GROUPS[1]] + found[GROUPS[3]]))
-    return UNLIKE.format(run.arm, *unlike)
+    return UNLIKE.format(run.name, *unlike)
 
 # %% ../../nbs/study/maps.ipynb #887e39ef
 def lisa_figure(
@@ -167,9 +167,9 @@ def lisa_figure(
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
     have = {site: piece for site, piece in down_slices(run).items() if f'null_slice_{site}' in run.arrays}
-    if not have: raise ValueError(f'{run.arm} has no slice of a matrix with its null: evaluate it again.')
+    if not have: raise ValueError(f'{run.name} has no slice of a matrix with its null: evaluate it again.')
     site, own = next(iter(have.items()))
-    pieces = {run.arm: own, 'noise, same dose': run.arrays[f'null_slice_{site}']}
+    pieces = {run.name: own, 'noise, same dose': run.arrays[f'null_slice_{site}']}
     title = "Regions of weights, by local Moran's I"
     options = dict(cmap=ListedColormap(LISA_COLOURS), vmin=1, vmax=4, interpolation='none', aspect='auto')
     with subplots(1, 2, (6.4, 2.7), sharey=True) as (fig, axes):
@@ -191,12 +191,12 @@ CORRELATION = ('The correlation between neighbours is {:.3f} in {} and {:.3f} at
                'the down matrices.')
 
 def _correlogram_caption(runs, curves, nulls):
-    arm = main_arm(runs)
-    if arm not in curves: arm = max(curves, key=lambda name: curves[name][0] - curves[name][3])
-    curve = curves[arm]
-    text = CORRELATION.format(curve[0], arm, curve[3])
-    if arm not in nulls: return text
-    return text + f' The same dose takes white noise to {nulls[arm][0]:.3f} and {nulls[arm][3]:.3f}.'
+    run_name = main_run(runs)
+    if run_name not in curves: run_name = max(curves, key=lambda name: curves[name][0] - curves[name][3])
+    curve = curves[run_name]
+    text = CORRELATION.format(curve[0], run_name, curve[3])
+    if run_name not in nulls: return text
+    return text + f' The same dose takes white noise to {nulls[run_name][0]:.3f} and {nulls[run_name][3]:.3f}.'
 
 # %% ../../nbs/study/maps.ipynb #47896d4f
 @of_few
@@ -204,15 +204,15 @@ def correlogram_figure(
     runs:Runs, # With `rho_<site>` in their arrays
 )->Figure:
     "ρ(r) of the down matrices against distance, mean over sites, a line a run; `ValueError` if no run has them"
-    curves = {arm: _mean_curve(run, 'rho_', 'rho_null') for arm, run in runs.items()}
-    curves = {arm: curve for arm, curve in curves.items() if curve is not None}
+    curves = {name: _mean_curve(run, 'rho_', 'rho_null') for name, run in runs.items()}
+    curves = {name: curve for name, curve in curves.items() if curve is not None}
     if not curves: raise ValueError('No run has correlograms (rho_<site> in evaluation.npz): evaluate the runs again.')
-    nulls = {arm: _mean_curve(runs[arm], 'rho_null_') for arm in curves if runs[arm].dose > 0}
-    nulls = {arm: curve for arm, curve in nulls.items() if curve is not None}
+    nulls = {name: _mean_curve(runs[name], 'rho_null_') for name in curves if runs[name].dose > 0}
+    nulls = {name: curve for name, curve in nulls.items() if curve is not None}
     title = 'How far the weights are alike'
     with subplots(size=(6.4, 2.5)) as (fig, ax):
-        for number, (arm, curve) in enumerate(curves.items()):
-            line = dict(color=colour(arm), marker=mark(arm), ms=8 - number, mfc='none', lw=1, label=arm)
+        for number, (name, curve) in enumerate(curves.items()):
+            line = dict(color=colour(name), marker=mark(name), ms=8 - number, mfc='none', lw=1, label=name)
             ax.plot(np.arange(1, len(curve) + 1), curve, **line)
         for number, curve in enumerate(nulls.values()):
             ax.plot(np.arange(1, len(curve) + 1), curve, '--', color=NULL, label=None if number else 'null')
@@ -264,11 +264,11 @@ def bands_figure(
     times:int=4,  # Points of training shown
 )->Figure:
     "Tokens by places, through training; `ValueError` for a run that was not trained"
-    if not run.bands: raise ValueError(NO_BANDS.format(run.arm))
+    if not run.bands: raise ValueError(NO_BANDS.format(run.name))
     bands, name = run.bands, run.bands['site'][site]
     points = np.unique(np.linspace(0, len(bands['sentences']) - 1, times).round().astype(int))
     activations, sentences = bands['activations'][points, site].astype(float), bands['sentences'][points]
-    title = f'Activation bands of {run.arm} at {_site_name(run, name)}'
+    title = f'Activation bands of {run.name} at {_site_name(run, name)}'
     height = .8 + len(points)*(.2 + .11*max(activations.shape[1], 5))
     with subplots(len(points), 1, (6.4, height), sharex=True, squeeze=False) as (fig, axes):
         for ax, shown, seen in zip(axes[:, 0], activations, sentences):

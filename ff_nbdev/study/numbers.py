@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['MORE', 'joined', 'pct', 'format_value', 'format_interval', 'format_count', 'format_parameters', 'format_increase',
-           'mean', 'main_arm', 'base_arm', 'all_seeds', 'seed_counts', 'base_numbers', 'of_gain', 'above_null',
+           'mean', 'main_run', 'base_run', 'all_seeds', 'seed_counts', 'base_numbers', 'of_gain', 'above_null',
            'below_null', 'line_null', 'spatial_numbers', 'unmeasured', 'tasks', 'signature', 'compare_thresholds',
            'read_more']
 
@@ -84,35 +84,35 @@ def mean(
     return sum(values)/len(values) if values else None
 
 # %% ../../nbs/study/numbers.ipynb #29499dbe
-def main_arm(
+def main_run(
     runs:Runs, # Any runs
 )->str|None: # Its name; None where no run was pulsed
     "The run that stands for the method: full_stack, or else the nearest to it"
-    for arm in ('full_stack', 'rwkv_full_stack', 'tlf', 'highway', 'no_fzr'):
-        if arm in runs: return arm
-    return next((arm for arm, run in runs.items() if run.dose > 0), None)
+    for name in ('full_stack', 'rwkv_full_stack', 'tlf', 'highway', 'no_fzr'):
+        if name in runs: return name
+    return next((name for name, run in runs.items() if run.dose > 0), None)
 
-def base_arm(
+def base_run(
     runs:Runs, # Any runs
 )->str: # Its name
     "The model before all training: base, that of RWKV, or the first run"
-    return next((arm for arm in ('base', 'rwkv_base') if arm in runs), next(iter(runs)))
+    return next((name for name in ('base', 'rwkv_base') if name in runs), next(iter(runs)))
 
 # %% ../../nbs/study/numbers.ipynb #313a87bb
 def all_seeds(
     runs:Runs, # With their seeds
-    arm:str,   # One of them
+    run_name:str,   # One of them
 )->list[Run]: # The first, then the others; none where the recipe was not run
     "Every run of a recipe"
-    if arm not in runs: return []
+    if run_name not in runs: return []
     others = getattr(runs, 'seeds', {})
-    return [runs[arm], *(run for name, run in others.items() if name.split('.s')[0] == arm)]
+    return [runs[run_name], *(run for name, run in others.items() if name.split('.s')[0] == run_name)]
 
 def seed_counts(
     runs:Runs, # With their seeds
 )->dict[str, int]: # Trained recipe → its runs
     "How many seeds each recipe has"
-    return {arm: len(all_seeds(runs, arm)) for arm, run in runs.items() if run.trained}
+    return {name: len(all_seeds(runs, name)) for name, run in runs.items() if run.trained}
 
 # %% ../../nbs/study/numbers.ipynb #ee782a3f
 def base_numbers(
@@ -187,7 +187,7 @@ def unmeasured(
     what:str='signatures', # Or 'overlap', 'pathways'
 )->str: # Without a full stop
     "Why a measure is missing: most often a text too small for it"
-    return (run.evaluation.not_measured or {}).get(what, f'was not asked for ({what} of {run.arm})')
+    return (run.evaluation.not_measured or {}).get(what, f'was not asked for ({what} of {run.name})')
 
 def tasks(
     run:Run, # Any run
@@ -225,15 +225,15 @@ MORE = dict(half='half of its own correct tokens', ce='half of its nats under th
 # %% ../../nbs/study/numbers.ipynb #840d747e
 def read_more(
     runs:Runs, # Evaluated on the same windows
-    arm:str,   # The run in question
+    run_name:str,   # The run in question
     control:str, # Its control
     kind:str,  # 'noise', 'nonhub' or 'blur'
     of:str,    # 'half' or 'ce'
     sites:str='disturbed', # 'disturbed' (all sites) or 'last'
 )->dict|None: # arm, control (for `format_threshold`), difference; None where it cannot be read
     "A threshold by a metric that has no floor of the run's own, with windows in pairs"
-    unigram = runs[arm].evaluation.unigram_ce
-    own, theirs = (scores_from(runs[name].arrays, sites) for name in (arm, control))
+    unigram = runs[run_name].evaluation.unigram_ce
+    own, theirs = (scores_from(runs[name].arrays, sites) for name in (run_name, control))
     if not own or not theirs: return None
     if not any(key[0] == kind for key in own if isinstance(key, tuple)): return None
     found = dict(arm=reading(own, kind, of, unigram), control=reading(theirs, kind, of, unigram))

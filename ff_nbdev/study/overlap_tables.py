@@ -41,7 +41,7 @@ def _paper_pairs(record):
 
 # %% ../../nbs/study/overlap_tables.ipynb #07b5333d
 OVERLAP_COLUMNS = {
-    'arm': 'arm', 'words': 'overlap.n_tokens',
+    'run': 'arm', 'words': 'overlap.n_tokens',
     'same token, other instances': ('overlap.stability.distance', 'overlap.stability.ci', '.3f'),
     'another token': ('overlap.stability.other_token', '.3f'), 'chance': ('overlap.chance', '.3f'),
     '2let': ('pairs.two_letter', '.3f'), 'Rand': ('pairs.random', '.3f'),
@@ -56,16 +56,16 @@ def overlap_rows(runs:Runs): # Any runs
 
 # %% ../../nbs/study/overlap_tables.ipynb #f284a3f5
 def _placed(runs):
-    return {arm: Places.from_arrays(run.arrays) for arm, run in runs.items() if 'overlap_tokens' in run.arrays}
+    return {name: Places.from_arrays(run.arrays) for name, run in runs.items() if 'overlap_tokens' in run.arrays}
 
 def between_rows(
     runs:Runs, # Runs of one base
 )->list[dict]: # Rows
     "Table 1: the same token in two runs; on the diagonal, in two sets of instances"
-    places = {arm: found for arm, found in _placed(runs).items() if arm not in ('base_reordered', 'from_scratch')}
+    places = {name: found for name, found in _placed(runs).items() if name not in ('base_reordered', 'from_scratch')}
     if not places: return []
     rows = []
-    for arm, row in overlap_table(places).iterrows(): rows.append({'arm': arm} | row.map(format_value).to_dict())
+    for name, row in overlap_table(places).iterrows(): rows.append({'run': name} | row.map(format_value).to_dict())
     return rows
 
 # %% ../../nbs/study/overlap_tables.ipynb #221b5ad4
@@ -78,22 +78,22 @@ _RHO = "Spearman's ρ [95 % interval]"
 def _same_words(places, pairs):
     "Places of the words that all have, if they are ten or more: else two rows would be about other words"
     if not pairs: return places
-    same = set.intersection(*(set(places[arm].tokens) for pair in pairs for arm in pair))
+    same = set.intersection(*(set(places[name].tokens) for pair in pairs for name in pair))
     if len(same) < 10: return places
     kept = {}
-    for arm, found in places.items():
-        kept[arm] = found.keep([number for number, token in enumerate(found.tokens) if token in same])
+    for name, found in places.items():
+        kept[name] = found.keep([number for number, token in enumerate(found.tokens) if token in same])
     return kept
 
 # %% ../../nbs/study/overlap_tables.ipynb #a4521cfc
 def _second_order_row(names, places):
     "None where no correlation could be taken"
     try: found = second_order(*(places[name] for name in names), draws=300)
-    except ValueError as error: return {'arms': ' and '.join(names), _RHO: str(error)}
+    except ValueError as error: return {'runs': ' and '.join(names), _RHO: str(error)}
     if found['rho'] is None: return None
     null = found['matched_null']
     return {
-        'arms': ' and '.join(names), _RHO: format_interval(found['rho'], found['ci']),
+        'runs': ' and '.join(names), _RHO: format_interval(found['rho'], found['ci']),
         'words of one kind exchanged': ' to '.join(map(format_value, null['ci'])), 'p': format_value(null['p']),
         'reliability of each': ' and '.join(map(format_value, found['reliability'])), 'words': found['n_tokens']}
 
@@ -120,20 +120,20 @@ def named_rows(
     runs:Runs, # Any runs
 )->list[dict]: # Rows
     "Table 6: named pairs of words, with the paper's numbers, and the two-letter pairs that this text has instead"
-    have = {arm: _named_distances(run) for arm, run in runs.items() if run.evaluation.overlap}
+    have = {run_name: _named_distances(run) for run_name, run in runs.items() if run.evaluation.overlap}
     rows = []
     for pair in dict.fromkeys(pair for found in have.values() for pair in found):
         name = ' & '.join(word.lstrip('▁Ġ') for word in pair)
-        row = {'pair': name} | {arm: format_value(found.get(pair)) for arm, found in have.items()}
-        for arm in have:
-            number = NAMED_PAIRS.get(name, {}).get(full_name(runs[arm]))
-            if number: row[f'paper: {arm}'] = format_value(number)
+        row = {'pair': name} | {run_name: format_value(found.get(pair)) for run_name, found in have.items()}
+        for run_name in have:
+            number = NAMED_PAIRS.get(name, {}).get(full_name(runs[run_name]))
+            if number: row[f'paper: {run_name}'] = format_value(number)
         rows.append(row)
     return same_columns(rows)
 
 # %% ../../nbs/study/overlap_tables.ipynb #5ebc9ffb
 CONTROL_COLUMNS = {
-    'arm': 'arm', 'tokens': lambda record: len(record['found']['tokens']), 'positions': 'found.positions',
+    'run': 'arm', 'tokens': lambda record: len(record['found']['tokens']), 'positions': 'found.positions',
     'own tokens lose': ('found.effect_own', 'found.effect_own_ci', '.3f'),
     'others lose': ('found.effect_other', 'found.effect_other_ci', '.3f'),
     'specificity': ('found.specificity', 'found.specificity_ci', '.3f'),
@@ -154,7 +154,7 @@ def control_rows(runs:Runs): # Any runs
 def _class_columns(name, words):
     return {words: (f'found.{name}.effect?', '.4f'), f'p, {words}': (f'found.{name}.p?', '.3f')}
 
-AGREEMENT_COLUMNS = {'arm': 'arm'} | _class_columns('two_letters', 'same two letters')
+AGREEMENT_COLUMNS = {'run': 'arm'} | _class_columns('two_letters', 'same two letters')
 AGREEMENT_COLUMNS |= _class_columns('piece_kinds', 'same kind of piece') | _class_columns('categories', 'same category')
 
 @table(AGREEMENT_COLUMNS)
@@ -179,7 +179,7 @@ def _recovered(floor):
 
 # %% ../../nbs/study/overlap_tables.ipynb #28d328cf
 RATE_COLUMNS = {
-    'arm': 'arm', 'code': 'code.code', 'bits a token and site': ('code.bits', '.0f'),
+    'run': 'arm', 'code': 'code.code', 'bits a token and site': ('code.bits', '.0f'),
     'variance unexplained': 'code.fvu',
     'loss recovered, from the mean': _recovered('mean'), 'from zero': _recovered('zero'),
     '16:1': ('code.names.16:1.accuracy?', 'code.names.16:1.ci?', '.0%'),

@@ -11,7 +11,7 @@ from ..evaluation.robustness import paired_threshold, scores_from
 from ..run.records import PAPER_DOSE, PAPER_STEPS, regime_of
 from .effects import Effect, over_seeds
 from .healing_map import setting_of, usual_setting
-from .numbers import all_seeds, format_interval, joined, main_arm, mean, pct, spatial_numbers
+from .numbers import all_seeds, format_interval, joined, main_run, mean, pct, spatial_numbers
 from .plots import GRID, INK, NULL, Figure, by_label, colour, few, grid_below, legend_below, mark
 from .plots import subplots
 from .records import Run, Runs, ce_increase, reference
@@ -39,10 +39,10 @@ EFFECTS = dict( # Column → label, what is measured, which direction is better
     noise=('noise that halves the\ncorrect tokens (x)', _withstood, 1))
 
 # %% ../../nbs/study/overview.ipynb #15b730da
-def _seed_effects(runs, arm, measure):
+def _seed_effects(runs, name, measure):
     "An effect of every seed that has its base_continued"
     found = []
-    for run in all_seeds(runs, arm):
+    for run in all_seeds(runs, name):
         free = reference(runs, run)
         values = measure(run, free) if free and free is not run else None
         if values: found.append(Effect(*values))
@@ -53,10 +53,10 @@ def effect_rows(
 )->dict: # Run → column → effects of its seeds, of the pulsed runs that have a base_continued
     "What every pulsed run costs and gives, seed by seed"
     rows = {}
-    for arm, run in few(runs).items():
+    for run_name, run in few(runs).items():
         if not run.trained or not run.dose: continue
-        found = {name: _seed_effects(runs, arm, measure) for name, (_, measure, _) in EFFECTS.items()}
-        if found['increase']: rows[arm] = found
+        found = {name: _seed_effects(runs, run_name, measure) for name, (_, measure, _) in EFFECTS.items()}
+        if found['increase']: rows[run_name] = found
     return rows
 
 # %% ../../nbs/study/overview.ipynb #85ff9149
@@ -73,28 +73,28 @@ SEEN = dict(
 ABOUT = dict(increase='cost', named='naming', noise='robustness')
 
 # %% ../../nbs/study/overview.ipynb #b5ba2a51
-def _effects_title(arm, found):
+def _effects_title(run_name, found):
     "What is seen of the main run"
     cost = pct(over_seeds(found['increase']).value/100, 1)
     asked = {name: better for name, (_, _, better) in EFFECTS.items() if found[name]}
     said = {name: SEEN[name].get(_direction(found[name], better)) for name, better in asked.items()}
     words = [text.format(cost) for text in said.values() if text]
     unseen = [ABOUT[name] for name, text in said.items() if not text]
-    title = f'{arm} {joined(words)}' if words else f'{arm} differs in nothing from base_continued'
+    title = f'{run_name} {joined(words)}' if words else f'{run_name} differs in nothing from base_continued'
     return title + (f'; no difference is shown in {joined(unseen)}' if words and unseen else '')
 
 # %% ../../nbs/study/overview.ipynb #bc18376e
 def _draw_effects(ax, rows, name, better):
     "One column: seeds as dots, the interval over them as a line"
     ax.axvline(0, color=INK, lw=.8)
-    for place, (arm, found) in enumerate(rows.items()):
+    for place, (run_name, found) in enumerate(rows.items()):
         effects = found[name]
         if not effects: continue
         effect = over_seeds(effects)
-        ax.plot([effect.lo, effect.hi], [place, place], color=colour(arm), lw=2, solid_capstyle='butt')
+        ax.plot([effect.lo, effect.hi], [place, place], color=colour(run_name), lw=2, solid_capstyle='butt')
         values = [one.value for one in effects]
-        ax.plot(values, [place]*len(values), 'o', color=colour(arm), ms=4, mec='white', mew=.5)
-        ax.plot(effect.value, place, '|', color=colour(arm), ms=14, mew=2)
+        ax.plot(values, [place]*len(values), 'o', color=colour(run_name), ms=4, mec='white', mew=.5)
+        ax.plot(effect.value, place, '|', color=colour(run_name), ms=14, mew=2)
     ax.set_xlabel(f'{EFFECTS[name][0]}\n{"right" if better > 0 else "left"} is better')
     ax.tick_params(axis='y', length=0)
     grid_below(ax, 'x')
@@ -112,12 +112,12 @@ def effects_figure(
         for ax, (name, better) in zip(axes, shown.items()): _draw_effects(ax, rows, name, better)
         axes[0].set_yticks(range(len(rows)), list(rows))
         axes[0].set_ylim(len(rows) - .5, -.5)
-    arm = main_arm(runs) if main_arm(runs) in rows else next(iter(rows))
-    found = over_seeds(rows[arm]['increase'])
+    run_name = main_run(runs) if main_run(runs) in rows else next(iter(rows))
+    found = over_seeds(rows[run_name]['increase'])
     number = format_interval(found.value, (found.lo, found.hi), '+.1f')
-    words = (f'CE increase of {arm} over base_continued, in percent: {number}. Dots are seeds, lines 95 % intervals, '
-             'and the vertical line is base_continued.')
-    return Figure('effects', _effects_title(arm, rows[arm]), fig, words, above=True)
+    words = (f'CE increase of {run_name} over base_continued, in percent: {number}. Dots are seeds, lines 95 % '
+             'intervals, and the vertical line is base_continued.')
+    return Figure('effects', _effects_title(run_name, rows[run_name]), fig, words, above=True)
 
 # %% ../../nbs/study/overview.ipynb #6a6c0c31
 def _alike(run, model, setting):
@@ -218,28 +218,28 @@ def _null_rows(run):
     return dict(weights=(numbers['moran'], weights), activations=(mean(row.mean for row in lines), activations))
 
 # %% ../../nbs/study/overview.ipynb #af40c89d
-def _draw_nulls(ax, runs, arms, part):
+def _draw_nulls(ax, runs, names, part):
     "One panel: seeds as marks, their nulls beside them"
-    for place, arm in enumerate(arms):
-        for run in all_seeds(runs, arm):
+    for place, run_name in enumerate(names):
+        for run in all_seeds(runs, run_name):
             value, nulls = _null_rows(run)[part]
             if value is None: continue
             for name, level in nulls.items():
                 sign, ink = NULLS[name]
                 if level is not None: ax.plot(place, level, sign, color=ink, ms=13, mew=2, label=name, zorder=1)
-            ax.plot(place, value, mark(arm), color=colour(arm), ms=5, mec='white', mew=.5, zorder=3)
-    ax.set_xticks(range(len(arms)), arms, rotation=35, ha='right', rotation_mode='anchor', fontsize=7)
-    ax.set(title=part, xlim=(-.6, len(arms) - .4))
+            ax.plot(place, value, mark(run_name), color=colour(run_name), ms=5, mec='white', mew=.5, zorder=3)
+    ax.set_xticks(range(len(names)), names, rotation=35, ha='right', rotation_mode='anchor', fontsize=7)
+    ax.set(title=part, xlim=(-.6, len(names) - .4))
     grid_below(ax)
 
 # %% ../../nbs/study/overview.ipynb #845fc7f1
-BESIDE = dict(weights='Weights of {arm}: {moran:.3f}, noise of the same dose {null:.3f}. ',
+BESIDE = dict(weights='Weights of {run}: {moran:.3f}, noise of the same dose {null:.3f}. ',
               activations='Activations: {line:.3f}, the higher null {line_null:.3f}. ')
 
-def _nulls_title(arm, numbers):
+def _nulls_title(name, numbers):
     "Where the weights and the activations of the main run lie"
-    if not numbers['of']: return f'{arm} has no null beside it'
-    some = f"{numbers['above']} of {numbers['of']} matrices of {arm} lie above their nulls"
+    if not numbers['of']: return f'{name} has no null beside it'
+    some = f"{numbers['above']} of {numbers['of']} matrices of {name} lie above their nulls"
     if not numbers['line_of']: return some
     return f"{some}; so do {numbers['line_above']} of {numbers['line_of']} layers of activations"
 
@@ -248,18 +248,18 @@ def nulls_figure(
     runs:Runs, # With their seeds
 )->Figure:
     "Moran's I of weights and activations against every null that was measured; `ValueError` without a pulsed run"
-    arms = [arm for arm, run in few(runs).items() if run.dose > 0]
-    if not arms: raise ValueError('No run has been pulsed, so there is no null to stand beside.')
+    names = [name for name, run in few(runs).items() if run.dose > 0]
+    if not names: raise ValueError('No run has been pulsed, so there is no null to stand beside.')
     with subplots(1, 2, (6.4, 3.1)) as (fig, axes):
-        for ax, part in zip(axes, ('weights', 'activations')): _draw_nulls(ax, runs, arms, part)
+        for ax, part in zip(axes, ('weights', 'activations')): _draw_nulls(ax, runs, names, part)
         axes[0].set_ylabel("Moran's I, mean over sites")
         legend_below(fig, by_label(axes[0]) | by_label(axes[1]))
-    arm = main_arm(runs)
-    numbers, words = spatial_numbers(runs[arm]), ''
-    if numbers['of']: words = BESIDE['weights'].format(arm=arm, **numbers)
+    name = main_run(runs)
+    numbers, words = spatial_numbers(runs[name]), ''
+    if numbers['of']: words = BESIDE['weights'].format(run=name, **numbers)
     if numbers['line_of']: words += BESIDE['activations'].format(**numbers)
     words += 'Marks are seeds; above means by more than two standard deviations.'
-    return Figure('nulls', _nulls_title(arm, numbers), fig, words.replace('-', '−'), above=True)
+    return Figure('nulls', _nulls_title(name, numbers), fig, words.replace('-', '−'), above=True)
 
 # %% ../../nbs/study/overview.ipynb #e31c7c3b
 def _points(run, kind):
@@ -269,19 +269,19 @@ def _points(run, kind):
     def percents(key): return [100*(getattr(point, key) or point.accuracy) for point in found]
     return strengths, percents('accuracy'), percents('lo'), percents('hi')
 
-def _where_ahead(runs, arm, free):
+def _where_ahead(runs, run_name, free):
     "From which noise on a run has as many correct tokens as another"
-    (strengths, own, *_), (_, theirs, *_) = (_points(runs[name], 'noise') for name in (arm, free))
-    if not strengths or len(own) != len(theirs): return f'Noise on {arm}'
+    (strengths, own, *_), (_, theirs, *_) = (_points(runs[name], 'noise') for name in (run_name, free))
+    if not strengths or len(own) != len(theirs): return f'Noise on {run_name}'
     first = next((x for x, a, b in zip(strengths, own, theirs) if a >= b), None)
-    if first is None: return f'{arm} has fewer correct tokens than {free} at every noise'
-    if first == strengths[0]: return f'{arm} starts with as many correct tokens as {free}'
-    return f'{arm} has fewer correct tokens than {free} up to noise {first:g}, and as many from there on'
+    if first is None: return f'{run_name} has fewer correct tokens than {free} at every noise'
+    if first == strengths[0]: return f'{run_name} starts with as many correct tokens as {free}'
+    return f'{run_name} has fewer correct tokens than {free} up to noise {first:g}, and as many from there on'
 
 # %% ../../nbs/study/overview.ipynb #c6f292d3
-def _draw_noise(ax, runs, arms, kind):
+def _draw_noise(ax, runs, names, kind):
     "One disturbance"
-    for name in arms:
+    for name in names:
         strengths, accuracy, low, high = _points(runs[name], kind)
         ax.fill_between(strengths, low, high, color=colour(name), alpha=.15, lw=0)
         ax.plot(strengths, accuracy, color=colour(name), marker=mark(name), ms=3.5, label=name)
@@ -296,17 +296,17 @@ def noise_figure(
     runs:Runs, # With robustness
 )->Figure:
     "Correct tokens against noise and blur, of the main run and its controls; `ValueError` where none was disturbed"
-    arm = main_arm(runs) or next(iter(runs))
-    arms = [name for name in ('base', 'base_continued', 'no_fzr', arm) if name in runs]
-    arms = [name for name in dict.fromkeys(arms) if runs[name].evaluation.robustness.noise]
-    if not arms: raise ValueError('No run was disturbed by noise.')
-    kinds = [kind for kind in ('noise', 'blur') if getattr(runs[arms[-1]].evaluation.robustness, kind)]
+    run_name = main_run(runs) or next(iter(runs))
+    names = [name for name in ('base', 'base_continued', 'no_fzr', run_name) if name in runs]
+    names = [name for name in dict.fromkeys(names) if runs[name].evaluation.robustness.noise]
+    if not names: raise ValueError('No run was disturbed by noise.')
+    kinds = [kind for kind in ('noise', 'blur') if getattr(runs[names[-1]].evaluation.robustness, kind)]
     with subplots(1, len(kinds), (6.4, 2.8), sharey=True, squeeze=False) as (fig, axes):
-        for ax, kind in zip(axes[0], kinds): _draw_noise(ax, runs, arms, kind)
+        for ax, kind in zip(axes[0], kinds): _draw_noise(ax, runs, names, kind)
         axes[0][0].set_ylabel('correct tokens (%)')
         legend_below(fig, axes[0][0])
-    free = next((name for name in ('base_continued', 'base') if name in arms and name != arm), None)
-    title = _where_ahead(runs, arm, free) if free and arm in arms else 'Correct tokens under disturbance'
+    free = next((name for name in ('base_continued', 'base') if name in names and name != run_name), None)
+    title = _where_ahead(runs, run_name, free) if free and run_name in names else 'Correct tokens under disturbance'
     words = 'Bands are 95 % intervals over windows, and dashed lines the score with the feed-forward layers ablated.'
     return Figure('curves', title, fig, words, above=True)
 

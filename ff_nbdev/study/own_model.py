@@ -272,7 +272,7 @@ def names_figure(
     return Figure('signatures', title, fig, NAMED.format(n=found.instances, few=1, **told))
 
 # %% ../../nbs/study/own_model.ipynb #9ca37d5d
-def _alone(run): return Runs({run.arm: run})
+def _alone(run): return Runs({run.name: run})
 
 def _under_noise(run):
     if not run.evaluation.robustness.measurable:

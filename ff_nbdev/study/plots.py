@@ -31,16 +31,16 @@ DIVERGING, NULL, OTHER = 'RdBu_r', '#9a9a9a', '#444444'
 
 # %% ../../nbs/study/plots.ipynb #965877a5
 def colour(
-    arm:str, # A recipe's name
+    name:str, # A recipe's name
 )->str: # Hex
     "The colour of a run"
-    return COLOURS.get(arm.removeprefix('rwkv_'), OTHER)
+    return COLOURS.get(name.removeprefix('rwkv_'), OTHER)
 
 def mark(
-    arm:str, # A recipe's name
+    name:str, # A recipe's name
 )->str: # A matplotlib marker
     "The mark of a run"
-    return MARKS.get(arm.removeprefix('rwkv_').removesuffix('_to_collapse'), 'o')
+    return MARKS.get(name.removeprefix('rwkv_').removesuffix('_to_collapse'), 'o')
 
 # %% ../../nbs/study/plots.ipynb #ab06883b
 @dataclass
@@ -153,7 +153,7 @@ def few(
 )->Runs: # At most `MAX_ARMS` of them
     "The runs that a figure of lines shows"
     if len(runs) <= MAX_ARMS: return runs
-    main = {arm: run for arm, run in runs.items() if arm.removeprefix('rwkv_') in MAIN}
+    main = {name: run for name, run in runs.items() if name.removeprefix('rwkv_') in MAIN}
     shown = Runs(main or dict(list(runs.items())[:MAX_ARMS]))
     shown.variants, shown.seeds = runs.variants, runs.seeds
     return shown

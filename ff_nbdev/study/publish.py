@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'KEPT', 'SEED', 'ALIKE', 'NEEDS', 'PUBLISHED', 'lean', 'write_lean', 'thin', 'lean_arrays', 'last_site',
-           'arm_card', 'publish', 'ship']
+           'run_card', 'publish', 'ship']
 
 # %% ../../nbs/study/publish.ipynb #b8a572fe
 import html
@@ -61,13 +61,13 @@ def lean_arrays(
     run:Run, # From `load_run`
 )->tuple[dict, dict]: # Of evaluation.npz and of bands.npz
     "The arrays that figures need"
-    arm, kept = run.arm.removeprefix('rwkv_'), KEPT
-    if '~' not in arm: kept += ('overlap_', 'hubs_')
+    name, kept = run.name.removeprefix('rwkv_'), KEPT
+    if '~' not in name: kept += ('overlap_', 'hubs_')
     sites = [key.removeprefix('down_slice_') for key in run.arrays if key.startswith('down_slice_')]
-    if arm in SHOWN and sites: kept += (f'down_slice_{sites[0]}', f'null_slice_{sites[0]}')
+    if name in SHOWN and sites: kept += (f'down_slice_{sites[0]}', f'null_slice_{sites[0]}')
     single = lambda array: array.astype(np.float32) if array.dtype == np.float64 else array
     arrays = {key: single(array) for key, array in run.arrays.items() if key.startswith(kept)}
-    return arrays, last_site(run.bands) if arm == 'full_stack' else {}
+    return arrays, last_site(run.bands) if name == 'full_stack' else {}
 
 def last_site(
     bands:dict, # Of bands.npz
@@ -110,7 +110,7 @@ def _bases(folder, runs):
     return sorted(model for model in started if re.fullmatch(r'pretrain_\w+', model))
 
 # %% ../../nbs/study/publish.ipynb #d4000001
-def _write_arm(run, out):
+def _write_run(run, out):
     "The small files of one run"
     out.mkdir(parents=True)
     write_lean(run.evaluation.to_dict(), out/'evaluation.json')
@@ -120,7 +120,7 @@ def _write_arm(run, out):
 
 def _write(folder, have, out):
     "The small files of these runs, in a folder that holds none of them"
-    for run in have: _write_arm(load_run(folder/run), out/run)
+    for run in have: _write_run(load_run(folder/run), out/run)
     bases = [folder/base/'pretrain.json' for base in _bases(folder, have)]
     for path in [*folder.glob('teacher*/teacher.json'), *folder.glob('alternatives*/closeness.json'), *bases]:
         if not path.exists(): continue
@@ -132,12 +132,12 @@ def _write(folder, have, out):
 # %% ../../nbs/study/publish.ipynb #d097153e
 def _settings(settings, have, rest):
     "The settings of what is published"
-    here = {arm.split('~')[0].split('.s')[0] for arm in have}
-    published = lambda key: {arm: told for arm, told in (settings.get(key) or {}).items() if arm in have}
+    here = {name.split('~')[0].split('.s')[0] for name in have}
+    published = lambda key: {name: told for name, told in (settings.get(key) or {}).items() if name in have}
     return {key: value for key, value in settings.items() if key != 'notebooks'} | dict(
         corpus=_file_name(settings['corpus']), models=_file_names(settings['models']),
-        given=[arm for arm in settings['given'] if arm in have],
-        trained=[arm for arm in settings['trained'] if arm in here],
+        given=[name for name in settings['given'] if name in have],
+        trained=[name for name in settings['trained'] if name in here],
         shipped=published('shipped'), variants=published('variants'), runs=have, not_run=rest)
 
 # %% ../../nbs/study/publish.ipynb #091f719e
@@ -237,7 +237,7 @@ license: apache-2.0\nlanguage: en\ntags: [ff_nbdev, {arch}]
 ---
 # {model}, {name}
 
-{model} of ff_nbdev after the recipe `{arm}` of *Forgive and Forget*. Intervals resample held-out windows.
+{model} of ff_nbdev after the recipe `{run}` of *Forgive and Forget*. Intervals resample held-out windows.
 
 {found}
 
@@ -252,7 +252,7 @@ be used to generate text for people. {weights}
 """
 
 # %% ../../nbs/study/publish.ipynb #d5000004
-def arm_card(
+def run_card(
     run:Run,                # From `load_run`
     reference:Run|None=None, # base_continued, for the CE increase
     shipped:bool=True,        # Are its weights there?
@@ -263,7 +263,7 @@ def arm_card(
     weights = ('Weights were rounded to bfloat16 after training; the numbers above are those before.' if shipped else
                'Its weights are too large for the repository: the command makes them.')
     return _card.format(arch=_arch(train['arm']), model=_text(train['model']), name=_text(name),
-                        arm=_text(train['arm']), found=_table(_found(run, reference)),
+                        run=_text(train['arm']), found=_table(_found(run, reference)),
                         made=_table(_made(run, command)), weights=weights)
 
 # %% ../../nbs/study/publish.ipynb #26e37243
@@ -273,7 +273,7 @@ def _write_cards(out):
         runs = load_runs(out, kind=kind)
         for run in runs.every.values():
             if not run.trained: continue
-            write_whole(run.folder/'README.md', arm_card(run, reference(runs, run), shipped=False))
+            write_whole(run.folder/'README.md', run_card(run, reference(runs, run), shipped=False))
 
 # %% ../../nbs/study/publish.ipynb #7110c440
 NEEDS = ('runs', 'corpus', 'models', 'given', 'trained')
@@ -388,7 +388,7 @@ def _ship(run, folder, out, reference):
     if config.exists(): write_whole(config, json.dumps(_without_paths(read_json(config)), indent=1))
     write_lean(_train_record(run), out/'train.json')
     save_arrays(out/'bands.npz', **last_site(run.bands))
-    write_whole(out/'README.md', arm_card(run, load_run(reference) if reference else None))
+    write_whole(out/'README.md', run_card(run, load_run(reference) if reference else None))
 
 # %% ../../nbs/study/publish.ipynb #d4000008
 def ship(

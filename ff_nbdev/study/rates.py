@@ -28,7 +28,7 @@ def _trials(runs):
     "The runs that tried a setting, and the pulsed ones of the chosen setting that took as many steps"
     found = {name: run for name, run in runs.variants.items() if run.trained and TRIAL.search(name)}
     lengths = {regime_of(run.train).steps for run in found.values()}
-    return found | {run.arm: run for run, _ in healing_pairs(runs) if regime_of(run.train).steps in lengths}
+    return found | {run.name: run for run, _ in healing_pairs(runs) if regime_of(run.train).steps in lengths}
 
 # %% ../../nbs/study/rates.ipynb #d36d974a
 def _rate_row(runs, name, run, base):

@@ -17,6 +17,7 @@ from fastcore.basics import patch
 
 from ..core.io import check_name, read_arrays, read_json
 from ..core.provenance import hardware_name
+from ..core.suggest import renamed
 from ..evaluation.record import EvaluationRecord, Score
 from ..run.records import Regime, TrainRecord, rate_of, regime_of, tokens_a_step
 from ..run.settings import command_for, settings_of
@@ -42,7 +43,7 @@ def _arrays(path):
 @dataclass
 class Run:
     "One run: its evaluation, its training (None where there was none) and their arrays"
-    arm:str           # The recipe's name
+    name:str          # Such as full_stack, or full_stack.s1
     folder:Path       # Where it lies
     evaluation:EvaluationRecord   # evaluation.json
     train:TrainRecord|None=None # train.json
@@ -54,12 +55,14 @@ class Run:
         if self.train is not None: self.train = TrainRecord.from_dict(self.train)
 
     @property
+    def arm(self)->str: return self.name # As it was called
+    @property
     def dose(self)->float: return float(self.evaluation.dose or 0)
     @property
     def trained(self)->bool: return self.train is not None
     def __repr__(self):
         found = self.evaluation
-        return f'Run({self.arm}: dose {self.dose:g}, {found.sentences:,} sentences, CE {found.clean.ce:.3f})'
+        return f'Run({self.name}: dose {self.dose:g}, {found.sentences:,} sentences, CE {found.clean.ce:.3f})'
 
 # %% ../../nbs/study/records.ipynb #2d8af215
 def load_run(
@@ -163,7 +166,7 @@ class Runs(dict):
     def every(self)->dict: return {**self, **self.seeds, **self.variants}
     def _table(self, rows):
         "One row for each that `rows` gives of a run"
-        return pd.DataFrame([dict(arm=arm, **row) for arm, run in self.items() for row in rows(run)])
+        return pd.DataFrame([dict(arm=name, **row) for name, run in self.items() for row in rows(run)])
     @property
     def spatial(self)->pd.DataFrame: return self._table(lambda run: run.evaluation.spatial)
     @property
@@ -175,7 +178,7 @@ class Runs(dict):
 
 # %% ../../nbs/study/records.ipynb #2cd8301f
 @patch(as_prop=True)
-def arms(self:Runs):
+def summary(self:Runs):
     "What each row was made with"
     def made(run):
         evaluation, train = run.evaluation, run.train or TrainRecord()
@@ -188,8 +191,14 @@ def arms(self:Runs):
             accuracy=clean.accuracy, scale=evaluation.scale, command=command_for(run.folder))
     return self._table(made)
 
+# %% ../../nbs/study/records.ipynb #328113a8
+@patch(as_prop=True)
+def arms(self:Runs):
+    "As `summary` was called"
+    return self.summary
+
 @patch
-def _repr_html_(self:Runs): return self.arms.drop(columns=['command', 'hardware'])._repr_html_()
+def _repr_html_(self:Runs): return self.summary.drop(columns=['command', 'hardware'])._repr_html_()
 
 # %% ../../nbs/study/records.ipynb #4b70051e
 CONTROLS = ('cosine', 'shuffled_labels', 'permuted_differently', 'encoder', 'decoder')
@@ -273,7 +282,7 @@ def ce_increases(self:Runs, reference:str='base_continued')->pd.DataFrame:
         raise KeyError(f'{reference} is not among the runs ({", ".join(self)}): the CE increase needs it. Make it with '
                        f'`{command}`.')
     free = self[reference]
-    compared = lambda run: run.arm != reference and comparable(run, free)
+    compared = lambda run: run.name != reference and comparable(run, free)
     return self._table(lambda run: [ce_increase(run, free)] if compared(run) else [])
 
 # %% ../../nbs/study/records.ipynb #e5dfa068
@@ -311,7 +320,7 @@ def _last_score(train): return train.valid[-1] if train.valid else Score()
 def _free_row(row, run, score, regime):
     "What a row of `free_rows` tells; `regime` is None for an older record"
     measured = {k: getattr(regime, k, None) for k in ('moran', 'correlation', 'healing')}
-    return dict(row=row, run=run.arm, ce=score.ce, accuracy=score.accuracy, **measured)
+    return dict(row=row, run=run.name, ce=score.ce, accuracy=score.accuracy, **measured)
 
 def free_rows(
     runs:Runs, # With their variants
@@ -374,19 +383,19 @@ def kinds_of(
 # %% ../../nbs/study/records.ipynb #b2000006
 _marks = ('evaluation.json', 'evaluation.npz', 'train.json', 'bands.npz', 'model', 'retrofit.ipynb', 'evaluate.ipynb')
 
-def _is_arm(path):
+def _is_run(path):
     "Is this the folder of a run, finished or not?"
     other = path.name.startswith(('teacher', 'alternatives', 'pretrain'))
     return path.is_dir() and not other and any((path/mark).exists() for mark in _marks)
 
-def _names_of(folder, arms, kind):
+def _names_of(folder, names, kind):
     "The runs to read; `FileNotFoundError` where there are none"
-    for arm in arms or []: check_name(arm, 'run')
-    found = arms or _planned(folder) or [p.name for p in sorted(folder.iterdir()) if _is_arm(p)]
+    for name in names or []: check_name(name, 'run')
+    found = names or _planned(folder) or [p.name for p in sorted(folder.iterdir()) if _is_run(p)]
     what = 'run'
     if found and kind: found, what = [a for a in found if a.startswith('rwkv_') == (kind == 'rwkv')], f'run of {kind}'
     if not found:
-        raise FileNotFoundError(f'{folder} holds no {what}. Make some with `{command_for(folder/"arm")}`.')
+        raise FileNotFoundError(f'{folder} holds no {what}. Make some with `{command_for(folder/"run")}`.')
     return found
 
 # %% ../../nbs/study/records.ipynb #b2000007
@@ -399,9 +408,10 @@ def _teacher(folder, kind):
     return next((read_json(p, 'record of a teacher') for p in paths if p.exists()), None)
 
 # %% ../../nbs/study/records.ipynb #b2000008
+@renamed(arms='names')
 def load_runs(
     folder:str|Path,          # A folder of runs, such as runs/quick
-    arms:list[str]|None=None, # These runs; by default those of run.json, else every sub-folder that is a run
+    names:list[str]|None=None, # These runs; by default those of run.json, else every sub-folder that is a run
     kind:str='',              # 'mt5' or 'rwkv' takes the runs of one architecture, named without `rwkv_`; '' all
 )->Runs:
     """Read all runs of a folder; a half-finished run is an error that says how to finish it.
@@ -409,15 +419,15 @@ def load_runs(
     Raises: FileNotFoundError for that, and for a folder without a run."""
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f'There is no folder {folder}. Make it with `{command_for(folder/"arm")}`.')
-    order = {arm: k for k, arm in enumerate(QUICK)}
-    short = {a: a.removeprefix('rwkv_') if kind else a for a in _names_of(folder, arms, kind)}
+        raise FileNotFoundError(f'There is no folder {folder}. Make it with `{command_for(folder/"run")}`.')
+    order = {run_name: k for k, run_name in enumerate(QUICK)}
+    short = {a: a.removeprefix('rwkv_') if kind else a for a in _names_of(folder, names, kind)}
     place = lambda a: (order.get(short[a].split('.s')[0], len(order)), a)
     runs = Runs()
     groups = dict(arm=runs, variant=runs.variants, seed=runs.seeds)
     for name in sorted(short, key=place):
         run = load_run(folder/name)
-        run.arm = short[name]
-        groups[_role(run.arm)][run.arm] = run
+        run.name = short[name]
+        groups[_role(run.name)][run.name] = run
     if teacher := _teacher(folder, kind): runs.teacher = teacher
     return runs

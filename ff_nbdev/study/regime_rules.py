@@ -15,7 +15,7 @@ from ..run.records import PAPER_DOSE, PAPER_STEPS, TrainRecord, regime_of
 from .effects import Effect, NotRun, difference, mean_of_layers, rises
 from .numbers import mean, pct
 from .records import Run, ce_increase, optimizer_of
-from .rules import KERNELS, RULES, costs_nothing, is_arm, lost
+from .rules import KERNELS, RULES, costs_nothing, is_run_of, lost
 
 
 # %% ../../nbs/study/regime_rules.ipynb #4b28ebd0
@@ -71,17 +71,17 @@ def second(name, rule=None):
     return register
 
 # %% ../../nbs/study/regime_rules.ipynb #6a98cf2d
-def _parted(get, *arms):
+def _parted(get, *names):
     "`NotRun` where two runs share a row of their logs in which there was noise"
     def noisy(run): return {(row.sentences, row.loss) for row in run.train.log if row.noise_x}
-    if noisy(get(arms[0])) & noisy(get(arms[1])):
-        raise NotRun(f'not measurable: {arms[0]} and {arms[1]} are one run for a part of their noise')
+    if noisy(get(names[0])) & noisy(get(names[1])):
+        raise NotRun(f'not measurable: {names[0]} and {names[1]} are one run for a part of their noise')
 
-def _over_parted(name, *arms):
+def _over_parted(name, *names):
     "The first version's statistic, of runs that parted before their noise"
     @second(name)
     def statistic(get):
-        _parted(get, *arms)
+        _parted(get, *names)
         return RULES[name][0](get)
     return statistic
 
@@ -141,7 +141,7 @@ def _c3(get):
 # %% ../../nbs/study/regime_rules.ipynb #acd03648
 @second('C4', rises)
 def _c4(get):
-    rows, free = (get(arm).evaluation.activation_moran for arm in ('full_stack', 'base_continued'))
+    rows, free = (get(name).evaluation.activation_moran for name in ('full_stack', 'base_continued'))
     if any(row.null_diffused is None for row in rows):
         raise NotRun('full_stack was evaluated without its untrained null')
     def read(some, key): return np.array([row[key] for row in some])
@@ -182,8 +182,8 @@ def _c11(get):
 @second('C14', _kept)
 def _c14(get):
     effect = RULES['C14'][0](get)
-    arms = ('full_stack', 'base_reordered', 'base_continued')
-    own, *free = (_named(get(arm).evaluation.signatures_250) for arm in arms)
+    names = ('full_stack', 'base_reordered', 'base_continued')
+    own, *free = (_named(get(name).evaluation.signatures_250) for name in names)
     return _beside(effect, own, max(free))
 
 # %% ../../nbs/study/regime_rules.ipynb #60a345aa
@@ -195,7 +195,7 @@ def _scores(run, kind, name='disturbed'):
 def _over_quieter(full, free, kind):
     "How much more it withstands than base_continued with as small outputs: value, lo, hi; None where it was not asked"
     like, scaled = free.evaluation.robustness_matched, _scores(free, kind, 'matched')
-    if not like or not scaled or not is_arm(like.like, full): return None
+    if not like or not scaled or not is_run_of(like.like, full): return None
     return paired_threshold(_scores(full, kind), scaled, kind)
 
 # %% ../../nbs/study/regime_rules.ipynb #77ccee31
@@ -235,7 +235,7 @@ def _close_errors(run, kind):
     errors, chance, name = CLOSENESS[kind]
     found = run.evaluation.signatures.tasks.get('16:16') or {}
     values = found.get(f'{errors}_share'), *(found.get(f'{errors}_ci') or [None])
-    if None in values: raise NotRun(f'{run.arm}: its errors were not compared with {name}')
+    if None in values: raise NotRun(f'{run.name}: its errors were not compared with {name}')
     return [value - found[chance] for value in values]
 
 @second('C13')

@@ -24,7 +24,7 @@ from .figures import all_figures
 from .overview import overview_figures
 from .plots import Figure
 from .findings import SMALL, findings
-from .numbers import base_numbers, joined, main_arm, seed_counts, spatial_numbers, tasks
+from .numbers import base_numbers, joined, main_run, seed_counts, spatial_numbers, tasks
 from .overlap_tables import agreement_rows, between_rows, control_rows, named_rows, overlap_rows
 from .overlap_tables import rates_rows, second_order_rows
 from .records import Runs, final_kind, kinds_of, load_runs, ce_increase
@@ -136,12 +136,12 @@ DOSE = "The dose Σp is {} a matrix; the paper's is not stated, and we reckon 5.
 # %% ../../nbs/study/report.ipynb #44246e8c
 def _forgiveness_limits(runs):
     "Which kinds of forgiveness the runs had"
-    trained = {arm: run for arm, run in runs.items() if run.trained}
+    trained = {name: run for name, run in runs.items() if run.trained}
     kinds = dict.fromkeys(run.train.forgiveness for run in trained.values() if run.dose > 0)
     limits = [f'Forgiveness: {FORGIVENESS.get(kind, kind)}.' for kind in kinds if kind]
-    for arm, run in trained.items():
+    for name, run in trained.items():
         kind = final_kind(run.train)
-        if kind: limits.append(f'In {arm}, in its last part: {FORGIVENESS.get(kind, kind)}.')
+        if kind: limits.append(f'In {name}, in its last part: {FORGIVENESS.get(kind, kind)}.')
     return limits
 
 # %% ../../nbs/study/report.ipynb #1c119af0
@@ -151,8 +151,8 @@ def _limits(runs, missing):
         held_out = teacher['held_out']
         limits.append(TEACHER.format(tokens=teacher['tokens'], masked=held_out['masked'], unigram=held_out['unigram']))
     limits.append(OTHER_MODELS)
-    single = [arm for arm, count in seeds.items() if count == 1]
-    several = joined([arm for arm in seeds if arm not in single] or ['none'])
+    single = [run_name for run_name, count in seeds.items() if count == 1]
+    several = joined([run_name for run_name in seeds if run_name not in single] or ['none'])
     if single: limits.append(ONE_SEED.format(f' of all but {several}' if len(single) < len(seeds) else ''))
     doses = {f'{run.dose:.3g}' for run in runs.values() if run.dose > 0}
     if doses: limits.append(DOSE.format(joined(sorted(doses))))
@@ -182,7 +182,7 @@ class Beside:
 def _head(runs, first, beside):
     "What was run, and what it means at this scale"
     scale, corpus = (html.escape(str(first.get(key))) for key in ('scale', 'corpus'))
-    command, scale_said = html.escape(runs.arms.command.iloc[0]), findings(runs)[0]
+    command, scale_said = html.escape(runs.summary.command.iloc[0]), findings(runs)[0]
     made = f'{len(runs)} runs · scale {scale} · text {corpus}'
     made += f' · made by <code>{command}</code>' if len(command) < 100 else ''
     whole = '' if len(command) < 100 else f'<details><summary>Made by</summary><code>{command}</code></details>'
@@ -243,7 +243,7 @@ def _section_html(section, figures):
 def _end(runs, first, missing):
     "Every matrix, the limits and the commands"
     matrices = runs.spatial.drop(columns='stack', errors='ignore').to_dict('records')
-    commands = [dict(arm=row.arm, command=row.command) for row in runs.arms.itertuples()]
+    commands = [dict(run=row.arm, command=row.command) for row in runs.summary.itertuples()]
     versions = ', '.join(f'{name} {version}' for name, version in (first.get('versions') or {}).items())
     return (_fold(f'Every matrix ({len(matrices)} rows)', table_html(matrices))
             + f'<h2 id="limits">Limits, and how to do it again</h2><ul>{_items(_limits(runs, missing))}</ul>'
@@ -279,19 +279,19 @@ def page(
 # %% ../../nbs/study/report.ipynb #14ef1e15
 def _summary(runs, answers, figures, missing):
     "What a program reads of a report"
-    first, arm = next(iter(runs.values())).evaluation, main_arm(runs)
-    paid = ce_increase(runs[arm], runs['base_continued']) if arm and 'base_continued' in runs else None
+    first, run_name = next(iter(runs.values())).evaluation, main_run(runs)
+    paid = ce_increase(runs[run_name], runs['base_continued']) if run_name and 'base_continued' in runs else None
     named, thresholds = {}, {}
     for name, run in runs.items():
         named[name] = {task: run.evaluation.signatures.tasks[task].accuracy for task in tasks(run)}
         found = run.evaluation.robustness.threshold
         thresholds[name] = {kind: threshold.relative for kind, threshold in found.items()}
-    arms = runs.arms.drop(columns=['ce_lo', 'ce_hi']).to_json(orient='records')
+    made = runs.summary.drop(columns=['ce_lo', 'ce_hi']).to_json(orient='records')
     return dict(
         findings=findings(runs), scale=first.scale, corpus=first.corpus, claims=answers,
-        verdicts=_met(answers), main_arm=arm, base_test=base_numbers(first), price=paid,
-        spatial=spatial_numbers(runs[arm]) if arm else None, signatures=named, thresholds=thresholds,
-        captions={name: figure.caption for name, figure in figures.items()}, missing=missing, arms=json.loads(arms),
+        verdicts=_met(answers), main_arm=run_name, base_test=base_numbers(first), price=paid,
+        spatial=spatial_numbers(runs[run_name]) if run_name else None, signatures=named, thresholds=thresholds,
+        captions={name: figure.caption for name, figure in figures.items()}, missing=missing, arms=json.loads(made),
         versions=first.versions, claims_version=read_claims().version)
 
 # %% ../../nbs/study/report.ipynb #86562daa
@@ -329,7 +329,7 @@ def _write(runs, out, progress, answers, name='this run', others=None):
     if len(text) > 4_000_000: raise ValueError(TOO_LARGE.format(len(text)/1e6))
     sweep(out.parent, of=out.name)
     write_whole(out, text)
-    _interactive(runs[main_arm(runs) or next(iter(runs))], out.with_name(f'{out.stem}_pathways.svg'))
+    _interactive(runs[main_run(runs) or next(iter(runs))], out.with_name(f'{out.stem}_pathways.svg'))
     save_json(_summary(runs, answers, figures, missing), out.with_suffix('.json'))
     tell(3, 3, 'report written')
     return out
@@ -341,7 +341,7 @@ def _asked(loaded):
     "Answers of every architecture; a claim on both is asked where mT5 is, which comes first"
     first, *more = loaded
     rwkv = {}
-    for kind in more: rwkv |= {f'rwkv_{n}': replace(run, arm=f'rwkv_{n}') for n, run in loaded[kind].every.items()}
+    for kind in more: rwkv |= {f'rwkv_{n}': replace(run, name=f'rwkv_{n}') for n, run in loaded[kind].every.items()}
     if rwkv: loaded[first].others = rwkv
     return {kind: answer(runs, rwkv if kind == first else None) for kind, runs in loaded.items()}
 
@@ -372,4 +372,4 @@ def write_report(
     try: return _write_folder(runs, _target(out or runs), progress)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         why = ' '.join(f'{type(error).__name__}: {error}'.split())[:120]
-        raise ValueError(WRONG_RECORDS.format(shown(runs), why, command_for(Path(runs)/'arm'))) from error
+        raise ValueError(WRONG_RECORDS.format(shown(runs), why, command_for(Path(runs)/'run'))) from error

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['RULES', 'SAMPLED', 'METRIC_WORDS', 'KERNELS', 'claim', 'lost', 'costs_nothing', 'hub_concentration', 'named_more',
-           'is_arm']
+           'is_run_of']
 
 # %% ../../nbs/study/rules.ipynb #r0000004
 import math
@@ -72,7 +72,7 @@ def _wiped(effect):
 
 @claim('C2', _wiped)
 def _c2(get):
-    flat, ramp = (lost(get(arm), get('base_continued')) for arm in ('no_ramp', 'no_fzr'))
+    flat, ramp = (lost(get(name), get('base_continued')) for name in ('no_ramp', 'no_fzr'))
     words = (f'no_fzr, with a ramp, loses {_percent(ramp[0])}; '
              f"doses {get('no_ramp').dose:.3g} and {get('no_fzr').dose:.3g}")
     return Effect(*flat, control=ramp[1] > .5, words=words, unit='%')
@@ -107,7 +107,7 @@ def _over_null(run):
 
 def _activation_nulls(run):
     rows = run.evaluation.activation_moran
-    if any(row.null_diffused is None for row in rows): raise NotRun(f'{run.arm} was evaluated without its nulls')
+    if any(row.null_diffused is None for row in rows): raise NotRun(f'{run.name} was evaluated without its nulls')
     return [max(row.null_diffused, row.null_noise_diffused or -1) for row in rows]
 
 # %% ../../nbs/study/rules.ipynb #r0000011
@@ -148,21 +148,21 @@ def _untrained_half(get):
         return f'; base_continued, never trained under noise, is halved by {half:.1f}x of plain noise'
     return _if_run(words, KeyError)
 
-def _check_equal_ramps(get, arms):
-    tops = [(get(arm).train or TrainRecord()).top for arm in arms]
+def _check_equal_ramps(get, names):
+    tops = [(get(name).train or TrainRecord()).top for name in names]
     if None not in tops and abs(tops[0] - tops[1]) > 1e-6:
-        raise NotRun(f'the ramps of {arms[0]} and {arms[1]} are not equally steep '
+        raise NotRun(f'the ramps of {names[0]} and {names[1]} are not equally steep '
                      f'({tops[0]:.3g}x and {tops[1]:.3g}x at the same place): give both one retrofit.top')
 
 # %% ../../nbs/study/rules.ipynb #r0000030
-def _collapses_later(get, *arms):
+def _collapses_later(get, *names):
     "How much later the first run collapses than the second"
-    _check_equal_ramps(get, arms)
-    one, two = (collapse_of(get(arm)) for arm in arms)
+    _check_equal_ramps(get, names)
+    one, two = (collapse_of(get(name)) for name in names)
     if not one.collapsed and not two.collapsed:
-        raise NotRun(f'neither {arms[0]} nor {arms[1]} collapsed up to {min(one.point, two.point):.3g}x')
+        raise NotRun(f'neither {names[0]} nor {names[1]} collapsed up to {min(one.point, two.point):.3g}x')
     lo, hi = crossing_interval(one.draws - two.draws, one.step + two.step)
-    words = f'{arms[0]} {one.words}, {arms[1]} {two.words}{_untrained_half(get)}'
+    words = f'{names[0]} {one.words}, {names[1]} {two.words}{_untrained_half(get)}'
     return Effect(one.point - two.point, lo if two.collapsed else -math.inf, hi if one.collapsed else math.inf,
                   words=words, resampled=SAMPLED, unit='x')
 
@@ -175,8 +175,8 @@ def _c9(get): return _collapses_later(get, 'full_stack_to_collapse', 'tlf_to_col
 
 @claim('C10', lambda effect: same(effect, .1))
 def _c10(get):
-    arms = ('full_stack_to_collapse_slow', 'full_stack_to_collapse', 'highway_to_collapse')
-    slow, fast, highway = (collapse_of(get(arm)) for arm in arms)
+    names = ('full_stack_to_collapse_slow', 'full_stack_to_collapse', 'highway_to_collapse')
+    slow, fast, highway = (collapse_of(get(name)) for name in names)
     if not (slow.collapsed and fast.collapsed):
         raise NotRun('not measurable: one of the two did not collapse up to its limit')
     if not highway.collapsed or highway.point >= min(slow.point, fast.point):
@@ -221,7 +221,7 @@ def hub_concentration(
 
     Raises: NotRun for a run that did not record them."""
     train = run.train or TrainRecord()
-    if not train.usage: raise NotRun(f'{run.arm} was trained before the use of places was recorded')
+    if not train.usage: raise NotRun(f'{run.name} was trained before the use of places was recorded')
     if all(row.seen for row in train.usage): return [row.seen for row in train.usage]
     even = _even_start(train) if train.config.total_sentences else 0.
     return [(row.top - .03*even)/(1 - even) for row in train.usage]
@@ -229,7 +229,7 @@ def hub_concentration(
 # %% ../../nbs/study/rules.ipynb #r0000036
 @claim('C8', lambda effect: 'fails' if effect.hi < 2 else 'holds' if effect.lo > 1 else 'undecided')
 def _c8(get):
-    highway, full = (hub_concentration(get(arm)) for arm in ('highway', 'full_stack'))
+    highway, full = (hub_concentration(get(name)) for name in ('highway', 'full_stack'))
     return Effect(*mean_of_layers(np.divide(highway, full)), resampled='layers of one run',
                   words=f'{_percent(np.mean(highway))} against {_percent(np.mean(full))} of the visits')
 
@@ -238,7 +238,7 @@ def _accuracy(run, task='16:16', ranks='signatures'):
     found = getattr(run.evaluation, ranks) or NamingTest()
     if task not in found.tasks:
         wide = ' over 250 tokens' if ranks != 'signatures' else ''
-        raise NotRun(f'{run.arm} was evaluated without the task {task}{wide}')
+        raise NotRun(f'{run.name} was evaluated without the task {task}{wide}')
     return found.tasks[task].accuracy, *found.tasks[task].ci
 
 def named_more(
@@ -256,8 +256,8 @@ def named_more(
 # %% ../../nbs/study/rules.ipynb #c5420e3f
 def _best_free(get, ranks='signatures'):
     "The better of the runs without the method: name, and accuracy with interval"
-    arms = {arm: _accuracy(get(arm), ranks=ranks) for arm in ('base_reordered', 'base_continued')}
-    return max(arms.items(), key=lambda arm: arm[1][0])
+    names = {name: _accuracy(get(name), ranks=ranks) for name in ('base_reordered', 'base_continued')}
+    return max(names.items(), key=lambda item: item[1][0])
 
 # %% ../../nbs/study/rules.ipynb #r0000031
 @claim('C11', rises)
@@ -287,7 +287,7 @@ def _close_errors(run):
     "Wrong names that are close, over chance"
     found = run.evaluation.signatures.tasks.get('16:16') or NamingScore()
     if found.close_error_ci is None or found.close_error_share is None:
-        raise NotRun(f'{run.arm} made too few errors, or was evaluated before their interval was kept')
+        raise NotRun(f'{run.name} made too few errors, or was evaluated before their interval was kept')
     return [value - found.close_by_chance for value in (found.close_error_share, *found.close_error_ci)]
 
 @claim('C13', rises)
@@ -321,25 +321,25 @@ def _c14(get):
 def _threshold(run, kind):
     "Where half of what the layers are worth is lost: value, lo, hi, and the last strength tried"
     found = run.evaluation.robustness
-    if not found.measurable: raise NotRun(f'not measurable: {run.arm} scores less than 10 points above its floor')
+    if not found.measurable: raise NotRun(f'not measurable: {run.name} scores less than 10 points above its floor')
     told = found.threshold[kind]
     lo, hi = told.relative_ci or (told.relative,)*2
     return *(math.inf if v is None else v for v in (told.relative, lo, hi)), told.top
 
-def is_arm(
+def is_run_of(
     name:str, # Of a run: 'full_stack', 'rwkv_full_stack.s1'
     run:Run,  # Of any seed
 )->bool:
     "Does a name mean this run's recipe, of any seed?"
-    plain = lambda arm: arm.split('.s')[0].removeprefix('rwkv_')
-    return plain(name) == plain(run.arm)
+    plain = lambda run_name: run_name.split('.s')[0].removeprefix('rwkv_')
+    return plain(name) == plain(run.name)
 
 # %% ../../nbs/study/rules.ipynb #r0000022
 METRIC_WORDS = dict(accuracy='accuracy', half='half of its correct tokens', ce='nats under the unigram')
 
 def _paired_gains(get, kind):
     "How much more the run withstands, in pairs of windows, in words; empty for older records"
-    scores = [scores_from(get(arm).arrays) for arm in ('full_stack', 'base_continued')]
+    scores = [scores_from(get(name).arrays) for name in ('full_stack', 'base_continued')]
     if not all(scores): return ''
     unigram = get('full_stack').evaluation.unigram_ce
     gain = lambda metric: signed(paired_threshold(*scores, kind, metric, unigram=unigram))
@@ -351,7 +351,7 @@ def _matched_ratio(get, kind):
     free, main = get('base_continued'), get('full_stack')
     matched, scaled = free.evaluation.robustness_matched, scores_from(free.arrays, 'matched')
     scores = scores_from(main.arrays)
-    if not (matched and scaled and scores) or not is_arm(matched.like, main): return ''
+    if not (matched and scaled and scores) or not is_run_of(matched.like, main): return ''
     gain = signed(paired_threshold(scores, scaled, kind, unigram=main.evaluation.unigram_ce))
     threshold = format_threshold(matched.threshold[kind], matched.measurable)
     return (f'; beside it, base_continued with the FFN ratio of full_stack, without training: {threshold}, '
@@ -384,7 +384,7 @@ def _hub_ratio(run):
     found = run.evaluation.robustness
     _threshold(run, 'noise')
     if not found.ratio_ci or found.ratio is None or None in found.ratio_ci:
-        raise NotRun(f'{run.arm}: noise outside hubs did not take half up to the largest strength')
+        raise NotRun(f'{run.name}: noise outside hubs did not take half up to the largest strength')
     return found.ratio, *found.ratio_ci
 
 # %% ../../nbs/study/rules.ipynb #r0000041
@@ -392,7 +392,7 @@ def _hub_ratio(run):
 def _c17(get):
     full, free = _hub_ratio(get('full_stack')), _hub_ratio(get('base_continued'))
     words = f'{full[0]:.2f} against {free[0]:.2f}' + _if_run(lambda: f"; no_fzr {_hub_ratio(get('no_fzr'))[0]:.2f}")
-    scores = [scores_from(get(arm).arrays) for arm in ('full_stack', 'base_continued')]
+    scores = [scores_from(get(name).arrays) for name in ('full_stack', 'base_continued')]
     apart = full[0]/free[0], full[1]/free[2], full[2]/free[1]
     return Effect(*(paired_ratio(*scores) if all(scores) else apart), words=words)
 
@@ -407,7 +407,7 @@ def _c18(get):
 # %% ../../nbs/study/rules.ipynb #27a2fa13
 def _places(run):
     if any(key.startswith('overlap_') for key in run.arrays): return Places.from_arrays(run.arrays)
-    raise NotRun(f'{run.arm} was evaluated without overlaps')
+    raise NotRun(f'{run.name} was evaluated without overlaps')
 
 def _category_effect(run):
     "Agreement of overlaps with categories of words; None where no list was given"
@@ -416,7 +416,7 @@ def _category_effect(run):
     return found.get('effect')
 
 def _category_words(get):
-    full, letters = (_category_effect(get(arm)) for arm in ('full_stack', 'tlf'))
+    full, letters = (_category_effect(get(name)) for name in ('full_stack', 'tlf'))
     if full is None or letters is None: return 'no list of categories'
     return _minus(f'agreement with categories {full:.4f}, tlf {letters:.4f}')
 
@@ -437,7 +437,7 @@ def _c19(get):
 # %% ../../nbs/study/rules.ipynb #r0000025
 @claim('C20', rises)
 def _c20(get):
-    full, plain, letters = (_places(get(arm)) for arm in ('full_stack', 'tlf_minus_fzr', 'full_stack_tlf_fzr'))
+    full, plain, letters = (_places(get(name)) for name in ('full_stack', 'tlf_minus_fzr', 'full_stack_tlf_fzr'))
     found = more_alike(full, plain, letters, parts=['between'])['between']
     later = lambda: between(full, _places(get('full_stack_continued')))['distance']
     words = f"tlf_minus_fzr {found['to_q']:.3f}, full_stack_tlf_fzr {found['to_r']:.3f}"
@@ -447,7 +447,7 @@ def _c20(get):
 # %% ../../nbs/study/rules.ipynb #r0000034
 @claim('C21', rises)
 def _c21(get):
-    letters, rwkv, full = (_places(get(arm)) for arm in ('tlf', 'rwkv_tlf', 'full_stack'))
+    letters, rwkv, full = (_places(get(name)) for name in ('tlf', 'rwkv_tlf', 'full_stack'))
     try:
         found = more_alike(letters, rwkv, full, parts=['second_order'])['second_order']
         null = second_order(letters, rwkv, reliability=False)['matched_null']

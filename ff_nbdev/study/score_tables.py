@@ -7,14 +7,14 @@ __all__ = ['SIGNATURE_COLUMNS', 'WIDE_COLUMNS', 'ERROR_COLUMNS', 'ROBUSTNESS_COL
 
 # %% ../../nbs/study/score_tables.ipynb #59e06ab8
 from ..evaluation.robustness import METRICS, format_threshold, paired_threshold, reading, scores_from
-from .rules import is_arm
+from .rules import is_run_of
 from .numbers import pct, read_more, tasks
 from .records import Runs, paired_interval, signed
 from .tables import full_name, paper, records, rows, same_columns, table
 
 # %% ../../nbs/study/score_tables.ipynb #0ad4a85c
 SIGNATURE_COLUMNS = {
-    'arm': 'arm', 'task': 'task', 'accuracy [95 % interval]': ('found.accuracy', 'found.ci', '.0%'),
+    'run': 'arm', 'task': 'task', 'accuracy [95 % interval]': ('found.accuracy', 'found.ci', '.0%'),
     'chance': ('signatures.chance', '.1%'), 'labels shuffled': ('found.shuffled_labels?', '.0%'),
     'permuted differently': ('found.permuted_differently?', '.0%'), 'permuted alike': ('found.permuted_alike?', '.0%'),
     'nearest cosine': ('found.cosine?', '.0%'),
@@ -54,7 +54,7 @@ def _paper_wide(record):
     return '82.8 %' if told else '–'
 
 WIDE_COLUMNS = {
-    'arm': 'arm', 'task': 'task', 'tokens': 'signatures_250.n_tokens',
+    'run': 'arm', 'task': 'task', 'tokens': 'signatures_250.n_tokens',
     'accuracy [95 % interval]': ('found.accuracy', 'found.ci', '.0%'), 'chance': ('signatures_250.chance', '.1%'),
     'nearest cosine': ('found.cosine', '.0%'), 'paper': _paper_wide}
 
@@ -67,7 +67,7 @@ def wide_table(runs:Runs): # Any runs
 
 # %% ../../nbs/study/score_tables.ipynb #5b426e02
 ERROR_COLUMNS = {
-    'arm': 'arm', 'task': 'task', 'errors in all draws': 'found.errors?',
+    'run': 'arm', 'task': 'task', 'errors in all draws': 'found.errors?',
     'close ones [95 % interval]': ('found.close_error_share', 'found.close_error_ci?', '.1%'),
     'by chance': ('found.close_by_chance', '.1%'),
     'close ones nearer than others': ('found.close_errors_nearer?', '.2f'),
@@ -97,7 +97,7 @@ def _floors(zeroed, at_mean, key='robustness'):
     return {'undisturbed': (f'{key}.clean', '.1%'), zeroed: (f'{key}.floor_zero', '.1%'),
             at_mean: (f'{key}.floor_mean?', '.1%')}
 
-ROBUSTNESS_COLUMNS = {'arm': 'arm'} | _floors('FFNs zeroed', 'FFNs at mean') | {
+ROBUSTNESS_COLUMNS = {'run': 'arm'} | _floors('FFNs zeroed', 'FFNs at mean') | {
     'noise': _threshold('noise'), 'paper': _paper('noise'), 'non-hub noise': _threshold('nonhub'),
     'paper ': _paper('nonhub'), 'blur': _threshold('blur'), 'paper  ': _paper('blur'),
     'ratio': ('robustness.ratio?', 'robustness.ratio_ci?', '.2f'), 'windows': 'robustness.windows?',
@@ -117,7 +117,7 @@ def last_table(
     for found in records(runs):
         last = found.get('robustness_last')
         if not last: continue
-        columns = {'arm': 'arm'} | _floors('layer zeroed', 'layer at its mean', 'robustness_last')
+        columns = {'run': 'arm'} | _floors('layer zeroed', 'layer at its mean', 'robustness_last')
         table += rows([found], columns | {kind: _threshold(kind, 'robustness_last') for kind in last['threshold']})
     return table
 
@@ -130,14 +130,14 @@ def _start(evaluation, found, of):
     floor = min(found.floor_ce, evaluation.unigram_ce)
     return {'undisturbed, nats': f'{found.clean_ce:.3f}', 'down to': f'{floor:.3f}'}
 
-def _metric_row(runs, arm, found, arrays, of):
+def _metric_row(runs, name, found, arrays, of):
     "Thresholds of one run by one metric"
-    row, evaluation, scores = {}, runs[arm].evaluation, scores_from(runs[arm].arrays, arrays)
+    row, evaluation, scores = {}, runs[name].evaluation, scores_from(runs[name].arrays, arrays)
     for kind in found.threshold:
         threshold = reading(scores, kind, of, evaluation.unigram_ce)
         row[kind] = format_threshold(threshold, threshold['measurable'], of)
-        if arm == 'base_continued' or 'base_continued' not in runs: continue
-        pair = read_more(runs, arm, 'base_continued', kind, of, arrays)
+        if name == 'base_continued' or 'base_continued' not in runs: continue
+        pair = read_more(runs, name, 'base_continued', kind, of, arrays)
         if pair: row[f'{kind}, over base_continued'] = signed(pair['difference'])
     return _start(evaluation, found, of) | row
 
@@ -146,10 +146,10 @@ def _metric_table(runs, of):
     "Every run that was disturbed, in all layers and in the last"
     table = []
     for layers, key, arrays in DISTURBED:
-        for arm, run in runs.items():
+        for name, run in runs.items():
             found = getattr(run.evaluation, key)
             if not scores_from(run.arrays, arrays) or not found or found.clean_ce is None: continue
-            table.append({'layers': layers, 'arm': arm} | _metric_row(runs, arm, found, arrays, of))
+            table.append({'layers': layers, 'run': name} | _metric_row(runs, name, found, arrays, of))
     return same_columns(table)
 
 def half_table(
@@ -165,7 +165,7 @@ def ce_table(
     return _metric_table(runs, 'ce')
 
 # %% ../../nbs/study/score_tables.ipynb #a9ec98d6
-BLEU_COLUMNS = {'arm': 'arm'} | {
+BLEU_COLUMNS = {'run': 'arm'} | {
     header: (f'bleu.{key}.bleu{mark}', f'bleu.{key}.ci{mark}', '.1f') for header, key, mark in (
         ('undisturbed', 'clean', ''), ('FFNs zeroed', 'floor_zero', ''), ('FFNs at mean', 'floor_mean', '?'))}
 
@@ -199,26 +199,26 @@ def _difference(scores, others, kind, of, unigram):
     if not scores or not others: return '–'
     return signed(paired_threshold(scores, others, kind, of, unigram=unigram))
 
-def _main_scores(runs, arm):
+def _main_scores(runs, name):
     "Scores of the full_stack of the same seed; variants are disturbed on fewer windows"
-    _, dot, seed = arm.partition('.s')
-    main = None if '~' in arm else runs.every.get('full_stack' + dot + seed)
+    _, dot, seed = name.partition('.s')
+    main = None if '~' in name else runs.every.get('full_stack' + dot + seed)
     return scores_from(main.arrays) if main else None
 
 # %% ../../nbs/study/score_tables.ipynb #a2028fcb
-def _scaled_row(runs, arm, how, of):
+def _scaled_row(runs, name, how, of):
     "One run with scaled layers, by one metric"
-    run = runs.every[arm]
+    run = runs.every[name]
     found, unigram = getattr(run.evaluation, f'robustness_{how}'), run.evaluation.unigram_ce
     scaled = scores_from(run.arrays, how)
-    row = {'arm': arm, 'layers scaled to': SCALED[how](found)}
+    row = {'run': name, 'layers scaled to': SCALED[how](found)}
     row |= {'undisturbed': pct(found.clean, 1), 'half of': METRICS[of]}
     for kind in found.threshold:
         threshold = reading(scaled, kind, of, unigram)
         row[kind] = format_threshold(threshold, threshold['measurable'], of)
         row[f'{kind}, over itself'] = _difference(scaled, scores_from(run.arrays), kind, of, unigram)
-        if arm.partition('.s')[0].split('~')[0] == 'full_stack': continue
-        row[f'{kind}, full_stack over it'] = _difference(_main_scores(runs, arm), scaled, kind, of, unigram)
+        if name.partition('.s')[0].split('~')[0] == 'full_stack': continue
+        row[f'{kind}, full_stack over it'] = _difference(_main_scores(runs, name), scaled, kind, of, unigram)
     return row
 
 def scaled_table(
@@ -226,14 +226,14 @@ def scaled_table(
 )->list[dict]: # Rows; none where the layers of no run were scaled
     "Thresholds of runs whose layers were made to say less, and those of the full_stack of the same seed over them"
     table = []
-    for arm, run in runs.every.items():
+    for name, run in runs.every.items():
         for how in SCALED:
             if not getattr(run.evaluation, f'robustness_{how}'): continue
-            table += [_scaled_row(runs, arm, how, of) for of in METRICS]
+            table += [_scaled_row(runs, name, how, of) for of in METRICS]
     return same_columns(table)
 
 # %% ../../nbs/study/score_tables.ipynb #b570443e
-def _of_seed(runs, arm, seed): return runs.every[f'{arm}.s{seed}' if seed else arm]
+def _of_seed(runs, name, seed): return runs.every[f'{name}.s{seed}' if seed else name]
 
 def _scalings(main, other):
     "How → the disturbances, the pair that scaling alone sets apart, and the pair that is left to compare"
@@ -241,11 +241,11 @@ def _scalings(main, other):
     found = {}
     for how in SCALED:
         told = getattr(other.evaluation, f'robustness_{how}')
-        if not told or not is_arm(told.like or main.arm, main): continue
+        if not told or not is_run_of(told.like or main.name, main): continue
         scaled = scores_from(other.arrays, how)
         found[how] = told, (scaled, loud), (full, scaled)
     told = main.evaluation.robustness_matched
-    if told and is_arm(told.like, other):
+    if told and is_run_of(told.like, other):
         scaled = scores_from(main.arrays, 'matched')
         found['mirror'] = told, (full, scaled), (scaled, loud)
     return found
@@ -299,7 +299,7 @@ def strength_table(
     main, free = _of_seed(runs, 'full_stack', seed), _of_seed(runs, other, seed)
     loud, scaled, full = scores_from(free.arrays), scores_from(free.arrays, how), scores_from(main.arrays)
     entry = 'quiet' if how == 'quiet' else 'quiet_like'
-    if not scaled: raise KeyError(f'{free.arm} was not scaled: evaluate it with {entry} first.')
+    if not scaled: raise KeyError(f'{free.name} was not scaled: evaluate it with {entry} first.')
     table = []
     for key in _strength_keys(kind, scaled, loud, full):
         table.append({

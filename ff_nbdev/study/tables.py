@@ -68,19 +68,19 @@ def table(
 
 # %% ../../nbs/study/tables.ipynb #f7402999
 def record(
-    arm:str, # As it stands in the table
+    name:str, # As it stands in the table
     run:Run, # Its evaluation and training
     **more,  # Further entries
 )->dict:
     "What a row of a run is about"
     train = run.train or TrainRecord()
-    return dict(run.evaluation, arm=arm, run=run, train=train, format_dose=f'{run.dose:.3g}', **more)
+    return dict(run.evaluation, arm=name, run=run, train=train, format_dose=f'{run.dose:.3g}', **more)
 
 def records(
     runs:Runs, # Any runs
 )->list[dict]:
     "What the rows of all runs are about"
-    return [record(arm, run) for arm, run in runs.items()]
+    return [record(name, run) for name, run in runs.items()]
 
 def same_columns(
     table:list[dict], # Rows with different columns
@@ -114,7 +114,7 @@ def full_name(
     run:Run, # Any run
 )->str:
     "The name of a run among all: in a report on RWKV alone `rwkv_tlf` goes by `tlf`, and the paper's tlf is mT5"
-    return run.evaluation.arm or run.arm
+    return run.evaluation.arm or run.name
 
 def paper(
     table:str, # Of `PAPER`
@@ -141,7 +141,7 @@ def _column_kind(rows, header):
     return ' class=n' if all(_looks_numeric(row.get(header)) for row in rows) else ''
 
 # %% ../../nbs/study/tables.ipynb #ae6b4ffa
-PRINTED = {'arm': 'run', 'arms': 'runs'} # Keys of rows that are printed otherwise
+PRINTED = {'arm': 'run'} # Keys of records that are printed otherwise
 
 def table_html(
     rows:list[dict], # Same keys in each; the first column names the row
@@ -197,7 +197,7 @@ def _mean_fraction(record):
     return pct(mean(layer.share for layer in layers)) if layers else None
 
 BASE_COLUMNS = {
-    'arm': 'arm', 'CE': 'clean.ce', 'unigram CE': 'unigram_ce', 'under it': ('test.under', '.0%'),
+    'run': 'arm', 'CE': 'clean.ce', 'unigram CE': 'unigram_ce', 'under it': ('test.under', '.0%'),
     'CE, FFNs zeroed': 'floors.zero.ce', 'of the gain lost': ('test.zero', '.0%'),
     'CE, FFNs at mean': 'floors.mean.ce', 'of the gain lost ': ('test.mean', '.0%'),
     'accuracy': ('clean.accuracy', '.1%'), 'zeroed': ('floors.zero.accuracy', '.1%'),
@@ -210,7 +210,7 @@ def base_table(runs:Runs): # Any runs
 
 # %% ../../nbs/study/tables.ipynb #1e33bc08
 SCORE_COLUMNS = {
-    'arm': 'arm', 'dose Σp': 'format_dose', 'CE [95 % interval]': ('clean.ce', 'clean.ce_ci', '.3f'),
+    'run': 'arm', 'dose Σp': 'format_dose', 'CE [95 % interval]': ('clean.ce', 'clean.ce_ci', '.3f'),
     'token accuracy': ('clean.accuracy', 'clean.accuracy_ci', '.1%'),
     'CE increase over base_continued': lambda record: format_increase(record['increase']),
     'tokens scored': 'tokens_scored?'}
@@ -223,22 +223,22 @@ def score_table(runs:Runs): # Any runs
     for found in records(runs): yield found | dict(increase=increases.get(found['arm']))
 
 # %% ../../nbs/study/tables.ipynb #6ee37917
-def _collapse_row(arm, run, found):
+def _collapse_row(name, run, found):
     "Where a run broke under growing noise"
     broke, clean, (last, under_noise) = found.collapsed, (found.clean or [None])[-1], found.points[-1]
     return {
-        'arm': arm, 'accuracy at its start': pct(found.start),
+        'run': name, 'accuracy at its start': pct(found.start),
         'breaks beyond': f'{found.point:.1f}x' if broke else f'not up to {last:.1f}x',
         'falls over': f'{found.width:.1f}x' if broke else '–',
         'clean at the last look': format_value(clean, '.0%'),
         'under noise, of that': pct(under_noise/clean) if clean else '–',
         'dose Σp': f'{run.dose:.3g}', 'looks': len(found.points), 'sentences': f'{run.train.sentences:,}'}
 
-def _unsearched_row(arm, run, noise, half):
+def _unsearched_row(name, run, noise, half):
     "Where a model that was never trained under noise loses half"
     found = run.evaluation.robustness
     return {
-        'arm': f'{arm}, {noise}, afterwards', 'accuracy at its start': pct(found.clean),
+        'run': f'{name}, {noise}, afterwards', 'accuracy at its start': pct(found.clean),
         'breaks beyond': f'{half:.1f}x', 'falls over': '–', 'clean at the last look': pct(found.clean),
         'under noise, of that': '50 %', 'dose Σp': '0', 'looks': len(found.noise),
         'sentences': f'{run.train.sentences:,}'}
@@ -249,9 +249,9 @@ def collapse_rows(
 )->list[dict]: # Rows; none where no run searched for its collapse
     "Where runs broke under growing noise, and where base_continued loses half under plain noise"
     table = []
-    for arm, run in runs.items():
-        if run.trained and run.train.collapse: table.append(_collapse_row(arm, run, run.train.collapse))
-    free = next((arm for arm in runs if arm.endswith('base_continued')), None)
+    for name, run in runs.items():
+        if run.trained and run.train.collapse: table.append(_collapse_row(name, run, run.train.collapse))
+    free = next((name for name in runs if name.endswith('base_continued')), None)
     if not table or not free: return table
     thresholds = runs[free].evaluation.robustness.threshold or {}
     for kind, noise in dict(noise='noise everywhere', nonhub='noise outside the hubs').items():
@@ -267,9 +267,9 @@ def _over_seeds(values, digits=1, unit=''):
     average, low, high = (format_value(value, f'.{digits}f') for value in mean_of_layers(values))
     return f'{average}{unit} [{low}, {high}]'
 
-def _seed_row(arm, seeds, increases):
+def _seed_row(name, seeds, increases):
     lines = [run.evaluation.activation_moran for run in seeds]
-    row = {'arm': arm, 'seeds': len(seeds), 'CE': _over_seeds([run.evaluation.clean.ce for run in seeds], 3),
+    row = {'run': name, 'seeds': len(seeds), 'CE': _over_seeds([run.evaluation.clean.ce for run in seeds], 3),
            'CE increase': _over_seeds(increases, 2, ' %')}
     for task in tasks(seeds[0]): row[task] = _over_seeds([100*signature(run, task)[0] for run in seeds], 1, ' %')
     row["Moran's I, weights"] = _over_seeds([spatial_numbers(run)['moran'] or 0. for run in seeds], 3)
@@ -282,19 +282,19 @@ def seed_rows(
 )->list[dict]: # Rows; none where every run has one seed
     "Mean over the seeds of a recipe, with its interval"
     table = []
-    for arm in runs:
-        seeds = all_seeds(runs, arm)
+    for name in runs:
+        seeds = all_seeds(runs, name)
         if len(seeds) < 2: continue
         pairs = [(run, reference(runs, run)) for run in seeds]
         increases = [100*ce_increase(run, free)['relative'] for run, free in pairs if free and free is not run]
-        table.append(_seed_row(arm, seeds, increases))
+        table.append(_seed_row(name, seeds, increases))
     return table
 
 # %% ../../nbs/study/tables.ipynb #94c16e0a
 def _whole(value): return None if value is None or value != value else int(value)
 
 MADE_COLUMNS = {
-    'arm': 'arm', 'base': lambda row: row['train'].model or '–',
+    'run': 'arm', 'base': lambda row: row['train'].model or '–',
     'dose Σp': lambda row: format_dose(row['train']) if row['sentences'] else '0',
     'a million sentences': lambda row: f"{per_million(row['train']):.3g}" if row['sentences'] else '–',
     'noise x': lambda row: format_value(final_noise(row['train']) or None, '.3g'),
@@ -308,7 +308,7 @@ def made_table(
     runs:Runs, # Any runs
 )->list[dict]: # Rows
     "What each row was made with"
-    found = [(row, runs[row['arm']]) for row in runs.arms.to_dict('records')]
+    found = [(row, runs[row['arm']]) for row in runs.summary.to_dict('records')]
     made = [dict(row, run=run, train=run.train or TrainRecord()) for row, run in found]
     models = {run.train.model for run in runs.values() if run.trained}
     return rows(made, {k: v for k, v in MADE_COLUMNS.items() if k != 'base' or len(models) > 1})
@@ -330,7 +330,7 @@ def _told(value):
 
 # %% ../../nbs/study/tables.ipynb #18525a45
 LEARNING_COLUMNS = {
-    'arm': 'arm', 'optimizer': lambda row: optimizer_of(row['run']),
+    'run': 'arm', 'optimizer': lambda row: optimizer_of(row['run']),
     'learning rate': lambda row: _told(rate_of(row['train'])), 'schedule': _decay,
     'warm-up steps': lambda row: _told(_learned(row['train'], 'warmup')),
     'betas': lambda row: _told(row['train'].betas),
@@ -344,7 +344,7 @@ def learning_table(runs:Runs): # Any runs
         if found['run'].trained: yield found
 
 # %% ../../nbs/study/tables.ipynb #78d93c5e
-REGIME_COLUMNS = dict(arm='arm', row='row') | {
+REGIME_COLUMNS = dict(run='arm', row='row') | {
     'dose': ('regime.dose', '.3g'), 'steps between pulses': ('regime.steps_between_pulses', '.3g'),
     'rate between pulses, sum': ('regime.rate_between_pulses', '.2g')} | {
     'ce': ('ce', '.3f'), 'accuracy': ('accuracy', '.3f'), 'moran': ('moran', '.3f'),
@@ -373,7 +373,7 @@ def _noise_threshold(record):
     return format_threshold(found.threshold['noise'], found.measurable)
 
 SWEEP_COLUMNS = {
-    'arm': 'arm', 'changed': _changed, 'sentences': 'train.sentences',
+    'run': 'arm', 'changed': _changed, 'sentences': 'train.sentences',
     'dose Σp': lambda record: format_dose(record['train']),
     'a million sentences': lambda record: f"{per_million(record['train']):.3g}", 'CE': ('clean.ce', '.3f'),
     'CE increase': lambda record: format_increase(record['increase'])}
@@ -412,7 +412,7 @@ def _stuck(match):
     return sum(look[3] in match.limits for look in match.history)/len(match.history)
 
 MATCH_COLUMNS = {
-    'arm': 'arm', "1-D Moran's I wanted": 'train.match.target', 'reached': 'train.match.reached',
+    'run': 'arm', "1-D Moran's I wanted": 'train.match.target', 'reached': 'train.match.reached',
     'within': lambda record: f"± {record['train'].match.tolerance:.3g}",
     'strength at the end': ('train.match.strength', '.3g'), 'looks at its limit': ('stuck', '.0%'),
     'matched': lambda record: record['train'].match.within and record['stuck'] <= .25,
@@ -435,7 +435,7 @@ def _beyond(record):
 def _paper_2d(key): return lambda record: paper('spatial', record['run'], key) if record['matrix'] == 'down' else '–'
 
 SPATIAL_COLUMNS = {
-    'arm': 'arm', 'matrix': 'matrix', 'dose': 'format_dose', "Moran's I (queen)": 'average.moran_queen',
+    'run': 'arm', 'matrix': 'matrix', 'dose': 'format_dose', "Moran's I (queen)": 'average.moran_queen',
     'null: noise': 'average.null_queen?', 'null: own values': 'average.null_permuted?',
     'above both, below one': _beyond, 'rook': 'average.moran_rook?', 'null ': 'average.null_rook?',
     'shuffled': 'average.shuffled_queen?', 'RCI': 'average.rci?', 'null  ': 'average.null_rci?',
@@ -457,11 +457,11 @@ def _unlike(groups): return groups[GROUPS[1]] + groups[GROUPS[3]]
 
 def _in_order(fractions): return {group: fractions[group] for group in GROUPS}
 
-def _lisa_row(run, arm, pieces):
+def _lisa_row(run, name, pieces):
     own = [lisa_fractions(piece) for piece in pieces.values()]
     nulls = [run.arrays.get(f'null_slice_{site}') for site in pieces]
     nulls = [lisa_fractions(null) for null in nulls if null is not None]
-    return {'arm': arm} | {group: pct(fraction) for group, fraction in _in_order(average(own)).items()} | {
+    return {'run': name} | {group: pct(fraction) for group, fraction in _in_order(average(own)).items()} | {
         'unlike their neighbours': pct(mean(map(_unlike, own)), 1),
         'null': pct(mean(map(_unlike, nulls)), 1) if nulls else '–',
         'weights': sum(piece.size for piece in pieces.values())}
@@ -470,8 +470,8 @@ def lisa_table(
     runs:Runs, # Any runs
 )->list[dict]: # Rows
     "Groups of the local Moran's I in the saved pieces of down matrices, beside noise of the same dose"
-    saved = {arm: down_slices(run) for arm, run in runs.items()}
-    return [_lisa_row(runs[arm], arm, pieces) for arm, pieces in saved.items() if pieces]
+    saved = {name: down_slices(run) for name, run in runs.items()}
+    return [_lisa_row(runs[name], name, pieces) for name, pieces in saved.items() if pieces]
 
 # %% ../../nbs/study/tables.ipynb #244bac52
 def _both_nulls(measure):
@@ -485,7 +485,7 @@ def _both_nulls(measure):
 def _paper_1d(key): return lambda record: paper('spatial', record['run'], key)
 
 ACTIVATION_COLUMNS = {
-    'arm': 'arm', "1-D Moran's I": 'line.mean', 'sd over tokens': 'line.sd', 'shuffled': 'line.shuffled?',
+    'run': 'arm', "1-D Moran's I": 'line.mean', 'sd over tokens': 'line.sd', 'shuffled': 'line.shuffled?',
     'null: base, pulsed': 'line.null_diffused?', 'null: noise, pulsed': 'line.null_noise_diffused?',
     'RCI': 'line.rci?', 'its nulls': _both_nulls('rci'), 'LCPS': 'line.lcps?', 'its nulls ': _both_nulls('lcps'),
     'tokens': 'tokens', "paper: Moran's I": _paper_1d('moran_1d'), 'paper: RCI': _paper_1d('rci_1d')}

@@ -121,7 +121,7 @@ def _micro_batch(batch, world, micro):
 
 def training_arguments(
     scale:Scale,    # Of the run
-    arm:str,        # Recipe of the run
+    recipe:str,     # Of the run
     folder:str,     # For checkpoints
     steps:int,      # Optimizer steps
     seed:int=0,     # Of the order of windows, and of dropout
@@ -136,7 +136,7 @@ def training_arguments(
     if not str(folder): raise ValueError('folder is empty: give the folder for checkpoints.')
     micro, gpu = _micro_batch(scale.batch, world, micro or scale.micro), torch.cuda.is_available()
     return dict(output_dir=str(folder), per_device_train_batch_size=micro, max_steps=steps, seed=seed,
-        gradient_accumulation_steps=scale.batch//(micro*world), learning_rate=scale.lr[arch_index(arm)],
+        gradient_accumulation_steps=scale.batch//(micro*world), learning_rate=scale.lr[arch_index(recipe)],
         lr_scheduler_type=SCHEDULES[scale.schedule], warmup_steps=warmup_steps(scale, steps), max_grad_norm=1.,
         report_to=[], disable_tqdm=True, save_strategy='no', logging_strategy='no', use_cpu=not gpu,
         bf16=gpu or torch.cpu._is_avx512_bf16_supported()) | options
