@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['PARTS', 'MODEL_FILES', 'shown', 'is_full', 'disk_sentence', 'writing', 'part_of', 'remove', 'beside', 'whole',
            'write_whole', 'save_arrays', 'alive', 'is_leftover', 'sweep', 'misfit', 'read_json', 'read_arrays',
-           'read_tensors', 'parse_yaml', 'check_name', 'foreign', 'check_own', 'empty_own', 'check_result',
-           'same_place']
+           'read_tensors', 'parse_yaml', 'package_text', 'check_name', 'foreign', 'check_own', 'empty_own',
+           'check_result', 'same_place']
 
 # %% ../../nbs/core/io.ipynb #972d5c60
 import contextlib
@@ -19,6 +19,7 @@ import time
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
+import ff_nbdev
 
 # %% ../../nbs/core/io.ipynb #ef678681
 def shown(
@@ -315,6 +316,12 @@ def parse_yaml(
 
     Raises: the errors of `yaml.safe_load`."""
     return copy.deepcopy(_yaml_of(text))
+
+def package_text(
+    name:str, # Such as 'study/report.css'
+)->str:
+    "The text of a file that lies in the package"
+    return (Path(ff_nbdev.__file__).parent/name).read_text('utf-8')
 
 # %% ../../nbs/core/io.ipynb #6cb8b2d6
 def check_name(

@@ -7,68 +7,14 @@ __all__ = ['CONCEPTS', 'LANGUAGES', 'concepts', 'read_pairs', 'one_token', 'same
 import unicodedata
 from pathlib import Path
 
+from ..core.io import package_text
 from ..data.files import text_lines
 from ..data.objectives import Windows
 from ..data.tokenizers import special_ids
 from .activations import token_counts
 
-# %% ../../nbs/evaluation/concepts.ipynb #458202d2
-CONCEPTS = """
-noun man homme Mann hombre; woman femme Frau mujer; child enfant Kind niño; girl fille Mädchen niña
-noun boy garçon Junge muchacho; brother frère Bruder hermano; sister sœur Schwester hermana
-noun mother mère Mutter madre; father père Vater padre; friend ami Freund amigo; king roi König rey
-noun queen reine Königin reina; head tête Kopf cabeza; hand main Hand mano; eyes yeux Augen ojos
-noun heart cœur Herz corazón; blood sang Blut sangre; voice voix Stimme voz; name nom Name nombre
-noun mouth bouche Mund boca; face visage Gesicht rostro; death mort Tod muerte; life vie Leben vida
-noun house maison Haus casa; window fenêtre Fenster ventana; room chambre Zimmer habitación; street rue Straße calle
-noun city ville Stadt ciudad; village village Dorf pueblo; church église Kirche iglesia
-noun school école Schule escuela; world monde Welt mundo; country pays Land país; sea mer Meer mar
-noun river rivière Fluss río; mountain montagne Berg montaña; island île Insel isla; forest forêt Wald bosque
-noun tree arbre Baum árbol; water eau Wasser agua; fire feu Feuer fuego; sun soleil Sonne sol; sky ciel Himmel cielo
-noun earth terre Erde tierra; snow neige Schnee nieve; wind vent Wind viento
-noun horse cheval Pferd caballo; dog chien Hund perro; bird oiseau Vogel pájaro; fish poisson Fisch pez
-noun iron fer Eisen hierro; wine vin Wein vino; stone pierre Stein piedra; wood bois Holz madera
-noun day jour Tag día; night nuit Nacht noche; week semaine Woche semana; month mois Monat mes; year année Jahr año
-noun hour heure Stunde hora; morning matin Morgen mañana; winter hiver Winter invierno
-noun war guerre Krieg guerra; peace paix Frieden paz; army armée Heer ejército; soldier soldat Soldat soldado
-"""
-
-# %% ../../nbs/evaluation/concepts.ipynb #4ddf3e7f
-CONCEPTS += """
-noun law loi Gesetz ley; money argent Geld dinero; word mot Wort palabra; truth vérité Wahrheit verdad
-noun century siècle Jahrhundert siglo; music musique Musik música; language langue Sprache lengua
-noun number nombre Zahl número; bridge pont Brücke puente; castle château Schloss castillo
-noun government gouvernement Regierung gobierno
-noun garden jardin Garten jardín; ship navire Schiff barco; table table Tisch mesa; nation nation Nation nación
-noun bed lit Bett cama; thing chose Ding cosa; happiness bonheur Glück felicidad; beauty beauté Schönheit belleza
-verb see voir sehen ver; give donner geben dar; take prendre nehmen tomar; find trouver finden encontrar
-verb know savoir wissen saber; speak parler sprechen hablar; write écrire schreiben escribir; eat manger essen comer
-verb drink boire trinken beber; sleep dormir schlafen dormir; come venir kommen venir; go aller gehen ir
-verb hear entendre hören oír; say dire sagen decir; believe croire glauben creer; live vivre leben vivir
-verb die mourir sterben morir; wait attendre warten esperar; was était war era; were étaient waren eran
-verb had avait hatte tenía; said dit sagte dijo; became devint wurde -; came vint kam -; took prit nahm tomó
-adjective good bon gut bueno; bad mauvais schlecht malo; great grand groß gran; small petit klein pequeño
-adjective old vieux alt viejo; young jeune jung joven; new nouveau neu nuevo; black noir schwarz negro
-adjective white blanc weiß blanco; red rouge rot rojo; green vert grün verde; blue bleu blau azul; high haut hoch alto
-adjective poor pauvre arm pobre; rich riche reich rico; strong fort stark fuerte; happy heureux glücklich feliz
-adjective true vrai wahr verdadero; cold froid kalt frío; hot chaud heiß caliente; full plein voll lleno
-"""
-
-# %% ../../nbs/evaluation/concepts.ipynb #692f7edc
-CONCEPTS += """
-adjective empty vide leer vacío; last dernier letzte último; first premier erste primero; other autre andere otro
-adjective free libre frei libre; same même gleiche mismo; long long lang largo; sad triste traurig triste
-adjective heavy lourd schwer pesado
-number two deux zwei dos; three trois drei tres; four quatre vier cuatro; five cinq fünf cinco; six six sechs seis
-number seven sept sieben siete; eight huit acht ocho; nine neuf neun nueve; ten dix zehn diez
-number twenty vingt zwanzig veinte; hundred cent hundert cien; thousand mille tausend mil
-other and et und y; with avec mit con; without sans ohne sin; but mais aber pero; or ou oder o; in dans in en
-other under sous unter bajo; between entre zwischen entre; always toujours immer siempre; never jamais nie nunca
-other often souvent oft -; also aussi auch también; very très sehr muy; here ici hier aquí; when quand wenn cuando
-other where où wo donde; who qui wer quien; he il er él; she elle sie ella; they ils - ellos; we nous wir nosotros
-other nothing rien nichts nada; much beaucoup viel mucho; already déjà schon ya; now maintenant jetzt ahora
-other after après nach después; before avant vor antes; against contre gegen contra; during pendant während durante
-"""
+# %% ../../nbs/evaluation/concepts.ipynb #736be4c5
+CONCEPTS = package_text('static/concepts.txt')
 LANGUAGES = ('en', 'fr', 'de', 'es')
 
 # %% ../../nbs/evaluation/concepts.ipynb #fa3a5df0

@@ -13,6 +13,7 @@ from ..run.records import rate_of
 from .numbers import format_interval, format_value, joined, main_run, pct, signature, tasks
 from .plots import INK, NULL, Figure, colour, grid_below, legend_below, mark, of_few, subplots
 from .records import Run, Runs, ce_increase, reference
+from .wording import wording
 
 # %% ../../nbs/study/curves.ipynb #31e212b0
 BANDED = {'base_continued', 'no_fzr', 'rwkv_base_continued', 'rwkv_no_fzr'}
@@ -43,7 +44,7 @@ def _draw_accuracy(ax, points, name, clean, banded):
 
 # %% ../../nbs/study/curves.ipynb #5ea9124f
 ALONE = '{} The dotted line is the undisturbed score, the band its 95 % interval.'
-HALVING = ('{} Dotted lines are the undisturbed scores, bands the 95 % intervals of the main run and its controls.')
+HALVING = wording('curves', 'HALVING')
 
 def _robustness_caption(runs):
     "With the threshold of every run that has one"
@@ -79,8 +80,7 @@ def robustness_figure(
     return Figure('robustness', title, fig, _robustness_caption(runs))
 
 # %% ../../nbs/study/curves.ipynb #1364381f
-UNDISTURBED = ('Undisturbed {} scores {}, with its feed-forward layers zeroed {:.1f} (dashed). Most of a window was '
-               'never masked, so only what lies between them counts. Bands are 95 % intervals over {} windows.')
+UNDISTURBED = wording('curves', 'UNDISTURBED')
 
 def _draw_bleu(ax, name, bleu, kind, banded):
     "BLEU of one run, and a dashed line at its floor"
@@ -177,10 +177,7 @@ def _draw_gains(ax, gains, kind, places):
     grid_below(ax, 'x')
 
 # %% ../../nbs/study/curves.ipynb #31e19ef7
-GAINS = ('Gray: threshold of full_stack less that of the other run. Blue: how far layers that were only scaled, not '
-         'trained, move the threshold. Orange: the difference at an equal FFN ratio. Where blue passes gray, the '
-         'scaled model is more robust. By the first reading, {}: {}. Lines and bars are 95 % intervals, windows in '
-         'pairs. One that ends at the edge of a panel has an end that was not reached.')
+GAINS = wording('curves', 'GAINS')
 NOT_SCALED = 'No layers were scaled{}: evaluate the run with quiet or quiet_like first.'
 
 def _gains_caption(gains, rows, kind):
@@ -234,8 +231,7 @@ def _draw_code(axes, rows, name, ink):
         axes[2].plot(bits, [row.names['16:1'].accuracy for row in rows], color=ink, marker='.')
 
 # %% ../../nbs/study/curves.ipynb #802d8b9d
-RATES = ('At the bits of the signature: {}. Loss is counted from the feed-forward layers at their mean; bands are '
-         '95 % intervals over windows.')
+RATES = wording('curves', 'RATES')
 
 def _rates_caption(sae):
     said = []

@@ -19,10 +19,10 @@ from .numbers import unmeasured
 from .plots import GRID, INK, NULL, Figure, colour, grid_below, legend_below, mark, of_few
 from .plots import short_site, subplots
 from .records import Run, Runs
+from .wording import wording
 
 # %% ../../nbs/study/figures.ipynb #0f784075
-WORTH = ("The cross-entropy of {run} is {under} under the unigram's. Ablating the feed-forward layers costs {zero} "
-         "that gain (zeroed) and {mean} it (held at their mean).")
+WORTH = wording('figures', 'WORTH')
 NO_MODEL = "The cross-entropy of {run}, {ce:.2f}, is not under the unigram's {unigram:.2f}: it is no model yet."
 
 def _base_caption(run):
@@ -120,9 +120,7 @@ def _draw_training(axes, train, name, size):
     for ax, key in zip(axes[1:], ('dose', 'noise_x')): ax.plot(seen, [getattr(row, key) or 0 for row in log], color=ink)
 
 # %% ../../nbs/study/figures.ipynb #be4af02e
-ENDS = ('Cross-entropy at the end, on the held-out windows watched in training: {}. Lines are the training batches '
-        '(smoothed, with the noise where there is some), marks the held-out text without noise. Shaded are growing '
-        'pulses (blue), held pulses (pale blue) and noise (orange).')
+ENDS = wording('figures', 'ENDS')
 UNTRAINED = 'None of {} was trained: there is no training curve to draw.'
 SCALES = ('cross-entropy\n(nats a token)', 'dose Σp\n(a matrix)', 'noise x')
 
@@ -248,8 +246,7 @@ def _name_runs(ax, run_names):
     ax.set_xticks(np.arange(len(run_names)), names, fontsize=7, **askew)
 
 # %% ../../nbs/study/figures.ipynb #e9defc74
-NAMES = ('At {task} {run} names {accuracy} of the tokens [{low}, {high}]{free}. The nearest cosine on raw activations '
-         'names {cosine}; chance is {chance}.')
+NAMES = wording('figures', 'NAMES')
 
 def _names_caption(found, task, chance):
     "The best run, beside the base that was sorted and not trained"
@@ -311,8 +308,7 @@ def _draw_ratios(ax, have):
     ax.set(xlabel=scale, title=title, ylim=(len(two) - .5, -.5))
 
 # %% ../../nbs/study/figures.ipynb #483e8388
-APART = ('In {} two sets of instances of a token are {:.2f} apart [{:.2f}, {:.2f}], two tokens of like frequency '
-         '{:.2f}. {}. Grey strips are the ratio with shuffled letters.')
+APART = wording('figures', 'APART')
 
 def _overlap_caption(name, overlap):
     own, two = overlap.stability, overlap.two_letter
@@ -338,9 +334,7 @@ def overlap_figure(
     return Figure('overlap', title, fig, _overlap_caption(name, have[name]))
 
 # %% ../../nbs/study/figures.ipynb #78064a54
-HUBS = ('Each mark is a hub: its place among the hidden units from left to right, its layer from top to bottom, its '
-        'power as area. Filled marks are positive, hollow ones negative, and lines join the strongest of one sign. '
-        'Read from {} tokens.')
+HUBS = wording('figures', 'HUBS')
 
 def _word(token): return token.token.lstrip('▁Ġ')
 

@@ -15,6 +15,7 @@ from .numbers import main_run, pct, read_more, seed_counts, signature, spatial_n
 from .numbers import format_count, format_parameters, of_gain, unmeasured
 from .records import Run, Runs, ce_increase, plain_signs
 from ..run.records import TrainRecord
+from .wording import wording
 
 # %% ../../nbs/study/findings.ipynb #e869201a
 SMALL = ('quick', 'smoke', 'synthetic')
@@ -48,16 +49,7 @@ def format_scale(
     return f'{first} The model is {made}. {read}. {_seed_words(runs, main)}.'
 
 # %% ../../nbs/study/findings.ipynb #e0237c38
-BASE = dict(
-    none="The base fails its test: its held-out cross-entropy of {ce:.2f} is not under the unigram's {unigram:.2f}. "
-         "So nothing below means anything.",
-    facts="Its held-out cross-entropy lies {under} under the unigram's. Ablating all feed-forward layers costs {zero} "
-          "that gain (zeroed) and {mean} it (held at their mean).",
-    more='The ablated model is worse than a unigram.',
-    passed='The base passes its test.',
-    short='The base falls short of its test: {why}.',
-    little='its feed-forward layers do too little for robustness and geography to mean much',
-    untaught='it has learned too little (at least 25 % are asked for)')
+BASE = wording('findings', 'BASE')
 
 # %% ../../nbs/study/findings.ipynb #8fe7adfb
 def format_base(
@@ -76,16 +68,7 @@ def format_base(
 
 # %% ../../nbs/study/findings.ipynb #2674515c
 MARGIN = .01
-INCREASE = dict(
-    found='CE increase of {run} over base_continued, at a dose of {dose:.3g}: {number}.',
-    none='There is no cost.', holds='That is within the margin of {margin}.',
-    fails='That is more than the margin of {margin}: the retrofit is not free.',
-    undecided='Whether that is within the margin of {margin} is undecided.',
-    base='Over the base before the retrofit it is {number}.')
-REGIME = dict(
-    inside="That is in the paper's regime: {between:.0f} optimizer steps lie between two pulses of a matrix.",
-    outside="That is outside the paper's regime, which asks for {steps} optimizer steps between two pulses and a dose "
-            'of {dose:g}: here {between:.2g} lie between them. What depends on learning is not tested.')
+INCREASE, REGIME = wording('findings', 'INCREASE REGIME')
 
 # %% ../../nbs/study/findings.ipynb #bd59d0ca
 def _increase_text(found):
@@ -107,15 +90,7 @@ def format_ce_increase(
     return ' '.join(said)
 
 # %% ../../nbs/study/findings.ipynb #34170f47
-SPATIAL = dict(
-    none='Clustering of {run} has no matched-dose null beside it, so it says nothing.',
-    weights="Moran's I of {run}'s weights is {moran:.3f}, and the same dose takes white noise to {null:.3f}.",
-    own="It takes the matrices' own values in random order to {own:.3f}.",
-    above='{above} of {of} matrices lie above {nulls}', smooth=', so no clustering beyond smoothing is shown',
-    line="Moran's I of its activations (1-D) is {line:.3f} against {line_null:.3f} for the higher of their nulls "
-         '(base or noise, pulsed and not trained).',
-    line_above='It lies above them in {line_above} of {line_of} layers.',
-    line_below='It lies above them in {line_above} of {line_of} layers, which is not most.')
+SPATIAL = wording('findings', 'SPATIAL')
 
 # %% ../../nbs/study/findings.ipynb #1d9b55ad
 def format_spatial(
@@ -134,8 +109,7 @@ def format_spatial(
 
 # %% ../../nbs/study/findings.ipynb #6e1d6825
 NAMED = dict(holds='{run} names more', fails='{run} names fewer', undecided='no difference is shown')
-RECALL = dict(holds='Fuzzy recall improves it, from {} in no_fzr.', fails='Fuzzy recall makes it worse: no_fzr has {}.',
-              undecided='Fuzzy recall makes no difference that can be seen (no_fzr {}).')
+RECALL = wording('findings', 'RECALL')
 
 def _names(run, task):
     accuracy, ends = signature(run, task)[0], signature(run, task)[1:]
@@ -187,8 +161,7 @@ def format_signatures(
     return ' '.join(said + _gain_of_recall(runs, name, task))
 
 # %% ../../nbs/study/findings.ipynb #99e256b6
-UNMEASURABLE = ('Robustness is not measurable: {run} scores {clean} undisturbed and {floor} with its feed-forward '
-                'layers ablated. That is less than 10 points apart.')
+UNMEASURABLE = wording('findings', 'UNMEASURABLE')
 STANDS = dict(higher='{run} is more robust', lower='{run} is less robust', undecided='no difference is shown')
 STANDS |= dict(holds=STANDS['higher'], fails=STANDS['lower'])
 
@@ -256,7 +229,7 @@ def format_robustness(
     return ' '.join(said)
 
 # %% ../../nbs/study/findings.ipynb #6f2e1488
-SEEDS = 'The sentences above speak of the first seed. Of {run} there are {number}; the table of seeds has their means.'
+SEEDS = wording('findings', 'SEEDS')
 
 def format_seeds(
     runs:Runs, # With their seeds

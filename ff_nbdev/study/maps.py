@@ -13,6 +13,7 @@ from .numbers import above_null, joined, line_null, main_run, pct
 from .plots import DIVERGING, GRID, INK, NULL, Figure, by_label, colour, grid_below, legend_below
 from .plots import mark, of_few, short_site, subplots
 from .records import Run, Runs
+from .wording import wording
 
 # %% ../../nbs/study/maps.ipynb #68216d1d
 def down_slices(
@@ -76,8 +77,7 @@ def weights_figure(
     return Figure('weights', title.replace('W$_o$', 'W_o'), fig, _weights_caption(before, after, site, pieces[0]))
 
 # %% ../../nbs/study/maps.ipynb #bfe153d1
-ABOVE = ('More than two standard deviations above the matched-dose nulls, of noise (grey) and, where it was measured, '
-         'of their own values: {}.')
+ABOVE = wording('maps', 'ABOVE')
 NO_PULSE = 'No run has been pulsed, so every null is that of plain white noise.'
 
 def _moran_caption(runs):
@@ -149,8 +149,7 @@ def lisa_fractions(
 
 # %% ../../nbs/study/maps.ipynb #3da31ef5
 LISA_COLOURS = ('#B2182B', '#F4C7A8', '#2166AC', '#B3D3E8')
-UNLIKE = ('Of the weights of {}, {} differ in sign from the mean of their neighbours; in white noise of the same dose '
-          '{}. Without pulses it is half.')
+UNLIKE = wording('maps', 'UNLIKE')
 
 def _lisa_caption(run, own, null):
     unlike = []
@@ -187,8 +186,7 @@ def _mean_curve(run, prefix, without=()):
     keys = [key for key in run.arrays if key.startswith(prefix) and not key.startswith(without)]
     return np.mean([run.arrays[key] for key in keys], 0) if keys else None
 
-CORRELATION = ('The correlation between neighbours is {:.3f} in {} and {:.3f} at the edge of the kernel, mean over '
-               'the down matrices.')
+CORRELATION = wording('maps', 'CORRELATION')
 
 def _correlogram_caption(runs, curves, nulls):
     run_name = main_run(runs)
@@ -242,8 +240,7 @@ def _draw_bands(ax, activations, tokens, sentences):
 
 # %% ../../nbs/study/maps.ipynb #8ebcaa7b
 NO_BANDS = '{} has no bands.npz: only trained runs have one. Train it again, or choose another run.'
-BANDS = ("{} probe tokens over {:,} hidden units. The mean 1-D Moran's I of a row goes from {:.3f} to {:.3f} through "
-         'the training.{}')
+BANDS = wording('maps', 'BANDS')
 
 def _null_of_layer(run, site):
     "What the same dose without training gives, over other tokens"

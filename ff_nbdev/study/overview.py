@@ -16,6 +16,7 @@ from .plots import GRID, INK, NULL, Figure, by_label, colour, few, grid_below, l
 from .plots import subplots
 from .records import Run, Runs, ce_increase, reference
 from .rules import named_more
+from .wording import wording
 
 # %% ../../nbs/study/overview.ipynb #30978ee8
 def _increase(run, free):
@@ -67,9 +68,7 @@ def _direction(effects, better):
     if better*found.lo > 0 and better*found.hi > 0: return 'better'
     return 'worse' if better*found.lo < 0 and better*found.hi < 0 else ''
 
-SEEN = dict(
-    increase=dict(better='costs nothing', worse='costs {} of the cross-entropy'), named=dict(better='names more tokens',
-    worse='names fewer tokens'), noise=dict(better='withstands more noise', worse='withstands less noise'))
+SEEN = wording('overview', 'SEEN')
 ABOUT = dict(increase='cost', named='naming', noise='robustness')
 
 # %% ../../nbs/study/overview.ipynb #b5ba2a51
@@ -161,8 +160,7 @@ def _healing_title(points, curves):
     return f"{seen}: {recipe} at dose {dose:g}, {first['value']:+.1f} to {last['value']:+.1f} %".replace('-', '−')
 
 # %% ../../nbs/study/overview.ipynb #268c15a3
-INSIDE = ('{} of {} pulsed runs lie in the regime in which the claims are tested. Bars are 95 % intervals over '
-          'windows; lines join runs of one recipe and dose.')
+INSIDE = wording('overview', 'INSIDE')
 CLOCKS, CLOCK = (5, 10, 25, 50, 100, 200, 400), 'optimizer steps between two pulses of a matrix (the paper: 200)'
 DOSES = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 
@@ -233,8 +231,7 @@ def _draw_nulls(ax, runs, names, part):
     grid_below(ax)
 
 # %% ../../nbs/study/overview.ipynb #845fc7f1
-BESIDE = dict(weights='Weights of {run}: {moran:.3f}, noise of the same dose {null:.3f}. ',
-              activations='Activations: {line:.3f}, the higher null {line_null:.3f}. ')
+BESIDE = wording('overview', 'BESIDE')
 
 def _nulls_title(name, numbers):
     "Where the weights and the activations of the main run lie"

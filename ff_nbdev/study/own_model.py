@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 # %% ../../nbs/study/own_model.ipynb #70b60f2a
-from ..core.io import shown, write_whole
+from ..core.io import package_text, shown, write_whole
 from ..evaluation.base_test import format_learned
 from ..evaluation.nulls import SHUFFLES
 from ..evaluation.record import EvaluationRecord
@@ -30,7 +30,8 @@ from .numbers import (
 from .plots import INK, NULL, Figure, grid_below, legend_below, subplots
 from .records import Run, Runs
 from .report import PAGE
-from .tables import study_file, table_html
+from .tables import table_html
+from .wording import wording
 
 # %% ../../nbs/study/own_model.ipynb #b26593d8
 @dataclass(frozen=True)
@@ -74,8 +75,7 @@ def _weight_row(found):
         f'{above} of {len(rows)} matrices cluster more than that noise.')
 
 # %% ../../nbs/study/own_model.ipynb #f85a8ec9
-ACTIVE = ('Neighbouring units are active together in {k} of {of} layers: above the 97.5 % quantile of {shuffles} '
-    'shuffles of the units, corrected for the number of layers{pulsed}.')
+ACTIVE = wording('own_model', 'ACTIVE')
 
 def _is_active(row):
     "Does a layer pass the bound of its shuffles, and what the base has when pulsed alike?"
@@ -105,10 +105,7 @@ def _missing_row(found, measure, what):
     return Row(what, MISSING, '', '', f'It {why}.') if why else None
 
 # %% ../../nbs/study/own_model.ipynb #1cfc805b
-UNBEATEN = dict(
-    names='An untrained model of the same shape names as many or more, so training adds nothing to this.',
-    keeps='A token of an untrained model of the same shape keeps its units as well or better.',
-    alike='No difference from an untrained model of the same shape is shown.')
+UNBEATEN = wording('own_model', 'UNBEATEN')
 
 def _last_task(test): return test[sorted(key for key in test if ':' in key)[-1]]  # 16:16, where both are there
 
@@ -233,8 +230,7 @@ def of_layers(
     return replace(run, evaluation=_layers_only(run.evaluation.to_dict()), arrays=arrays)
 
 # %% ../../nbs/study/own_model.ipynb #129bd465
-NAMED = ('A token is known by the mean of {n} instances, and is named from {few} or {n} others. Its places name '
-    '{accuracy} of {tokens} tokens at {task}; the nearest cosine on raw activations names {cosine}.')
+NAMED = wording('own_model', 'NAMED')
 
 def _draw_named(ax, rows, chance, untrained=()):
     "A bar for each task, with its interval and the controls"
@@ -307,13 +303,7 @@ def model_figures(
     return figures, missing
 
 # %% ../../nbs/study/own_model.ipynb #823694ef
-LIMITS = (
-    'One model says nothing about what the method does: for that its retrofit stands beside base_continued, which '
-        'reads the same text without the method (ff-nbdev retrofit).',
-    'The untrained model has the same configuration and random weights of one seed; it reads the same text.',
-    'Intervals resample windows, tokens or draws of this one model; they do not hold the spread between seeds.',
-    'A dose is what the folder of the model records, or what was given; of a model that records none it is 0, and its '
-        'null is plain noise.')
+LIMITS = wording('own_model', 'LIMITS')
 
 def _figure_part(figure):
     alt = html.escape(f'{figure.title}. {figure.caption}')
@@ -327,16 +317,7 @@ def _folded(title, rows):
     return f'<details>{summary}{table_html(rows)}</details>' if rows else ''
 
 # %% ../../nbs/study/own_model.ipynb #4ba41325
-WORDS = {
-    'FFN ratio': 'length of what a feed-forward layer adds, over the length of the residual stream after it.',
-    "Moran's I": 'how alike neighbouring numbers are: 0 in plain noise, towards 1 where they change slowly.',
-    'ρ(r)': 'correlation of two weights that lie r cells apart. The kernel of a pulse reaches 4 cells.',
-    'dose': 'Σp: what the pulses of forgetfulness add up to for one matrix. 0 for a model that was never pulsed.',
-    'null': 'the same number where the thing that is asked for is missing, such as noise after the same dose.',
-    'hub': 'a stretch of hidden units, 3 % of the layer, where a token is most active.',
-    'places': 'where the hubs of a token lie, in every layer: its signature.',
-    '16:1, 16:16': 'a token is known by 16 instances from training text, and named from 1 or from 16 of held-out text.',
-    'input, down': 'the two matrices of a feed-forward layer without a gate; with one: gate, value and down.'}
+WORDS = wording('own_model', 'WORDS')
 
 def _words():
     told = ''.join(f'<dt>{html.escape(word)}</dt><dd>{html.escape(said)}</dd>' for word, said in WORDS.items())
@@ -380,7 +361,7 @@ def model_page(
             _folded('Weights', found['spatial']), _folded('Activations', found['activation_moran']), _words(),
             f'<h2 id="limits">Limits, and how to do it again</h2><ul>{_items([*LIMITS, *left_out])}</ul>',
             f'<p><code>{html.escape(_again(found, out))}</code></p>']
-    text = PAGE.format(study_file('report.css') + ON_A_PHONE, ''.join(body))
+    text = PAGE.format(package_text('study/report.css') + ON_A_PHONE, ''.join(body))
     return text.replace('Forgive and Forget: report', name, 1)
 
 # %% ../../nbs/study/own_model.ipynb #537d76b4

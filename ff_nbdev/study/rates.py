@@ -14,6 +14,7 @@ from .healing_map import usual_setting
 from .numbers import joined, pct
 from .plots import INK, Figure, legend_below, subplots
 from .records import Run, Runs, reference
+from .wording import wording
 
 # %% ../../nbs/study/rates.ipynb #0cb42e8e
 TRIAL = re.compile(r'~(rate|adamw|adafactor|muon)_')
@@ -66,12 +67,12 @@ def rate_rows(
 MARGIN = 1. # Percent: what the claims count as no cost
 
 CHOSEN = 'The study gives every run {named}.'
-WITHIN = 'Settings of base_continued that end within 1 % of the base by the whole interval: {within} of {of}{which}.'
+WITHIN = wording('rates', 'WITHIN')
 LOWEST = 'The chosen one ends lowest.'
 NOT_LOWEST = 'The lowest is {named}, {over} % over the base; the chosen one is at {own} %.'
-WORSE = 'So continued training at the chosen rate makes the base worse, and a CE increase over it does not show that.'
+WORSE = wording('rates', 'WORSE')
 FAR = 'It moves the matrices by {own} of their norm, the lowest by {other}.'
-PULSED = 'With pulses and forgiveness, the {of} settings that were tried end {lo:.1f} to {hi:.1f} % over the base.'
+PULSED = wording('rates', 'PULSED')
 BESIDE = 'Pulsed alike, {named} ends {gap} % from the chosen setting: {seen}.'
 ABOVE = 'Of the higher rates that were tried the lowest ends {over} % over the base.'
 
@@ -121,9 +122,7 @@ def rate_sentences(
                    for row in rows if row['over_chosen']]
 
 # %% ../../nbs/study/rates.ipynb #91da7153
-RATES = ('Cross-entropy over the base before training, in percent, with 95 % intervals over windows. Filled: '
-         'base_continued. Hollow: with pulses and forgiveness. The line is the base, the grey strip 1 %, the '
-         'large mark what was chosen.')
+RATES = wording('rates', 'RATES')
 DECAYS = dict(constant='o', linear='s', cosine='^')
 
 def _draw_rate(ax, row):

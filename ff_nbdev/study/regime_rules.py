@@ -16,7 +16,7 @@ from .effects import Effect, NotRun, difference, mean_of_layers, rises
 from .numbers import mean, pct
 from .records import Run, ce_increase, optimizer_of
 from .rules import KERNELS, RULES, costs_nothing, is_run_of, lost
-
+from .wording import wording
 
 # %% ../../nbs/study/regime_rules.ipynb #4b28ebd0
 NOISE_STEPS = 3_500
@@ -227,8 +227,7 @@ def _c23(get):
     return replace(effect, value=float(np.divide(*seconds.sum(1)) - 1), lo=float(lo), hi=float(hi))
 
 # %% ../../nbs/study/regime_rules.ipynb #c11bc332
-CLOSENESS = dict(two_letter=('close_error', 'close_by_chance', 'the same first two letters'),
-                 conceptual=('close_alternative', 'close_alternative_by_chance', 'alternatives of the teacher'))
+CLOSENESS = wording('regime_rules', 'CLOSENESS')
 
 def _close_errors(run, kind):
     "Close errors over chance: value, lo, hi"

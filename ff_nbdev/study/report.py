@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..core.io import parse_yaml, shown, sweep, write_whole
+from ..core.io import package_text, parse_yaml, shown, sweep, write_whole
 from ..core.provenance import save_json
 from ..evaluation.result import saved_signatures
 from ..evaluation.pathways import pathway_svg
@@ -32,8 +32,9 @@ from .score_tables import bleu_table, ce_table, error_table, half_table, last_ta
 from .score_tables import robustness_table, scaled_table, signature_table, wide_table
 from .tables import Tables, activation_table, base_table, collapse_rows, learning_table, lisa_table
 from .tables import made_table, match_table, regime_table, score_table, seed_rows, spatial_table
-from .tables import study_file, table_html, variant_rows
+from .tables import table_html, variant_rows
 from .verdict_grid import PLACES, VerdictGrid
+from .wording import wording
 
 # %% ../../nbs/study/report.ipynb #57228305
 TABLES = dict(
@@ -59,7 +60,7 @@ TABLES = dict(
 # %% ../../nbs/study/report.ipynb #82f8adc6
 def section_texts()->dict[str, dict]: # Anchor → title, figures, words
     "What stands in `sections.yaml`, in the order of the page"
-    return parse_yaml(study_file('sections.yaml'))
+    return parse_yaml(package_text('study/sections.yaml'))
 
 # %% ../../nbs/study/report.ipynb #1fbde35e
 class Section(Tables):
@@ -122,15 +123,7 @@ def verdict_table(
     return table
 
 # %% ../../nbs/study/report.ipynb #8d1e8ec8
-FORGIVENESS = dict(
-    two_letter="two-letter (half credit for the same first two letters, the paper's TLF)",
-    conceptual='conceptual (ten alternatives a token from a teacher that read this text, 30 to 60 % forgiven)',
-    none='none')
-TEACHER = ('The teacher read {tokens:,} tokens. A masked token costs it {masked:.2f} nats on held-out sentences, and '
-           '{unigram:.2f} by frequency alone. Whether what it calls close is close, the page on closeness tells.')
-OTHER_MODELS = ("The paper's numbers come from other models, text, doses and scores (BLEU among them). Beside ours "
-                'they give the order of magnitude, no comparison.')
-ONE_SEED = 'Intervals{} resample windows, tokens or draws of one run; they do not hold the spread between seeds.'
+FORGIVENESS, TEACHER, OTHER_MODELS, ONE_SEED = wording('report', 'FORGIVENESS TEACHER OTHER_MODELS ONE_SEED')
 DOSE = "The dose Σp is {} a matrix; the paper's is not stated, and we reckon 5.4 from its schedule."
 
 # %% ../../nbs/study/report.ipynb #44246e8c
@@ -273,7 +266,7 @@ def page(
     body = [_head(runs, first, beside), _navigation(sections), _claims(answers, first, beside, anchors)]
     body += [_overview(runs, overview), *(_section_html(section, figures) for section in sections)]
     body.append(_end(runs, first, missing | undrawn))
-    style = study_file('report.css') + study_file('grid.css')
+    style = package_text('study/report.css') + package_text('study/grid.css')
     return PAGE.format(style, re.sub(r'(?<=\d) %(?!\w)', '\u00a0%', ''.join(body)))
 
 # %% ../../nbs/study/report.ipynb #14ef1e15

@@ -4,16 +4,16 @@
 __all__ = ['PAPER', 'PRINTED', 'BASE_COLUMNS', 'SCORE_COLUMNS', 'MADE_COLUMNS', 'LEARNING_COLUMNS', 'REGIME_COLUMNS',
            'SWEEP_COLUMNS', 'SWEPT_COLUMNS', 'MATCH_COLUMNS', 'SPATIAL_COLUMNS', 'ACTIVATION_COLUMNS', 'lookup', 'cell',
            'rows', 'table', 'record', 'records', 'same_columns', 'average', 'full_name', 'paper', 'table_html',
-           'study_file', 'Tables', 'base_table', 'score_table', 'collapse_rows', 'seed_rows', 'made_table',
-           'learning_table', 'regime_table', 'increase_over_reference', 'variant_rows', 'match_table', 'spatial_table',
-           'lisa_table', 'activation_table']
+           'Tables', 'base_table', 'score_table', 'collapse_rows', 'seed_rows', 'made_table', 'learning_table',
+           'regime_table', 'increase_over_reference', 'variant_rows', 'match_table', 'spatial_table', 'lisa_table',
+           'activation_table']
 
 # %% ../../nbs/study/tables.ipynb #aec34f2e
 import html
 import math
 from functools import wraps
-from pathlib import Path
 
+from ..core.io import package_text
 from ..evaluation.robustness import format_threshold
 from .effects import mean_of_layers
 from .maps import GROUPS, down_slices, lisa_fractions
@@ -161,13 +161,6 @@ def table_html(
     return f'<div class="scroll column-page-right">{table}</div>'
 
 # %% ../../nbs/study/tables.ipynb #672d0acd
-def study_file(
-    name:str, # 'report.css', 'tables.css' or 'sections.yaml'
-)->str: # Its text
-    "A file that lies beside this module"
-    import ff_nbdev
-    return (Path(ff_nbdev.__file__).parent/'study'/name).read_text('utf-8')
-
 class Tables:
     "Tables of rows, for a notebook or a page of the site"
     def __init__(self,
@@ -185,7 +178,7 @@ class Tables:
             parts.append(table_html(table))
         return ''.join(parts)
     def _repr_html_(self):
-        style = study_file('tables.css').replace('\n', '')
+        style = package_text('study/tables.css').replace('\n', '')
         words = f'<p>{html.escape(self.words)}</p>' if self.words else ''
         kind = ' words' if self.wrap else ''
         return f'<style>{style}</style><div class="ff-tables{kind}">{words}{self.html()}</div>'

@@ -9,7 +9,7 @@ import html
 from fastcore.basics import patch
 
 from .claims import UNTESTED, VERDICTS, format_answer
-from .tables import study_file
+from ..core.io import package_text
 
 # %% ../../nbs/study/verdict_grid.ipynb #b5a6c195
 SHAPES = {'holds': '●', 'fails': '✕', 'undecided': '◐', UNTESTED: '◇', 'not measurable': '–', 'not run': '·'}
@@ -94,5 +94,5 @@ def html(self:VerdictGrid)->str:
 # %% ../../nbs/study/verdict_grid.ipynb #2091a42a
 @patch
 def _repr_html_(self:VerdictGrid):
-    style = study_file('grid.css').replace('\n', '')
+    style = package_text('study/grid.css').replace('\n', '')
     return f'<style>{style}</style>{self.html()}'
