@@ -30,6 +30,7 @@ from ff_nbdev.data.tokens import encode_corpus
 from ff_nbdev.data.tokenizers import sentinel_ids, special_ids, train_tokenizer
 from ff_nbdev.models.tiny import load_pretrained
 from ff_nbdev.training.teacher import Teacher, new_teacher
+from tiny_models import bert_tokenizer
 
 quick = settings(max_examples=40, deadline=None)
 TOK = load_pretrained('tiny-mt5')[1]
@@ -455,26 +456,14 @@ def test_half_a_surrogate_is_dropped(cache):
 
 
 def test_a_foreign_teacher_is_aligned_or_refused(tokens, tmp_path):
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertForMaskedLM
     from ff_nbdev.training.teacher import align, load_teacher
 
     def save(words, where):
-        vocab = {w: i for i, w in enumerate(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *words])}
-        t = Tokenizer(models.WordPiece(vocab, unk_token='[UNK]'))
-        t.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        own = PreTrainedTokenizerFast(
-            tokenizer_object=t,
-            unk_token='[UNK]',
-            pad_token='[PAD]',
-            cls_token='[CLS]',
-            sep_token='[SEP]',
-            mask_token='[MASK]',
-            model_max_length=64,
-        )
+        own = bert_tokenizer(words, model_max_length=64)
         BertForMaskedLM(
             BertConfig(
-                vocab_size=len(vocab),
+                vocab_size=len(own),
                 hidden_size=16,
                 num_hidden_layers=1,
                 num_attention_heads=2,

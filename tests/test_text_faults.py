@@ -29,7 +29,7 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict, IterableDataset
 from shared import WORDS, byte_level, cache, killed_when, lines, quiet_arguments
-from tiny_models import ENCODER_DECODER
+from tiny_models import ENCODER_DECODER, bert_tokenizer
 
 from ff_nbdev.data import corpus as corpus_page
 from ff_nbdev.data import store as store_page
@@ -912,31 +912,12 @@ def test_english_scores_are_as_before():
 
 
 def wordpiece(**kw):
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import normalizers, processors
 
-    special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
     within = [f'##{letter}' for letter in string.ascii_lowercase]
-    pieces = dict.fromkeys([*special, *WORDS, '.', *within, *string.ascii_lowercase])
-    vocab = {piece: i for i, piece in enumerate(pieces)}
-    t = Tokenizer(models.WordPiece(vocab, unk_token='[UNK]'))
-    t.normalizer, t.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    t.post_processor = processors.TemplateProcessing(
-        single='[CLS] $A [SEP]', special_tokens=[('[CLS]', 2), ('[SEP]', 3)]
-    )
-    return PreTrainedTokenizerFast(
-        **(
-            dict(
-                tokenizer_object=t,
-                unk_token='[UNK]',
-                pad_token='[PAD]',
-                cls_token='[CLS]',
-                sep_token='[SEP]',
-                mask_token='[MASK]',
-            )
-            | kw
-        )
-    )
+    ends = processors.TemplateProcessing(single='[CLS] $A [SEP]', special_tokens=[('[CLS]', 2), ('[SEP]', 3)])
+    pieces = [*WORDS, '.', *within, *string.ascii_lowercase]
+    return bert_tokenizer(pieces, normalizers.BertNormalizer(), ends, **kw)
 
 
 BERT = wordpiece()

@@ -43,3 +43,22 @@ def tiny(arch, seed=0, **shape):
     if arch in ('mt5', 'rwkv'):
         return random_tiny(arch, seed, **shape)
     return dict(gpt2=gpt2, llama=llama)[arch](seed, **shape).eval()
+
+
+SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
+
+
+def bert_tokenizer(pieces, normalizer=None, post_processor=None, **kw):
+    "A tokenizer of BERT's kind over these pieces, after the special ones"
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocab = {piece: i for i, piece in enumerate(dict.fromkeys([*SPECIAL, *pieces]))}
+    made = Tokenizer(models.WordPiece(vocab, unk_token='[UNK]'))
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    if normalizer is not None:
+        made.normalizer = normalizer
+    if post_processor is not None:
+        made.post_processor = post_processor
+    named = {f'{token[1:-1].lower()}_token': token for token in SPECIAL}
+    return PreTrainedTokenizerFast(**dict(named, tokenizer_object=made) | kw)
