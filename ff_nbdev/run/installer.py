@@ -6,107 +6,28 @@ __all__ = ['install_script', 'readme']
 # %% ../../nbs/run/installer.ipynb #a294ab3d
 import shlex
 
-from ..core.io import shown
+from ..core.io import package_text, shown
 from .wheels import read_platform
 
 # %% ../../nbs/run/installer.ipynb #34cea83e
-_find_python = r'''#!/bin/sh
-# sh install.sh FOLDER [PYTHON]: ff_nbdev @version@ into a new virtual environment in FOLDER, with no network.
-set -eu
-die() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }
-pyversion() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || echo missing; }
-here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-[ $# -gt 0 ] || die 'give a folder that is not there yet, for example: sh install.sh ~/ff_nbdev'
-case $1 in /*) to=$1 ;; *) to=$PWD/$1 ;; esac
-case $to in *\'*|*:*|*'
-'*) die 'the path of the folder holds a quote, a colon or a line break: give another folder.' ;; esac
-[ ! -e "$to" ] || die "$to is there already: give a folder that is not there yet."
-python=${2:-}
-for p in python@python@ python3 python; do
-  [ -n "$python" ] || [ "$(pyversion "$p")" != @python@ ] || python=$p; done
-asked=${python:-python3}
-[ "$(pyversion "$asked")" = @python@ ] ||
-  die "this bundle is for Python @python@, and $asked is $(pyversion "$asked"): \
-give the path of a Python @python@ as the second word, or make a bundle with --python."
-'''
+_find_python = package_text('static/install/find_python.sh')
 
 # %% ../../nbs/run/installer.ipynb #9d9b0845
-_check_machine = r'''[ "$(uname -m)" = @arch@ ] ||
-  die "this bundle is for @arch@, and this machine is $(uname -m): make a bundle with --platform."
-libc=$("$python" -c 'import platform; print(*platform.libc_ver())')
-case $libc in glibc\ 2.*) minor=${libc#glibc 2.} ;; *) minor=0 ;; esac
-[ "${minor%%.*}" -ge @glibc@ ] ||
-  die "the wheels need glibc 2.@glibc@ or newer, and this machine has $libc: make a bundle with an older --platform."
-command -v sha256sum >/dev/null || die 'sha256sum is not here, and without it the files cannot be checked.'
-'''
-
-_check_files = r'''echo "Checking @files@ files"
-[ -f "$here/SHA256SUMS" ] && [ "$(wc -l < "$here/SHA256SUMS")" -eq @files@ ] &&
-  [ "$(cd "$here" && find . -type f ! -path ./SHA256SUMS | wc -l)" -eq @files@ ] ||
-  die 'files were added or are missing: copy the bundle again.'
-bad=$(cd "$here" && LC_ALL=C sha256sum -c SHA256SUMS 2>/dev/null | grep -v ': OK$' | head -n 1 | cut -d: -f1)
-[ -z "$bad" ] || die "$bad is damaged: copy the bundle again."
-'''
+_check_machine = package_text('static/install/check_machine.sh')
+_check_files = package_text('static/install/check_files.sh')
 
 # %% ../../nbs/run/installer.ipynb #d33e48a4
-_make_environment = r'''mkdir -p "$(dirname "$to")"
-[ "$(df -Pk "$(dirname "$to")" | awk 'NR == 2 {print $4}')" -gt @need@ ] ||
-  die "$to needs @need_mb@ MB, and the disk has less: give a folder on another disk."
-trap 'rm -rf "$to"' EXIT; trap 'exit 130' HUP INT TERM
-echo "Installing into $to"
-"$python" -m venv "$to" >/dev/null 2>&1 ||
-  die "$python could not make a virtual environment: on Debian and Ubuntu, python3-venv must be installed."
-pip() {
-  (unset PYTHONPATH PYTHONHOME
-   PIP_CONFIG_FILE=/dev/null "$to/bin/python" -m pip --isolated --disable-pip-version-check --no-cache-dir "$@")
-}
-'''
+_make_environment = package_text('static/install/make_environment.sh')
 
 # %% ../../nbs/run/installer.ipynb #383fd34e
-_all_wheels = '''pip install -q --no-index --find-links "$here/wheels" @roots@ ||
-  die 'pip could not install from the wheels: see above.'
-'''
+_all_wheels = package_text('static/install/all_wheels.sh')
 
 # %% ../../nbs/run/installer.ipynb #9a111cb1
-_some_wheels = r'''packages="$to/lib/python@python@/site-packages"
-"$python" - > "$packages/of_the_node.pth" <<'EOF'
-import sys
-print(*(p for p in sys.path if p.endswith(("site-packages", "dist-packages"))), sep="\n")
-EOF
-missing=$(cd / && unset PYTHONPATH && "$to/bin/python" - @lacking@ <<'EOF'
-import sys
-from importlib.metadata import PackageNotFoundError, version
-from pip._vendor.packaging.requirements import Requirement
-def fits(r):
-    try: return r.specifier.contains(version(r.name), prereleases=True)
-    except PackageNotFoundError: return False
-print(", ".join(str(r) for r in map(Requirement, sys.argv[1:]) if not fits(r)))
-EOF
-)
-[ -z "$missing" ] ||
-  die "$python lacks what this bundle leaves out ($missing): give another Python as the second word, \
-or make a bundle that holds it."
-'''
+_some_wheels = package_text('static/install/some_wheels.sh')
 
 # %% ../../nbs/run/installer.ipynb #95397b0b
-_install_some = r'''pip install -q --no-index --no-deps --ignore-installed "$here"/wheels/*.whl ||
-  die 'pip could not install the wheels: see above.'
-'''
-
-_finish = r'''[ ! -d "$here/text" ] || { mkdir -p "$to/cache/corpora"; cp -R "$here/text/." "$to/cache/corpora/"; }
-[ ! -d "$here/models" ] || cp -R "$here/models" "$to/models"
-mkdir -p "$to/cache"
-cat > "$to/env.sh" <<EOF
-# . '$to/env.sh': ff_nbdev @version@, which looks for nothing outside this folder
-unset PYTHONPATH PYTHONHOME
-export VIRTUAL_ENV='$to' PATH='$to/bin':"\$PATH" FF_NBDEV_CACHE='$to/cache' FF_NBDEV_MODELS='$to/models'
-export HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1
-EOF
-[ ! -d "$to/models/hub" ] || echo "export HF_HUB_CACHE='$to/models/hub'" >> "$to/env.sh"
-(. "$to/env.sh"; ff-nbdev --version) || die 'it was installed and does not start: see above.'
-trap - EXIT
-echo "Ready: . '$to/env.sh'"
-'''
+_install_some = package_text('static/install/install_some.sh')
+_finish = package_text('static/install/finish.sh')
 
 # %% ../../nbs/run/installer.ipynb #94ad85d5
 def install_script(
@@ -125,25 +46,7 @@ def install_script(
     return text
 
 # %% ../../nbs/run/installer.ipynb #f9473874
-_readme = '''ff_nbdev {version} for a machine with no network: Python {python}, {arch}{glibc}
-commit {commit}, packed {time}
-
-Copy this folder to the machine, then:
-
-  sh install.sh ~/ff_nbdev              checks every file, then installs ({need_mb} MB)
-  . ~/ff_nbdev/env.sh
-  {run}
-
-A Python that is not on the path is given as a second word: sh install.sh ~/ff_nbdev /opt/python/bin/python{python}
-
-{parts}
-
-{torch}
-{listed}
-
-bundle.json holds the same for programs, SHA256SUMS a checksum of every file. To know that the bundle arrived as it was
-sent, compare the output of `sha256sum SHA256SUMS` on both machines.
-'''
+_readme = package_text('static/install/README.txt')
 
 # %% ../../nbs/run/installer.ipynb #362d5f25
 def _about_torch(bundle):

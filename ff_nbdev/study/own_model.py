@@ -324,13 +324,7 @@ def _words():
     return f'<details><summary>What the words mean</summary><dl>{told}</dl></details>'
 
 # %% ../../nbs/study/own_model.ipynb #8969ead9
-ON_A_PHONE = ('@media(max-width:700px){.facts table,.facts tbody,.facts tr,.facts td{display:block;white-space:normal}'
-    '.facts thead{display:none}.facts tr{border-bottom:1px solid var(--grid);padding:.5rem 0}'
-    '.facts td{border:0;padding:.05rem 0}.facts td.n{text-align:left}'
-    '.facts td:nth-child(2),.facts td:nth-child(3){display:inline;padding-right:.6em}'
-    '.facts td:first-child{font-weight:600;position:static}'
-    '.facts td:nth-child(4):not(:empty)::before{content:"same shape, untrained ";color:var(--soft)}'
-    '.facts td:nth-child(5):not(:empty)::before{content:"compared with ";color:var(--soft)}}')
+ON_A_PHONE = package_text('study/phone.css')
 
 # %% ../../nbs/study/own_model.ipynb #3448f48a
 def _again(found, out=None):
