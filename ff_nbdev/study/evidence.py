@@ -56,10 +56,10 @@ def increase_over(run:Run, reference:Run)->str:
 
 def by_run(
     rows:list[dict], # With the same columns
-    index:str='arm', # The column that names a row
+    index:str='run', # The column that names a row; `arm`, of records, is shown as `run`
 )->pd.DataFrame:
     "A table of runs"
-    return pd.DataFrame(rows).set_index(index)
+    return pd.DataFrame(rows).rename(columns={'arm': 'run'}).set_index(index)
 
 # %% ../../nbs/study/evidence.ipynb #9df99cfa
 COMPARED = ('base', 'base_reordered', 'base_continued', 'no_fzr', 'full_stack')
@@ -74,7 +74,7 @@ def new_runs(
     "The runs of the study in the paper's regime that a page compares"
     folder = Path(folder or results_folder('study'))
     prefix = 'rwkv_' if kind == 'rwkv' else ''
-    names = [prefix + arm for arm in COMPARED]
+    names = [prefix + run_name for run_name in COMPARED]
     have = [name for name in names if (folder/name/'evaluation.json').exists()]
     return load_runs(folder, have, kind) if have else Runs()
 
@@ -100,7 +100,7 @@ def runs_at(
         there = sorted({name.split('~')[1] for name in runs.variants}) or ['none']
         raise ValueError(f'No run is of the variant {variant!r}; there are {", ".join(there)}.')
     bases = {name: run for name, run in runs.items() if not run.trained}
-    return Runs(bases | {name: replace(run, arm=name) for name, run in of.items()})
+    return Runs(bases | {name: replace(run, name=name) for name, run in of.items()})
 
 # %% ../../nbs/study/evidence.ipynb #7be0f578
 class Folded:

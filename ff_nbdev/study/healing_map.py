@@ -164,7 +164,7 @@ def healing_rows(
     for (dose, steps), pairs in pairs_by_point(runs).items():
         found = [(run, pair_numbers(runs, run, free)) for run, free in pairs]
         joint = _joined_seeds([its for _, its in found])
-        rows.append(dict(dose=dose, steps=steps, seeds=len(found), runs=[run.arm for run, _ in found], pair=pairs[0],
+        rows.append(dict(dose=dose, steps=steps, seeds=len(found), runs=[run.name for run, _ in found], pair=pairs[0],
                          papers=regime_of(found[0][0].train).papers, **joint))
     return rows
 
