@@ -5,6 +5,7 @@ import json
 import re
 from argparse import Namespace
 from html import unescape
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -623,3 +624,49 @@ def test_figures_can_be_read_on_a_phone(browser, tmp_path):
         sizes = page.evaluate(f"[...document.querySelectorAll('.plot svg')].map({scale})")
         assert len(sizes) >= 4 and min(s for s in sizes if s) >= 1.15, sizes  # px of a point, 1.33 at full size
         page.close()
+
+
+def test_a_retrofit_takes_a_text_of_few_different_tokens(tmp_path):
+    "A text of bytes or of few words has no ranks 51 to 150: its run keeps the bands of those that it has"
+    from ff_nbdev.data.objectives import Windows
+    from ff_nbdev.evaluation.activations import frequent_tokens
+    from ff_nbdev.models.tiny import load_pretrained
+    from ff_nbdev.run.prepare import _probe_tokens
+
+    tokenizer = load_pretrained('tiny-mt5')[1]
+
+    def windows(ids):
+        few = object.__new__(Windows)
+        few.ids = np.array(ids)
+        return few
+
+    few = windows([*range(300, 340)] * 5)
+    assert len(_probe_tokens(few, tokenizer)) == 5 and set(_probe_tokens(few, tokenizer)) <= set(few.ids)
+    many = windows([*range(300, 600)] * 5)
+    assert (_probe_tokens(many, tokenizer) == frequent_tokens(many, tokenizer, 51, 150)[::9][:12]).all()
+
+
+@pytest.mark.parametrize('breaks, told', [('head', 'lacks head.weight'), ('nan', 'NaN or infinite, in head.weight')])
+def test_weights_that_are_random_or_broken_are_told_before_anything_is_measured(breaks, told, tmp_path):
+    from ff_nbdev.models.tiny import load_pretrained, new_model
+
+    model, tokenizer = new_model('rwkv', vocab_size=2000), load_pretrained('tiny-rwkv')[1]
+    tokenizer.save_pretrained(tmp_path / 'm')
+    state = dict(model.state_dict())
+    if breaks == 'head':
+        del state['head.weight']
+    else:
+        state['head.weight'][0, 0] = torch.nan
+    model.save_pretrained(tmp_path / 'm', state_dict=state)
+    with pytest.raises(ValueError, match=told):
+        load_pretrained(tmp_path / 'm')
+
+
+def test_a_model_worse_than_word_frequencies_says_so_in_the_terminal():
+    "As with the tokenizer of another model, whose ids mean nothing to this one"
+    from ff_nbdev.study.own_model import WORSE, format_model
+
+    path = Path(__file__).parent.parent / 'results/remeasured/base/evaluation.json'
+    found = json.loads(path.read_text('utf-8'))
+    worse = found | dict(clean=found['clean'] | dict(ce=found['unigram_ce'] + 1.0))
+    assert WORSE in format_model(worse) and WORSE not in format_model(found) and len(WORSE) <= 120

@@ -309,8 +309,8 @@ def _format_empty(name, count):
     if total >= 300:
         return (f'Of the {total:,} different sentences of {name!r} none falls to {" or ".join(empty)}. A sentence goes '
                 'to a split by its words, so this is one split of a text that was split before: give the whole text.')
-    return (f'The text of {name!r} holds {total} different sentences, too few to be split into train, valid and test '
-            '(2 % go to each of the last two): give some 300 at least.')
+    return (f'The text of {name!r} holds {total} different sentence{"s"*(total != 1)}, too few to be split into train, '
+            'valid and test (2 % go to each of the last two): give some 300 at least.')
 
 # %% ../../nbs/data/store.ipynb #2ba01a46
 def write_corpus(

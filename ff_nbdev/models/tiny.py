@@ -199,6 +199,19 @@ def _config_of(where):
     if config.model_type == 'rwkv': config.rescale_every = 0
     return config
 
+# %% ../../nbs/models/tiny.ipynb #fde091a1
+def _check_values(model, missing, name):
+    "`ValueError` for weights that a folder lacks, which would be random, or that are no finite numbers"
+    own = dict(model.named_parameters())
+    lacks = next((key for key in sorted(missing) if key in own), None)
+    if lacks:
+        raise ValueError(f'{name} lacks {lacks}, which would be random: save the model again with its language head, '
+            f'as a {type(model).__name__}.')
+    for key, weight in own.items():
+        if not torch.isfinite(weight).all():
+            raise ValueError(f'{name} holds weights that are NaN or infinite, in {key}: it broke while it was trained; '
+                'give an earlier checkpoint.')
+
 # %% ../../nbs/models/tiny.ipynb #5a3eb859
 def load_pretrained(
     name:str|Path='tiny-mt5', # A shipped name, a folder, or a hub id such as `google/mt5-base`
@@ -212,7 +225,9 @@ def load_pretrained(
     where = _model_path(name)
     config = _config_of(where)
     kind, tokenizer = _class_for(config, name), _tokenizer_of(where)
-    with without_progress_bars(): model = kind.from_pretrained(where, config=config, dtype=dtype).eval()
+    with without_progress_bars():
+        model, read = kind.from_pretrained(where, config=config, dtype=dtype, output_loading_info=True)
+    _check_values(model.eval(), read['missing_keys'], name)
     if getattr(model, 'loss_type', '') is None and predicts_next(model): model.loss_type = 'ForCausalLM'
     return model, tokenizer
 

@@ -98,6 +98,32 @@ def _check_all_weights(folder):
     for path in weights:
         if path.suffix == '.safetensors': check_weights(path)
 
+# %% ../../nbs/run/preflight.ipynb #59cdacc2
+_tasks = 'Classification', 'QuestionAnswering', 'MultipleChoice', 'SentencePrediction', 'Detection', 'Segmentation'
+
+def _check_head(config, folder):
+    "Raises: `ValueError` for a model whose head predicts no tokens of text"
+    made = config.get('architectures')
+    kind = str(made[0]) if isinstance(made, list) and made else ''
+    if not kind.endswith(_tasks): return
+    raise ValueError(f'{shown(folder)} holds {kind}, which predicts no tokens of text: give a model that was saved '
+        'with a language head (its class ends in ForCausalLM, ForMaskedLM, LMHeadModel or ForConditionalGeneration).')
+
+def _check_vocabulary(config, folder):
+    "Raises: `ValueError` where a tokenizer has more ids than its model has embeddings"
+    rows, path = config.get('vocab_size'), folder/'tokenizer.json'
+    if not _is(rows, int) or not path.exists(): return
+    found = read_json(path, 'tokenizer')
+    vocabulary = found['model'].get('vocab')
+    named = [entry.get('id') for entry in found['added_tokens'] if isinstance(entry, dict)]
+    if isinstance(vocabulary, dict): named += vocabulary.values()
+    last = max((number for number in named if _is(number, int)), default=-1)
+    size = max(last + 1, len(vocabulary) if isinstance(vocabulary, list) else 0)
+    if size > rows:
+        raise ValueError(f'The tokenizer in {shown(folder)} has {size:,} ids and the model only {rows:,} embeddings: '
+            'they do not belong together. Save there the tokenizer that the model was trained with.')
+
+# %% ../../nbs/run/preflight.ipynb #45bbbe40
 def check_model_folder(
     folder:Path, # It exists
 )->str: # Its model type, such as 'mt5' or 'gpt2'
@@ -109,8 +135,10 @@ def check_model_folder(
                 '(merge_and_unload) and save that.')
         raise FileNotFoundError(f'{shown(folder)} holds no config.json: give a folder that save_pretrained wrote.')
     config = read_json(folder/'config.json', 'configuration of a model', dict(model_type=str), mend=_again)
+    _check_head(config, folder)
     _check_all_weights(folder)
     check_tokenizer(folder)
+    _check_vocabulary(config, folder)
     return config['model_type']
 
 # %% ../../nbs/run/preflight.ipynb #28fe1ca8

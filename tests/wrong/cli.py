@@ -309,6 +309,17 @@ MODELS = {
     'an empty tokenizer': (model(tokenizer__json='{}'), 'tokenizer.json is no tokenizer'),
     'a tokenizer cut short': (model(tokenizer__json='{"model"'), 'cut off'),
     'damaged settings of a tokenizer': (model(tokenizer_config__json='[]'), 'a list where named entries belong'),
+    'a classifier': (
+        model(config__json='{"model_type": "bert", "architectures": ["BertForTokenClassification"]}'),
+        'holds BertForTokenClassification, which predicts no tokens of text',
+    ),
+    'a tokenizer of another model': (
+        model(
+            config__json='{"model_type": "mt5", "vocab_size": 2}',
+            tokenizer__json='{"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": [{"id": 2}]}',
+        ),
+        'has 3 ids and the model only 2 embeddings',
+    ),
     'an RWKV folder for mt5': (model(config__json='{"model_type": "rwkv"}'), 'rwkv=MODEL'),
     'a link to no model': (lambda files: link('m', 'gone')(files) or run('--model', 'm'), 'leads nowhere'),
 }
