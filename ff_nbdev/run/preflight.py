@@ -109,6 +109,7 @@ def _check_head(config, folder):
     raise ValueError(f'{shown(folder)} holds {kind}, which predicts no tokens of text: give a model that was saved '
         'with a language head (its class ends in ForCausalLM, ForMaskedLM, LMHeadModel or ForConditionalGeneration).')
 
+# %% ../../nbs/run/preflight.ipynb #27e83d9e
 def _check_vocabulary(config, folder):
     "Raises: `ValueError` where a tokenizer has more ids than its model has embeddings"
     rows, path = config.get('vocab_size'), folder/'tokenizer.json'
