@@ -22,7 +22,7 @@ from ..data.corpus import load_corpus
 from ..data.objectives import Windows, objective_for
 from ..data.tokens import encode_corpus
 from ..data.tokenizers import special_ids
-from ..evaluation.activations import collect, find_places, frequent_tokens, mean_activation
+from ..evaluation.activations import collect, find_places, frequent_tokens, mean_activation, token_counts
 from ..evaluation.base_test import token_scores
 from ..mechanisms.method import attach
 from ..models.tiny import load_pretrained, random_like
@@ -187,6 +187,15 @@ def _configure(self:Prepared):
     self.alternatives = Alternatives(plan.alternatives, self.tokens) if 'conceptual' in kinds else None
 
 # %% ../../nbs/run/prepare.ipynb #76628f04
+def _probe_tokens(train, tok):
+    "Twelve tokens whose bands are kept: of ranks 51 to 150, or of all where a text has fewer different ones"
+    counts = token_counts(train, len(tok))
+    special = [i for i in special_ids(tok) if i < len(counts)]
+    distinct = int((counts > 0).sum() - (counts[special] > 0).sum())
+    first = 51 if distinct >= 150 else 1
+    return frequent_tokens(train, tok, first, min(first + 99, distinct))[::9][:12]
+
+# %% ../../nbs/run/prepare.ipynb #5f8db8db
 @patch
 def _prepare_batches(self:Prepared):
     plan, held = self.plan, self.held
@@ -195,7 +204,7 @@ def _prepare_batches(self:Prepared):
     if hasattr(self.make, 'density'): self.make.density = check.density = self.scale.density
     windows = [held[i] for i in range(len(held))]
     self.checks = [check(windows[start:start + 16]) for start in range(0, len(windows), 16)]
-    self.probe_ids = frequent_tokens(self.train, self.tok, 51, 150)[::9][:12]
+    self.probe_ids = _probe_tokens(self.train, self.tok)
     self.places = find_places(held, self.probe_ids, 12, plan.seed)
 
 # %% ../../nbs/run/prepare.ipynb #a0690aa3
