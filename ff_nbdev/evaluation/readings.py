@@ -51,6 +51,7 @@ class Sizes:
     instances_each:int=16  # Averaged for a signature (Appendix D: 16)
     pool:int=20            # Instances read of each token on either side, to be drawn from
     redraws:int=20         # Draws of instances
+    orders:int=100         # Orders of the units in which tokens are named once more; 0: none
     read_length:int=32     # Tokens in the windows that tokens are read in
     baseline:int=1500      # Positions of the baseline (10,000 for a full run)
     positions:int=1000     # Positions of the 1-D map

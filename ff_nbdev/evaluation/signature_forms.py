@@ -54,24 +54,36 @@ def _kurtosis(mean):
     centred = mean.double() - mean.double().mean(1, keepdim=True)
     return centred.pow(4).mean(1)/centred.square().mean(1).square().clamp(min=1e-30)
 
+# %% ../../nbs/evaluation/signature_forms.ipynb #5d1e0c31
+def _mixed(mean, orders, seed):
+    "The rows of one site with their units in other orders, one order at a time"
+    rng = np.random.default_rng(seed)
+    for order in range(orders): yield mean.index_select(1, torch.as_tensor(rng.permutation(mean.shape[1])))
+
 # %% ../../nbs/evaluation/signature_forms.ipynb #da56e40c
 def hub_energy(
     found:Instances,  # Of some tokens, baseline taken off
     share:float=.03,  # Width of a window, as a fraction of the units (§2.2: 0.03)
     draws:int=1000,   # Bootstrap draws
-    seed:int=0,       # Of the draws and of the order of the units
-)->list[dict]: # site, stack, layer, units_each; windows, windows_permuted, units, kurtosis, each with _ci
-    "How much of the mean response of tokens lies in windows, and in as many single units, at each site"
-    rng, picks, rows = np.random.default_rng(seed), resample(len(found.tokens), draws, seed), []
+    seed:int=0,       # Of the draws and of the orders of the units
+    orders:int=100,   # Other orders of the units
+)->list[dict]: # site, stack, layer, units_each; windows, windows_permuted, units, kurtosis, with _ci; windows_orders, _p
+    """How much of the mean response of tokens lies in windows, and in as many single units, at each site
+
+    Raises: `ValueError` for no orders"""
+    if orders < 1: raise ValueError(f'orders={orders}: give at least one.')
+    picks, rows = resample(len(found.tokens), draws, seed), []
     for k, mean in enumerate(mean_of(found)):
         name, stack, layer = found.sites[k] if found.sites else (f'site {k}', '', k)
         width = hub_width(mean.shape[1], share)
-        mixed = mean[:, torch.as_tensor(rng.permutation(mean.shape[1]))]
-        values = dict(windows=_in_windows(mean, width), windows_permuted=_in_windows(mixed, width),
+        mixed = torch.stack([_in_windows(order, width) for order in _mixed(mean, orders, [seed, k])])
+        values = dict(windows=_in_windows(mean, width), windows_permuted=mixed.mean(0),
                       units=_in_units(mean, 2*width), kurtosis=_kurtosis(mean))
         row = dict(site=name, stack=stack, layer=layer, units_each=2*width)
         for column, of_tokens in values.items():
             drawn = of_tokens.numpy()[picks].mean(1)
             row |= {column: float(of_tokens.mean()), f'{column}_ci': quantile_interval(drawn)}
-        rows.append(row)
+        of_orders = mixed.mean(1)
+        as_much = int((of_orders >= row['windows'] - 1e-12).sum())
+        rows.append(row | dict(windows_orders=of_orders.tolist(), windows_p=(1 + as_much)/(1 + orders)))
     return rows

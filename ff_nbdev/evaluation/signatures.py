@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['planted_instances', 'mean_of', 'Hubs', 'hubs_of', 'Signature', 'signature', 'site_distances', 'signature_distance',
-           'classify', 'mean_cosines', 'close_pairs', 'signature_test']
+           'classify', 'mean_cosines', 'close_pairs', 'with_enough', 'signature_test']
 
 # %% ../../nbs/evaluation/signatures.ipynb #27fbb6a2
 from dataclasses import dataclass, field
@@ -169,15 +169,22 @@ def plot(self:Signature,
     return ax
 
 # %% ../../nbs/evaluation/signatures.ipynb #6dbdacf4
+def _to_nearest(p, q):
+    "(n, m) mean over the places of p of the gap to the nearest place of q, both (…, k); nan where p has none"
+    has, total = ~np.isnan(p), np.zeros((len(p), len(q)))
+    p, q = np.where(has, p, np.inf), np.where(np.isnan(q), -np.inf, q)
+    for place, there in zip(p.T, has.T):
+        gap = np.abs(place[:, None] - q[:, 0])
+        for other in q.T[1:]: np.minimum(gap, np.abs(place[:, None] - other), out=gap)
+        gap[~there] = 0
+        total += gap
+    with np.errstate(invalid='ignore', divide='ignore'): return total/has.sum(1)[:, None]
+
 def _chamfer(p, q):
     "(n, m) distance of the places of one sign at one site, (n, k) and (m, k)"
-    has_p, has_q = ~np.isnan(p), ~np.isnan(q)
-    gaps = np.abs(np.where(has_p, p, np.inf)[:, None, :, None] - np.where(has_q, q, -np.inf)[None, :, None])
-    with np.errstate(invalid='ignore', divide='ignore'):
-        there = np.where(has_p[:, None], gaps.min(3), 0).sum(2)/has_p.sum(1)[:, None]
-        back = np.where(has_q[None], gaps.min(2), 0).sum(2)/has_q.sum(1)[None]
-    one, other = has_p.any(1)[:, None], has_q.any(1)[None]
-    return np.where(one & other, .5*(there + back), np.where(one | other, 1., 0.))
+    one, other = (~np.isnan(places).all(1) for places in (p, q))
+    both, either = one[:, None] & other, one[:, None] | other
+    return np.where(both, .5*(_to_nearest(p, q) + _to_nearest(q, p).T), np.where(either, 1., 0.))
 
 def site_distances(
     a:Hubs, # (n tokens)
@@ -309,6 +316,23 @@ def _errors(t, close, tokens, more=None):
         close_errors_nearer=_nearer(t['distance'][wrong & near], t['distance'][wrong & ~near]),
         most_frequent_prediction=tokens[int(said.argmax())], most_frequent_share=float(said.max()/said.sum()))
 
+# %% ../../nbs/evaluation/signatures.ipynb #4e5f1a20
+def with_enough(
+    source:Instances, # From one text
+    target:Instances, # The same tokens in another text
+    instances:int=16, # Least of each token on either side
+)->tuple[Instances, Instances, np.ndarray]: # Both sides with the tokens that have enough, and which they are
+    """The tokens that come often enough on both sides
+
+    Raises: `ValueError` if the sides hold different tokens, or fewer than two are left"""
+    if source.tokens != target.tokens:
+        raise ValueError('The two sides hold different tokens: read the same ids on both.')
+    enough = np.flatnonzero((source.counts() >= instances) & (target.counts() >= instances))
+    if len(enough) < 2:
+        raise TooLittleText(f'Only {len(enough)} tokens have {instances} instances on both sides: give more text, '
+                            'lower ranks or fewer instances.')
+    return source.keep(enough), target.keep(enough), enough
+
 # %% ../../nbs/evaluation/signatures.ipynb #a46c851b
 def signature_test(
     source:Instances,   # From one text
@@ -323,13 +347,7 @@ def signature_test(
     """How often places alone name a token [Table 3]; tokens with too few instances on either side are left out
 
     Raises: `ValueError` if the sides hold different tokens, or fewer than two are left"""
-    if source.tokens != target.tokens:
-        raise ValueError('The two sides hold different tokens: read the same ids on both.')
-    enough = np.flatnonzero((source.counts() >= instances) & (target.counts() >= instances))
-    if len(enough) < 2:
-        raise TooLittleText(f'Only {len(enough)} tokens have {instances} instances on both sides: give more text, '
-                            'lower ranks or fewer instances.')
-    a, b = source.keep(enough), target.keep(enough)
+    a, b, enough = with_enough(source, target, instances)
     close = {kind: table[np.ix_(enough, enough)] for kind, table in (close or {}).items()}
     out = dict(n_tokens=len(enough), left_out=len(source.tokens) - len(enough), instances=instances, redraws=redraws,
                chance=1/len(enough), resampled='tokens and redraws of instances')
