@@ -86,6 +86,7 @@ def _window_writer(tokenizer):
         return lambda masked, written: tokenizer.decode([int(i) for i in written if i >= 0 and int(i) not in skip])
     return lambda masked, written: tokenizer.decode(put_back(masked, spans_of(written, sentinels), sentinels, skip))
 
+# %% ../../nbs/evaluation/bleu.ipynb #7c20d005
 def spans_text(
     written,    # Ids of a target, or of what a model wrote
     sentinels,  # Ids of the sentinels in order
@@ -93,8 +94,9 @@ def spans_text(
     skip=(),    # Ids that are no text
 )->str: # The spans one after another, a blank between two
     "What was written alone, without the text that was given"
-    spans = [tokenizer.decode([i for i in span if i not in skip]) for span in spans_of(written, sentinels)]
-    return ' '.join(span.strip() for span in spans if span.strip())
+    kept = ([i for i in span if i not in skip] for span in spans_of(written, sentinels))
+    spans = (tokenizer.decode(span).strip() for span in kept)
+    return ' '.join(span for span in spans if span)
 
 # %% ../../nbs/evaluation/bleu.ipynb #ad803a02
 BLEU_GRID = dict(noise=(1., 2., 4.), nonhub=(2., 8., 24.), blur=(.4, .8, 1.))
@@ -150,6 +152,7 @@ def _with_thresholds(rows):
         table['threshold'][kind] = reached
     return table
 
+# %% ../../nbs/evaluation/bleu.ipynb #7c20d006
 def _bleu_table(texts, draws, seed, tokenize=None):
     "Scores of texts by name, `truth` among them, and their intervals over windows"
     bleu = _WindowBLEU(texts['truth'], draws, seed, tokenize)
@@ -158,7 +161,7 @@ def _bleu_table(texts, draws, seed, tokenize=None):
     return table | dict(windows=len(bleu.truth), resampled='windows', tokenize=signature.info['tok'],
                         signature=signature.format())
 
-# %% ../../nbs/evaluation/bleu.ipynb #4b5a7a58
+# %% ../../nbs/evaluation/bleu.ipynb #7c20d007
 def _written(model, batches, means, grid, seed, tick):
     "Name of a text, ids of a masked window and of what was written for it; `truth` is what was masked"
     for batch in batches:
@@ -169,6 +172,7 @@ def _written(model, batches, means, grid, seed, tick):
             yield name, masked, fills
             tick()
 
+# %% ../../nbs/evaluation/bleu.ipynb #4b5a7a58
 def span_bleu(
     model:nn.Module, # Encoder-decoder with feed-forward sites
     batches,         # From an objective with spans

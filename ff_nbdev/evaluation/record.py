@@ -78,7 +78,7 @@ class FFNRatio(Place):
     "How much of the residual stream a layer writes [§4.1]"
     share:float=None # ‖what the layer adds‖/‖the stream that holds it‖, mean over tokens
 
-# %% ../../nbs/evaluation/record.ipynb #9d9abf25
+# %% ../../nbs/evaluation/record.ipynb #7c20d009
 @frozen
 class Orders(Place):
     "Tokens named in the model's own order of units, and in others that both sides share; a site where one is named"
@@ -96,6 +96,7 @@ class OrderTest(Orders):
     "By all sites together, and by each alone"
     sites:list[Orders]=()     # One a site
 
+# %% ../../nbs/evaluation/record.ipynb #9d9abf25
 @frozen
 class NamingScore(Record):
     "How often places name a token, and its controls, all 0 to 1 [Table 3]"

@@ -67,7 +67,7 @@ def hub_energy(
     draws:int=1000,   # Bootstrap draws
     seed:int=0,       # Of the draws and of the orders of the units
     orders:int=100,   # Other orders of the units
-)->list[dict]: # site, stack, layer, units_each; windows, windows_permuted, units, kurtosis, with _ci; windows_orders, _p
+)->list[dict]: # site, stack, layer, units_each; windows, windows_permuted, units, kurtosis, _ci of each; windows_p, …
     """How much of the mean response of tokens lies in windows, and in as many single units, at each site
 
     Raises: `ValueError` for no orders"""
