@@ -15,11 +15,14 @@ from ff_nbdev.baselines.sae import sae_code, train_sae
 from ff_nbdev.data.alternatives import Alternatives, write_alternatives
 from ff_nbdev.data.objectives import Windows
 from ff_nbdev.data.tokenizers import special_ids
-from ff_nbdev.evaluation import activations as A, close_tokens as C, robustness as R, signature_forms as F
+from ff_nbdev.evaluation import activations as A, close_tokens as C, permuted as O, robustness as R
+from ff_nbdev.evaluation import signature_forms as F
 from ff_nbdev.evaluation import signatures as S, smooth_part as P, weight_noise as N
 from ff_nbdev.evaluation.activations import evaluating, frequent_tokens
+from ff_nbdev.evaluation.bleu import spans_text
 from ff_nbdev.evaluation.evaluate import evaluate
 from ff_nbdev.evaluation.readings import objective_batches
+from ff_nbdev.evaluation.record import Bleu, EvaluationRecord
 from ff_nbdev.evaluation.result import Evaluation
 from ff_nbdev.mechanisms.forgetfulness import neighbour_mean, proximal_kernel
 from ff_nbdev.models.sites import find_sites
@@ -44,6 +47,7 @@ SIZES = dict(
     rank_to=24,
     wide_to=0,
     redraws=2,
+    orders=4,
     baseline=60,
     positions=30,
     grid=dict(noise=(1.0,), weights=(0.3, 1.5)),
@@ -275,6 +279,69 @@ def test_energy_in_windows_and_in_units():
     assert all(row[f'{k}_ci'][0] <= row[k] <= row[f'{k}_ci'][1] for k in ('windows', 'units', 'kurtosis'))
 
 
+def planted_pair(**options):
+    return [S.planted_instances(20, 2, 300, n=16, draw=draw, **options) for draw in (0, 1)]
+
+
+def test_places_in_their_own_order_are_compared_with_many_others():
+    found = O.permutation_test(*planted_pair(power=1.0), draws=19, redraws=2)['16:16']
+    assert found['p'] == 1 / 20 and found['gain_ci'][0] > 0 and found['draws'] == 19
+    assert found['permuted_range'][0] <= found['permuted'] <= found['permuted_range'][1] < found['in_place']
+    assert found['gain'] == pytest.approx(found['in_place'] - found['permuted'])
+    none = O.permutation_test(*planted_pair(power=0.0), draws=19, redraws=2)['16:16']
+    assert none['p'] > 0.05 and none['gain_ci'][0] < 0 and none['in_place'] < 0.2
+    with pytest.raises(ValueError, match='at least one'):
+        O.permutation_test(*planted_pair(), draws=0)
+
+
+def test_the_own_order_names_what_the_test_of_signatures_names():
+    "The same draws of instances, so the same tokens"
+    pair = planted_pair(power=0.4)
+    plain, found = S.signature_test(*pair, redraws=3), O.permutation_test(*pair, draws=2, redraws=3)
+    for task in ('16:1', '16:16'):
+        assert found[task]['in_place'] == pytest.approx(plain[task]['accuracy'])
+        stacks = {site['stack']: site['in_place'] for site in found[task]['sites']}
+        assert stacks == pytest.approx({k: plain[task][k] for k in stacks})
+
+
+def test_an_order_of_the_units_changes_no_whole_activation():
+    means = O.stack_draws(*planted_pair(), redraws=1)
+    own, *others = O.in_orders(means, 2, seed=3)
+    assert own is means
+    for order in others:
+        assert torch.equal(order[0].sort(1).values, means[0].sort(1).values) and not torch.equal(order[0], means[0])
+    gram = [order[0] @ order[0].T for order in (own, others[0])]
+    assert torch.allclose(*gram, rtol=1e-4, atol=1e-4)  # the same for all rows
+
+
+def test_spans_are_scored_without_the_text_that_was_given(text):
+    _, tokenizer, _ = text
+    sentinels = [len(tokenizer) - 1, len(tokenizer) - 2]
+    one, two = (tokenizer.encode(words, add_special_tokens=False) for words in ('the file', 'a name'))
+    written = [sentinels[0], *one, sentinels[1], *two, 1, 0, 0]
+    assert spans_text(written, sentinels, tokenizer, {0, 1}) == 'the file a name'
+    assert spans_text([*one, sentinels[1], *two], sentinels, tokenizer) == 'a name'  # before any sentinel: no span
+    assert spans_text([1, 0], sentinels, tokenizer) == ''
+
+
+def test_a_record_from_before_has_no_orders_and_no_spans():
+    bleu = Bleu.from_dict(dict(clean=dict(bleu=70.0, ci=[69.0, 71.0]), windows=8))
+    assert bleu.spans is None and bleu.clean['bleu'] == 70
+    scores = {'16:16': dict(accuracy=0.5, permuted_alike=0.4)}
+    told = EvaluationRecord.from_dict(dict(signatures=scores, signature_forms=dict(standardised=scores)))
+    assert told.signatures.tasks['16:16'].orders is None
+    assert not told.signature_forms.energy_standardised and told.signature_forms.standardised.tasks
+
+
+def test_only_the_measures_that_are_asked_for(text):
+    corpus, tok, _ = text
+    model = model_of('mt5', tok)
+    found = evaluate(model, corpus, tok, only='scores', **SIZES)
+    assert 'clean' in found.result and not {'spatial', 'signatures', 'robustness', 'bleu'} & set(found.result)
+    with pytest.raises(ValueError, match='is no measure'):
+        evaluate(model, corpus, tok, only='scores names', **SIZES)
+
+
 def test_signed_latents_say_what_lies_furthest_from_zero():
     x = torch.randn(300, 24, generator=torch.Generator().manual_seed(0))
     x = x.sign() * x.square()
@@ -355,7 +422,9 @@ def test_an_evaluation_holds_what_the_rules_read(text, alternatives, arch, tmp_p
     assert task['close_alternative_by_chance'] > 0
     assert task['errors'] == 0 or 0 <= task['close_alternative_share'] <= 1
     assert [row['x'] for row in told['robustness']['weights']] == [0, 0.3, 1.5]
-    assert set(told['signature_forms']) == {'energy', 'standardised', 'with_baseline'}
+    assert set(told['signature_forms']) == {'energy', 'energy_standardised', 'standardised', 'with_baseline'}
+    scores = (task, *(told['signature_forms'][form]['16:16'] for form in ('standardised', 'with_baseline')))
+    assert all(score['orders']['draws'] == 4 and 1 / 5 <= score['orders']['p'] <= 1 for score in scores)
     assert len(told['signature_forms']['energy']) == len(find_sites(model))
     tables = Evaluation.load(tmp_path)
     assert 'weights' in set(tables.table('robustness').kind) and 'noise in the weights' in str(tables)

@@ -94,8 +94,8 @@ def spans_text(
     skip=(),    # Ids that are no text
 )->str: # The spans one after another, a blank between two
     "What was written alone, without the text that was given"
-    kept = ([i for i in span if i not in skip] for span in spans_of(written, sentinels))
-    spans = (tokenizer.decode(span).strip() for span in kept)
+    def text_of(span): return tokenizer.decode([i for i in span if i not in skip]).strip()
+    spans = map(text_of, spans_of(written, sentinels))
     return ' '.join(span for span in spans if span)
 
 # %% ../../nbs/evaluation/bleu.ipynb #ad803a02
