@@ -355,7 +355,7 @@ def test_seeds_of_a_folder(folder, tmp_path):
     found = rows_of(runs)
     assert found['C12']['seeds'] == 3 and found['C12']['resampled'] == 'tokens and redraws, and seeds'
     assert found['C1']['seeds'] == 3 and found['C7']['seeds'] <= 1
-    assert {row['arm']: row['seeds'] for row in seed_rows(runs)} == dict(base_continued=3, no_fzr=3, full_stack=3)
+    assert {row['run']: row['seeds'] for row in seed_rows(runs)} == dict(base_continued=3, no_fzr=3, full_stack=3)
     assert 'full_stack.s1' not in runs
 
 

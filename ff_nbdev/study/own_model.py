@@ -192,7 +192,7 @@ WORSE = "  It predicts worse than word frequencies do: is this the model's own t
 def format_model(
     found:dict,          # An evaluation.json
     page:Path|None=None, # The report
-)->list[str]: # At most ten lines
+)->list[str]: # At most ten lines, one more where word frequencies predict better
     "A model in a terminal, each number beside its null"
     lines = [model_head(found)]
     if found['clean']['ce'] > found['unigram_ce']: lines.append(WORSE)
