@@ -152,7 +152,7 @@ class HubEnergy(Place):
     windows_ci:list=None     # Its interval
     windows_permuted:float=None    # The same with the units in another order, mean of the orders
     windows_permuted_ci:list=None  # Its interval
-    windows_orders:list=None       # Mean of the tokens in each order; None in records from before
+    windows_range:list=None        # Holds 95 % of the orders; None in records from before
     windows_p:float=None           # Chance that an order holds as much, the model's own counted in
     units:float=None         # Fraction in as many single units
     units_ci:list=None       # Its interval

@@ -85,5 +85,5 @@ def hub_energy(
             row |= {column: float(of_tokens.mean()), f'{column}_ci': quantile_interval(drawn)}
         of_orders = mixed.mean(1)
         as_much = int((of_orders >= row['windows'] - 1e-12).sum())
-        rows.append(row | dict(windows_orders=of_orders.tolist(), windows_p=(1 + as_much)/(1 + orders)))
+        rows.append(row | dict(windows_range=quantile_interval(of_orders), windows_p=(1 + as_much)/(1 + orders)))
     return rows
