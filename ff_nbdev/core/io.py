@@ -18,8 +18,8 @@ import shutil
 import time
 from fnmatch import fnmatch
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
-import ff_nbdev
 
 # %% ../../nbs/core/io.ipynb #ef678681
 def shown(
@@ -321,7 +321,8 @@ def package_text(
     name:str, # Such as 'study/report.css'
 )->str:
     "The text of a file that lies in the package"
-    return (Path(ff_nbdev.__file__).parent/name).read_text('utf-8')
+    folder, = find_spec('ff_nbdev').submodule_search_locations   # importing the whole would tie every key to all of it
+    return (Path(folder)/name).read_text('utf-8')
 
 # %% ../../nbs/core/io.ipynb #6cb8b2d6
 def check_name(

@@ -13,7 +13,8 @@ from ff_nbdev.baselines import code_comparison, codes, noise_null, reordered, sa
 from ff_nbdev.evaluation.record import EvaluationRecord
 from ff_nbdev.models.sites import find_sites
 from ff_nbdev.models.tiny import random_tiny
-from ff_nbdev.run import bundle, packing, prepare, train, wheels
+from ff_nbdev.run import bundle, packing, prepare, wheels
+from ff_nbdev.run import train as retrofit
 from ff_nbdev.run import settings as run_settings
 from ff_nbdev.study import claims, examples, publish, records, report
 from ff_nbdev.core import provenance
@@ -217,10 +218,10 @@ CASES = {
     'moran of nothing': (lambda f: train(f, '{}'), "does not say what Moran's I"),
     'moran of other rows': (lambda f: train(f, '{"activation_moran": [3]}'), "does not say what Moran's I"),
     'plan: of another version': (
-        lambda f: train.read_plan(f('p.json', json.dumps(dict(recipe='a', model='b', corpus='c', out='d', more=1)))),
+        lambda f: retrofit.read_plan(f('p.json', json.dumps(dict(recipe='a', model='b', corpus='c', out='d', more=1)))),
         "it says 'more'",
     ),
-    'plan: without a model': (lambda f: train.read_plan(f('p.json', '{"recipe": "a"}')), 'it lacks model'),
+    'plan: without a model': (lambda f: retrofit.read_plan(f('p.json', '{"recipe": "a"}')), 'it lacks model'),
     'report of a half-read folder': (lambda f: report.write_report(settings(f)), 'no run folder'),
     'report of no folder': (lambda: report.write_report('nowhere'), 'no folder nowhere'),
     'not a number in a result': (
@@ -263,29 +264,29 @@ CASES = {
         'which would be lost',
     ),
     'train: an arm upwards': (
-        lambda: train.check_out(prepare.Plan('../full_stack', 'tiny-mt5', 'python_prose', 'out')),
+        lambda: retrofit.check_out(prepare.Plan('../full_stack', 'tiny-mt5', 'python_prose', 'out')),
         "did you mean 'full_stack'",
     ),
-    'train: no folder': (lambda: train.check_out(plan('')), 'has no folder for its result'),
-    'train: onto a file': (lambda f: train.check_out(plan(f('mine'))), 'is a file'),
+    'train: no folder': (lambda: retrofit.check_out(plan('')), 'has no folder for its result'),
+    'train: onto a file': (lambda f: retrofit.check_out(plan(f('mine'))), 'is a file'),
     'train: over a model of others': (
-        lambda f: train.check_out(plan(f('mine/model/model.safetensors', 'weights').parent.parent)),
+        lambda f: retrofit.check_out(plan(f('mine/model/model.safetensors', 'weights').parent.parent)),
         'holds model without the record of a run',
     ),
     'train: over checkpoints of others': (
-        lambda f: train.check_out(plan(f('mine/checkpoints/checkpoint-5/model.safetensors', 'w').parents[2])),
+        lambda f: retrofit.check_out(plan(f('mine/checkpoints/checkpoint-5/model.safetensors', 'w').parents[2])),
         'no file of the checkpoints of a run',
     ),
     'train: over another arm': (
-        lambda f: train.check_out(plan(f('mine/train.json', '{"arm": "tlf"}').parent)),
+        lambda f: retrofit.check_out(plan(f('mine/train.json', '{"arm": "tlf"}').parent)),
         "holds the trained run 'tlf'",
     ),
     'train: over a damaged record': (
-        lambda f: train.check_out(plan(f('mine/train.json', '{"arm": ').parent)),
+        lambda f: retrofit.check_out(plan(f('mine/train.json', '{"arm": ').parent)),
         'train.json is no record of training',
     ),
     'train: a letter in the model': (
-        lambda f: train.check_out(
+        lambda f: retrofit.check_out(
             plan(f('mine/train.json', '{"arm": "full_stack"}').parent if f('mine/model/letter.txt') else '')
         ),
         'letter.txt, which is no file of a trained model',
