@@ -633,7 +633,7 @@ def test_what_comes_first_in_the_study_runs_first(graph):
     ]
     assert [rank[r] for r in order] == sorted((rank[r] for r in order), reverse=True)
     assert len({rank[r] for r in order}) == len(order)
-    assert min(rank.values()) > 10 and len(graph) == 93
+    assert min(rank.values()) > 10 and len(graph) == 102
 
 
 def test_other_kernels_smooth_as_much_and_are_pulsed_as_often():
@@ -692,6 +692,22 @@ def test_what_an_arm_parts_from_runs_with_it(asked, also):
     s = settings.read_scale('study')
     settings.choose_recipes(s, [asked])
     assert also <= {*s['trained'], *s['variants']}
+
+
+@pytest.mark.parametrize(
+    'asked, trained',
+    [
+        ('no_fzr~hidden_dose_0.5', []),
+        ('full_stack~dose_4.5_steps_200', []),
+        ('full_stack~size_5', ['no_fzr', 'full_stack_to_collapse']),
+    ],
+)
+def test_a_variant_asked_for_alone_leaves_out_its_recipe(asked, trained):
+    from ff_nbdev.run import settings
+
+    s = settings.read_scale('study')
+    settings.choose_recipes(s, [asked])
+    assert s['trained'] == trained and asked in s['variants']
 
 
 def test_the_study_is_a_scale_like_the_others():

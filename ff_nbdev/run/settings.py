@@ -127,13 +127,24 @@ def _with_origins(settings, names):
     return chosen
 
 # %% ../../nbs/run/settings.ipynb #9b5f8360
+def _needed(settings, key, changed=()):
+    "Recipes whose runs one of recipe `key` needs; `changed`: names of what a variant of it sets"
+    given = {*(settings.get('retrofit') or {}), *(settings.get(f'retrofit_{key}') or {}), *changed}
+    return [*dependencies(key, matched=not given & {'strength', 'match'}).values()]
+
+def _needed_by(settings, name, chosen):
+    "Recipes that a variant needs, besides the `chosen` variants of its own label"
+    run = RunId.parse(name)
+    needed = _needed(settings, run.key, settings['variants'][name])
+    return needed + [key for key in _origins(settings, run.key) if f'{key}~{run.variant}' not in chosen]
+
+# %% ../../nbs/run/settings.ipynb #679708fd
 def _with_dependencies(settings, keys):
     "Recipes, and those that they need"
     chosen = list(keys)
     for key in chosen:                                 # it grows meanwhile
-        given = {*(settings.get('retrofit') or {}), *(settings.get(f'retrofit_{key}') or {})}
-        needed = dependencies(key, matched=not given & {'strength', 'match'}).values()
-        chosen += [other for other in [*needed, *_origins(settings, key)] if other not in chosen]
+        needed = [*_needed(settings, key), *_origins(settings, key)]
+        chosen += [other for other in needed if other not in chosen]
     return chosen
 
 # %% ../../nbs/run/settings.ipynb #b76e0860
@@ -152,8 +163,9 @@ def choose_recipes(
     _check_asked(names, variants)
     chosen = _with_origins(settings, [name for name in names if '~' in name])
     if every and not settings.get('shipped'): chosen = list(variants)
-    keys = dict.fromkeys(RunId.parse(name).key for name in names)
-    if not keys: keys = RECIPES if every else [*settings['given'], *SCALES[settings['scale']].order[:first]]
+    keys = dict.fromkeys(name for name in names if '~' not in name)
+    for name in chosen if names else (): keys.update(dict.fromkeys(_needed_by(settings, name, chosen)))
+    if not names: keys = RECIPES if every else [*settings['given'], *SCALES[settings['scale']].order[:first]]
     keys = _with_dependencies(settings, keys)
     for part, trained in (('given', False), ('trained', True)):
         settings[part] = [key for key, recipe in RECIPES.items() if key in keys and recipe.trained == trained]
