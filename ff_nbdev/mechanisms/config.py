@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from fastcore.basics import patch
 
-from ..core.suggest import closest
+from ..core.suggest import closest, with_known_keywords
 from .registry import RECIPES
 
 # %% ../../nbs/mechanisms/config.ipynb #95bdf8e5
@@ -247,6 +247,8 @@ class FFConfig:
 
     def __post_init__(self): self.check()
 
+for _part in (FFConfig, *_parts.values()): _part.__init__ = with_known_keywords(_part.__init__)
+
 # %% ../../nbs/mechanisms/config.ipynb #ebafe6b4
 @patch(as_prop=True)
 def pulses(self:FFConfig)->bool:
@@ -366,6 +368,7 @@ def _in_steps(settings, between, dose, total_steps):
 
 # %% ../../nbs/mechanisms/config.ipynb #bac28b00
 @patch(cls_method=True)
+@with_known_keywords
 def preset(
     cls:FFConfig,
     name:str,              # A recipe: see `PRESETS`

@@ -221,6 +221,15 @@ CASES = {
         'larger than',
     ),
     'noise as a list': (lambda: FFConfig.preset('full_stack', 10, top=[2]), 'top=[2] must be a finite number'),
+    'a preset with a setting misspelt': (
+        lambda: FFConfig.preset('full_stack', total_sentence=10),
+        "preset takes no 'total_sentence': did you mean 'total_sentences'?",
+    ),
+    'a configuration with a setting misspelt': (
+        lambda: FFConfig(total_sentence=10),
+        "FFConfig takes no 'total_sentence': did you mean 'total_sentences'?",
+    ),
+    'a part with a setting of no part': (lambda: RecallConfig(strengths=1), 'there are top, start, mode'),
     'a billion letters': (lambda: ForgivenessConfig('two_letter', letters=10**9), 'at most 20'),
     # attaching
     'tokenizer by name': (lambda: attach(random_tiny('mt5'), FFConfig(), 'gpt2'), 'give the tokenizer itself'),
