@@ -19,7 +19,7 @@ from pathlib import Path
 
 # %% ../../nbs/run/preflight.ipynb #1c538255
 import ff_nbdev
-from ..models.hub import check_on_hub, is_bare_id
+from ..models.hub import check_on_hub, is_bare_id, may_predict_tokens
 from ..core.io import check_name, parse_yaml, read_json, shown
 from ..core.suggest import suggest
 from .errors import sentence
@@ -71,13 +71,16 @@ def check_weights(
             'save_pretrained.')
 
 # %% ../../nbs/run/preflight.ipynb #9815b069
+_files = ('tokenizer.json', 'tokenizer_config.json', 'spiece.model', 'tokenizer.model', 'vocab.json', 'vocab.txt')
+
+def _has_tokenizer(folder): return any((folder/name).is_file() for name in _files)
+
 def check_tokenizer(
     folder:Path, # Of a model
 ):
     "Raises: `FileNotFoundError` where there is no file of a tokenizer, `ValueError` where one is damaged"
-    names = ('tokenizer.json', 'tokenizer_config.json', 'spiece.model', 'tokenizer.model', 'vocab.json', 'vocab.txt')
     again = 'Save it again with tokenizer.save_pretrained.'
-    if not any((folder/name).is_file() for name in names):
+    if not _has_tokenizer(folder):
         raise FileNotFoundError(f'{shown(folder)} holds no tokenizer. {again}')
     for name, needs in (('tokenizer.json', dict(model=dict, added_tokens=list)), ('tokenizer_config.json', {})):
         if (folder/name).exists(): read_json(folder/name, 'tokenizer', needs, mend=again)
@@ -104,8 +107,8 @@ _tasks = 'Classification', 'QuestionAnswering', 'MultipleChoice', 'SentencePredi
 def _check_head(config, folder):
     "Raises: `ValueError` for a model whose head predicts no tokens of text"
     made = config.get('architectures')
-    kind = str(made[0]) if isinstance(made, list) and made else ''
-    if not kind.endswith(_tasks): return
+    kind = str(made[0]) if isinstance(made, list) and made else str(config.get('model_type'))
+    if not kind.endswith(_tasks) and (_has_tokenizer(folder) or may_predict_tokens(config['model_type'])): return
     raise ValueError(f'{shown(folder)} holds {kind}, which predicts no tokens of text: give a model that was saved '
         'with a language head (its class ends in ForCausalLM, ForMaskedLM, LMHeadModel or ForConditionalGeneration).')
 

@@ -305,6 +305,10 @@ MODELS = {
         model(**{'model__safetensors__index__json': '{"weight_map": {"w": "model-00002.safetensors"}}'}),
         'model-00002.safetensors',
     ),
+    'a model of images, which has none to lack': (
+        model(config__json='{"model_type": "resnet", "architectures": ["ResNetModel"]}', missing=['tokenizer.json']),
+        'holds ResNetModel, which predicts no tokens of text',
+    ),
     'a model without a tokenizer': (model(missing=['tokenizer.json']), 'holds no tokenizer'),
     'an empty tokenizer': (model(tokenizer__json='{}'), 'tokenizer.json is no tokenizer'),
     'a tokenizer cut short': (model(tokenizer__json='{"model"'), 'cut off'),
