@@ -273,6 +273,38 @@ def test_search_finds_the_name_first(address, tab, typed, first):
     assert tab.url.endswith(f'#{first}')
 
 
+@pytest.fixture
+def scripted(browser, tmp_path):
+    "A page with the site's script and style alone"
+
+    def show(body, width):
+        parts = [(ROOT / 'nbs' / name).read_text() for name in ('styles.css', 'site.html')]
+        page = f'<!doctype html><style>.img-fluid{{max-width:100%;height:auto}}{parts[0]}</style><main>{body}</main>'
+        (tmp_path / 'p.html').write_text(page + parts[1])
+        page = browser.new_page(viewport=dict(width=width, height=800))
+        page.goto((tmp_path / 'p.html').as_uri())
+        return page
+
+    return show
+
+
+def test_a_search_puts_tutorials_before_the_internals(scripted):
+    fuse = 'window.Fuse = class { constructor(all) { this.all = all } search() { return this.all.map(item => ({item})) } }'
+    names = dict(own_model_page='inner', model_inputs='name', own_model='name', attach='public', attach_all='inner')
+    entries = [dict(title=name, href=f'run/{name}.html', kind=kind) for name, kind in names.items()]
+    pages = {'run/own_model.html': "One's own model", 'tutorials/your_model.html': 'Your own model', 'a.html': 'Noise'}
+    entries += [dict(title=title, href=href) for href, title in pages.items()]
+    page = scripted(f'<script>{fuse}</script>', 1280)
+    found = {
+        asked: page.evaluate('([all, asked]) => new Fuse(all).search(asked).map(hit => hit.item.title)', [entries, asked])
+        for asked in ('own model', 'model', 'attach', 'own_model')
+    }
+    page.close()
+    assert found['own model'][:2] == ['Your own model', "One's own model"]
+    assert found['model'][:4] == ['Your own model', 'model_inputs', 'own_model', 'own_model_page']
+    assert found['attach'][:2] == ['attach', 'attach_all'] and found['own_model'][0] == 'own_model'
+
+
 def test_lost_reader_is_helped(site):
     "The page for wrong addresses works at any depth, and machines find a list of pages"
     text = (site[0] / '404.html').read_text()
@@ -286,16 +318,13 @@ def test_lost_reader_is_helped(site):
     assert '0.1' in (site[0] / 'changelog.html').read_text()
 
 
-def test_a_figure_keeps_its_size_on_a_phone(browser, tmp_path):
-    "The style alone, without the site: a wide picture scrolls in its frame, and the page does not"
-    style = (ROOT / 'nbs' / 'styles.css').read_text()
-    bootstrap = '.img-fluid{max-width:100%;height:auto}'
+def test_a_figure_keeps_its_size_on_a_phone(scripted):
+    "A wide picture scrolls in its frame, which a line says; the page does not"
     frame = '<figure class="figure"><img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" width="720" height="300" '
     body = f'<div class="cell-output cell-output-display">{frame} class="img-fluid figure-img"></figure></div>'
-    (tmp_path / 'p.html').write_text(f'<!doctype html><style>{bootstrap}{style}</style><main>{body}</main>')
-    for width, shown in ((390, 720), (1280, 720)):
-        page = browser.new_page(viewport=dict(width=width, height=800))
-        page.goto((tmp_path / 'p.html').as_uri())
+    for width, shown, hints in ((390, 720, ['This figure goes on to the right →']), (1280, 720, [])):
+        page = scripted(body, width)
+        assert page.locator('.scroll-hint').all_inner_texts() == hints
         assert page.evaluate("document.querySelector('img').getBoundingClientRect().width") == shown
         assert page.evaluate('document.documentElement.scrollWidth') <= width
         page.close()
