@@ -413,6 +413,18 @@ def test_half_precision_that_would_overflow_is_refused():
     assert torch.equal(w, old)
 
 
+def test_float16_is_told_when_something_is_on():
+    "Weights that are to be trained; bfloat16, adapters over frozen weights, and a look at the sites are told nothing"
+    on, half = FFConfig.preset('forgiveness_only', 100, forgiveness='conceptual'), random_tiny('mt5').half()
+    with pytest.warns(UserWarning, match='are float16, .* load it in float32 or bfloat16'):
+        attach(half, on).remove()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        attach(half, FFConfig()).remove()
+        attach(half.requires_grad_(False), on).remove()
+        attach(random_tiny('mt5').bfloat16(), on).remove()
+
+
 FORGETFULNESS_ENDS = [
     dict(decay=0.05),
     dict(decay=1e300),

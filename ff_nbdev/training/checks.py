@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset
 
 from ..mechanisms.linear_loss import needs_logits
-from ..mechanisms.method import FF
+from ..mechanisms.method import FF, float16_fault
 from .recipes import check_number
 
 # %% ../../nbs/training/checks.ipynb #486b81c9
@@ -184,6 +184,7 @@ def _check_attached(model, ff):
     if not isinstance(model, nn.Module) or all(m is not ff.bare for m in model.modules()):
         raise ValueError('ff is attached to another model than the one given to the trainer: attach(model, config) '
             'first, then FFTrainer(model=model, ff=ff, …).')
+    if said := float16_fault(model): raise ValueError(said)
 
 def _check_optimizer(model, optimizers):
     optimizer, known = (optimizers or [None])[0], {id(p) for p in model.parameters()}

@@ -128,6 +128,7 @@ CASES = {
         lambda: trainer(ff=attach(random_tiny('mt5'), FFConfig())),
         'ff is attached to another model',
     ),
+    'a model in float16': (lambda: trainer(model=random_tiny('mt5').half()), 'load it in float32 or bfloat16'),
     'no model': (
         lambda: trainer(ff=attach(random_tiny('mt5'), FFConfig()), own=dict(model=None)),
         'ff is attached to another model',
