@@ -26,7 +26,8 @@ from .run.launch import (
     cancel_jobs, check_reportable, failure, format_plan, printed_findings, shorten_command, unplanned, watch_run)
 
 from .run.nodes import make_text, put_shipped
-from .run.own_model import atlas_parameters, check_text, evaluate_model, folder_of, format_room, format_text
+from .run.own_model import (
+    atlas_parameters, check_text, evaluate_model, folder_of, format_page, format_room, format_text)
 from .run.own_retrofit import (
     FILE, default_out, format_models, format_reading, format_regime, retrofit_plan, retrofit_settings)
 from .run.preflight import check_cache, read_profile
@@ -239,7 +240,8 @@ def atlas_command(
     Raises: `ValueError`, `TypeError` or `OSError` for what cannot be shown, before any work."""
     params = atlas_parameters(words)
     length = params.pop('length')
-    for said in filter(None, (format_text(params['corpus']), format_room(params['model']))): print(said)
+    told = format_page(params['out']), format_text(params['corpus']), format_room(params['model'])
+    for said in filter(None, told): print(said)
     print(f"{words.model} is loaded and read: about a minute for a tiny model.", flush=True)
     with showing(True, 'atlas') as bar:
         if bar: bar.update(0, 1, 'loading')
@@ -252,7 +254,8 @@ def atlas_command(
 # %% ../nbs/cli.ipynb #0ca36c6f
 _atlas_help = '''Writes one HTML file in which you walk through the feed-forward layers of a model. Pick a word and see
 its hubs and its nearest signatures in every layer, drag over a strip and see which words use that place, move a dose
-and watch a matrix grow its regions. Nothing is trained.
+and watch a matrix grow its regions. Nothing is trained. Without --out the file is atlas-MODEL.html in this folder; an
+earlier atlas there is replaced, and any other file is left alone.
 
 examples:
   ff-nbdev atlas tiny-mt5 --beside tiny-mt5-full_stack
@@ -264,7 +267,7 @@ def _add_atlas_words(parser):
     add('--corpus', default='python_prose', metavar='TEXT',
         help='text: a path, a pattern, a hub id, or python_prose (default)')
     add('--beside', metavar='OTHER', help='a second model with the same layers and tokenizer, such as a retrofit')
-    add('--out', metavar='FILE', help='file ending in .html (default: atlas-MODEL.html)')
+    add('--out', metavar='FILE', help='file ending in .html (default: atlas-MODEL.html in this folder)')
     add('--seed', type=int, default=0, help='of the places that are read (default: 0)')
 
 # %% ../nbs/cli.ipynb #f2300ca6

@@ -146,6 +146,29 @@ def test_a_file_is_written_only_over_an_atlas(made, tmp_path):
     equal([made.save(first), first.read_text()], [first, made.page])
 
 
+def test_the_command_says_first_where_the_page_will_be(tmp_path, monkeypatch, capsys):
+    from argparse import Namespace
+
+    from ff_nbdev.cli import main
+
+    def build(model, out, **options):
+        out.write_text(MARK)
+        return Namespace(path=out)
+
+    monkeypatch.setattr(module, 'atlas', build)
+    monkeypatch.chdir(tmp_path)
+    for words, name, there in (
+        ([], 'atlas-tiny-mt5.html', ''),
+        ([], 'atlas-tiny-mt5.html', ', in place of the atlas that is there; --out names another file'),
+        (['--out', 'mine.html'], 'mine.html', ''),
+    ):
+        equal(main(['atlas', 'tiny-mt5', *words]), 0)
+        equal(capsys.readouterr().out.splitlines()[0], f'The page will be {tmp_path / name}{there}.')
+    (tmp_path / 'letter').write_text('mine')
+    with pytest.raises(ValueError, match='is a file, so there can be no folder'):
+        atlas('tiny-mt5', out=tmp_path / 'letter' / 'atlas.html')
+
+
 def test_the_atlas_of_the_site_is_built_once(tmp_path, monkeypatch):
     calls = []
 
@@ -258,11 +281,11 @@ def test_a_model_with_no_room_is_refused_before_any_work(own, monkeypatch):
 
 
 def test_an_rwkv_is_read_like_any_other():
-    "Its layers have no gate, and its activations are never negative"
+    "Its layers have no gate, its activations are never negative, and with one stack they are layers, as in reports"
     found = atlas('tiny-rwkv', size=SIZE, doses=(0, 1.0), progress=False)
     model = load_pretrained('tiny-rwkv')[0]
     sites = find_sites(model)
-    equal([layer.name for layer in found.models[0].layers], [f'{site.stack} {site.layer}' for site in sites])
+    equal([layer.name for layer in found.models[0].layers], [f'layer {site.layer}' for site in sites])
     for site, layer in zip(sites, found.models[0].layers):
         weight = site.weight('down').detach()
         equal([layer.units, layer.outputs, layer.moran[0]], [site.d_ff, site.d_model, morans_i(weight)])

@@ -5,7 +5,7 @@ __all__ = ['SIZES', 'UNTRAINED_SEED', 'USUAL', 'SMALL', 'LEAST', 'WRITTEN', 'MAR
            'positions_of', 'window_length', 'windows_within', 'format_room', 'sizes_for', 'base_of', 'History',
            'history_of', 'kernel_of', 'nulls_for', 'short_name', 'check_out', 'split_tokens', 'check_text',
            'check_length', 'length_for', 'format_text', 'evaluate_parameters', 'evaluate_model', 'check_page',
-           'atlas_parameters']
+           'format_page', 'atlas_parameters']
 
 # %% ../../nbs/run/own_model.ipynb #9954122c
 import re
@@ -364,9 +364,9 @@ MARK = '<meta name="generator" content="ff_nbdev atlas">'
 def check_page(
     path, # A file that is to be written
 )->Path:
-    """Make sure that a file takes the place of nothing but an atlas
+    """Make sure that a file can be written, and takes the place of nothing but an atlas
 
-    Raises: `ValueError` or `IsADirectoryError` where it would"""
+    Raises: `ValueError`, `IsADirectoryError` or `PermissionError` where it would, or cannot"""
     path = Path(path).expanduser()
     if path.is_dir():
         raise IsADirectoryError(f'{shown(path)} is a folder: give a file such as {shown(path/"atlas.html")}.')
@@ -377,7 +377,15 @@ def check_page(
         if MARK.encode() not in head:
             raise ValueError(f'{shown(path)} is no atlas, so it is somebody else\'s: give another file. Nothing was '
                              'changed.')
+    check_writable(path.absolute().parent)
     return path
+
+def format_page(
+    path:Path, # From `check_page`
+)->str: # A sentence
+    "Where an atlas will be, and what it takes the place of"
+    instead = ', in place of the atlas that is there; --out names another file' if path.exists() else ''
+    return f'The page will be {shown(path.absolute())}{instead}.'
 
 # %% ../../nbs/run/own_model.ipynb #58bb6245
 def atlas_parameters(
@@ -391,7 +399,6 @@ def atlas_parameters(
     model = _fetchable(words.model)
     beside = _fetchable(words.beside) if words.beside else None
     out = check_page(words.out or f'atlas-{short_name(words.model)}.html')
-    check_writable(out.absolute().parent)
     corpus, _ = resolve_corpus(words.corpus)
     check_cache()
     positions = positions_of(model)
