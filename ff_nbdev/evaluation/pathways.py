@@ -19,6 +19,7 @@ from ..core.stats import permutation_p, quantile_interval
 from .activations import Instances
 from .signatures import Hubs, Signature, hubs_of, mean_of
 from ..mechanisms.recall import hub_width
+from ..models.site import site_labels
 
 # %% ../../nbs/evaluation/pathways.ipynb #decd3ac2
 def signatures_of(
@@ -110,7 +111,7 @@ def pathway_plot(
     sites = signatures[0].sites if signatures else as_hubs(signatures)
     ax = ax or plt.subplots(figsize=(6.4, .3*len(sites) + 1.2))[1]
     _plot_hubs(ax, signatures, area)
-    ax.set_yticks(range(len(sites)), [f'{stack} {layer}' for _, stack, layer in sites], fontsize=7)
+    ax.set_yticks(range(len(sites)), site_labels(sites), fontsize=7)
     ax.set(xlim=(0, 1), ylim=(len(sites) - .5, -.5), xlabel='place (share of the units)')
     if len(signatures) == 1:
         ax.set_title(signatures[0].token, fontsize=9)
@@ -220,7 +221,7 @@ def _script_data(hubs, power, sites, tokens, shown, frame):
     strongest = [float(f'{np.nanmax(np.abs(np.nan_to_num(hubs.powers[:, s]))):.4g}') for s in range(len(sites))]
     joined = [int(a[1] == b[1]) for a, b in zip(sites, sites[1:])] + [0]
     return dict(
-        t=tokens, h=[_packed(*own) for own in zip(hubs.places, power)], s=[f'{stack} {n}' for _, stack, n in sites],
+        t=tokens, h=[_packed(*own) for own in zip(hubs.places, power)], s=site_labels(sites),
         d=[int(d) for d in hubs.d_ff], n=[hub_width(int(d))//2 for d in hubs.d_ff],
         on=list(range(min(shown, len(tokens)))), m=strongest, k=joined, x=frame.left, y=frame.top, w=frame.wide,
         r=frame.step, p=TOKEN_COLOURS, c=92)

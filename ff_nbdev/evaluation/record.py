@@ -37,7 +37,7 @@ class Place(Record):
     "Where in the model something was measured"
     site:str=None  # Name of the feed-forward module
     stack:str=None # 'encoder' or 'decoder'
-    layer:int=None # Counted from 0 within its stack
+    layer:int=None # Counted from 0, the encoder first
 
 @frozen
 class WeightGeography(Place):

@@ -16,6 +16,7 @@ from ..core.stats import bootstrap_interval, quantile_interval, resample
 from .activations import Instances
 from .enough import TooLittleText
 from ..mechanisms.recall import find_hubs, hub_width, smooth
+from ..models.site import site_labels
 
 # %% ../../nbs/evaluation/signatures.ipynb #5bd99f9f
 def planted_instances(
@@ -132,8 +133,9 @@ def __repr__(self:Signature):
         return '  '.join(f'{int(place):5d} ({power:+.2f})' for place, power in found) or '    –'
     widths = ', '.join(map(str, sorted(set(self.d_ff.tolist()))))
     lines = [f'Signature of {self.token!r}: place (power), of {widths} units']
-    for k, (_, stack, layer) in enumerate(self.sites):
-        lines.append(f'  {stack} {layer:<3d} + {hubs(k, 0):<42} - {hubs(k, 1)}')
+    labels = site_labels(self.sites)
+    for k, label in enumerate(labels):
+        lines.append(f'  {label:<{max(map(len, labels)) + 2}} + {hubs(k, 0):<42} - {hubs(k, 1)}')
     return '\n'.join(lines)
 
 # %% ../../nbs/evaluation/signatures.ipynb #f428edb3
@@ -164,7 +166,7 @@ def plot(self:Signature,
     for hub in self.rows():
         color = '#b2182b' if hub['sign'] == '+' else '#2166ac'
         ax.scatter(hub['share'], layers.index(hub['layer']), s=160*abs(hub['power'])/largest, color=color, alpha=.8)
-    ax.set_yticks(range(len(layers)), [f'{stack} {layer}' for _, stack, layer in self.sites], fontsize=7)
+    ax.set_yticks(range(len(layers)), site_labels(self.sites), fontsize=7)
     ax.set(xlim=(0, 1), ylim=(len(layers) - .5, -.5), xlabel='place (share of the units)', title=self.token)
     return ax
 

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['PATTERNS', 'ATTENTION', 'FFNPattern', 'split_name', 'FFNSite', 'other_matrices', 'bare', 'find_child', 'is_conv1d',
-           'Sites']
+           'Sites', 'site_labels']
 
 # %% ../../nbs/models/site.ipynb #bcb305c0
 import re
@@ -307,3 +307,11 @@ def table(self:Sites):
 
 @patch
 def _repr_html_(self:Sites): return self.table().to_html(index=False)
+
+# %% ../../nbs/models/site.ipynb #36a76a97
+def site_labels(
+    sites, # (name, stack, layer) of each
+)->list[str]: # 'encoder 0', 'decoder 2', …; 'layer 0', … where there is one stack
+    "What the layers of a model are called in atlas, report and figures"
+    several = len({stack for _, stack, _ in sites}) > 1
+    return [f'{stack if several else "layer"} {layer}' for _, stack, layer in sites]

@@ -33,6 +33,7 @@ from ..evaluation.signatures import Hubs, hubs_of, mean_of, site_distances
 from ..evaluation.spatial import morans_i
 from ..evaluation.words import bare_words
 from ..mechanisms.recall import hub_width
+from ..models.site import site_labels
 from ..models.tiny import SHIPPED
 from ..models.wrappers import predicts_next
 
@@ -332,12 +333,13 @@ def atlas_layers(
     "Strips, hubs, most active units and neighbours of every row at every site"
     hubs, tops, layers = hubs_of(means), top_units([mean[:tokens] for mean in means]), []
     distance = site_distances(hubs, hubs.where(np.arange(tokens)))
+    names = site_labels([(site.name, site.stack, site.layer) for site in sites])
     for k, (site, mean) in enumerate(zip(sites, means)):
         cells, step = strip_cells(mean, size.cells)
         powers = np.nan_to_num(hubs.powers[:, k]).astype(np.float32)
         near = nearest_tokens(distance[..., k], size.nearest)
         layers.append(AtlasLayer(
-            f'{site.stack} {site.layer}', site.d_ff, site.d_model, hub_width(site.d_ff), step, *quantise(cells),
+            names[k], site.d_ff, site.d_model, hub_width(site.d_ff), step, *quantise(cells),
             _rounded(hubs.places[:, k]), powers, tops[k].astype(np.uint16), *near))
     return layers, *nearest_tokens(distance.mean(-1), size.nearest)
 

@@ -2,18 +2,16 @@
 
 # %% auto #0
 __all__ = ['ACTIVE', 'MISSING', 'UNBEATEN', 'WORSE', 'NAMED', 'MODEL_FIGURES', 'LIMITS', 'WORDS', 'ON_A_PHONE', 'Row',
-           'format_beaten', 'model_rows', 'model_head', 'format_model', 'model_table', 'of_layers', 'names_figure',
-           'model_figures', 'model_page', 'write_model_report']
+           'format_beaten', 'model_rows', 'model_head', 'format_model', 'model_table', 'names_figure', 'model_figures',
+           'model_page', 'write_model_report']
 
 # %% ../../nbs/study/own_model.ipynb #e44a75fd
 import html
 import os
 import shlex
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from operator import itemgetter
 from pathlib import Path
-
-import numpy as np
 
 # %% ../../nbs/study/own_model.ipynb #70b60f2a
 from ..core.io import package_text, shown, write_whole
@@ -28,7 +26,7 @@ from .maps import correlogram_figure, lisa_figure, moran_figure
 from .numbers import (
     above_null, base_numbers, format_parameters, format_value, mean, of_gain, pct, tasks, unmeasured)
 from .plots import INK, NULL, Figure, grid_below, legend_below, subplots
-from .records import Run, Runs
+from .records import Run, Runs, of_layers
 from .report import PAGE
 from .tables import table_html
 from .wording import wording
@@ -155,17 +153,15 @@ def _overlap_row(found):
         f"to another token {stable['other_token']:.2f}", ' '.join(said).strip(), beside)
 
 # %% ../../nbs/study/own_model.ipynb #5578593a
-def _ends(text): return f"[{text.split(' (')[1][:-1].replace(' to ', ', ')}]" if ' (' in text else ''
-
 def _noise_row(found):
     "The noise that takes half of what the feed-forward layers are worth"
     tested = found['robustness']
-    value = format_threshold(tested['threshold']['noise'], tested['measurable'])
+    value, bracket, ends = format_threshold(tested['threshold']['noise'], tested['measurable']).partition(' [')
     floor = found['floors']['zero']['accuracy']
     null = f"accuracy {_percent(found['clean']['accuracy'])}, FFNs zeroed {_percent(floor)}"
     said = 'The smallest noise that takes half of what the FFNs add.' if tested['measurable'] else (
         'The FFNs add too little accuracy for a threshold.')
-    return Row('noise that halves the FFN contribution', value.split(' (')[0], _ends(value), null, said)
+    return Row('noise that halves the FFN contribution', value, bracket.strip() + ends, null, said)
 
 # %% ../../nbs/study/own_model.ipynb #b02133b5
 def model_rows(
@@ -213,24 +209,6 @@ def model_table(
         null='compared with', said='that is')
     def named(row): return {told: getattr(row, key) for key, told in names.items()}
     return table_html(list(map(named, model_rows(found))))
-
-# %% ../../nbs/study/own_model.ipynb #fc41fac3
-def _layers_only(value):
-    "The stack of every row becomes `layer`, at any depth of a record"
-    if isinstance(value, list): return list(map(_layers_only, value))
-    if not isinstance(value, dict): return value
-    named = {key: _layers_only(own) for key, own in value.items()}
-    return named | ({'stack': 'layer'} if 'stack' in named else {})
-
-def of_layers(
-    run:Run, # One model
-)->Run: # Its sites are layers, where it has one stack
-    "A model that is no encoder-decoder has neither encoder nor decoder layers, but layers"
-    stacks = {row.stack for row in run.evaluation.activation_moran}
-    if len(stacks) > 1: return run
-    arrays = dict(run.arrays)
-    if 'hubs_stack' in arrays: arrays['hubs_stack'] = np.full(len(arrays['hubs_stack']), 'layer')
-    return replace(run, evaluation=_layers_only(run.evaluation.to_dict()), arrays=arrays)
 
 # %% ../../nbs/study/own_model.ipynb #129bd465
 NAMED = wording('own_model', 'NAMED')
@@ -315,6 +293,13 @@ def _figure_part(figure):
     return (f'<h2>{question}</h2><figure id="fig-{figure.name}"><div class="plot">{drawn}</div>'
             f'<figcaption>{html.escape(figure.caption)}</figcaption></figure>')
 
+def _without(name, row): return {key: value for key, value in row.items() if key != name}
+
+def _rows_of(rows):
+    "The rows of a table; a model of one stack has layers, so the stack is left out"
+    if len({row['stack'] for row in rows}) > 1: return rows
+    return [_without('stack', row) for row in rows]
+
 def _folded(title, rows):
     summary = f'<summary>{html.escape(title)} ({len(rows)} rows)</summary>'
     return f'<details>{summary}{table_html(rows)}</details>' if rows else ''
@@ -355,7 +340,8 @@ def model_page(
     body = [f'<h1>{name}</h1><p class="soft">{html.escape(model_head(found))}</p>',
             f'<div class="words facts">{model_table(found)}</div>',
             *map(_figure_part, figures.values()), '<h2 id="tables">Every layer</h2>',
-            _folded('Weights', found['spatial']), _folded('Activations', found['activation_moran']), _words(),
+            _folded('Weights', _rows_of(found['spatial'])),
+            _folded('Activations', _rows_of(found['activation_moran'])), _words(),
             f'<h2 id="limits">Limits, and how to do it again</h2><ul>{_items([*LIMITS, *left_out])}</ul>',
             f'<p><code>{html.escape(_again(found, out))}</code></p>']
     text = PAGE.format(package_text('study/report.css') + ON_A_PHONE, ''.join(body))

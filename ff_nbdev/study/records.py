@@ -3,12 +3,13 @@
 # %% auto #0
 __all__ = ['CONTROLS', 'LATE', 'Run', 'load_run', 'paired_interval', 'plain_signs', 'signed', 'ce_increase', 'signed_increase',
            'Runs', 'final_kind', 'final_noise', 'format_dose', 'per_million', 'comparable', 'optimizer_of', 'reference',
-           'free_rows', 'late_part', 'kinds_of', 'load_runs']
+           'free_rows', 'late_part', 'of_layers', 'all_of_layers', 'kinds_of', 'load_runs']
 
 # %% ../../nbs/study/records.ipynb #d89f8466
 import math
 import re
-from dataclasses import asdict, dataclass, field
+from copy import copy
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -365,6 +366,33 @@ def regime(self:Runs):
                          untrained_ce_increase=increase('pulsed, never trained'),
                          reference=free.get('trained, never pulsed', {}).get('run')))
     return pd.DataFrame(rows)
+
+# %% ../../nbs/study/records.ipynb #bddd5644
+def _layers_only(value):
+    "The stack of every row becomes `layer`, at any depth of a record"
+    if isinstance(value, list): return list(map(_layers_only, value))
+    if not isinstance(value, dict): return value
+    named = {key: _layers_only(own) for key, own in value.items()}
+    return named | ({'stack': 'layer'} if 'stack' in named else {})
+
+def of_layers(
+    run:Run, # One model
+)->Run: # Its sites are layers, where it has one stack
+    "How a model of one stack is drawn"
+    stacks = {row.stack for row in run.evaluation.activation_moran}
+    if len(stacks) > 1: return run
+    arrays = dict(run.arrays)
+    if 'hubs_stack' in arrays: arrays['hubs_stack'] = np.full(len(arrays['hubs_stack']), 'layer')
+    return replace(run, evaluation=_layers_only(run.evaluation.to_dict()), arrays=arrays)
+
+# %% ../../nbs/study/records.ipynb #196198af
+def all_of_layers(
+    runs:Runs,
+)->Runs: # A copy
+    "The same of every run of a report"
+    shown = copy(runs)
+    for name, run in runs.items(): shown[name] = of_layers(run)
+    return shown
 
 # %% ../../nbs/study/records.ipynb #27780048
 def _planned(folder):

@@ -27,7 +27,7 @@ from .findings import SMALL, findings
 from .numbers import base_numbers, joined, main_run, seed_counts, spatial_numbers, tasks
 from .overlap_tables import agreement_rows, between_rows, control_rows, named_rows, overlap_rows
 from .overlap_tables import rates_rows, second_order_rows
-from .records import Runs, final_kind, kinds_of, load_runs, ce_increase
+from .records import Runs, all_of_layers, final_kind, kinds_of, load_runs, ce_increase
 from .score_tables import bleu_table, ce_table, error_table, half_table, last_table
 from .score_tables import robustness_table, scaled_table, signature_table, wide_table
 from .tables import Tables, activation_table, base_table, collapse_rows, learning_table, lisa_table
@@ -316,13 +316,14 @@ def _write(runs, out, progress, answers, name='this run', others=None):
     "One page with its JSON and its interactive picture"
     tell, others = progress.update if progress else lambda *a: None, others or {}
     tell(0, 3, 'figures')
-    figures, missing = all_figures(runs)
+    drawn = all_of_layers(runs)
+    figures, missing = all_figures(drawn)
     tell(2, 3, 'page')
     text = page(runs, figures, missing, answers, Beside(name, others, _links(out, others)))
     if len(text) > 4_000_000: raise ValueError(TOO_LARGE.format(len(text)/1e6))
     sweep(out.parent, of=out.name)
     write_whole(out, text)
-    _interactive(runs[main_run(runs) or next(iter(runs))], out.with_name(f'{out.stem}_pathways.svg'))
+    _interactive(drawn[main_run(runs) or next(iter(runs))], out.with_name(f'{out.stem}_pathways.svg'))
     save_json(_summary(runs, answers, figures, missing), out.with_suffix('.json'))
     tell(3, 3, 'report written')
     return out
