@@ -76,9 +76,12 @@ class RetrofitPlan:
     top:float=2.    # Strength of the noise at the end
     teacher_tokens:int=1_200_000 # That the teacher of the alternatives reads
     windows:int|None=None # Of the text that are read, the first ones; 0: all; None: each once, as the steps take them
+    held:int=0      # Windows that a small text has for training; 0: they were not counted
 
     @property
     def read(self)->int: return max(64, self.steps*self.batch) if self.windows is None else self.windows
+    @property
+    def taken(self)->int: return min(self.read or self.held, self.held or self.read) # 0: all, and nobody knows how many
     @property
     def rwkv(self)->str: return 'rwkv_' if self.recipe.startswith('rwkv_') else ''
     @property
@@ -104,6 +107,15 @@ def _check_counts(words):
     check_number('--rate', words.rate, 0, 1, above=True)
     check_number('--top', words.top, 0, 100)
 
+# %% ../../nbs/run/own_retrofit.ipynb #f18ea20b
+def _windows_held(found, length, batch):
+    "Windows of training in a text that was counted, 0 for any other; `ValueError` where they fill no batch"
+    if 'train' not in found: return 0
+    held = found['train']//length
+    if held >= batch: return held
+    raise ValueError(f'--batch {batch} is more than the {held} windows of {length} tokens that this text has for '
+        f'training: give at most --batch {held}, or more text.')
+
 # %% ../../nbs/run/own_retrofit.ipynb #e74fed8c
 def retrofit_plan(
     words, # Of the command line: all that a plan holds
@@ -122,9 +134,9 @@ def retrofit_plan(
     check_length(model, words.length)
     usual = window_length(positions_of(model))           # the evaluations read windows of this
     length = words.length or usual
-    check_text(model, corpus, max(length, usual))
+    held = _windows_held(check_text(model, corpus, max(length, usual)), length, words.batch)
     plan = RetrofitPlan(model, corpus, prefix + words.recipe, words.dose, words.steps, words.seed, words.batch,
-        length, words.rate, words.top, words.teacher_tokens, words.windows)
+        length, words.rate, words.top, words.teacher_tokens, words.windows, held)
     _check_attaches(plan)
     return plan
 
@@ -154,24 +166,32 @@ def _needs_teacher(plan):
 
 def _minutes(plan):
     "Minutes of each node on one processor of a small machine; a text that is read whole counts as a million tokens"
-    ranked, taught = (plan.read*plan.length or 1_000_000)/RANKED, plan.teacher_tokens/TAUGHT
+    ranked, taught = (plan.taken*plan.length or 1_000_000)/RANKED, plan.teacher_tokens/TAUGHT
     minutes = dict(text=.5, shipped=.1, teacher=max(.5, taught), alternatives=max(.2, ranked),
         retrofit=max(1, plan.steps/200), evaluate=1, report=.3)
     return {name: round(value, 1) for name, value in minutes.items()}
 
 # %% ../../nbs/run/own_retrofit.ipynb #6355f798
+def _format_windows(plan):
+    "Which part of the text is read, and how often"
+    taken, times = plan.taken, plan.steps*plan.batch/(plan.taken or 1)
+    if not taken: return 'Reads all of the text'
+    tokens, often = f'{taken*plan.length:,} tokens', f', each about {times:.0f} times' if times >= 1.5 else ''
+    if taken == plan.held: return f'Reads all {taken:,} windows that the text has for training ({tokens}){often}'
+    fewer = '' if plan.held else ', or all where it has fewer'
+    return f'Reads the first {taken:,} windows of the text ({tokens}{fewer}){often}'
+
 def format_reading(
     plan:RetrofitPlan,
 )->str: # Sentences
     "How much text a retrofit reads, and how long it will take"
     minutes, taught = _minutes(plan), _needs_teacher(plan)
     total = 2*minutes['retrofit'] + 3*minutes['evaluate'] + minutes['text'] + minutes['report']
-    if taught: total += minutes['teacher'] + minutes['alternatives']*(plan.read > 0)
-    said = f'Reads the first {plan.read:,} windows of the text ({plan.read*plan.length:,} tokens)'
-    if not plan.read: said = 'Reads all of the text'
-    said += ': both models train on it'
-    said += ', and a teacher writes alternatives for it.' if taught else '.'
-    beside = '' if plan.read or not taught else f', and a minute more for every {RANKED:,} tokens of the text'
+    if taught: total += minutes['teacher'] + minutes['alternatives']*(plan.taken > 0)
+    them = 'them' if plan.taken else 'it'
+    said = f'{_format_windows(plan)}: both models train on {them}'
+    said += f', and a teacher writes alternatives for {them}.' if taught else '.'
+    beside = '' if plan.taken or not taught else f', and a minute more for every {RANKED:,} tokens of the text'
     return f'{said} About {total:.0f} minutes on one processor, for a model as small as the shipped ones{beside}.'
 
 # %% ../../nbs/run/own_retrofit.ipynb #bcaa6cb7
