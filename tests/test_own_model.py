@@ -148,7 +148,7 @@ def test_a_retrofit_reads_what_its_steps_take_and_says_so_first(capsys, monkeypa
     monkeypatch.setattr(cli, 'format_plan', lambda *a: '')
     _, out, _ = said(capsys, 'retrofit', 'tiny-mt5', '--steps', 1000, '--dose', 1, '--length', 64, '--dry-run')
     first = out.splitlines()[0]
-    assert first.startswith('Reads the first 8,000 windows of the text (512,000 tokens): ')
+    assert first.startswith('Reads the first 8,000 windows of the text (512,000 tokens, or all where it has fewer): ')
     assert re.search(r'About \d+ minutes on one processor', first)
     few, many = (retrofit_plan(words(steps=steps)) for steps in (420, 4200))
     minutes = [int(re.search(r'About (\d+) minutes', format_reading(plan))[1]) for plan in (few, many)]
@@ -159,6 +159,23 @@ def test_a_retrofit_reads_what_its_steps_take_and_says_so_first(capsys, monkeypa
     assert retrofit_scale(everything)['alternatives'] == {} and retrofit_scale(everything)['retrofit']['windows'] == 0
     given = retrofit_scale(retrofit_plan(words(windows=500)))
     assert given['alternatives'] == dict(windows=500, length=128) and given['retrofit']['windows'] == 500
+
+
+def test_a_retrofit_says_what_a_short_text_holds(tmp_path):
+    from ff_nbdev.run.own_model import split_tokens
+    from ff_nbdev.run.own_retrofit import format_reading, retrofit_plan
+
+    book = tmp_path / 'book.txt'
+    book.write_text('\n'.join(of_splits(dict(train=600, valid=30, test=30))))
+    held = split_tokens('tiny-mt5', str(book))['train'] // 64
+    plan = retrofit_plan(words(corpus=str(book), length=64))
+    told, times = format_reading(plan), round(plan.steps * plan.batch / held)
+    assert 8 < held < 3360 and f'Reads all {held} windows that the text has for training ({held * 64:,} tok' in told
+    assert f', each about {times} times: both models train on them' in told
+    few = format_reading(retrofit_plan(words(corpus=str(book), length=64, windows=held - 1)))
+    assert f'Reads the first {held - 1} windows of the text' in few and 'fewer' not in few
+    with pytest.raises(ValueError, match=f'--batch {held + 1} is more than the {held} windows .* --batch {held}'):
+        retrofit_plan(words(corpus=str(book), length=64, batch=held + 1))
 
 
 def test_alternatives_of_some_windows_cover_them(tmp_path):
@@ -515,7 +532,7 @@ def test_the_page_of_one_model_speaks_of_one_model(gpt2, tmp_path):
     html = write_model_report(tmp_path).read_text()
     assert f"ff-nbdev evaluate /tmp/my/gpt2 --corpus '/tmp/my text.txt' --quick --out {tmp_path}" in unescape(html)
     drawn = html[: html.index('id="tables"')]
-    assert 'layer 0' in drawn and 'dec 0' not in drawn and 'decoder 0' not in drawn and 'Ġ' not in drawn
+    assert 'layer 0' in drawn and 'dec 0' not in drawn and 'Ġ' not in drawn and 'decoder' not in html
     assert '>value<' not in drawn and '>input<' in drawn and 'edge of the kernel' in drawn
     assert 'any run' not in html and 'main run' not in html and '>run<' not in drawn and ' in mine to ' not in html
     assert '#444444' not in html and 'fill: #ffffff' not in html and 'var(--bg, #ffffff)' in html
@@ -670,3 +687,47 @@ def test_a_model_worse_than_word_frequencies_says_so_in_the_terminal():
     found = json.loads(path.read_text('utf-8'))
     worse = found | dict(clean=found['clean'] | dict(ce=found['unigram_ce'] + 1.0))
     assert WORSE in format_model(worse) and WORSE not in format_model(found) and len(WORSE) <= 120
+
+
+def test_an_interval_stands_in_its_own_column():
+    from ff_nbdev.study.own_model import model_rows, model_table
+
+    path = Path(__file__).parent.parent / 'results/remeasured/base/evaluation.json'
+    found = json.loads(path.read_text('utf-8'))
+    rows = {row.what: row for row in model_rows(found)}
+    noise = rows['noise that halves the FFN contribution']
+    assert [noise.value, noise.interval] == ['2', '[1.8, 2.3]'] and '<td>[1.8, 2.3]</td>' in model_table(found)
+    assert not any('[' in row.value for row in rows.values())
+    found['robustness']['threshold']['noise']['relative'] = None
+    noise = {row.what: row for row in model_rows(found)}['noise that halves the FFN contribution']
+    assert [noise.value, noise.interval] == ['> 9, not reached', '']
+
+
+def test_a_teacher_that_goes_on_beside_a_failed_training_says_why(tmp_path):
+    "For a recipe that did not fail; where none is left, because what it makes is kept"
+    from ff_nbdev.run.graph import RunGraph
+    from ff_nbdev.run.launch import _explain_rest, format_rest, lost_runs
+    from ff_nbdev.run.monitor import RunMonitor
+    from ff_nbdev.run.own_retrofit import RetrofitPlan, retrofit_settings
+    from ff_nbdev.run.progress import Progress
+
+    settings, _ = retrofit_settings(RetrofitPlan('tiny-mt5', 'python_prose', 'full_stack', 1.25, 420), tmp_path)
+    (tmp_path / 'run.json').write_text(json.dumps(settings.to_dict()))
+    graph = RunGraph(settings)
+    assert [lost_runs(graph, [node]) for node in ('evaluate base', 'retrofit base_continued', 'teacher')] == [
+        set(),
+        {'base_continued'},
+        {'full_stack'},
+    ]
+    states = [dict(node='retrofit full_stack', state='failed'), dict(node='alternatives', state='running')]
+    assert 'no run that is left needs it, and what it makes is kept' in format_rest(graph, states)['alternatives']
+    Progress(tmp_path / 't.progress.json', 'teacher', every=0).update(1, 9)
+    screen, told, monitor = Namespace(said=[]), {}, RunMonitor(tmp_path, now=1)
+    screen.log = screen.said.append
+    _explain_rest(monitor, monitor.nodes(), screen, told)
+    assert not screen.said  # nothing failed yet
+    Progress(tmp_path / 'b.progress.json', 'retrofit base_continued', every=0).update(0, 1, 'no', 'failed')
+    for _ in range(2):
+        _explain_rest(monitor, monitor.nodes(), screen, told)
+    said = [line.split('  ')[-1] for line in screen.said]
+    assert said == ['teacher goes on: needed by full_stack, which did not fail.']
