@@ -289,16 +289,15 @@ def scripted(browser, tmp_path):
 
 
 def test_a_search_puts_tutorials_before_the_internals(scripted):
-    fuse = 'window.Fuse = class { constructor(all) { this.all = all } search() { return this.all.map(item => ({item})) } }'
+    fuse = 'window.Fuse = class { constructor(a) { this.a = a } search() { return this.a.map(item => ({item})) } }'
     names = dict(own_model_page='inner', model_inputs='name', own_model='name', attach='public', attach_all='inner')
     entries = [dict(title=name, href=f'run/{name}.html', kind=kind) for name, kind in names.items()]
     pages = {'run/own_model.html': "One's own model", 'tutorials/your_model.html': 'Your own model', 'a.html': 'Noise'}
     entries += [dict(title=title, href=href) for href, title in pages.items()]
     page = scripted(f'<script>{fuse}</script>', 1280)
-    found = {
-        asked: page.evaluate('([all, asked]) => new Fuse(all).search(asked).map(hit => hit.item.title)', [entries, asked])
-        for asked in ('own model', 'model', 'attach', 'own_model')
-    }
+    search = '([all, asked]) => new Fuse(all).search(asked).map(hit => hit.item.title)'
+    asked = ('own model', 'model', 'attach', 'own_model')
+    found = {words: page.evaluate(search, [entries, words]) for words in asked}
     page.close()
     assert found['own model'][:2] == ['Your own model', "One's own model"]
     assert found['model'][:4] == ['Your own model', 'model_inputs', 'own_model', 'own_model_page']

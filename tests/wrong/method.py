@@ -229,7 +229,7 @@ CASES = {
         lambda: FFConfig(total_sentence=10),
         "FFConfig takes no 'total_sentence': did you mean 'total_sentences'?",
     ),
-    'a part with a setting of no part': (lambda: RecallConfig(strengths=1), 'there are top, start, mode'),
+    'a part with a setting of no part': (lambda: RecallConfig(qq=1), 'there are top, start, mode'),
     'a billion letters': (lambda: ForgivenessConfig('two_letter', letters=10**9), 'at most 20'),
     # attaching
     'tokenizer by name': (lambda: attach(random_tiny('mt5'), FFConfig(), 'gpt2'), 'give the tokenizer itself'),
