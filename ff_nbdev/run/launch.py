@@ -150,7 +150,7 @@ def _follow(process, tail, monitor, screen):
         for line in tail: monitor.read(line)
         nodes = monitor.nodes()
         for event in monitor.events(nodes): screen.log(f'{clock(time.time() - monitor.started):>7}  {event}')
-        _explain_rest(monitor, nodes, screen, told)
+        with contextlib.suppress(ValueError, OSError): _explain_rest(monitor, nodes, screen, told)
         screen.draw(monitor.bars(nodes))
         if ended: return
         time.sleep(.3)
