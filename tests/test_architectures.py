@@ -260,6 +260,7 @@ def few(**kw):
             instances_each=4,
             pool=8,
             redraws=2,
+            orders=5,
             read_length=16,
             baseline=30,
             positions=10,

@@ -240,6 +240,7 @@ def test_a_model_with_planted_hubs_is_named_by_its_places(text):
         rank_to=40,
         wide_to=0,
         redraws=4,
+        orders=5,
         baseline=400,
         positions=64,
     )
@@ -366,6 +367,7 @@ def test_evaluate_any_model(text, arch, tmp_path):
         rank_from=5,
         rank_to=24,
         redraws=2,
+        orders=5,
         baseline=60,
         positions=30,
     )
@@ -449,6 +451,7 @@ FEW = dict(
     rank_from=5,
     rank_to=24,
     redraws=2,
+    orders=5,
     baseline=60,
     positions=30,
 )

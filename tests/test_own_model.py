@@ -14,7 +14,7 @@ from tiny_models import tiny
 
 SMALL = dict(
     windows=8, length=48, robust_windows=4, bleu_windows=0, control_tokens=0, rank_to=60, wide_to=0, overlap_to=70,
-    ablations=0, redraws=2, pool=17, read_length=24, baseline=100, positions=32,
+    ablations=0, redraws=2, orders=5, pool=17, read_length=24, baseline=100, positions=32,
     grid=dict(noise=(1.0,), nonhub=(1.0,), blur=(0.5,)),
 )  # fmt: skip
 

@@ -29,7 +29,7 @@ from ..training.recipes import check_number
 # %% ../../nbs/run/own_model.ipynb #5db624d3
 SIZES = dict(
     quick=dict(windows=24, robust_windows=8, weight_draws=1, bleu_windows=0, control_tokens=0, ablations=0, rank_to=74,
-        wide_to=0, overlap_to=100, redraws=4, read_length=24, baseline=300, positions=100),
+        wide_to=0, overlap_to=100, redraws=4, orders=40, read_length=24, baseline=300, positions=100),
     usual=dict(windows=96, robust_windows=16, weight_draws=2, bleu_windows=0, control_tokens=0, ablations=1, wide_to=0,
         overlap_to=150, redraws=8, read_length=24, baseline=800, positions=200),
     full={})

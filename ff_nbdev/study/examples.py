@@ -5,6 +5,7 @@ __all__ = ['ROLES', 'QUICK', 'SITES', 'PLAN', 'STEPS', 'ExampleEffects', 'exampl
 
 # %% ../../nbs/study/examples.ipynb #fc34fe68
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ QUICK = ['base', 'base_reordered', 'base_continued', 'no_fzr', 'full_stack']
 SITES = [('encoder.block.0', 'encoder', 0), ('encoder.block.1', 'encoder', 1),
          ('decoder.block.0', 'decoder', 2), ('decoder.block.1', 'decoder', 3)]   # name, stack, layer
 
-@dataclass
+@dataclass(frozen=True)
 class ExampleEffects:
     "What an invented run shows"
     dose:float=0.        # Σp of each matrix
@@ -207,6 +208,7 @@ def _example_bleu():
                 noise=rows, nonhub=[*rows], blur=blur, threshold=dict(noise=2.2, nonhub=2.2, blur=.6))
 
 # %% ../../nbs/study/examples.ipynb #f0b442d2
+@cache
 def _example_more(name, effects):
     "What an evaluation holds besides, and the arrays of overlaps and hubs"
     from ff_nbdev.evaluation.result import hub_arrays
