@@ -12,6 +12,7 @@ import time
 
 import pytest
 from conftest import ROOT, evaluated, left_by_a_run
+from shared import fake_words
 from test_runner import until
 
 RECIPES = ['base', 'base_reordered', 'base_continued', 'no_fzr', 'full_stack']
@@ -271,6 +272,16 @@ def test_a_base_of_another_width_has_the_vocabulary_of_the_run(fake, planned, tm
         and 'Left out: base_continued~width_512' in r.stdout
         and 'pretrain' not in r.stdout.split('Would run')[1]
     ), r.stdout + r.stderr
+
+
+def test_a_text_and_a_run_may_have_any_names(fake, planned, tmp_path):
+    "Spaces, quotes, braces and patterns, as a shell would give them"
+    odd = tmp_path / 'a b' / 'ü\'n "q" {x} [1]*'
+    odd.mkdir(parents=True)
+    shutil.copy(fake / 'text.txt', odd / "té'xt {1}.txt")
+    words = fake_words(fake, '--dry-run', '--corpus', str(odd / "té'xt {1}.txt"), '--out', str(odd / 'o ut'))
+    r = planned('ff_nbdev.cli', *words, env=dict(os.environ, FF_NBDEV_CACHE=str(tmp_path / 'cache {x}')))
+    assert r.returncode == 0 and 'Would run: 1 x text' in r.stdout, r.stderr
 
 
 def test_a_shipped_arm_is_laid_into_a_folder(tmp_path):
