@@ -13,6 +13,7 @@ import pytest
 from ff_nbdev.core.provenance import save_json
 from ff_nbdev.study import findings as F
 from ff_nbdev.study import report as R
+from ff_nbdev.study.curves import dose_points
 from ff_nbdev.study.effects import difference, verdict, within
 from ff_nbdev.study.examples import QUICK, example_runs
 from ff_nbdev.study.figures import all_figures, phases
@@ -470,6 +471,14 @@ def test_report_of_an_arm_without_pulses(runs, tmp_path):
     out = R.write_report(Runs(base=runs['base']), tmp_path / 'only.html')
     assert 'No run with pulses' in out.read_text()
     assert json.loads(out.with_suffix('.json').read_text())['verdicts'] == {}
+
+
+def test_findings_where_only_variants_were_pulsed(runs):
+    "As in a study that varies every run: no run has the settings of the scale"
+    varied = Runs(base=runs['base'])
+    varied.variants = {f'full_stack~dose_{k}': runs['full_stack'] for k in range(3)}
+    assert F.findings(varied)[-1].startswith('Only variants were pulsed (3), and no run with the settings of')
+    assert dose_points(varied) == []
 
 
 def test_page_escapes_names(runs):

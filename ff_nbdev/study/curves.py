@@ -268,7 +268,7 @@ def rates_figure(
 # %% ../../nbs/study/curves.ipynb #b0234f42
 def _differs_in_dose(train, usual):
     "Does a run differ from the usual one in nothing but dose and length, at half of that length or more?"
-    if not train or not train.dose or train.dose_before or train.change or train.penalty: return False
+    if not usual or not train or not train.dose or train.dose_before or train.change or train.penalty: return False
     return train.model == usual.model and rate_of(train) == rate_of(usual) and train.sentences >= usual.sentences/2
 
 def _dose_point(runs, name, run):

@@ -3,7 +3,8 @@
 # %% auto #0
 __all__ = ['SMALL', 'INVENTED', 'SMOKE', 'COUNTS', 'BASE', 'MARGIN', 'INCREASE', 'REGIME', 'SPATIAL', 'NAMED', 'RECALL',
            'UNMEASURABLE', 'STANDS', 'HALVES', 'SEEDS', 'format_scale', 'format_base', 'format_ce_increase',
-           'format_spatial', 'format_signatures', 'format_robustness', 'format_seeds', 'format_regime', 'findings']
+           'format_spatial', 'format_signatures', 'format_robustness', 'format_seeds', 'format_unpulsed',
+           'format_regime', 'findings']
 
 # %% ../../nbs/study/findings.ipynb #48e84dc5
 from ..evaluation.robustness import format_threshold
@@ -239,6 +240,16 @@ def format_seeds(
     number = len(all_seeds(runs, name))
     return SEEDS.format(run=name, number=COUNTS.get(number, f'{number} seeds')) if number > 1 else None
 
+# %% ../../nbs/study/findings.ipynb #74fb2974
+def format_unpulsed(
+    runs:Runs, # Of which none was pulsed, or only variants were
+)->str:
+    "Why nothing is said about the method"
+    pulsed = sum(run.dose > 0 for run in runs.variants.values())
+    if not pulsed: return 'No run with pulses was made, so there is nothing to say about the method.'
+    return (f'Only variants were pulsed ({pulsed}), and no run with the settings of the scale itself. The sentences here '
+        'speak of such a run alone. The overview shows the variants.')
+
 # %% ../../nbs/study/findings.ipynb #7c2cd105
 def format_regime(
     train:TrainRecord, # Of any age
@@ -255,7 +266,7 @@ def findings(
     "What was found, in plain sentences chosen by the rules"
     name, base = main_run(runs), base_run(runs)
     said = [format_scale(runs), format_base(runs[base])]
-    if name is None: return said + ['No run with pulses was made, so there is nothing to say about the method.']
+    if name is None: return said + [format_unpulsed(runs)]
     run = runs[name]
     if 'base_continued' in runs:
         before = ce_increase(run, runs[base]) if base != name else None
