@@ -1,5 +1,7 @@
 "Properties of the evaluation room that are too heavy for its pages"
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,8 @@ from ff_nbdev.evaluation import activations as A, robustness as R, signatures as
 from ff_nbdev.evaluation.base_test import token_scores
 from ff_nbdev.evaluation.evaluate import evaluate, scored_targets, unigram_ce
 from ff_nbdev.evaluation.contribution import ffn_ratio, matching_factors, scale_ffn
-from ff_nbdev.evaluation.readings import Readings, Sizes
+from ff_nbdev.evaluation.enough import TooLittleText
+from ff_nbdev.evaluation.readings import Readings, Sizes, choose_tokens
 from ff_nbdev.evaluation.result import Evaluation, plain
 from ff_nbdev.mechanisms.forgetfulness import proximal_kernel
 from ff_nbdev.models.sites import find_sites
@@ -547,3 +550,13 @@ def test_a_text_too_small_for_signatures_says_so(text):
     )
     assert found['signatures']['n_tokens'] == 0
     assert 'held-out tokens' in found['not_measured']['signatures']
+
+
+def test_tokens_that_stand_for_no_text_are_left_out_only_where_they_occur(text):
+    "A text has no sentinels, so they must not be taken from the number of its different tokens"
+    tokenizer, size = text[1], Sizes(rank_to=58, wide_to=0)
+    ids = np.setdiff1d(np.arange(len(tokenizer)), special_ids(tokenizer))
+    chosen = choose_tokens(SimpleNamespace(ids=ids[:60]), tokenizer, size)
+    assert len(chosen.few) == 8 and {*chosen.ids[:8]} <= {*ids[:60]}
+    with pytest.raises(TooLittleText, match='the text has 40 different tokens'):
+        choose_tokens(SimpleNamespace(ids=np.r_[ids[:40], special_ids(tokenizer)]), tokenizer, size)

@@ -207,7 +207,9 @@ def choose_tokens(
     size:Sizes,    # Ranks
 )->ReadTokens:
     "Tokens by frequency rank in the training text, and the named words"
-    distinct = int((token_counts(train, len(tokenizer)) > 0).sum()) - len(special_ids(tokenizer))
+    counts = token_counts(train, len(tokenizer))
+    counts[[i for i in special_ids(tokenizer) if i < len(counts)]] = 0
+    distinct = int((counts > 0).sum())
     if distinct <= size.rank_from:
         raise TooLittleText(f'Tokens from frequency rank {size.rank_from} on are read, and the text has {distinct} '
                             'different tokens: give more text.')
