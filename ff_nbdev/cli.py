@@ -8,6 +8,7 @@ __all__ = ['Parser', 'run_command', 'text_command', 'shipped_command', 'publish_
 import argparse
 import contextlib
 import json
+import os
 import re
 import sys
 import tempfile
@@ -398,19 +399,20 @@ def docs_command(
 
 # %% ../nbs/cli.ipynb #78b83c50
 def _add_report_words(parser):
-    parser.add_argument('folder', nargs='?', default='runs/quick', help='of a run (default: runs/quick)')
-    parser.add_argument('--notebooks', help='folder with other experiment notebooks, whose report.ipynb is executed; '
+    add, path = parser.add_argument, os.path.expanduser
+    add('folder', type=path, nargs='?', default='runs/quick', help='of a run (default: runs/quick)')
+    add('--notebooks', type=path, help='folder with other experiment notebooks, whose report.ipynb is executed; '
         'by default those of this package')
 
 def _add_publish_words(parser):
-    parser.add_argument('folder', help='of a run')
-    parser.add_argument('--out', help='where to (default: results/NAME OF THE FOLDER)')
+    parser.add_argument('folder', type=os.path.expanduser, help='of a run')
+    parser.add_argument('--out', type=os.path.expanduser, help='where to (default: results/NAME OF THE FOLDER)')
     parser.add_argument('--finished', action='store_true', help='of an unfinished study, the runs that are finished')
     parser.add_argument('--add', action='store_true', help='keep what was published there before')
 
 def _add_shipped_words(parser):
     parser.add_argument('name', help='for example tiny-mt5-full_stack')
-    parser.add_argument('--out', required=True, help='the folder')
+    parser.add_argument('--out', required=True, type=os.path.expanduser, help='the folder')
 
 def _add_docs_words(parser):
     parser.add_argument('--no-quarto', action='store_true', help='build in Python even where Quarto is installed')
@@ -419,7 +421,7 @@ def _add_docs_words(parser):
 def _add_text_words(parser):
     parser.add_argument('corpus', help='as for run --corpus')
     parser.add_argument('--model', default='tiny-mt5', help='whose tokenizer is used')
-    parser.add_argument('--out', help='where to record what it is')
+    parser.add_argument('--out', type=os.path.expanduser, help='where to record what it is')
 
 # %% ../nbs/cli.ipynb #d43c9266
 _examples = '''examples:

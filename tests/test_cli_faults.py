@@ -439,6 +439,25 @@ def test_what_the_system_says_is_put_into_words(code, says, fake, tmp_path, monk
     check_sentence(err.strip(), '')
 
 
+@pytest.mark.parametrize(
+    'words',
+    [
+        ['report', '~/run', '--notebooks', '~/nbs'],
+        ['publish', '~/run', '--out', '~/pub'],
+        ['shipped', 'tiny-mt5', '--out', '~/run'],
+        ['text', 'python_prose', '--out', '~/text.json'],
+        ['bundle', '~/stick'],
+        ['notebook', '~/n.ipynb', '~/o.ipynb', '--cwd', '~/run', '-i', '~/a', '-o', '~/b', '--progress', '~/p.json'],
+    ],
+)
+def test_a_folder_at_home_is_not_one_named_by_a_tilde(words):
+    "A shell leaves the ~ of --out=~/run as it is"
+    told = [*vars(cli.make_parser().parse_args(words)).values()]
+    paths = [path for value in told for path in (value if isinstance(value, list) else [value])]
+    assert not [path for path in paths if isinstance(path, str) and path.startswith('~')]
+    assert sum(str(path).startswith(os.path.expanduser('~')) for path in paths) == sum(w[0] == '~' for w in words)
+
+
 def test_a_folder_that_may_not_be_written(fake, tmp_path, monkeypatch):
     closed = tmp_path / 'closed'
     closed.mkdir()

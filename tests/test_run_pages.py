@@ -380,6 +380,8 @@ def test_the_second_line_of_defence():
     check_params(scope, positive=['lr'])
     scope['dose'] = -1
     refused(lambda: check_params(scope, ranges=dict(dose=(0, 20))), 'from 0 to 20', ValueError)
+    scope = dict(out='~/a b', arm='no_fzr~x', __annotations__=dict(out=str, arm=str))
+    assert check_params(scope) == dict(out=os.path.expanduser('~/a b'), arm='no_fzr~x') and scope['out'][0] == '/'
 
 
 # The strict runner

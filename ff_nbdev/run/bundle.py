@@ -272,7 +272,8 @@ def add_arguments(
     "The words of `ff-nbdev bundle`"
     add, parser.epilog = parser.add_argument, _bundle_examples
     many = dict(action='append', default=[])
-    add('out', metavar='OUT', help='a folder that is not there yet, or a name that ends in .tar')
+    add('out', type=os.path.expanduser, metavar='OUT',
+        help='a folder that is not there yet, or a name that ends in .tar')
     add('--model', metavar='MODEL', **many,
         help='a shipped model, a folder or a hub id; may be given again (default: tiny-mt5)')
     add('--corpus', metavar='TEXT', **many, help='as for run --corpus; may be given again (default: python_prose)')

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import json
 import math
+import os
 from pathlib import Path
 
 from ..core.suggest import suggest
@@ -313,6 +314,10 @@ def _injected(scope):
     return {target.id for node in assigned for target in node.targets if isinstance(target, ast.Name)}
 
 # %% ../../nbs/run/parameters.ipynb #f5603152
+def _from_home(value):
+    "A path that begins with ~/ as it is seen from anywhere"
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith('~/') else value
+
 def check_params(
     scope:dict,            # `globals()` of the notebook
     choices:dict|None=None,# As for `check_values`
@@ -325,7 +330,7 @@ def check_params(
     declared = _annotations(scope)
     unknown = sorted(_injected(scope) - set(declared)) if declared else []
     if unknown: raise ValueError(f'This notebook has no parameter {unknown[0]!r}: {suggest(unknown[0], declared)}')
-    for name, allowed in declared.items(): scope[name] = as_kind(name, scope[name], allowed)
+    for name, allowed in declared.items(): scope[name] = _from_home(as_kind(name, scope[name], allowed))
     asked = {*(choices or {}), *positive, *(ranges or {}), *(declared.keys() & {'seed'})}
     check_values({name: scope[name] for name in asked}, choices, positive, ranges)
     return {name: scope[name] for name in declared}

@@ -245,6 +245,8 @@ def _why(e, cells, timeout):
     return f'{at}: papermill could not run it: {type(e).__name__}: {" ".join(str(e).split())[:300]}'
 
 # %% ../../nbs/run/runner.ipynb #54d6f99f
+_REFUSALS = 'ValueError', 'FileNotFoundError', 'TooLittleText' # By which the library refuses what it is given
+
 def _execute(src, part, params, cwd, progress, timeout):
     "Run `src` into `part` with papermill; `RunError` says in one sentence where it failed"
     _quiet()
@@ -255,7 +257,7 @@ def _execute(src, part, params, cwd, progress, timeout):
             progress_bar=False, log_output=False, execution_timeout=timeout, on_cell_start=cells,
             extra_arguments=['--IPKernelApp.log_level=40'])
     except Exception as e:
-        refused = getattr(e, 'evalue', '') if getattr(e, 'ename', '') in ('ValueError', 'FileNotFoundError') else ''
+        refused = getattr(e, 'evalue', '') if getattr(e, 'ename', '') in _REFUSALS else ''
         raise RunError(f'{src.name}, {_why(e, cells, timeout)} (executed so far: {part})', refused) from None
 
 # %% ../../nbs/run/runner.ipynb #b54e07db
@@ -425,17 +427,17 @@ def notebook_parser(
     "The command line of the strict runner"
     about = 'Run an experiment notebook with other parameters; a misspelt or ill-typed one is refused.'
     parser = cls(prog=prog, description=about, allow_abbrev=False)
-    add = parser.add_argument
-    add('notebook', help='with one cell tagged parameters')
-    add('out', help='the executed notebook')
+    add, path = parser.add_argument, os.path.expanduser
+    add('notebook', type=path, help='with one cell tagged parameters')
+    add('out', type=path, help='the executed notebook')
     add('-p', '--parameter', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'),
         help='may be given many times')
-    add('-i', '--input', action='append', default=[],
+    add('-i', '--input', type=path, action='append', default=[],
         help='a file or folder that it reads: a change makes it run again')
-    add('-o', '--output', action='append', default=[], help='a file that it must write')
-    add('--cwd', help='folder in which it runs')
+    add('-o', '--output', type=path, action='append', default=[], help='a file that it must write')
+    add('--cwd', type=path, help='folder in which it runs')
     add('--node', help='name in the progress file')
-    add('--progress', help='progress file')
+    add('--progress', type=path, help='progress file')
     add('--threads', type=int, default=1, help='of the numerical libraries (default: 1)')
     add('--force', action='store_true', help='run it even when it is up to date')
     return parser
