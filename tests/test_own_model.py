@@ -344,6 +344,20 @@ def test_the_notebook_of_one_model_is_given_what_the_words_say(gpt2, capsys, mon
     assert got[1][1]['base'] == 'tiny-mt5' and got[1][1]['size'] == 'usual'  # as its record says
 
 
+def test_the_dose_of_an_evaluation_comes_with_the_model(tmp_path):
+    "Plain papermill gives a new folder; the record lies with the model, and one in the folder goes before it"
+    from ff_nbdev.run.own_model import check_evaluation
+
+    given = 'no_fzr', 'tiny-mt5-no_fzr', 'tiny-mt5'
+    assert check_evaluation(*given, tmp_path / 'new')['dose'] == pytest.approx(1.5, abs=0.05)
+    (tmp_path / 'train.json').write_text('{"dose": 3, "sentences": 9, "arm": "no_fzr"}')
+    assert check_evaluation(*given, tmp_path)['dose'] == 3
+    (tmp_path / 'train.json').unlink()
+    assert check_evaluation('base', 'tiny-mt5', 'tiny-mt5', tmp_path) == {}
+    assert check_evaluation('no_fzr', 'tiny-mt5', 'tiny-mt5', tmp_path, 2.0) == {}
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_model_has_been_through():
     from ff_nbdev import load_pretrained
     from ff_nbdev.run.own_model import history_of
@@ -466,6 +480,21 @@ def test_the_library_s_own_sentence_has_no_prefix_of_a_notebook(gpt2, capsys, mo
     monkeypatch.setattr(own_model, 'run_notebook', refuse)
     status, _, err = said(capsys, 'evaluate', gpt2[3])
     assert status == 1 and err == 'ff-nbdev: Give more.\n'
+
+
+def test_too_little_text_is_a_refusal(tmp_path, monkeypatch):
+    import papermill
+
+    from ff_nbdev.run import runner
+    from ff_nbdev.run.errors import RunError
+
+    def fail(*a, **more):
+        raise papermill.PapermillExecutionError(1, 9, '', 'TooLittleText', 'Give more.', [])
+
+    monkeypatch.setattr(papermill, 'execute_notebook', fail)
+    with pytest.raises(RunError) as e:
+        runner._execute(runner._root().parent / 'nbs/experiments/report.ipynb', tmp_path, {}, tmp_path, None, None)
+    assert e.value.refused == 'Give more.'
 
 
 def test_windows_are_shorter_where_little_is_held_out():

@@ -229,6 +229,22 @@ def test_experiment_has_one_strict_parameters_cell(nb):
     assert 'default_exp' not in text, 'experiments only call the library'
 
 
+@pytest.mark.parametrize('nb', [p for p in NOTEBOOKS if p.parent.name == 'experiments'], ids=page)
+def test_plain_papermill_sees_every_parameter(nb):
+    """It warns of what it does not see when that is given
+
+    That is `float | None`, which the page on batches names, and a line with a second `=`, as that of `texts`."""
+    import nbformat
+    from papermill.translators import PythonTranslator
+
+    from ff_nbdev.run.parameters import parse_parameters, read_notebook
+
+    tagged = next(cell for cell in cells(nb) if 'parameters' in cell['metadata'].get('tags', []))
+    seen = {found.name for found in PythonTranslator.inspect(nbformat.from_dict(dict(tagged, source=source(tagged))))}
+    declared = parse_parameters(read_notebook(nb), nb.name)
+    assert seen == {name for name, (types, _) in declared.items() if 'None' not in types} - {'texts'}
+
+
 def test_pages_stand_in_the_sidebar():
     y = (ROOT / '_quarto.yml').read_text()
     missing = [page(p) for p in NOTEBOOKS if f'- {page(p)}.ipynb' not in y]

@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['SLOTS', 'NODES', 'split_model', 'check_weights', 'check_tokenizer', 'check_model_folder', 'shipped_models',
            'is_model_id', 'find_model', 'check_model', 'check_corpus_folder', 'first_look', 'check_seeds', 'read_yaml',
-           'nearest_recipe', 'check_scale_parts', 'check_scale_runs', 'parts_of', 'check_parameters', 'check_together',
-           'read_profile', 'check_place', 'check_cache']
+           'nearest_recipe', 'check_scale_parts', 'check_scale_runs', 'parts_of', 'check_parameters', 'check_named',
+           'check_together', 'read_profile', 'check_place', 'check_cache']
 
 # %% ../../nbs/run/preflight.ipynb #34b071ac
 import glob
@@ -14,7 +14,7 @@ import math
 import os
 import re
 from fnmatch import fnmatchcase
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 # %% ../../nbs/run/preflight.ipynb #1c538255
@@ -445,13 +445,13 @@ def _check_paths(settings):
             raise FileNotFoundError(f'{node}.{name} = {given!r} is not there: give a path that exists.')
         settings[node][name] = str(path.absolute())
 
-def _check_named(settings):
+def check_named(
+    name:str, # Of a parameter, for the sentence
+    text:str, # Recipes with spaces between, 'all' or 'none'
+):
     "Raises: `ValueError` where an evaluation is to go further for a recipe that there is not"
-    for name in ('wide', 'sae'):
-        for part in ('evaluate', 'evaluate_variants'):
-            words = ((settings.get(part) or {}).get(name) or '').split()
-            odd = [word for word in words if word not in RECIPES and word not in ('all', 'none')]
-            if odd: raise ValueError(f'evaluate.{name} names {odd[0]!r}, which is no recipe: {nearest_recipe(odd[0])}')
+    odd = [word for word in text.split() if word not in RECIPES and word not in ('all', 'none')]
+    if odd: raise ValueError(f'{name} names {odd[0]!r}, which is no recipe: {nearest_recipe(odd[0])}')
 
 # %% ../../nbs/run/preflight.ipynb #00794d03
 def check_together(
@@ -462,7 +462,8 @@ def check_together(
     if teacher.get('start') == 'model' and teacher.get('vocab_size'):
         raise ValueError("teacher.start = 'model' needs the model's own tokenizer: leave teacher.vocab_size at 0.")
     _check_paths(settings)
-    _check_named(settings)
+    parts = [settings.get(part) or {} for part in ('evaluate', 'evaluate_variants')]
+    for part, name in product(parts, ('wide', 'sae')): check_named(f'evaluate.{name}', part.get(name) or '')
     variants = settings.get('variants') or {}
     for name in [*settings['trained'], *variants]:
         key = RunId.parse(name).key

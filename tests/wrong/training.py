@@ -14,7 +14,8 @@ from ff_nbdev.data.objectives import NextToken
 from ff_nbdev.mechanisms.config import FFConfig, ForgetfulnessConfig
 from ff_nbdev.mechanisms.method import attach
 from ff_nbdev.models.tiny import load_pretrained, random_tiny
-from ff_nbdev.run.prepare import Plan, Prepared
+from ff_nbdev.run.own_model import check_evaluation, check_fits
+from ff_nbdev.run.prepare import Plan, Prepared, check_start
 from ff_nbdev.training.checkpoints import SEAL, check_checkpoint, check_room, load_nest, prune, save_nest
 from ff_nbdev.training.cost import hours, memory, step_operations, target_length
 from ff_nbdev.training.recipes import SCALES, override, check_scale, recipe, run_length
@@ -37,6 +38,14 @@ PAIRS = [dict(ids=[3, 4])] * 9
 NET, TOK = load_pretrained('tiny-mt5')
 TEACHER = new_teacher(TOK, hidden=32, layers=1)
 IDS = torch.ones(2, 4, dtype=torch.long)
+
+
+def evaluation(files, out='evaluation', train='{"dose": 1, "sentences": 9}', **given):
+    "What evaluate.ipynb is given, looked at; a record of training lies in its folder, but for a model of no recipe"
+    usual = dict(arm='no_fzr', model='tiny-mt5-no_fzr', base='tiny-mt5')
+    if 'arm' in train or out != 'evaluation':
+        files('evaluation/train.json', train)
+    return check_evaluation(**usual | given, out=files.here / out)
 
 
 def trainer(cls=FFTrainer, model=None, ff=None, config=None, own=None, **args):
@@ -374,5 +383,21 @@ CASES = {
     'memory of an unknown optimizer': (lambda: memory(NET, 2, 10, 'sgd'), 'Unknown optimizer'),
     'GPU by number': (lambda: hours(1.0, 7), 'there are H100'),
     'no GPU': (lambda: hours(1.0, gpus=0), 'gpus=0 must be'),
+    # notebooks under plain papermill
+    'a recipe of RWKV on mT5': (lambda: check_fits('rwkv_no_fzr', 'tiny-mt5'), 'give arm=no_fzr, or another model'),
+    'a recipe of mT5 on RWKV': (lambda: check_fits('no_fzr', 'tiny-rwkv'), 'give arm=rwkv_no_fzr, or another model'),
+    'goes on from nothing': (lambda: check_start(Plan('full_stack_continued', 'tiny-mt5', '', '')), 'give start='),
+    'evaluated as RWKV': (lambda d: evaluation(d, arm='rwkv_base'), 'rwkv_base is a recipe of RWKV'),
+    'evaluated beside RWKV': (lambda d: evaluation(d, base='tiny-rwkv'), 'tiny-rwkv is a model of type rwkv'),
+    'evaluated beside another size': (lambda d: evaluation(d, base='mini-mt5'), 'cannot be the base of tiny-mt5'),
+    'evaluated as another run': (lambda d: evaluation(d, arm='full_stack'), "holds the trained run 'no_fzr'"),
+    'evaluated in the folder of another': (
+        lambda d: evaluation(d, train='{"dose": 1, "sentences": 9, "arm": "tlf"}'),
+        "holds the trained run 'tlf'",
+    ),
+    'evaluated without a dose': (lambda d: evaluation(d, model='tiny-mt5'), 'the dose of no_fzr is not known'),
+    'evaluated into a file': (lambda d: evaluation(d, out='evaluation/train.json/x'), 'is a file'),
+    'evaluated wide for no recipe': (lambda d: evaluation(d, wide='bose'), "wide names 'bose', which is no recipe"),
+    'autoencoder for no recipe': (lambda d: evaluation(d, sae='base no_fz'), "sae names 'no_fz', which is no recipe"),
     'nothing reached': (lambda: hours(1.0, reached=0.0), 'reached=0.0 must be'),
 }
