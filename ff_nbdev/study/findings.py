@@ -247,8 +247,8 @@ def format_unpulsed(
     "Why nothing is said about the method"
     pulsed = sum(run.dose > 0 for run in runs.variants.values())
     if not pulsed: return 'No run with pulses was made, so there is nothing to say about the method.'
-    return (f'Only variants were pulsed ({pulsed}), and no run with the settings of the scale itself. The sentences here '
-        'speak of such a run alone. The overview shows the variants.')
+    return (f'Only variants were pulsed ({pulsed}), and no run with the settings of the scale itself. The sentences '
+        'here speak of such a run alone. The overview shows the variants.')
 
 # %% ../../nbs/study/findings.ipynb #7c2cd105
 def format_regime(
