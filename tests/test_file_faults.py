@@ -28,6 +28,8 @@ from shared import dead
 from ff_nbdev.core import io as files
 from ff_nbdev import cli
 from ff_nbdev.run import prepare, train
+from ff_nbdev.run.errors import RunError
+from ff_nbdev.run.runner import locked
 from ff_nbdev.study import publish, report
 from ff_nbdev.study.records import load_run, load_runs
 from ff_nbdev.run.settings import command_for, settings_of
@@ -336,6 +338,19 @@ def test_training_starts_in_no_folder_of_others(tmp_path, there, monkeypatch):
             start()
         one_sentence(e.value)
     assert state(out) == before
+
+
+def test_training_waits_for_no_other_and_for_no_closed_folder(tmp_path, monkeypatch):
+    "Two notebooks were started by hand with one folder; or it may not be written"
+    monkeypatch.setattr(train, 'Prepared', lambda *a: pytest.fail('it began'))
+    plan = prepare.Plan('no_fzr', 'tiny-mt5', 'python_prose', str(tmp_path))
+    with locked(tmp_path / '.train.lock', 'A training'), pytest.raises(RunError, match='is at work already') as e:
+        train.launch(plan)
+    assert str(tmp_path) in one_sentence(e.value)
+    monkeypatch.setattr(os, 'access', lambda *a, **more: False)
+    with pytest.raises(PermissionError, match='cannot be written to') as e:
+        train.launch(plan)
+    one_sentence(e.value)
 
 
 def test_training_removes_only_its_own_checkpoints(tmp_path):

@@ -33,7 +33,7 @@ from ..models.tiny import load_pretrained, random_like
 from .prepare import Plan, Prepared, held_out_score, probe, sort_units_
 from .progress import Progress
 from .records import Regime, model_name
-from .runner import library_files
+from .runner import check_writable, library_files, locked
 from ..training.checkpoints import check_checkpoint, hidden_name, last_checkpoint, load_nest, save_nest, seal
 from ..training.recipes import check_recipe
 from ..training.schedules import make_optimizer, make_scheduler, rate_at, training_arguments, warmup_steps
@@ -47,12 +47,13 @@ def check_out(
 ):
     """Look at the folder of the result. Nothing is changed.
 
-    Raises: `ValueError` where writing would take the place of what this run did not write."""
+    Raises: `ValueError` where writing would take the place of what this run did not write, `OSError` for no folder."""
     check_recipe(plan.recipe)
     if not str(plan.out).strip(): raise ValueError(f'{plan.recipe} has no folder for its result: give out=.')
     out, other = Path(plan.out), 'give another folder with out='
+    if out.exists() and not out.is_dir(): raise NotADirectoryError(f'{shown(out)} is a file: {other}.')
+    check_writable(out)
     if not out.exists(): return
-    if not out.is_dir(): raise NotADirectoryError(f'{shown(out)} is a file: {other}.')
     record, marked = out/'train.json', (out/'checkpoints'/'belongs.txt').exists()
     if record.exists():
         mend = f'Move it away, or {other}.'
@@ -365,18 +366,9 @@ def _first_error(log):
     return re.sub(r'^.rank[0-9]+.: ', '', said.strip())
 
 # %% ../../nbs/run/train.ipynb #ab73ab93
-def launch(
-    plan:Plan,        # What to do
-    processes:int=1,  # One a GPU; on a CPU they talk through gloo
-    progress=None,    # Called as `progress(done, total, note)`; several processes write the progress file
-)->dict: # What `train.json` holds
-    """Train here, or on several processes.
-
-    Raises: `RuntimeError` with a line of their log where they fail."""
-    if processes == 1: return train_run(plan, progress)
-    check_out(plan)
+def _launched(plan, processes):
+    "Train on several processes"
     out = Path(plan.out)
-    out.mkdir(parents=True, exist_ok=True)
     write_whole(out/'plan.json', json.dumps(asdict(plan)))
     words = [sys.executable, *_accelerate, str(processes), '-m', 'ff_nbdev.run.train', str(out/'plan.json')]
     with open(out/'launch.log', 'w') as log:
@@ -386,6 +378,19 @@ def launch(
         raise RuntimeError(f'{processes} processes were started for {plan.recipe}, and failed: '
             f'{_first_error(out/"launch.log")} (the log is {out/"launch.log"})')
     return read_json(out/'train.json')
+
+def launch(
+    plan:Plan,        # What to do
+    processes:int=1,  # One a GPU; on a CPU they talk through gloo
+    progress=None,    # Called as `progress(done, total, note)`; several processes write the progress file
+)->dict: # What `train.json` holds
+    """Train here, or on several processes.
+
+    Raises: `RuntimeError` where another training is at work in the folder, or with a line of their log where they
+    fail."""
+    check_out(plan)
+    with locked(Path(plan.out)/'.train.lock', f'A training in {shown(plan.out)}'):
+        return train_run(plan, progress) if processes == 1 else _launched(plan, processes)
 
 # %% ../../nbs/run/train.ipynb #78b6cf1c
 def read_plan(
