@@ -31,7 +31,8 @@ from .run.own_model import (
     atlas_parameters, check_text, evaluate_model, folder_of, format_page, format_room, format_text)
 from .run.own_retrofit import (
     FILE, default_out, format_models, format_reading, format_regime, retrofit_plan, retrofit_settings)
-from .run.preflight import check_cache, read_profile
+from .run.places import check_cache
+from .run.preflight import read_profile
 
 # %% ../nbs/cli.ipynb #b551e02c
 from .core.bars import Screen, showing

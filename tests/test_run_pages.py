@@ -11,7 +11,7 @@ from shared import SCALE
 
 import ff_nbdev
 from ff_nbdev.core.testing import expect_fail
-from ff_nbdev.run import preflight
+from ff_nbdev.run import places, preflight
 from ff_nbdev.run.errors import RunError
 from ff_nbdev.run.graph import RunGraph
 from ff_nbdev.run.parameters import (
@@ -25,9 +25,9 @@ from ff_nbdev.run.parameters import (
     read_notebook,
     read_value,
 )
+from ff_nbdev.run.places import check_place
 from ff_nbdev.run.preflight import (
     check_model,
-    check_place,
     check_scale_parts,
     check_scale_runs,
     check_together,
@@ -268,9 +268,9 @@ def test_what_goes_to_which_notebook():
 def test_the_place_of_a_run_and_the_cache(tmp_path, monkeypatch):
     (tmp_path / 'odd.yaml').write_text('x')
     monkeypatch.setenv('FF_NBDEV_CACHE', str(tmp_path / 'odd.yaml'))
-    refused(preflight.check_cache, 'The cache cannot be used')
+    refused(places.check_cache, 'The cache cannot be used')
     monkeypatch.setenv('FF_NBDEV_CACHE', str(tmp_path / 'cache'))
-    preflight.check_cache()
+    places.check_cache()
     old = tmp_path / 'old'
     old.mkdir()
     (old / 'run.json').write_text('{"runs": [], "config": "night"}')

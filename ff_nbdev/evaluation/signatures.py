@@ -181,6 +181,7 @@ def _mean_gap(gaps, has):
         total = total + (gap if there.all() else np.where(there, gap, 0))
     with np.errstate(invalid='ignore', divide='ignore'): return total/has.sum(-3)
 
+# %% ../../nbs/evaluation/signatures.ipynb #0a4b1ff3
 def _chamfer(p, q):
     "(…, n, m) distance of the places of one sign at one site, (…, k, n) and (…, k, m)"
     has_p, has_q = ~np.isnan(p)[..., None], ~np.isnan(q)[..., None, :]
@@ -194,6 +195,7 @@ def _chamfer(p, q):
     apart = .5*(_mean_gap(of_p, has_p) + _mean_gap(of_q, has_q))
     return apart if one.all() and other.all() else np.where(one & other, apart, np.where(one | other, 1., 0.))
 
+# %% ../../nbs/evaluation/signatures.ipynb #bb775576
 def site_distances(
     a:Hubs, # (n tokens)
     b:Hubs, # (m tokens), same sites

@@ -16,7 +16,8 @@ from ..core.io import (
     MODEL_FILES, beside, check_own, empty_own, read_json, shown, whole, write_whole)
 from ..core.suggest import suggest
 from .errors import RunError, answer
-from .preflight import check_cache, check_tokenizer, is_model_id, shipped_models
+from .places import check_cache
+from .preflight import check_tokenizer, is_model_id, shipped_models
 from .progress import Progress
 from .runner import check_writable
 from .settings import package_folder, resolve_corpus

@@ -5,7 +5,7 @@ __all__ = ['SIZES', 'UNTRAINED_SEED', 'TRAINED', 'USUAL', 'SMALL', 'LEAST', 'WRI
            'positions_of', 'window_length', 'windows_within', 'format_room', 'sizes_for', 'base_of', 'History',
            'history_of', 'kernel_of', 'nulls_for', 'short_name', 'check_out', 'check_fits', 'check_evaluation',
            'split_tokens', 'check_text', 'check_length', 'length_for', 'format_text', 'evaluate_parameters',
-           'evaluate_model', 'check_page', 'atlas_parameters']
+           'evaluate_model', 'check_page', 'format_page', 'atlas_parameters']
 
 # %% ../../nbs/run/own_model.ipynb #9954122c
 import re
@@ -21,7 +21,8 @@ from ..models.hub import check_on_hub
 from ..core.io import read_json, shown
 from .errors import RunError
 from .launch import watching
-from .preflight import check_cache, check_named, check_place, find_model, shipped_models
+from .places import check_cache, check_place
+from .preflight import check_named, find_model, shipped_models
 from .runner import check_writable, run_notebook
 from .settings import check_notebooks, notebooks_folder, package_folder, resolve_corpus, settings_of
 from ..mechanisms.registry import RECIPES
@@ -30,7 +31,7 @@ from ..training.recipes import check_number
 # %% ../../nbs/run/own_model.ipynb #5db624d3
 SIZES = dict(
     quick=dict(windows=24, robust_windows=8, weight_draws=1, bleu_windows=0, control_tokens=0, ablations=0, rank_to=74,
-        wide_to=0, overlap_to=100, redraws=4, read_length=24, baseline=300, positions=100),
+        wide_to=0, overlap_to=100, redraws=4, orders=40, read_length=24, baseline=300, positions=100),
     usual=dict(windows=96, robust_windows=16, weight_draws=2, bleu_windows=0, control_tokens=0, ablations=1, wide_to=0,
         overlap_to=150, redraws=8, read_length=24, baseline=800, positions=200),
     full={})
@@ -413,9 +414,9 @@ MARK = '<meta name="generator" content="ff_nbdev atlas">'
 def check_page(
     path, # A file that is to be written
 )->Path:
-    """Make sure that a file takes the place of nothing but an atlas
+    """Make sure that a file can be written, and takes the place of nothing but an atlas
 
-    Raises: `ValueError` or `IsADirectoryError` where it would"""
+    Raises: `ValueError`, `IsADirectoryError` or `PermissionError` where it would, or cannot"""
     path = Path(path).expanduser()
     if path.is_dir():
         raise IsADirectoryError(f'{shown(path)} is a folder: give a file such as {shown(path/"atlas.html")}.')
@@ -426,7 +427,15 @@ def check_page(
         if MARK.encode() not in head:
             raise ValueError(f'{shown(path)} is no atlas, so it is somebody else\'s: give another file. Nothing was '
                              'changed.')
+    check_writable(path.absolute().parent)
     return path
+
+def format_page(
+    path:Path, # From `check_page`
+)->str: # A sentence
+    "Where an atlas will be, and what it takes the place of"
+    instead = ', in place of the atlas that is there; --out names another file' if path.exists() else ''
+    return f'The page will be {shown(path.absolute())}{instead}.'
 
 # %% ../../nbs/run/own_model.ipynb #58bb6245
 def atlas_parameters(
@@ -440,7 +449,6 @@ def atlas_parameters(
     model = _fetchable(words.model)
     beside = _fetchable(words.beside) if words.beside else None
     out = check_page(words.out or f'atlas-{short_name(words.model)}.html')
-    check_writable(out.absolute().parent)
     corpus, _ = resolve_corpus(words.corpus)
     check_cache()
     positions = positions_of(model)

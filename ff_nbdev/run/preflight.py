@@ -4,7 +4,7 @@
 __all__ = ['SLOTS', 'NODES', 'split_model', 'check_weights', 'check_tokenizer', 'check_model_folder', 'shipped_models',
            'is_model_id', 'find_model', 'check_model', 'check_corpus_folder', 'first_look', 'check_seeds', 'read_yaml',
            'nearest_recipe', 'check_scale_parts', 'check_scale_runs', 'parts_of', 'check_parameters', 'check_named',
-           'check_together', 'read_profile', 'check_place', 'check_cache']
+           'check_together', 'read_profile']
 
 # %% ../../nbs/run/preflight.ipynb #34b071ac
 import glob
@@ -25,7 +25,6 @@ from ..core.suggest import suggest
 from .errors import sentence
 from .parameters import MAX_SEED, check_given, read_notebook
 from .records import RunId
-from .runner import check_writable
 from ..training.recipes import SCALES, override, recipe
 from ..mechanisms.registry import RECIPES
 
@@ -491,48 +490,3 @@ def read_profile(
         raise ValueError(f'{shown(folder)} sends nodes to {executor}, for which Snakemake needs a plugin: pip '
             f'install snakemake-executor-plugin-{executor}.')
     return found
-
-# %% ../../nbs/run/preflight.ipynb #653c071d
-_other = 'give another folder with --out'
-
-def _check_home(out):
-    "Raises: `ValueError` for a folder that belongs to the program"
-    top = Path(ff_nbdev.__file__).resolve().parent
-    homes = [top]
-    if (top.parent/'settings.ini').exists(): homes += [top.parent/name for name in ('nbs', 'tests', 'workflow')]
-    home = next((home for home in homes if out.resolve().is_relative_to(home)), None)
-    if home: raise ValueError(f'{shown(out)} lies in {home.name}, which belongs to the program: {_other}.')
-
-# %% ../../nbs/run/preflight.ipynb #1a8fdc8e
-def check_place(
-    out:Path,     # Where a run will lie
-    scale:str='', # Name of its scale
-)->bool: # Does it hold a run already?
-    """Look at the folder of a run. Nothing is made.
-
-    Raises: `ValueError` or `PermissionError` where a run must not be written."""
-    if out.exists() and not out.is_dir(): raise ValueError(f'{shown(out)} is a file: give a folder with --out.')
-    check_writable(out)
-    _check_home(out)
-    if not out.exists() or all(path.name.startswith('.') for path in out.iterdir()): return False
-    if not (out/'run.json').exists():
-        raise ValueError(f'{shown(out)} holds files that are not of a run: give a new or an empty folder with --out.')
-    mend = f'{_other[0].upper()}{_other[1:]}.'
-    try: known = read_json(out/'run.json', 'settings of a run', ('runs',), mend=mend)
-    except ValueError:
-        if not (out/'snakemake.log').exists(): raise
-        known = {}                                       # a run whose settings were damaged: they are written anew
-    if 'not_run' in known: raise ValueError(f'{shown(out)} holds published results: {_other}.')
-    if scale and known.get('config', scale) != scale:
-        raise ValueError(f'{shown(out)} holds a run of scale {known["config"]}, and this one is of {scale}: {_other}.')
-    return True
-
-# %% ../../nbs/run/preflight.ipynb #fd5ae011
-def check_cache():
-    """Look at the cache. Nothing is made.
-
-    Raises: `ValueError` or `PermissionError` where nothing can be written to it."""
-    path = Path(os.environ.get('FF_NBDEV_CACHE') or Path.home()/'.cache'/'ff_nbdev')
-    try: check_writable(path)
-    except (ValueError, PermissionError) as e:
-        raise type(e)(f'The cache cannot be used: {str(e).rstrip(".")} with FF_NBDEV_CACHE.') from None

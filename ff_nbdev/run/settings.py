@@ -19,8 +19,9 @@ from ..models.hub import is_bare_id
 from ..core.io import check_name, read_json, shown
 from ..core.suggest import closest, suggest
 from .parameters import parse_parameters, plain_value, read_notebook
+from .places import check_place
 from .preflight import (
-    NODES, check_corpus_folder, check_model, check_parameters, check_place, check_scale_parts, check_scale_runs,
+    NODES, check_corpus_folder, check_model, check_parameters, check_scale_parts, check_scale_runs,
     check_seeds, check_together, first_look, is_model_id, read_yaml, shipped_models, split_model)
 from .records import RunId, RunSettings
 from ..training.recipes import SCALES, dependencies

@@ -86,7 +86,7 @@ def subplots(
         yield figure, figure.subplots(rows, columns, **options)
         _plain_dollars(figure)
         figure.get_layout_engine().execute(figure)
-        figure.set_layout_engine(None)                         # with an engine, a figure is drawn twice when it is saved
+        figure.set_layout_engine(None)                         # with one, a figure is drawn twice when it is saved
 
 # %% ../../nbs/study/plots.ipynb #f7fb61ca
 _IDS = ('figure_', 'axes_', 'patch_', 'line2d_', 'text_', 'xtick_', 'ytick_', 'matplotlib.axis_', 'legend_',
