@@ -16,8 +16,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
 
@@ -136,14 +135,14 @@ PACKAGES = ('torch transformers datasets accelerate huggingface_hub tokenizers s
     'nbclient papermill snakemake jinja2 requests httpx urllib3 yaml click rich docutils jsonschema sacrebleu filelock '
     'tqdm packaging dateutil prompt_toolkit pygments jedi parso dill attr').split()
 
-_distributions = lru_cache(packages_distributions)      # it opens the files of every installed package
+_distributions = dict(PIL='pillow', attr='attrs', dateutil='python-dateutil', yaml='pyyaml')   # others have one name
 
 def prose_versions()->dict[str, str]:
     "Name → version of every listed package that is installed, the Python version first"
-    distributions, out = _distributions(), {'python': '.'.join(map(str, sys.version_info[:3]))}
+    out = {'python': '.'.join(map(str, sys.version_info[:3]))}
     for name in PACKAGES:
-        try: out[name] = version(distributions[name][0]).split('+')[0]
-        except (KeyError, PackageNotFoundError): continue
+        try: out[name] = version(_distributions.get(name, name)).split('+')[0]
+        except PackageNotFoundError: continue
     return out
 
 # %% ../../nbs/data/prose.ipynb #ffaa3d3f
