@@ -30,6 +30,7 @@ from ff_nbdev import cli
 from ff_nbdev.run import prepare, train
 from ff_nbdev.run.errors import RunError
 from ff_nbdev.run.runner import locked
+from ff_nbdev.run.records import TrainRecord
 from ff_nbdev.study import publish, report
 from ff_nbdev.study.records import load_run, load_runs
 from ff_nbdev.run.settings import command_for, settings_of
@@ -827,9 +828,34 @@ def test_a_smoke_run_lands_in_the_checkout_and_not_beside_it(tmp_path, monkeypat
         provenance.results_folder('night')
 
 
-def test_committed_records_still_load():
+def test_committed_records_still_load(monkeypatch):
+    monkeypatch.setattr('ff_nbdev.study.records.command_for', None)  # slow, and for a refused record alone
     runs = load_runs(provenance.results_folder('night'))
     assert len(runs.every) > 60 and settings_of(provenance.results_folder('night'), publish.NEEDS)
+
+
+def test_records_share_no_list_and_say_what_is_refused():
+    one, other = TrainRecord.from_dict({}), TrainRecord.from_dict(dict(log=None))
+    assert vars(one).keys() == vars(TrainRecord()).keys() and one.log == other.log == [] and one.log is not other.log
+    with pytest.raises(ValueError, match=r'^its log\[1\]\.ce is yes or no, and a number belongs there$'):
+        TrainRecord.from_dict(dict(log=[dict(ce=1), dict(ce=True)]))
+    with pytest.raises(ValueError, match=r'^its log\[0\] is a number, and named entries belongs there$'):
+        TrainRecord.from_dict(dict(log=(1.0,)))
+
+
+def test_arrays_are_those_of_numpy(tmp_path):
+    grid = np.arange(12.0).reshape(3, 4)
+    given = dict(a=grid, b=np.asfortranarray(grid), c=np.array('é'), d=np.zeros((0, 3), 'i2'), e=np.array(7))
+    files.save_arrays(tmp_path / 'x.npz', **given)
+    found, wanted = files.read_arrays(tmp_path / 'x.npz'), dict(np.load(tmp_path / 'x.npz'))
+    for name, array in wanted.items():
+        own = found.pop(name)
+        np.testing.assert_array_equal(own, array)
+        assert own.dtype == array.dtype and own.flags.writeable and own.flags.fnc == array.flags.fnc, name
+    assert not found
+    np.savez(tmp_path / 'y.npz', a=np.array([{}], object))
+    with pytest.raises(ValueError, match='pickled objects'):
+        files.read_arrays(tmp_path / 'y.npz')
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,14 @@ __all__ = ['PARTS', 'MODEL_FILES', 'shown', 'is_full', 'disk_sentence', 'writing
 import contextlib
 import copy
 import errno
+import io
 import json
 import os
 import platform
 import re
 import shutil
 import time
+import zipfile
 from fnmatch import fnmatch
 from functools import lru_cache
 from importlib.util import find_spec
@@ -265,6 +267,26 @@ def read_json(
     return found
 
 # %% ../../nbs/core/io.ipynb #94aa7deb
+@lru_cache(1024)
+def _array_head(head):
+    "(shape, Fortran's order, dtype) by the head of an array in a file, which many arrays share"
+    from numpy.lib import format as npy
+    if npy.read_magic(io.BytesIO(head)) != (1, 0): raise ValueError('another version')
+    return npy.read_array_header_1_0(io.BytesIO(head[8:]))
+
+def _array_of(name, data):
+    "An array as `np.load` gives it, without parsing its head again"
+    import numpy as np
+    start = 10 + int.from_bytes(data[8:10], 'little')
+    shape, fortran, dtype = _array_head(data[:start])
+    if dtype.hasobject or not name.endswith('.npy'): raise ValueError('no plain array')
+    return np.ndarray(shape, dtype, data, start, order='F' if fortran else 'C').copy('K')
+
+def _plain_arrays(path):
+    with zipfile.ZipFile(path) as file:
+        return {name.removesuffix('.npy'): _array_of(name, file.read(name)) for name in file.namelist()}
+
+# %% ../../nbs/core/io.ipynb #9bd4b007
 def _unread(path, what, error, why=''):
     why = why or f'it was cut off or is of another kind ({type(error).__name__})'
     return f'{shown(path)} cannot be read as {what}: {why}.'
@@ -279,6 +301,7 @@ def read_arrays(
     import numpy as np
     path = Path(path)
     if not path.exists(): raise FileNotFoundError(f'There is no file of arrays at {shown(path)}. {mend}')
+    with contextlib.suppress(Exception): return _plain_arrays(path)      # for whatever is odd `np.load` has the words
     try:
         with np.load(path, allow_pickle=False) as arrays: return dict(arrays)
     except Exception as e:

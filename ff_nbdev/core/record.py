@@ -17,6 +17,7 @@ from .io import misfit, read_json, shown
 # %% ../../nbs/core/record.ipynb #692f241f
 frozen = partial(dataclass, frozen=True, eq=False, repr=False)
 
+# %% ../../nbs/core/record.ipynb #417522a7
 @frozen
 class Record(Mapping):
     "A JSON file, or a part of one: entries by name, or by key as in the file"
@@ -24,8 +25,7 @@ class Record(Mapping):
 
     def __post_init__(self):
         told = {name: _typed(kind, getattr(self, name), name) for name, kind in _types(type(self)).items()}
-        for name, value in told.items(): object.__setattr__(self, name, value)
-        object.__setattr__(self, 'told', told)
+        vars(self).update(told, told=told)
 
     def __getitem__(self, key): return self.told[key]
     def __iter__(self): return iter(self.told)
@@ -44,21 +44,46 @@ def _shown(record):
     told = ', '.join(f'{name}={_in_short(value)}' for name, value in record.items() if value is not None)
     return f'{type(record).__name__}({told})'
 
+# %% ../../nbs/core/record.ipynb #2ed91a7b
 @cache
 def _types(cls):
     "Field → its type"
     hints = get_type_hints(cls)
     return {f.name: hints[f.name] for f in fields(cls)}
 
+# %% ../../nbs/core/record.ipynb #dc423a64
+def _plain_types(kind):
+    "Classes whose values are kept as they are where this type belongs"
+    if kind in (int, float): return frozenset((int, float, type(None)))
+    return frozenset((type(None),) if get_args(kind) else (kind, type(None)))
+
+@cache
+def _fields(cls):
+    "(name, type, classes that are kept as they are) of each field"
+    return [(name, kind, _plain_types(kind)) for name, kind in _types(cls).items()]
+
+@cache
+def _blank(cls):
+    "Field → what it holds where a file says nothing"
+    return vars(cls())
+
+# %% ../../nbs/core/record.ipynb #457fa162
+@cache
+def _shape(kind):
+    "Outer class of a type, what is inside, and the classes inside that are kept as they are"
+    inside = get_args(kind)
+    return get_origin(kind) or kind, inside, _plain_types(inside[-1]) if inside else None
+
 # %% ../../nbs/core/record.ipynb #80b8d81d
 def _typed(kind, value, name, whole=False):
     "A value as the type of its field; `ValueError` for one of another kind"
-    origin, inside = get_origin(kind) or kind, get_args(kind)
+    origin, inside, plain = _shape(kind)
     if value is None or origin is object: return value
     if issubclass(origin, Record): return origin.from_dict(value, f'{name}.', whole)
     if isinstance(value, tuple): value = list(value)
     if why := misfit(value, float if origin is int else origin): raise ValueError(f'its {name} is {why}')
     if not inside: return value
+    if plain.issuperset(map(type, value.values() if origin is dict else value)): return origin(value)
     if origin is dict: return {key: _typed(inside[1], part, f'{name}.{key}', whole) for key, part in value.items()}
     return [_typed(inside[0], part, f'{name}[{at}]', whole) for at, part in enumerate(value)]
 
@@ -66,6 +91,21 @@ def _plain(value):
     "Records as dictionaries, all the way down"
     if isinstance(value, Mapping): return {key: _plain(part) for key, part in value.items()}
     return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+# %% ../../nbs/core/record.ipynb #e3db4589
+def _fresh(default): return list(default) if type(default) is list else default
+
+def _filled(cls, found, inside, whole):
+    "A record, with what a file says nothing about by its default"
+    told, held, blank = {}, {}, _blank(cls)
+    for name, kind, plain in _fields(cls):
+        value = found.get(name)
+        if type(value) not in plain: value = _typed(kind, value, inside + name, whole)
+        if name in found: told[name] = value
+        held[name] = _fresh(blank[name]) if value is None else value
+    made = object.__new__(cls)                       # `__init__` would ask every value for its type once more
+    vars(made).update(held, told={**found, **told})
+    return made
 
 # %% ../../nbs/core/record.ipynb #2154679a
 @patch(cls_method=True)
@@ -81,11 +121,7 @@ def from_dict(cls:Record,
     if not isinstance(found, Mapping): raise ValueError(f'its {inside.rstrip(".")} is {misfit(found, dict)}')
     if lacks := [inside + name for name in cls.needs if whole and name not in found]:
         raise ValueError(f'it lacks {", ".join(lacks)}')
-    told = {name: _typed(kind, found[name], inside + name, whole)
-            for name, kind in _types(cls).items() if name in found}
-    made = cls(**{name: value for name, value in told.items() if value is not None})
-    object.__setattr__(made, 'told', {**found, **told})
-    return made
+    return _filled(cls, found, inside, whole)
 
 # %% ../../nbs/core/record.ipynb #510a13e3
 @patch

@@ -30,15 +30,21 @@ _kinds = {'evaluation.json': EvaluationRecord, 'train.json': TrainRecord}
 
 def _read(path):
     "A record of either kind; `ValueError` where an entry is missing"
-    command = command_for(path.parent)
     if not path.exists():
-        raise FileNotFoundError(f'{path.parent} is half finished: {path.name} is missing. Make it with `{command}`.')
-    return _kinds[path.name].read(path, 'record of this version', f'Delete it and make it again with `{command}`.')
+        raise FileNotFoundError(f'{path.parent} is half finished: {path.name} is missing. '
+                                f'Make it with `{command_for(path.parent)}`.')
+    return _mended(lambda mend: _kinds[path.name].read(path, 'record of this version', mend), path)
+
+def _mended(read, path):
+    "What `read` gives; where it refuses a file, it is told the command that makes it again, which takes long to find"
+    try: return read('')
+    except (ValueError, OSError): pass
+    return read(f'Delete it and make it again with `{command_for(path.parent)}`.')
 
 # %% ../../nbs/study/records.ipynb #b609649d
 def _arrays(path):
     if not path.exists(): return {}
-    return read_arrays(path, f'Delete it and make it again with `{command_for(path.parent)}`.')
+    return _mended(lambda mend: read_arrays(path, mend), path)
 
 # %% ../../nbs/study/records.ipynb #d06f6a22
 @dataclass
