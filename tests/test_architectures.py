@@ -594,6 +594,11 @@ def test_a_pattern_by_hand_for_a_whole_layer():
         s.whole and s.out is s.down and s.stream == s.name for s in sites
     )
     assert all('attn' in n for n in sites[0].others)
+    rows = [FFNPattern('none', '(no)where', 'narrow', 'wide'), FFNPattern('two', r'(stack)\.(2)', 'narrow', 'wide')]
+    own = FFNPattern('its own group', r'stack\.(0|1)|(?:\1)never', 'narrow', 'wide')  # \1 counts within its row
+    assert [s.name for s in find_sites(model, [*rows, own])] == ['stack.0', 'stack.1', 'stack.2']
+    del model.stack[1]  # a model that was changed is looked at anew
+    assert [s.name for s in find_sites(model, own)] == ['stack.0', 'stack.1']
 
 
 def test_the_pattern_is_remembered():

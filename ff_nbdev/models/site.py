@@ -36,7 +36,7 @@ def split_name(
     name:str, # Of a child, such as `gate_up_proj[0/2]`
 )->tuple[str, tuple[int, int]|None]: # `gate_up_proj`, (0, 2); None for a whole child
     "The path of a child, and which part of it plays the role"
-    found = re.fullmatch(r'(.+)\[(\d+)/(\d+)\]', name)
+    found = name.endswith(']') and re.fullmatch(r'(.+)\[(\d+)/(\d+)\]', name)
     return (found[1], (int(found[2]), int(found[3]))) if found else (name, None)
 
 def _check_child(what, name):
@@ -137,7 +137,8 @@ def find_child(
         block = bare(block)._modules.get(part)
         if block is None: return None
     block = bare(block)
-    return block._modules.get(last) if block._modules.get(last) is not None else block._parameters.get(last)
+    found = block._modules.get(last)
+    return block._parameters.get(last) if found is None else found
 
 # %% ../../nbs/models/site.ipynb #7aeefad5
 @patch

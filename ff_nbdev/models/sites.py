@@ -16,11 +16,19 @@ from .site import (ATTENTION, PATTERNS, FFNPattern, FFNSite, Sites, bare, find_c
     other_matrices, split_name)
 
 # %% ../../nbs/models/sites.ipynb #0e0def58
+def _ends(block): return rf'(?:^|\.)(?:{block})$'
+
+def _any_row(patterns):
+    "What says whether a path fits any row at all; where groups would change their numbers, row by row"
+    every = [re.compile(_ends(row.block)) for row in patterns]
+    if any(one.groups for one in every): return lambda path: any(one.search(path) for one in every)
+    return re.compile(_ends('|'.join(dict.fromkeys(row.block for row in patterns)))).search
+
 def _match(path, block, patterns):
     "The first row that fits, and its names by role; None where none does"
     for row in patterns:
+        if not re.search(_ends(row.block), path): continue
         names = {role: name for role in ('gate', 'value', 'down') if (name := getattr(row, role))}
-        if not re.search(rf'(?:^|\.)(?:{row.block})$', path): continue
         if all(find_child(block, name) is not None for name in names.values()): return row, names
 
 # %% ../../nbs/models/sites.ipynb #e47ad6ab
@@ -84,14 +92,15 @@ def _width(config):
 
 def _check_units(site, role):
     "Refuse a gate or value whose units are not those that down takes"
-    units, child = site.weight(role).shape[0], site.names[role]
+    if (units := site.weight(role).shape[0]) == site.d_ff: return
+    child = site.names[role]
     if role == 'value' and units == 2*site.d_ff:
         raise ValueError(
             f'{site.name}: {child} gives {units} units and down takes {site.d_ff}, so it holds gate and value '
             'in one matrix (fused), whose rows are no neighbours across the seam: name its halves, '
             f'gate={child + "[0/2]"!r} and value={child + "[1/2]"!r}, the one that passes the activation as the '
             'gate.')
-    if units == site.d_ff or role != 'value' and units == site.d_model: return      # RWKV's gate acts on the output
+    if role != 'value' and units == site.d_model: return                            # RWKV's gate acts on the output
     raise ValueError(f'{site.name}: {role} gives {units} units but down takes {site.d_ff}; name the right children in '
         'an FFNPattern.')
 
@@ -116,9 +125,9 @@ def _readers(model):
     found, top = [], type(getattr(model, 'config', None))
     if not hasattr(top, 'to_dict'): return found
     for path, m in model.named_modules():
-        config, taken = getattr(m, 'config', None), getattr(m, 'main_input_name', 'input_ids')
-        senses = re.search('pixel|input_(values|features)', str(taken))
-        if not path or type(config) is top or not senses: continue
+        config = getattr(m, 'config', None)
+        if not path or config is None or type(config) is top: continue
+        if not re.search('pixel|input_(values|features)', str(getattr(m, 'main_input_name', 'input_ids'))): continue
         words = [e.num_embeddings for e in m.modules() if isinstance(e, nn.Embedding)]
         if hasattr(config, 'to_dict') and getattr(config, 'vocab_size', None) not in words: found.append(path)
     return found
@@ -282,9 +291,9 @@ def _number(sites):
 # %% ../../nbs/models/sites.ipynb #41abfb39
 def _all_sites(model, patterns):
     "Sites that read words, sites that read images or sound, and the parts of the model in which these stand"
-    sites, senses, parts, readers = Sites(), [], set(), _readers(model)
+    sites, senses, parts, readers, fits = Sites(), [], set(), _readers(model), _any_row(patterns)
     for path, block in model.named_modules():
-        if not (hit := _match(path, block, patterns)): continue
+        if not fits(path) or not (hit := _match(path, block, patterns)): continue
         part = _sense(path, hit[0], readers)
         if part: parts.add(part)
         (senses if part else sites).extend(_sites_of(model, path, block, *hit, getattr(model, 'config', None)))
