@@ -324,6 +324,27 @@ def test_matched_means_by_hand(p):
     np.testing.assert_allclose(O.matched_means(T, m[None], two, rand, w)[:, 0], want, atol=1e-9)
 
 
+def test_many_draws_are_those_of_one_by_one(p):
+    T = W.pair_table(p.tokens, p.counts)
+    two, rand = T['kind'] == '2let', T['kind'] == 'random'
+    m = P.overlap(p.whole, p.whole).mean(0)[T['i'], T['j']]
+    drawn = O.draw_tokens(len(p), 40, 2)
+    drawn[3] = 0  # no pair, no number
+    one_by_one = [O.matched_means(T, m[None], two, rand, weights) for weights in drawn]
+    np.testing.assert_allclose(O.matched_means(T, m[None], two, rand, drawn), one_by_one, rtol=1e-12)
+    assert np.isnan(one_by_one[3]).all() and np.isnan(O.matched_means(T, m[None], two, two & ~two, drawn)).all()
+    rng, free, ratios = np.random.default_rng([0, 7]), T['kind'] != 'lemma', []
+    for _ in range(30):
+        dealt = T['key'].copy()
+        for k in range(T['klass'].max() + 1):
+            members = np.flatnonzero(T['klass'] == k)
+            dealt[members] = dealt[rng.permutation(members)]
+        same = dealt[T['i']] == dealt[T['j']]
+        ratios.append(O.rand_2let(*O.matched_means(T, m[None], same & free, ~same & free))[0])
+    letters = O._dealt_letters(T, np.random.default_rng([0, 7]), 30)
+    assert O._dealt_ratios(T, m[None], letters).tolist() == ratios  # to the bit: a p value counts ties
+
+
 def test_planted_letters_are_found_and_nothing_else(p, q):
     a, b = (json_able(O.two_letter_test(x, 400)) for x in (p, q))
     assert (
