@@ -10,16 +10,12 @@ from ff_nbdev.study.claims import UNTESTED, answer, read_claims
 from ff_nbdev.study.evidence import WAITING, in_regime, new_runs
 from ff_nbdev.study.examples import example_runs
 from ff_nbdev.study.front_door import NO_GAIN, newest, says_how_far, says_use, says_whether, some_claims
+from ff_nbdev.study.healing_curve import EXACT, NO_FIT, curve_figure, fit_sentences, healing_fits
 from ff_nbdev.study.healing_map import (
     BLURRED,
-    EXACT,
-    NO_FIT,
     NONE,
     OUTSIDE,
     PAPER_POINT,
-    curve_figure,
-    fit_sentences,
-    healing_fits,
     healing_map,
     healing_pairs,
     healing_rows,
@@ -77,6 +73,26 @@ def test_a_map_of_any_number_of_pairs(pair, number):
     assert said == [NONE] if not rows else 'pulses and forgiveness cost' in said[0]
     assert (OUTSIDE in said) == (number == 1)
     assert all(len(row) == number + 1 for row in healing_table(rows))
+
+
+def pulses_alone(runs, change='recall.top=0'):
+    "The same runs, as if they had pulses and neither forgiveness nor noise"
+    for name in [name for name in runs.variants if name.startswith('no_fzr')]:
+        run = runs.variants.pop(name)
+        run.train = run.train | dict(arm='pfg_fzr', change=change)
+        runs.variants[name.replace('no_fzr', 'pfg_fzr')] = run
+    return runs
+
+
+def test_pulses_alone_have_a_map_of_their_own(pair):
+    runs = pulses_alone(laid_out(pair, EIGHT))
+    assert not healing_rows(runs) and len(rows := healing_rows(runs, 'pfg_fzr')) == 8
+    assert 'between two pulses, pulses alone cost' in healing_sentences(rows)[0]
+    assert len(fit_sentences(runs, 'pfg_fzr')) == 2 and curve_figure(runs, 'pfg_fzr')
+    assert planned_points(dict(variants=dict.fromkeys(runs.variants, {})), 'pfg_fzr') == EIGHT
+    assert not healing_rows(pulses_alone(laid_out(pair, EIGHT), change=''), 'pfg_fzr'), 'these have noise'
+    with pytest.raises(ValueError, match='highway.*no_fzr, pfg_fzr'):
+        healing_rows(runs, 'highway')
 
 
 def test_the_nearest_point_to_the_paper_speaks(pair):

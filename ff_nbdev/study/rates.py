@@ -9,7 +9,8 @@ __all__ = ['TRIAL', 'MARGIN', 'CHOSEN', 'WITHIN', 'LOWEST', 'NOT_LOWEST', 'WORSE
 import re
 
 from ..run.records import regime_of
-from .healing_map import FREE, INKS, format_cost, healing_pairs, increase_effect, setting_of
+from .healing_curve import INKS
+from .healing_map import FREE, format_cost, healing_pairs, increase_effect, setting_of
 from .healing_map import usual_setting
 from .numbers import joined, pct
 from .plots import INK, Figure, legend_below, subplots
