@@ -240,6 +240,16 @@ def test_every_figure_has_a_caption():
     assert bare <= {*json.loads(UNCAPTIONED.read_text())}
 
 
+def test_links_in_outputs_lead_to_notebooks():
+    "In JupyterLab, too: the site gives them the names of its pages"
+    bad = []
+    for path in NOTEBOOKS:
+        for cell in json.loads(path.read_text())['cells']:
+            made = ''.join(''.join(out.get('data', {}).get('text/html', '')) for out in cell.get('outputs', []))
+            bad += [f'{page(path)} → {link}' for link in re.findall(r'href="(?![a-z]+:)([^"]*\.html)', made)]
+    assert not bad
+
+
 def is_small(output):
     "A PNG that has under two pixels for each one on the page"
     png = output.get('data', {}).get('image/png')

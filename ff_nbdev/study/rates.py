@@ -26,11 +26,11 @@ def base_of(
     "The base before training: itself, or sorted, which computes the same"
     return runs.get('base') or runs.get('base_reordered')
 
-def _trials(runs):
+def _trials(runs, recipe):
     "The runs that tried a setting, and the pulsed ones of the chosen setting that took as many steps"
     found = {name: run for name, run in runs.variants.items() if run.trained and TRIAL.search(name)}
     lengths = {regime_of(run.train).steps for run in found.values()}
-    return found | {run.name: run for run, _ in healing_pairs(runs) if regime_of(run.train).steps in lengths}
+    return found | {run.name: run for run, _ in healing_pairs(runs, recipe) if regime_of(run.train).steps in lengths}
 
 # %% ../../nbs/study/rates.ipynb #d36d974a
 def _rate_row(runs, name, run, base):
@@ -52,10 +52,11 @@ def _set_beside(rows, found):
 
 # %% ../../nbs/study/rates.ipynb #a50f1ac2
 def rate_rows(
-    runs:Runs, # With their variants
+    runs:Runs,       # With their variants
+    recipe='no_fzr', # Of the pulsed run, one of `PULSED`
 )->list[dict]: # What `_rate_row` names, and usual, more_tokens; over_chosen (an Effect) where both were pulsed alike
     "The runs that tried rates, and what each did to the base"
-    base, found = base_of(runs), _trials(runs)
+    base, found = base_of(runs), _trials(runs, recipe)
     rows = [_rate_row(runs, name, run, base) for name, run in found.items()]
     alike = {row['tokens'] for row in rows if setting_of(found[row['run']]) == usual_setting(runs)}
     for row in rows:

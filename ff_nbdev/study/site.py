@@ -81,6 +81,8 @@ def prune_navigation(
     path.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), 'utf-8')
 
 # %% ../../nbs/study/site.ipynb #a9bbc033
+_to_notebook = re.compile(r'(<a\b[^>]*?\bhref=")(?![a-z]+:|[#/])([^"#]+)\.ipynb(?=["#])')
+
 def _stage_page(notebook, page, up, site_url, names):
     "Mend links, names and what is shown of one page, in place"
     for cell in notebook['cells']:
@@ -90,6 +92,7 @@ def _stage_page(notebook, page, up, site_url, names):
             data = output.get('data', {})
             if 'text/markdown' in data:
                 data['text/markdown'] = fix_links(''.join(data['text/markdown']), up, site_url, names)
+            if 'text/html' in data: data['text/html'] = _to_notebook.sub(r'\1\2.html', ''.join(data['text/html']))
     mend_page(notebook, page)
 
 # %% ../../nbs/study/site.ipynb #a6000001
