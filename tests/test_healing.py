@@ -9,7 +9,7 @@ from ff_nbdev.core.provenance import save_json
 from ff_nbdev.study.claims import UNTESTED, answer, read_claims
 from ff_nbdev.study.evidence import WAITING, in_regime, new_runs
 from ff_nbdev.study.examples import example_runs
-from ff_nbdev.study.front_door import NO_GAIN, newest, says_how_far, says_use, says_whether, some_claims
+from ff_nbdev.study.front_door import NO_GAIN, newest, says_how_far, says_small, says_use, says_whether, some_claims
 from ff_nbdev.study.healing_curve import EXACT, NO_FIT, curve_figure, fit_sentences, healing_fits
 from ff_nbdev.study.healing_map import (
     BLURRED,
@@ -90,6 +90,7 @@ def test_pulses_alone_have_a_map_of_their_own(pair):
     assert 'between two pulses, pulses alone cost' in healing_sentences(rows)[0]
     assert len(fit_sentences(runs, 'pfg_fzr')) == 2 and curve_figure(runs, 'pfg_fzr')
     assert planned_points(dict(variants=dict.fromkeys(runs.variants, {})), 'pfg_fzr') == EIGHT
+    assert 'of 2.5 million parameters pulses alone' in says_small(rows, 2_490_000) and not says_small(rows[:3], 1)
     assert not healing_rows(pulses_alone(laid_out(pair, EIGHT), change=''), 'pfg_fzr'), 'these have noise'
     with pytest.raises(ValueError, match='highway.*no_fzr, pfg_fzr'):
         healing_rows(runs, 'highway')

@@ -2,8 +2,8 @@
 
 # %% auto #0
 __all__ = ['DECIDED', 'GAINS', 'DECIDED_THERE', 'NOT_KNOWN', 'NO_GAIN', 'SOME_GAIN', 'COUNTED', 'USE', 'COSTS', 'PULSES', 'FIRST',
-           'LEARNED', 'NAMED', 'NOT_MORE', 'UNDER_WAY', 'SO_FAR', 'FINISHED', 'SHORT', 'INSIDE', 'newest',
-           'some_claims', 'in_any_regime', 'gains_held', 'says_whether', 'says_use', 'says_how_far']
+           'LEARNED', 'NAMED', 'NOT_MORE', 'UNDER_WAY', 'SO_FAR', 'FINISHED', 'SHORT', 'INSIDE', 'SMALL', 'newest',
+           'some_claims', 'in_any_regime', 'gains_held', 'says_whether', 'says_use', 'says_how_far', 'says_small']
 
 # %% ../../nbs/study/front_door.ipynb #480e711a
 from dataclasses import replace
@@ -139,3 +139,18 @@ def says_how_far(
     so_far = SO_FAR.format(done=done or 'none', of=done + rest, have='has' if done == 1 else 'have')
     if inside is not None: so_far += INSIDE.format(inside or 'none')
     return f"{short} {UNDER_WAY.format(so_far=so_far if counted else '')}"
+
+# %% ../../nbs/study/front_door.ipynb #ad1d7819
+SMALL = ('On a model of {size:.1f} million parameters pulses alone, in that regime, cost {cost} % cross-entropy '
+         '({seeds}; [healing](evidence/healing.ipynb)).')
+
+def says_small(
+    points:list[dict], # From `healing_rows`, of a map of pulses alone
+    parameters:int,    # Of its model
+)->str: # '' where no point is in the paper's regime
+    "What pulses alone cost a small model"
+    inside = [point for point in points if point['papers']]
+    if not inside: return ''
+    row = max(inside, key=lambda point: point['dose'])
+    seeds = 'one seed' if row['seeds'] == 1 else f"{row['seeds']} seeds"
+    return SMALL.format(size=parameters/1e6, cost=format_cost(row['increase']), seeds=seeds)
