@@ -10,7 +10,8 @@ from ff_nbdev.study.claims import UNTESTED, answer, read_claims
 from ff_nbdev.study.evidence import WAITING, in_regime, new_runs
 from ff_nbdev.study.examples import example_runs
 from ff_nbdev.study.front_door import NO_GAIN, newest, says_how_far, says_small, says_use, says_whether, some_claims
-from ff_nbdev.study.healing_curve import EXACT, NO_FIT, curve_figure, fit_sentences, healing_fits
+from ff_nbdev.study.healing_curve import EXACT, NO_FIT, UNDER, curve_figure, fit_sentences, healing_fits
+from ff_nbdev.study.healing_curve import learning_figure, learning_rows, learning_sentences
 from ff_nbdev.study.healing_map import (
     BLURRED,
     NONE,
@@ -126,7 +127,23 @@ def test_a_cost_that_falls_as_a_logarithm_has_no_floor(pair):
     (line,) = fit_sentences(laid_out(pair, points, floor=-9.7, a=10.0, b=0.005))
     assert 'logarithm' in line and 'tends to a floor of' not in line
     (line,) = fit_sentences(laid_out(pair, points))
-    assert 'tends to a floor of' in line
+    assert 'tends to a floor of' in line and UNDER not in line
+    (line,) = fit_sentences(laid_out(pair, points, floor=-0.5))
+    assert UNDER in line
+
+
+def test_what_was_learned_between_pulses_is_one_axis(pair):
+    runs = laid_out(pair, [(4.5, 25), (4.5, 200)])
+    for name, run in runs.variants.items():
+        sums = dict(rate_between_pulses=0.01 if '200' in name else 0.012)
+        run.train = run.train | dict(rate=1e-4, regime=run.train.regime | (sums if run.dose else {}))
+    rows = learning_rows(runs)
+    assert [(row['steps'], row['between']) for row in rows] == [(200, 0.01), (25, 0.012)]
+    (line,) = learning_sentences(rows)
+    assert line.startswith('200 steps at a rate of') and learning_figure(rows).title.startswith('What a dose of 4.5')
+    assert not learning_sentences([rows[0], rows[1] | dict(between=0.02)])
+    with pytest.raises(ValueError, match='dose 2'):
+        learning_figure(rows, 2)
 
 
 def test_costs_of_a_pair_are_paired_over_windows(pair):

@@ -3,10 +3,10 @@
 # %% auto #0
 __all__ = ['FREE', 'PULSED', 'NO_NOISE', 'NOT_ALIKE', 'PAPER_POINT', 'PANELS', 'MAP', 'TABLE', 'ORDER', 'NEAREST', 'OVER_BASE',
            'NEVER_TRAINED', 'WON_BACK', 'NOTHING_BACK', 'BLURRED', 'MOVED', 'LEARNED', 'NO_MORE', 'ENDED', 'OUTSIDE',
-           'NONE', 'BASE', 'ABLATED', 'SLOWER', 'ITSELF', 'setting_of', 'usual_setting', 'healing_pairs',
-           'increase_effect', 'format_cost', 'pair_numbers', 'point_of', 'planned_points', 'pairs_by_point',
-           'healing_rows', 'example_clocks', 'healing_map', 'map_title', 'healing_table', 'in_windows',
-           'healing_sentences', 'base_sentences']
+           'NONE', 'BASE', 'ABLATED', 'SLOWER', 'ITSELF', 'setting_of', 'usual_setting', 'pulsed_alone',
+           'healing_pairs', 'increase_effect', 'format_cost', 'pair_numbers', 'point_of', 'planned_points',
+           'pairs_by_point', 'healing_rows', 'example_clocks', 'healing_map', 'map_title', 'healing_table',
+           'in_windows', 'healing_sentences', 'base_sentences']
 
 # %% ../../nbs/study/healing_map.ipynb #116cc743
 import copy
@@ -48,8 +48,11 @@ def usual_setting(
 # %% ../../nbs/study/healing_map.ipynb #afbd5034
 NOT_ALIKE = ('collapse', 'dose_before', 'penalty')
 
-def _pulsed_alone(run, recipe):
-    "Is this the recipe in question, with nothing changed but dose, clock and length?"
+def pulsed_alone(
+    run:Run,    # Any run
+    recipe:str, # One of `PULSED`
+)->bool:
+    "Is this the recipe in question, with nothing changed but dose, clock, length and how it learned?"
     if not run.trained or run.train.arm.removeprefix('rwkv_') != recipe or not run.dose: return False
     if (run.train.change or '') != NO_NOISE[recipe]: return False
     return not any(getattr(run.train, key) for key in NOT_ALIKE) and not (run.train.regime or Regime()).reordered
@@ -61,7 +64,7 @@ def healing_pairs(
     "The pulsed runs that have a base_continued beside them; `ValueError` for another recipe"
     if recipe not in PULSED: raise ValueError(f'{recipe!r} has no healing map: choose among {", ".join(PULSED)}.')
     usual = usual_setting(runs)
-    pulsed = [run for run in runs.every.values() if _pulsed_alone(run, recipe) and setting_of(run) == usual]
+    pulsed = [run for run in runs.every.values() if pulsed_alone(run, recipe) and setting_of(run) == usual]
     if not pulsed: return []
     base = Counter(run.train.model for run in pulsed).most_common(1)[0][0]
     pairs = [(run, reference(runs, run)) for run in pulsed if run.train.model == base]
@@ -180,8 +183,9 @@ def healing_rows(
 def _at_clock(run, steps, nats, dose):
     "An invented run with another clock, and a cross-entropy that differs by so many nats"
     run = copy.copy(run)
-    clock = dict(dose=dose, steps_between_pulses=steps) if run.dose else dict(dose=dose)
-    run.train |= dict(total_dose=dose, sentences=int(100*steps*dose), regime=run.train.regime | clock)
+    clock = dict(steps_between_pulses=steps, rate_between_pulses=1e-4*steps) if run.dose else {}
+    told = dict(total_dose=dose, rate=1e-4, sentences=int(100*steps*dose))
+    run.train |= told | dict(regime=run.train.regime | clock | dict(dose=dose))
     run.arrays = run.arrays | dict(window_ce=run.arrays['window_ce'] + nats)
     return run
 

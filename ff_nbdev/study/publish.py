@@ -183,8 +183,9 @@ def _added(folder, settings, have, out):
     "The settings of both, and the older runs that stay; `ValueError` where they were not made alike"
     old = settings_of(out, NEEDS)
     kept = [run for run in old['runs'] if run not in have]
-    other = _made_otherwise(old, settings, kept, have, _bases(out, kept))
-    teachers = _teachers(out, kept) | _teachers(folder, have)
+    other, taught = _made_otherwise(old, settings, kept, have, _bases(out, kept)), _teachers(out, kept)
+    if not taught: other = [key for key in other if key not in ('teacher', 'alternatives')]  # planned, and not used
+    teachers = taught | _teachers(folder, have)
     if not other and len(teachers) > len({arch for arch, _ in teachers}): other = ['teacher']
     if other:
         raise ValueError(f'{out} was made with another {", ".join(other)}: results that are compared must be made '

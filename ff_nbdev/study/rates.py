@@ -11,7 +11,7 @@ import re
 from ..run.records import regime_of
 from .healing_curve import INKS
 from .healing_map import FREE, format_cost, healing_pairs, increase_effect, setting_of
-from .healing_map import usual_setting
+from .healing_map import PULSED as HELD, usual_setting
 from .numbers import joined, pct
 from .plots import INK, Figure, legend_below, subplots
 from .records import Run, Runs, reference
@@ -106,6 +106,12 @@ def _beside_lowest(chosen, lowest, free):
     return [*said, ABOVE.format(over=_over(min(higher, key=lambda row: row['ce'])))]
 
 # %% ../../nbs/study/rates.ipynb #d37d2611
+def _pulsed_alike(rows):
+    "What the settings did to pulsed runs"
+    ends = [row['over_base'].value for row in rows]
+    what = HELD.get(rows[0]['recipe'].removeprefix('rwkv_'), 'pulses')
+    return PULSED.format(what=what, of=len(rows), lo=min(ends), hi=max(ends))
+
 def rate_sentences(
     rows:list[dict], # From `rate_rows`
 )->list[str]: # [] where no rate was tried
@@ -118,8 +124,8 @@ def rate_sentences(
     said = [CHOSEN.format(named=_named(chosen)),
             WITHIN.format(within=len(within), of=len(free), which=named)]
     said += _beside_lowest(chosen, min(free, key=lambda row: row['ce']), free)
-    pulsed = [row['over_base'].value for row in rows if row['increase'] and row['over_base']]
-    if len(pulsed) > 1: said.append(PULSED.format(of=len(pulsed), lo=min(pulsed), hi=max(pulsed)))
+    pulsed = [row for row in rows if row['increase'] and row['over_base']]
+    if len(pulsed) > 1: said.append(_pulsed_alike(pulsed))
     return said + [BESIDE.format(named=_named(row), gap=format_cost(row['over_chosen']), seen=_seen(row['over_chosen']))
                    for row in rows if row['over_chosen']]
 
