@@ -189,6 +189,16 @@ def night(tmp_path):
     return folder
 
 
+def test_a_teacher_that_nobody_had_keeps_nothing_apart(small, night):
+    "Planned anew before its first use; after that, runs with it are not alike"
+    update(night / 'run.json', teacher=dict(total_tokens=5))
+    publish(night, small, add=True)
+    update(small / 'full_stack' / 'train.json', teacher='a digest')
+    update(night / 'run.json', teacher=dict(total_tokens=6))
+    with pytest.raises(ValueError, match='another teacher'):
+        publish(night, small, add=True)
+
+
 def test_another_run_is_added(planned, small, night):
     folder, names = planned
     teacher = dict(teacher='0123456789ab', seconds=9.0)
