@@ -17,6 +17,10 @@ from kernels_once import share_kernels
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # tiny models gain nothing from a second thread
 os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+# Compiled modules, with pytest's assertions in them, are kept and read again: where they are not, each of the workers
+# and of the processes that tests start compiles the library anew
+os.environ.pop('PYTHONDONTWRITEBYTECODE', None)
+sys.dont_write_bytecode = False
 # glibc gives memory back to the system and asks for it again at every step: a tenth of a training run (read by the
 # processes that are started from here, the workers of pytest-xdist among them)
 for name, mebibytes in dict(MMAP_THRESHOLD=32, TRIM_THRESHOLD=1024, TOP_PAD=64).items():
