@@ -50,6 +50,15 @@ def _matching(name):
     try: return sorted(map(Path, glob.glob(os.path.join(glob.escape(str(known)), *parts), recursive=True)))
     except (OSError, re.error): return []
 
+# %% ../../nbs/data/corpus.ipynb #577d255d
+def _seen_below(folder):
+    "Files with the ending of a text and links to folders, in a folder and below; hidden folders are not entered"
+    for where, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith('.')]
+        texts = (name for name in files if not name.startswith('.') and name.lower().endswith((*KINDS, *PACKED)))
+        links = (name for name in folders if os.path.islink(os.path.join(where, name)))
+        yield from (Path(where, name) for name in chain(texts, links))
+
 # %% ../../nbs/data/corpus.ipynb #f823b094
 def _warn_of_links(links):
     "Links that leave a folder are not read"
@@ -61,10 +70,8 @@ def _warn_of_links(links):
 def _of_folder(folder):
     "The files of text in a folder and below; nothing hidden, and no link that leads out of it"
     found, links, home = [], [], folder.resolve()
-    for path in sorted(folder.rglob('*')):
-        hidden = any(part.startswith('.') for part in path.relative_to(folder).parts)
-        of_text = text_kind(path) in KINDS or path.is_symlink() and path.is_dir()
-        if hidden or not of_text: continue
+    for path in sorted(_seen_below(folder)):
+        if text_kind(path) not in KINDS and not path.is_dir(): continue
         leaves = path.is_symlink() and path.exists() and not path.resolve().is_relative_to(home)
         (links if leaves else found).append(path)
     if links: _warn_of_links(links)
