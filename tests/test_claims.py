@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import pickle
 import shutil
 from dataclasses import replace
 
@@ -27,6 +28,7 @@ from ff_nbdev.study.examples import example_runs
 from ff_nbdev.study.records import Run, load_runs
 from ff_nbdev.study.tables import seed_rows
 from ff_nbdev.study.regime_rules import SECOND, noise_steps
+from ff_nbdev.study import rules as module
 from ff_nbdev.study.rules import KERNELS, RULES
 from ff_nbdev.mechanisms.registry import RECIPES
 
@@ -66,6 +68,28 @@ def collapse(point, width=0.5, step=0.1, collapsed=True):
         rule='',
         points=[[point + step * k, 0.1] for k in (0, 1, 2)],
     )
+
+
+def remembered(function):
+    "A function that finds the same for the same arguments, and so looks once"
+    found = {}
+
+    def recall(*args, **kw):
+        key = pickle.dumps((args, kw))
+        if key not in found:
+            found[key] = function(*args, **kw)
+        return copy.deepcopy(found[key])
+
+    return recall
+
+
+@pytest.fixture(scope='module', autouse=True)
+def overlaps_once():
+    "Each test asks every claim, and most leave the overlaps of the runs as they are"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ('compare', 'more_alike', 'two_letter_test', 'between', 'stability'):
+            patch.setattr(module, name, remembered(getattr(module, name)))
+        yield
 
 
 @pytest.fixture(scope='module')

@@ -138,9 +138,10 @@ def _compare_letters(p, q, draws, seed):
     distances = np.stack(pairs).astype(float)
     ratio_p, ratio_q = rand_2let(*matched_means(table, distances, *kinds))
     drawn = draw_tokens(len(p), draws, seed)
-    ratios = np.array([rand_2let(*matched_means(table, distances, *kinds, weights)) for weights in drawn])
+    means = matched_means(table, distances, *kinds, drawn)
+    of_p, of_q = rand_2let(means[:, 0], means[:, 1]).T
     return dict(ratio_p=float(ratio_p), ratio_q=float(ratio_q), difference=float(ratio_p - ratio_q),
-                ci=quantile_interval(ratios[:, 0] - ratios[:, 1], 'finite'))
+                ci=quantile_interval(of_p - of_q, 'finite'))
 
 def compare(
     p:Places,       # Of one model
