@@ -11,6 +11,7 @@ import sys
 import tempfile
 import tokenize
 from collections import Counter
+from functools import cache
 from io import StringIO
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def pages():
 
 
 def semicolons(code):
+    if ';' not in code:
+        return 0
     tokens = tokenize.generate_tokens(StringIO(code).readline)
     return sum(token.type == tokenize.OP and token.string == ';' for token in tokens)
 
@@ -154,8 +157,13 @@ def imported_from(node, module):
     return name.removeprefix('ff_nbdev').strip('.').replace('.', '/') if name.split('.')[0] == 'ff_nbdev' else None
 
 
+@cache
 def imports():
     "(module, where from, name) of every import of the library's own, lazy ones too"
+    return list(find_imports())
+
+
+def find_imports():
     for path in sorted((ROOT / 'ff_nbdev').rglob('*.py')):
         if path.name in ('_modidx.py', '__init__.py'):
             continue

@@ -1,12 +1,14 @@
 "The healing map, the rates and the three answers, on invented runs: with no pair, with one and with all"
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
 
 from ff_nbdev.core.provenance import save_json
 from ff_nbdev.study.claims import UNTESTED, answer, read_claims
+from ff_nbdev.study import healing_map as module
 from ff_nbdev.study.evidence import WAITING, in_regime, new_runs
 from ff_nbdev.study.examples import example_runs
 from ff_nbdev.study.front_door import NO_GAIN, newest, says_how_far, says_small, says_use, says_whether, some_claims
@@ -122,7 +124,13 @@ def test_the_reference_may_drift(pair):
     assert f'changes by +{lost:.1f} [' in said and 'Run against run that is +0.0 [' in said.replace('−0.0 [', '+0.0 [')
 
 
-def test_a_cost_that_falls_as_a_logarithm_has_no_floor(pair):
+@pytest.fixture
+def few_draws(monkeypatch):
+    "Of the windows, for the intervals of a fit"
+    monkeypatch.setattr(module, 'fit_dose', partial(module.fit_dose, draws=60))
+
+
+def test_a_cost_that_falls_as_a_logarithm_has_no_floor(pair, few_draws):
     points = [(1.5, steps) for steps in (5.8, 25, 75, 200)]
     (line,) = fit_sentences(laid_out(pair, points, floor=-9.7, a=10.0, b=0.005))
     assert 'logarithm' in line and 'tends to a floor of' not in line
@@ -160,7 +168,7 @@ def test_a_model_that_is_its_null_is_called_blurred(pair):
     assert not [text for text in healing_sentences([row]) if 'blurred' in text]
 
 
-def test_a_fit_finds_the_floor_and_needs_three_clocks(pair):
+def test_a_fit_finds_the_floor_and_needs_three_clocks(pair, few_draws):
     five = [(4.5, steps) for steps in (5.8, 25, 75, 200, 400)]
     fit = healing_fits(laid_out(pair, five))[4.5]
     percent = 100 / pair['base_continued'].evaluation['clean']['ce']

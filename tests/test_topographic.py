@@ -544,7 +544,7 @@ def arm_until(out, stop=None):
         if done == stop:
             raise InterruptedError
 
-    few = dict(total_sentences=600, probes=1, save_minutes=0.0, target=0.2)
+    few = dict(total_sentences=50, batch=8, length=32, probes=1, save_minutes=0.0, target=0.2)
     return train_run(Plan('rwkv_topolm', 'tiny-rwkv', 'python_prose', str(out), **few), tell)
 
 
