@@ -1,5 +1,6 @@
 """What several test files need: made-up text, words of a run, numbers of dead processes, writers that are killed."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -127,3 +128,24 @@ def killed_when(ready, code, seconds=300, every=0.02, **kw):
     finally:
         p.kill()
     return p.pid
+
+
+def fork_killed_when(ready, work, seconds=300, every=0.01):
+    "Do some work in a fork of this process, and kill it as soon as `ready()`, or after so many seconds"
+    if not (pid := os.fork()):
+        try:
+            work()
+        finally:
+            os._exit(1)  # nothing of this process's own is closed or printed
+    start = time.time()
+    while not ready() and time.time() - start < seconds and not os.waitpid(pid, os.WNOHANG)[0]:
+        time.sleep(every)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def check_size_of_figures(page):
+    "The figures of a page in a browser are as large as they were drawn, or nearly so"
+    scale = 's => s.getBoundingClientRect().width/s.viewBox.baseVal.width'
+    sizes = page.evaluate(f"[...document.querySelectorAll('.plot svg')].map({scale})")
+    assert len(sizes) >= 4 and min(s for s in sizes if s) >= 1.15, sizes  # px of a point, 1.33 at full size

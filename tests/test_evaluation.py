@@ -479,13 +479,22 @@ def test_an_evaluation_as_quiet_as_another(text):
     assert once['robustness'] == found['robustness']
 
 
-def test_measures_need_no_order(text):
+GRID = dict(noise=(1.0,), nonhub=(2.0,), blur=(0.5,))
+
+
+@pytest.fixture(scope='module')
+def whole(text):
+    "An evaluation of a random mT5"
+    corpus, tok, _ = text
+    return evaluate(random_tiny('mt5', vocab_size=len(tok)), corpus, tok, grid=GRID, metadata=dict(commit='abc'), **FEW)
+
+
+def test_measures_need_no_order(text, whole):
     "Run backwards, every measure finds what it finds in order"
     from ff_nbdev.evaluation.evaluate import MEASURES, Controls
 
     corpus, tok, _ = text
-    model, controls = random_tiny('mt5', vocab_size=len(tok)), Controls(grid=dict(noise=(1.0,), nonhub=(2.0,)))
-    whole = evaluate(model, corpus, tok, grid=controls.grid, **FEW)
+    model, controls = random_tiny('mt5', vocab_size=len(tok)), Controls(grid=GRID)
     readings = Readings(model, corpus, tok, Sizes(**FEW))
     for measure in MEASURES[::-1]:
         result, arrays = measure(readings, controls)
@@ -494,10 +503,10 @@ def test_measures_need_no_order(text):
             np.testing.assert_array_equal(values, whole.arrays[name])
 
 
-def test_a_result_is_the_same_again_and_after_it_was_saved(text, tmp_path):
+def test_a_result_is_the_same_again_and_after_it_was_saved(text, whole, tmp_path):
     corpus, tok, _ = text
-    model, few = random_tiny('mt5', vocab_size=len(tok)), dict(FEW, grid=dict(noise=(1.0,), nonhub=(2.0,), blur=(0.5,)))
-    found, same = (evaluate(model, corpus, tok, metadata=dict(commit='abc'), **few) for _ in range(2))
+    model, found = random_tiny('mt5', vocab_size=len(tok)), whole
+    same = evaluate(model, corpus, tok, grid=GRID, metadata=dict(commit='abc'), **FEW)
     assert plain(same.result) == plain(found.result) and found['commit'] == 'abc'  # everything is keyed by the seed
     expected = (
         'clean',
@@ -541,6 +550,8 @@ def test_a_text_too_small_for_signatures_says_so(text):
         windows=4,
         length=48,
         robust_windows=2,
+        bleu_windows=0,
+        grid=GRID,
         rank_from=100,
         rank_to=110,
         instances_each=400,

@@ -229,24 +229,27 @@ def test_bf16_autocast():
 
 
 def test_compiled_model_draws_the_same_noise():
-    "And is compiled once: what the hooks do changes with every step, and compiling it would do so every time"
+    """Also where it ran compiled before the method was attached
+
+    And is compiled once: what the hooks do changes with every step, and compiling it would do so every time."""
     from torch._dynamo.utils import counters
 
     outs, graphs = [], []
-    for how in (lambda m: m, lambda m: torch.compile(m, backend='aot_eager')):
-        model = random_tiny('mt5', num_layers=1, num_decoder_layers=1)
+    for how in (lambda m: m, lambda m: torch.compile(m, backend='eager')):
+        model = random_tiny('mt5', num_layers=1, num_decoder_layers=1).train()
+        fast = how(model)
+        outs.append([fast(**batch(0)).logits])
+        graphs.append(counters['stats']['unique_graphs'])
         ff = attach(model, strong(dose=0.0))
         ff.step(sentences=20)
-        model.train()
-        fast = how(model)
-        outs.append([])
         for i in range(4):
             outs[-1].append(fast(**batch(i)).logits)
             ff.step(sentences=20)
             graphs.append(counters['stats']['unique_graphs'])
     for a, b in zip(*outs):
         assert torch.allclose(a, b, atol=1e-5)
-    assert graphs[4] > graphs[0] and graphs[-1] == graphs[4]
+    assert not torch.allclose(outs[1][0], outs[1][1], atol=1e-3)
+    assert graphs[4] < graphs[5] < graphs[6] and graphs[-1] == graphs[6]
 
 
 # State
@@ -356,7 +359,7 @@ def test_pulses_in_bf16_are_those_in_float32():
 
 def test_pulses_far_below_the_last_digit_of_bf16_add_up_over_a_restart_too():
     full, half = random_tiny('mt5'), random_tiny('mt5').bfloat16()
-    config = lambda: FFConfig(100_000, ForgetfulnessConfig(dose=0.3, power=0.0005, ramp=0.0))
+    config = lambda: FFConfig(100_000, ForgetfulnessConfig(dose=0.1, power=0.0005, ramp=0.0))
     a, b = attach(full, config()), attach(half, config())
     for _ in range(10):
         a.step(sentences=5_000)
@@ -719,17 +722,6 @@ def test_models_that_flatten_their_tokens_and_nested_children():
     bert.eval()
     out = bert(input_ids=b['input_ids'], labels=y)
     assert abs(ff.loss(out.logits, y) - out.loss) < 1e-6  # a masked model's labels are not shifted
-
-
-def test_attached_after_it_ran_compiled():
-    m = random_tiny('mt5').train()
-    c = torch.compile(m, backend='eager')
-    b = batch()
-    bare = c(**b).logits.detach()
-    ff = attach(m, strong())
-    ff.sentences = 100
-    noisy = c(**b).logits.detach()
-    assert not torch.equal(bare, noisy)
 
 
 def test_a_tied_weight_has_one_dose():

@@ -349,7 +349,7 @@ def test_compiled_with_an_adapter_put_on_later():
         ff = attach(model, strong(dose=0.0))
         ff.sentences = 50
         wrapped = lora(model, FFN['gpt2']).train()
-        fast = torch.compile(wrapped, backend='eager') if compiled else wrapped
+        fast = torch.compile(wrapped, backend='aot_eager') if compiled else wrapped
         outs.append([fast(input_ids=torch.arange(12).view(2, 6) + i).logits for i in range(2)])
     for a, b in zip(*outs):
         assert torch.allclose(a, b, atol=1e-5)

@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from shared import check_size_of_figures
 
 from ff_nbdev.core.provenance import save_json
 from ff_nbdev.study import findings as F
@@ -16,7 +18,7 @@ from ff_nbdev.study import report as R
 from ff_nbdev.study.curves import dose_points
 from ff_nbdev.study.effects import difference, verdict, within
 from ff_nbdev.study.examples import QUICK, example_runs
-from ff_nbdev.study.figures import all_figures, phases
+from ff_nbdev.study.figures import FIGURES, all_figures, phases
 from ff_nbdev.study.overview import OVERVIEW, overview_figures
 from ff_nbdev.study.numbers import above_null, compare_thresholds, main_run, spatial_numbers
 from ff_nbdev.study.claims import VERDICTS
@@ -33,6 +35,18 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def runs(folder):
     return load_runs(folder)
+
+
+@pytest.fixture(scope='module')
+def written(folder, tmp_path_factory):
+    "The report of the folder"
+    return R.write_report(folder, tmp_path_factory.mktemp('written') / 'report.html')
+
+
+@pytest.fixture
+def loose(monkeypatch):
+    "Figures whose parts are not put in their places: enough where only words are read"
+    monkeypatch.setattr(ConstrainedLayoutEngine, 'execute', lambda engine, figure: None)
 
 
 def changed(runs, arm, **paths):
@@ -218,7 +232,7 @@ BRACKETS = re.compile(r'\[[^]]*\]|\([^)]*\)|\d+:\d+|\d-D|[a-zA-Z_~]+\d[\d.]*')
 
 
 @pytest.mark.parametrize('effects', [{}, dict(ce_increase=0.3, sixteen=0.2, half=1.6, moran=-0.02), dict(ffn=0.05)])
-def test_a_sentence_has_two_numbers_at_most(tmp_path, effects):
+def test_a_sentence_has_two_numbers_at_most(tmp_path, loose, effects):
     runs = planted(tmp_path, **effects)
     figures = all_figures(runs)[0] | overview_figures(runs)[0]
     said = F.findings(changed(runs, 'full_stack', scale='mini')) + [figure.caption for figure in figures.values()]
@@ -285,7 +299,7 @@ def with_clock(runs, name, between, increase):
     'later, words',
     [(0.01, 'cost less'), (0.09, 'cost more'), (0.05, 'No healing is shown'), (None, 'No curve')],
 )
-def test_the_healing_curve_says_what_is_seen(runs, later, words):
+def test_the_healing_curve_says_what_is_seen(runs, loose, later, words):
     some = Runs(base_continued=runs['base_continued'], full_stack=with_clock(runs, 'full_stack', 5.8, 0.05))
     if later is not None:
         some.variants['full_stack~long'] = with_clock(runs, 'full_stack~long', 200.0, later)
@@ -293,7 +307,7 @@ def test_the_healing_curve_says_what_is_seen(runs, later, words):
     assert words in figure.title and ('1 of 2' in figure.caption) == (later is not None)
 
 
-def test_titles_follow_the_effects(tmp_path):
+def test_titles_follow_the_effects(tmp_path, loose):
     good = planted(tmp_path / 'good', moran=0.1, line=0.2, sixteen=0.9)
     poor = planted(tmp_path / 'poor', ce_increase=0.3, sixteen=0.02)
     good, poor = (overview_figures(some)[0] for some in (good, poor))
@@ -302,7 +316,7 @@ def test_titles_follow_the_effects(tmp_path):
     assert all(figure.above and figure.title in figure.alt for figure in good.values())
 
 
-def test_an_atlas_beside_the_report_is_linked(runs, tmp_path):
+def test_an_atlas_beside_the_report_is_linked(runs, loose, tmp_path):
     (tmp_path / 'atlas.html').write_text('here')
     assert '<a href="atlas.html">the atlas</a>' in R.write_report(Runs(base=runs['base']), tmp_path).read_text()
 
@@ -391,7 +405,7 @@ def test_a_caption_follows_its_numbers(runs):
     assert not above_null(dict(row, moran_queen=row['null_queen']))
     assert above_null(dict(row, moran_queen=row['null_queen'] + 0.05))
     better = {'signatures__16:16__accuracy': 0.99, 'signatures__16:16__ci': [0.98, 1.0]}
-    captions = [all_figures(some)[0]['signatures'].caption for some in (runs, changed(runs, 'full_stack', **better))]
+    captions = [FIGURES['signatures'](some).caption for some in (runs, changed(runs, 'full_stack', **better))]
     assert captions[0] != captions[1]
 
 
@@ -421,11 +435,11 @@ class Page(html.parser.HTMLParser):
         self.stack.pop()
 
 
-def test_page_is_whole_and_asks_for_nothing(folder, tmp_path):
-    out = R.write_report(folder, tmp_path / 'report.html')
-    text, page = out.read_text(encoding='utf-8'), Page()
+def test_page_is_whole_and_asks_for_nothing(written):
+    text, page = written.read_text(encoding='utf-8'), Page()
     page.feed(text)
-    assert not page.stack and out.stat().st_size < 4e6 and page.tags.count('svg') == 19 and 'script' not in page.tags
+    assert not page.stack and written.stat().st_size < 4e6
+    assert page.tags.count('svg') == 19 and 'script' not in page.tags
     assert page.tags.count('table') >= 8 and text.count('<svg') == 19 and text.count('<table') >= 8
     assert all(link.startswith(('#', 'data:')) for link in page.links)
     assert not re.search(r'url\((?!["\']?#)', text) and '@import' not in text and '<script' not in text
@@ -448,9 +462,8 @@ def test_page_is_whole_and_asks_for_nothing(folder, tmp_path):
     assert len(words) <= 1_500
 
 
-def test_page_says_what_it_was_made_of(folder, tmp_path):
-    out = R.write_report(folder, tmp_path / 'report.html')
-    text, record = out.read_text(encoding='utf-8'), json.loads(out.with_suffix('.json').read_text())
+def test_page_says_what_it_was_made_of(folder, written):
+    text, record = written.read_text(encoding='utf-8'), json.loads(written.with_suffix('.json').read_text())
     for words in (
         'invented',
         'ten alternatives a token',
@@ -467,7 +480,7 @@ def test_page_says_what_it_was_made_of(folder, tmp_path):
     assert record['verdicts'] and len(record['arms']) == len(QUICK)
 
 
-def test_report_of_an_arm_without_pulses(runs, tmp_path):
+def test_report_of_an_arm_without_pulses(runs, loose, tmp_path):
     out = R.write_report(Runs(base=runs['base']), tmp_path / 'only.html')
     assert 'No run with pulses' in out.read_text()
     assert json.loads(out.with_suffix('.json').read_text())['verdicts'] == {}
@@ -481,32 +494,34 @@ def test_findings_where_only_variants_were_pulsed(runs):
     assert dose_points(varied) == []
 
 
-def test_page_escapes_names(runs):
+def test_page_escapes_names(runs, loose):
     assert '<script>' not in R.page(changed(runs, 'base', corpus='<script>alert(1)</script>'), {}, {})
 
 
 @pytest.mark.parametrize(
     'arms', [['base'], ['base', 'base_continued'], ['base', 'full_stack'], ['base_continued', 'no_fzr'], ['full_stack']]
 )
-def test_any_arms_make_a_report(tmp_path, arms):
+def test_any_arms_make_a_report(tmp_path, loose, arms):
     out = R.write_report(example_runs(tmp_path / 'quick', arms))
     assert out == tmp_path / 'quick' / 'report.html' and out.with_suffix('.json').exists()
 
 
-def test_browser_shows_it_without_a_request_and_without_sideways_scrolling(folder, tmp_path):
+def test_browser_shows_it_without_a_request_and_without_sideways_scrolling(written):
+    "On a phone too, where its figures keep their size and scroll"
     sync = pytest.importorskip('playwright.sync_api')
     chrome = next((c for c in ('chromium', 'chromium-browser', 'google-chrome') if shutil.which(c)), None)
     if not chrome:
         pytest.skip('Chromium is not installed: the report is not looked at in a browser.')
-    out, asked, said = R.write_report(folder, tmp_path / 'report.html'), [], []
+    asked, said = [], []
     with sync.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=shutil.which(chrome), args=['--no-sandbox'])
         for width, scheme in ((1100, 'light'), (390, 'dark')):
             page = browser.new_page(viewport=dict(width=width, height=800), color_scheme=scheme)
             page.on('request', lambda request: asked.append(request.url))
             page.on('console', lambda message: said.append(message.text))
-            page.goto(out.as_uri())
+            page.goto(written.as_uri())
             assert page.evaluate('document.documentElement.scrollWidth') <= width
             assert page.evaluate("document.querySelectorAll('figure svg').length") == 19
+            check_size_of_figures(page)
         browser.close()
     assert all(url.startswith('file:') for url in asked) and not said, (asked, said)

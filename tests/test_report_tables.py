@@ -19,10 +19,17 @@ def runs(tmp_path):
     return load_runs(example_runs(tmp_path / 'quick'))
 
 
+@pytest.fixture(scope='module')
+def figures(tmp_path_factory):
+    drawn, missing = all_figures(load_runs(example_runs(tmp_path_factory.mktemp('figures') / 'quick')))
+    assert not missing and len(drawn) == 15
+    return drawn
+
+
 # --- how a number is written
 
 
-def test_no_negative_zero_and_one_minus_sign_anywhere(runs):
+def test_no_negative_zero_and_one_minus_sign_anywhere(figures):
     from ff_nbdev.study.numbers import format_parameters, format_value, of_gain
     from ff_nbdev.study.plots import Figure
     from ff_nbdev.study.records import plain_signs, signed
@@ -35,7 +42,7 @@ def test_no_negative_zero_and_one_minus_sign_anywhere(runs):
     assert signed((-0.0004, -0.07, 0.07)) == '0.00 [−0.07, +0.07]'
     assert [of_gain(x) for x in (0.96, 2.14, 33.98)] == ['96 % of', '2.1 times', '34 times']
     assert format_parameters(366_080) == '366 k parameters'
-    for name, drawn in all_figures(runs)[0].items():
+    for name, drawn in figures.items():
         assert plain_signs(drawn.caption) == drawn.caption, name
 
 
@@ -205,9 +212,7 @@ def test_without_scaled_layers_there_is_nothing_to_compare(runs):
 # --- figures
 
 
-def test_every_figure_can_be_drawn_and_labelled(runs):
-    figures, missing = all_figures(runs)
-    assert not missing and len(figures) == 15
+def test_every_figure_can_be_drawn_and_labelled(figures):
     for figure in figures.values():
         text, axes = figure.svg(), figure.figure.axes
         assert text.startswith('<svg') and 'currentColor' in text and figure.caption.endswith('.') and figure.title

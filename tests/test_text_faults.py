@@ -1222,7 +1222,8 @@ def test_sentences_keep_the_space_between_them(name, cache):
     make, gap = GAPS[name]
     tok = make()
     assert sentence_gap(tok) == gap
-    text = [' '.join(lines(330)[i : i + 3]) for i in range(0, 330, 3)]
+    said = lines(330)
+    text = [' '.join(said[i : i + 3]) for i in range(0, 330, 3)]
     corpus = load_corpus(text)
     ids, starts = open_tokens(encode_corpus(corpus, tok), 'train')
     want, n = [], 0

@@ -143,10 +143,14 @@ def test_label_smoothing_is_that_of_the_hugging_face_trainer(tmp_path):
     assert torch.allclose(mine, theirs, atol=1e-6) and not torch.allclose(mine, plain, atol=1e-3)
 
 
+def one_layer():
+    return tiny('llama', num_hidden_layers=1)
+
+
 @pytest.fixture(scope='module')
 def plain(tmp_path_factory):
     "A run with no setting of its own"
-    trainer = make(tmp_path_factory.mktemp('plain'), max_steps=3, settings=config(24))
+    trainer = make(tmp_path_factory.mktemp('plain'), max_steps=3, settings=config(24), model=one_layer())
     trainer.train()
     return trainer
 
@@ -166,7 +170,7 @@ def plain(tmp_path_factory):
     ids=lambda kw: next(iter(kw)),
 )
 def test_settings_that_change_nothing(plain, tmp_path, kw):
-    other = make(tmp_path, max_steps=3, settings=config(24), eval_dataset=Rows(4), **kw)
+    other = make(tmp_path, max_steps=3, settings=config(24), eval_dataset=Rows(4), model=one_layer(), **kw)
     other.train()
     name = lambda k: k.removeprefix('_orig_mod.')
     assert (
@@ -182,11 +186,11 @@ def test_settings_that_change_nothing(plain, tmp_path, kw):
 )
 def test_settings_that_are_heeded_and_resumed_exactly(plain, tmp_path, kw):
     kw = dict(max_steps=3, settings=config(24), save_strategy='steps', save_steps=2, **kw)
-    whole = make(tmp_path, **kw)
+    whole = make(tmp_path, model=one_layer(), **kw)
     whole.train()
     assert not same(weights(plain), weights(whole))
     shutil.rmtree(tmp_path / 'checkpoint-3')
-    again = make(tmp_path, **{**kw, 'settings': config(24)})
+    again = make(tmp_path, model=one_layer(), **{**kw, 'settings': config(24)})
     again.train(resume_from_checkpoint=True)
     assert again.began_at == 2 and same(weights(again), weights(whole)) and same(state(again), state(whole))
 
