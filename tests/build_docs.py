@@ -1,5 +1,6 @@
 """`ff-nbdev docs --no-quarto`, in processes that are forked from one that has imported everything."""
 
+import gc
 import importlib
 import pkgutil
 import sys
@@ -24,4 +25,7 @@ if __name__ == '__main__':
     nbdev.config._load_toml = lru_cache(nbdev.config._load_toml)  # else it is parsed four times a cell
     for module in pkgutil.walk_packages(ff_nbdev.__path__, 'ff_nbdev.'):
         importlib.import_module(module.name)
+    gc.collect()
+    gc.freeze()  # else a million objects of imported modules are looked through again and again, in every process
+    gc.set_threshold(20_000, 20, 20)
     sys.exit(main(['docs', '--no-quarto']))
