@@ -8,7 +8,7 @@ import pytest
 
 from ff_nbdev.core.provenance import save_json
 from ff_nbdev.study.claims import UNTESTED, answer, read_claims
-from ff_nbdev.study import healing_map as module
+from ff_nbdev.study import healing_curve as module
 from ff_nbdev.study.evidence import WAITING, in_regime, new_runs
 from ff_nbdev.study.examples import example_runs
 from ff_nbdev.study.front_door import NO_GAIN, newest, says_how_far, says_small, says_use, says_whether, some_claims
