@@ -205,6 +205,8 @@ def serve_peaks():
     jobs, _, preload = json.load(sys.stdin)
     for name in [*preload, *(target.split(':')[0] for target, _ in jobs)]:
         with contextlib.suppress(ImportError): import_module(name)
+    gc.collect()
+    gc.freeze() # else a collection in a child touches, and so copies, all that was imported
     for target, given in jobs:
         receive, send = os.pipe()
         if (child := os.fork()) == 0:
