@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import nn
@@ -26,15 +27,17 @@ class NGram:
         ids,              # (n,) token ids of the training text
         vocab_size:int,   # For smoothing
         discount:float=.75, # Taken from every count
+        order:int=3,      # Ids in the longest pieces that are counted
     ):
-        ids = [int(i) for i in ids]
+        ids = np.asarray(ids).tolist()
         self.vocab_size, self.discount = vocab_size, discount
-        self.counts, self.total, self.kinds = [[Counter(), Counter(), Counter()] for _ in range(3)]
-        for n, (counts, total, kinds) in enumerate(zip(self.counts, self.total, self.kinds)):
-            counts.update(zip(*(ids[k:] for k in range(n + 1))))
-            for gram, count in counts.items():
-                total[gram[:-1]] += count
-                kinds[gram[:-1]] += 1
+        self.counts, self.total, self.kinds = [], [Counter({(): len(ids)})], []
+        later = [ids[k:] for k in range(order)]
+        for n in range(1, order + 1):
+            self.counts.append(Counter(zip(*later[:n])))
+            self.kinds.append(Counter(gram[:-1] for gram in self.counts[-1]))
+            self.total.append(Counter(self.counts[-1]))
+            self.total[-1][tuple(ids[-n:])] -= 1                     # nothing comes after the end
 
 # %% ../../nbs/evaluation/base_test.ipynb #1125d8e5
 @patch
@@ -54,8 +57,10 @@ def cross_entropy(self:NGram,
     skip=(),       # Ids that do not count
     order:int=1,   # 1 for unigram, 3 for trigram
 )->float: # Nats a token
-    "Mean −log p of held-out ids under the unigram or trigram"
-    ids, skip = [int(i) for i in ids], set(skip)
+    "Mean −log p of held-out ids under the unigram or trigram; `ValueError` for pieces that were not counted"
+    if order > len(self.counts):
+        raise ValueError(f'order={order}, and pieces of {len(self.counts)} were counted: make it with order={order}.')
+    ids, skip = np.asarray(ids).tolist(), set(skip)
     grams = [tuple(ids[max(0, i+1-order):i+1]) for i in range(len(ids)) if ids[i] not in skip]
     return sum(-math.log(self.prob(gram)) for gram in grams)/len(grams)
 
@@ -65,16 +70,16 @@ def token_scores(
     model:nn.Module, # Encoder-decoder or decoder
     batches,         # Iterable of batches from an objective
     skip,            # Ids that do not count: see `special_ids`
-    forward=None,    # Instead of `model(**inputs).logits`
+    forward=None,    # Instead of `model(**inputs).logits`; may give (places, vocabulary), of the labels that count
 )->dict: # 'ce' and 'hit', each (tokens,), and 'window', the window each token belongs to
     "Teacher-forced −log p and top-1 hit of every label that is text"
-    ce, hit, window, special = [], [], [], torch.tensor(sorted(skip))
+    ce, hit, window, special, shift = [], [], [], torch.tensor(sorted(skip)), int(predicts_next(model))
     for batch in batches:
-        labels = batch['labels']
+        labels = batch['labels'][:, shift:]
         logits = forward(model_inputs(batch)) if forward else model(**model_inputs(batch, model)).logits
-        if predicts_next(model): logits, labels = logits[:, :-1], labels[:, 1:]
         use = (labels >= 0) & ~torch.isin(labels, special.to(labels.device))
-        log_p, right = torch.log_softmax(logits[use].float(), -1), labels[use]
+        if logits.ndim == 3: logits = logits[:, :logits.shape[1] - shift][use]
+        log_p, right = torch.log_softmax(logits.float(), -1), labels[use]
         ce.append(-log_p.gather(1, right[:, None])[:, 0])
         hit.append(log_p.argmax(-1) == right)
         window.append(batch['index'][:, None].expand_as(labels)[use])
@@ -134,7 +139,7 @@ def base_test(
     batches, some = _batches_of(make, held, len(held)), _batches_of(make, train, 128)
     model.eval()
     with fast_wkv(): clean, ablated = _ablation_scores(model, batches, ffn_means(model, some), skip)
-    counted, whole = NGram(train.ids[:], len(tokenizer)), held.ids[:len(held)*length]
+    counted, whole = NGram(train.ids[:], len(tokenizer), order=1 if two else 3), held.ids[:len(held)*length]
     targets = torch.cat([batch['labels'][batch['labels'] >= 0] for batch in batches]).tolist() if two else whole
     grams = dict(unigram=counted.cross_entropy(targets, skip, 1))
     if not two: grams['trigram'] = counted.cross_entropy(whole, skip, 3)

@@ -94,14 +94,20 @@ def _labels(batches, skip, two):
 # %% ../../nbs/evaluation/control.ipynb #77b8e6fc
 def _moved(batch, device): return {k: v.to(device) for k, v in batch.items()}
 
+def _asked(batch, skip, two):
+    "(windows, time) booleans: whose logits are scored"
+    use = _scored(batch, skip, two)[1]
+    return use if two else nn.functional.pad(use, (0, 1))
+
 def _scorer(model, batches, skip, site):
     "Function () → (positions,) −log p, under whatever hooks there are at the site"
-    batches = [_moved(batch, model.device) for batch in batches]
-    forward = forward_above(model, site)
+    forward, two = forward_above(model, site), model.config.is_encoder_decoder
+    asked = [_asked(batch, skip, two).to(model.device) for batch in batches]
+    moved = [_moved(batch, model.device) for batch in batches]
     def score():
         out = []
-        for k, batch in enumerate(batches):
-            scores = token_scores(model, [batch], skip, lambda x: forward(x, k))
+        for k, batch in enumerate(moved):
+            scores = token_scores(model, [batch], skip, lambda x: forward(x, k, asked[k]))
             out.append(scores['ce'].double().cpu().numpy())
         return np.concatenate(out)
     return score
