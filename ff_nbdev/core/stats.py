@@ -4,6 +4,8 @@
 __all__ = ['resample', 'resample_counts', 'quantile_interval', 'bootstrap_interval', 'permutation_p']
 
 # %% ../../nbs/core/stats.ipynb #b128f85d
+from functools import lru_cache
+
 import numpy as np
 
 # %% ../../nbs/core/stats.ipynb #352e4bc6
@@ -43,20 +45,24 @@ def quantile_interval(
     return [float(end) for end in quantile(values, [.025, .975], method=method)]
 
 # %% ../../nbs/core/stats.ipynb #b614947a
+@lru_cache(maxsize=8)
+def _both_resampled(rows, columns, draws, seed):
+    "(draws, rows) and (draws, columns) indices; kept, since many tables of one shape are asked about"
+    rng = np.random.default_rng(seed)
+    picks = [(rng.integers(rows, size=rows), rng.integers(columns, size=columns)) for _ in range(draws)]
+    return tuple(map(np.stack, zip(*picks)))
+
 def bootstrap_interval(
     credit:np.ndarray,  # (redraws, tokens)
     draws:int=1000,     # Bootstrap draws
     seed:int=0,         # Of the draws
 )->list[float]: # [low, high]
     "95 % interval of the mean of a table whose rows and columns are both resampled"
-    rng, (rows, columns) = np.random.default_rng(seed), credit.shape
+    rows, columns = _both_resampled(*credit.shape, draws, seed)
     means = []
     for first in range(0, draws, 100):                          # a few at a time, so that they fit a cache
-        picks = [(rng.integers(rows, size=rows), rng.integers(columns, size=columns))
-                 for _ in range(first, min(draws, first + 100))]
-        some_rows, some_columns = map(np.stack, zip(*picks))
-        of_columns = credit[some_rows].mean(1)
-        means.append(np.take_along_axis(of_columns, some_columns, 1).mean(1))
+        of_columns = credit[rows[first:first + 100]].mean(1)
+        means.append(np.take_along_axis(of_columns, columns[first:first + 100], 1).mean(1))
     return quantile_interval(np.concatenate(means))
 
 # %% ../../nbs/core/stats.ipynb #5c99eb67

@@ -187,27 +187,40 @@ def threshold(
         last_strength, last_score = strength, score
     return None
 
+# %% ../../nbs/evaluation/robustness.ipynb #aae300a9
+def _times(picks, columns):
+    "(draws, columns) how often each window was drawn"
+    rows = np.arange(len(picks))[:, None]*columns
+    return np.bincount((rows + picks).ravel(), minlength=len(picks)*columns).reshape(-1, columns).astype(float)
+
 # %% ../../nbs/evaluation/robustness.ipynb #335fcd60
-def _accuracy(scores, picks=None):
+def _accuracy(scores, times=None):
     "Hits a token, of all windows or of resampled ones: a number or (draws,)"
-    return _per_token(scores[0], scores[1], picks)
+    return _per_token(scores[0], scores[1], times)
 
-def _ce(scores, picks=None):
+def _ce(scores, times=None):
     "Cross-entropy, of all windows or of resampled ones"
-    return _per_token(scores[2], scores[1], picks)
+    return _per_token(scores[2], scores[1], times)
 
-def _minus_ce(scores, picks=None):
+def _minus_ce(scores, times=None):
     "Higher is better, as for accuracy"
-    return -_ce(scores, picks)
+    return -_ce(scores, times)
 
-def _per_token(sums, tokens, picks):
-    return sums.sum()/tokens.sum() if picks is None else sums[picks].sum(1)/tokens[picks].sum(1)
+def _per_token(sums, tokens, times):
+    "`times` (draws, windows) says how often each window was drawn"
+    return sums.sum()/tokens.sum() if times is None else (times@sums)/(times@tokens)
 
 # %% ../../nbs/evaluation/robustness.ipynb #cd99961b
 def _crossings(strengths, curves, clean, floor):
     "Where each draw falls to half; infinity where it does not"
-    found = [threshold(strengths, *draw) for draw in zip(curves, clean, (floor + clean)/2)]
-    return np.array([np.inf if x is None else x for x in found])
+    level, found, last = (floor + clean)/2, np.full(len(clean), np.inf), (0., clean)
+    for strength, score in zip(strengths, curves.T):
+        falls = np.where(last[1] > score, last[1] - score, np.inf)          # where it does not fall, at the strength
+        between = last[0] + (strength - last[0])*(last[1] - level)/falls
+        here = np.where(np.isfinite(falls), between, strength)
+        found = np.where(np.isinf(found) & (score < level), here, found)
+        last = strength, score
+    return found
 
 def _finite_or_none(values): return [v if np.isfinite(v) else None for v in values]
 
@@ -243,7 +256,9 @@ def _of_draws(picks, columns):
 def _measure(scores, picks, score):
     "Every condition, over all windows and over resampled ones"
     whole = {k: score(v) for k, v in scores.items()}
-    boot = {k: score(v, _of_draws(picks, v.shape[1])) for k, v in scores.items()}
+    lengths = {v.shape[1] for v in scores.values()}
+    times = {n: _times(_of_draws(picks, n), n) for n in lengths}
+    boot = {k: score(v, times[v.shape[1]]) for k, v in scores.items()}
     floors = [k for k in ('zero', 'mean') if k in scores]
     return _Measured(whole, boot, max(whole[k] for k in floors), np.max([boot[k] for k in floors], 0))
 
