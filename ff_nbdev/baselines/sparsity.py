@@ -55,10 +55,13 @@ def keep_largest_(
         raise ValueError('The weight holds NaN or infinity, so the largest of it mean nothing: load the model anew.')
     k, size = round(fraction*weight.numel()), weight.abs()
     if k == weight.numel(): return weight
-    if few := min(min_count, k//weight.shape[dim], weight.shape[1 - dim]):
+    kept = _largest(size.reshape(-1), k).view(weight.shape)
+    few = min(min_count, k//weight.shape[dim], weight.shape[1 - dim])
+    if few and (kept.sum(1 - dim) < few).any():
         own = size.topk(few, 1 - dim)
         size = size.scatter(1 - dim, own.indices, torch.where(own.values > 0, torch.inf, 0.).to(size.dtype))
-    return weight.masked_fill_(~_largest(size.reshape(-1), k).view(weight.shape), 0.)
+        kept = _largest(size.reshape(-1), k).view(weight.shape)
+    return weight.masked_fill_(~kept, 0.)
 
 # %% ../../nbs/baselines/sparsity.ipynb #0403d464
 def fraction_at(

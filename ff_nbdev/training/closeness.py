@@ -136,7 +136,8 @@ def _agreements(found, spelt, categories, alike, stems, rng):
         word = spelt[int(target)]
         for i, fraction in zip(near, forgiven):
             if fraction <= 0 or int(i) not in spelt: continue
-            pair = spelt[int(i)], spelt[int(rng.choice(alike[int(i)]))]
+            others = alike[int(i)]
+            pair = spelt[int(i)], spelt[int(others[rng.integers(len(others))])]
             if any(other == word or not stems and _same_stem(other, word) for other in pair): continue
             yield (target, fraction, *(bool(categories[word] & categories[other]) for other in pair))
 
@@ -253,13 +254,14 @@ def rating_agreement(
     **options,       # For `pair_scores`
 )->dict: # correlation, interval, pairs
     "Spearman's correlation with ratings by people; `ValueError` for fewer than 20 usable pairs"
-    from scipy.stats import spearmanr
+    from scipy.stats import rankdata, spearmanr
     scores, scored = pair_scores(teacher, tokens, pairs, seed=seed, **options)
     human = np.array([float(pairs[j][2]) for j in scored])
     if len(scored) < 20:
         raise ValueError(f'Only {len(scored)} of {len(pairs)} pairs have both words as one token, often enough: give '
             'more text.')
-    interval = _resampled(lambda i: spearmanr(scores[i], human[i])[0], len(scored), np.random.default_rng(seed), draws)
+    def again(i): return np.corrcoef(rankdata(scores[i]), rankdata(human[i]))[0, 1]
+    interval = _resampled(again, len(scored), np.random.default_rng(seed), draws)
     return dict(correlation=float(spearmanr(scores, human)[0]), interval=interval, pairs=len(scored))
 
 # %% ../../nbs/training/closeness.ipynb #9c075f4e
@@ -277,6 +279,13 @@ def _random_pairs(pairs, id_of, words, counts, rng):
         for _ in range(2): made.append(tuple(sorted((like(a), like(b)))))
     return [pair for pair in made if pair not in set(pairs) and not _same_stem(*pair)]
 
+# %% ../../nbs/training/closeness.ipynb #25f8f2f6
+def _auc(above, below):
+    "How often one of the first is above one of the second, ties counting half"
+    from scipy.stats import rankdata
+    ranks = rankdata(np.concatenate([above, below]))[:len(above)]
+    return float((ranks.sum() - len(above)*(len(above) + 1)/2)/(len(above)*len(below)))
+
 # %% ../../nbs/training/closeness.ipynb #e283f11a
 def synonym_auc(
     teacher, tokens,  # As for `pair_scores`
@@ -287,7 +296,6 @@ def synonym_auc(
     """Is a pair of synonyms scored above a pair of random words of the same frequencies?
 
     Raises: `ValueError` for fewer than 20 usable pairs."""
-    from scipy.stats import mannwhitneyu
     tok, rng = teacher.tokenizer, np.random.default_rng(seed)
     id_of = _word_to_id(tok)
     real = _usable(synonyms, id_of)
@@ -298,8 +306,7 @@ def synonym_auc(
     if is_real.sum() < 20:
         raise ValueError(f'Only {is_real.sum()} synonym pairs have both words as one token, often enough: give more '
             'text.')
-    def auc(a, b): return float(mannwhitneyu(a, b).statistic/(len(a)*len(b)))
     a, b = scores[is_real], scores[~is_real]
-    again = [auc(rng.choice(a, len(a)), rng.choice(b, len(b))) for _ in range(draws)]
+    again = [_auc(rng.choice(a, len(a)), rng.choice(b, len(b))) for _ in range(draws)]
     interval = np.quantile(again, [.025, .975]).tolist()
-    return dict(auc=auc(a, b), interval=interval, pairs=int(is_real.sum()))
+    return dict(auc=_auc(a, b), interval=interval, pairs=int(is_real.sum()))
