@@ -4,6 +4,7 @@ Two that read files of the repository and nothing else are run as a user's paper
 
 import copy
 import hashlib
+import io
 import pickle
 import tomllib
 from functools import partial, wraps
@@ -64,8 +65,24 @@ def test_what_is_asked_once_is_asked_again_of_other_numbers():
     assert double(2) == dict(x=[4])
 
 
+def as_drawn(image):
+    "PNG in all its colours"
+    png = io.BytesIO()
+    image.save(png, 'png', compress_level=1)
+    return png.getvalue()
+
+
+@pytest.fixture
+def plain_pictures(monkeypatch):
+    "At the plain size and in all their colours, for nobody sees them: the choice of few took longer than the drawing"
+    from ff_nbdev.core import pictures
+
+    monkeypatch.setattr(pictures, 'SCALE', 1)
+    monkeypatch.setattr(pictures, '_in_few_colours', as_drawn)
+
+
 @pytest.mark.parametrize('nb', NOTEBOOKS, ids=page)
-def test_notebook(nb, tmp_path, monkeypatch, claims_asked_once):
+def test_notebook(nb, tmp_path, monkeypatch, claims_asked_once, plain_pictures):
     if page(nb) in PLAIN:
         monkeypatch.chdir(ROOT)
         return by_papermill(nb, tmp_path / 'out.ipynb')
@@ -74,7 +91,7 @@ def test_notebook(nb, tmp_path, monkeypatch, claims_asked_once):
 
     threads = torch.get_num_threads()
     monkeypatch.setenv('IN_TEST', '1')
-    shell = partial(nbdev.test.CaptureShell, mpl_format='png')  # pictures at the plain size, for nobody sees them
+    shell = partial(nbdev.test.CaptureShell, mpl_format='png')  # at the plain size too
     monkeypatch.setattr(nbdev.test, 'CaptureShell', shell)
     torch.set_num_threads(1)
     try:
