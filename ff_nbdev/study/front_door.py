@@ -123,7 +123,7 @@ UNDER_WAY = 'A study in that regime is under way (`ff-nbdev run study`){so_far}.
 SO_FAR = ': {done} of its {of} runs {have} finished'
 FINISHED = 'The study in that regime (`ff-nbdev run study`) has finished.'
 SHORT = ("The first study was not in the paper's regime: it had {steps} optimizer steps, {between:.1f} between two "
-         'pulses of a matrix, and the paper has 200 batches.')
+         'pulses in place of 200.')
 INSIDE = ', {} of them in the regime'
 
 def says_how_far(
@@ -141,16 +141,12 @@ def says_how_far(
     return f"{short} {UNDER_WAY.format(so_far=so_far if counted else '')}"
 
 # %% ../../nbs/study/front_door.ipynb #ad1d7819
-SMALL = ('On a model of {size:.1f} million parameters pulses alone, in that regime, cost {cost} % cross-entropy '
-         '({seeds}; [healing](evidence/healing.ipynb)).')
+SMALL = 'There pulses alone cost a small model {cost} % cross-entropy ([healing](evidence/healing.ipynb)).'
 
 def says_small(
     points:list[dict], # From `healing_rows`, of a map of pulses alone
-    parameters:int,    # Of its model
 )->str: # '' where no point is in the paper's regime
     "What pulses alone cost a small model"
     inside = [point for point in points if point['papers']]
     if not inside: return ''
-    row = max(inside, key=lambda point: point['dose'])
-    seeds = 'one seed' if row['seeds'] == 1 else f"{row['seeds']} seeds"
-    return SMALL.format(size=parameters/1e6, cost=format_cost(row['increase']), seeds=seeds)
+    return SMALL.format(cost=format_cost(max(inside, key=lambda point: point['dose'])['increase']))
