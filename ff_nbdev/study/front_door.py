@@ -141,7 +141,8 @@ def says_how_far(
     return f"{short} {UNDER_WAY.format(so_far=so_far if counted else '')}"
 
 # %% ../../nbs/study/front_door.ipynb #ad1d7819
-SMALL = 'There pulses alone cost a small model {cost} % cross-entropy ([healing](evidence/healing.ipynb)).'
+SMALL = ('There pulses alone cost a small model {cost} % cross-entropy ({seeds}; '
+         '[healing](evidence/healing.ipynb)).')
 
 def says_small(
     points:list[dict], # From `healing_rows`, of a map of pulses alone
@@ -149,4 +150,6 @@ def says_small(
     "What pulses alone cost a small model"
     inside = [point for point in points if point['papers']]
     if not inside: return ''
-    return SMALL.format(cost=format_cost(max(inside, key=lambda point: point['dose'])['increase']))
+    row = max(inside, key=lambda point: point['dose'])
+    seeds = 'one seed' if row['seeds'] == 1 else f"{row['seeds']} seeds"
+    return SMALL.format(cost=format_cost(row['increase']), seeds=seeds)
