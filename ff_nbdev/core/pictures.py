@@ -45,6 +45,7 @@ def picture(
     drawn = io.BytesIO()
     edges = dict(bbox_inches='tight') if crop else {}
     with matplotlib.rc_context(plot_style()):
+        edges |= dict(pil_kwargs=dict(compress_level=1))                # it is read again at once
         figure.savefig(drawn, format='png', dpi=SCALE*DPI, facecolor='white', **edges)
     image = Image.open(drawn).convert('RGB')
     return _in_few_colours(image), image.width//SCALE

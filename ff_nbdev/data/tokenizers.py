@@ -15,7 +15,7 @@ import unicodedata
 from importlib.metadata import version
 from pathlib import Path
 
-from ..models.hub import check_on_hub, is_bare_id
+from ..models.hub import SHIPPED, check_on_hub, is_bare_id, shipped_models
 from ..core.io import write_whole
 from .corpus import is_dataset, load_corpus, mixed_sentences, read_sentences
 from .store import cache_dir, corpus_info, read_sealed, sealed
@@ -170,7 +170,6 @@ def frame_of(
 def _tokenizer_path(source):
     """A shipped model's folder, or a path; `FileNotFoundError` or `ValueError` for a name that can be neither, nor a
     hub id"""
-    from ff_nbdev.models.tiny import SHIPPED, shipped_models
     name = str(source)
     if not name.strip():
         raise ValueError(f'The name of the tokenizer is empty: give one of {", ".join(shipped_models())}, a folder, a '
@@ -202,7 +201,7 @@ def load_tokenizer(
         return tok
     try: return AutoTokenizer.from_pretrained(str(p) if p.exists() else str(source), trust_remote_code=False)
     except Exception as e:
-        if not p.exists(): raise
+        if not p.exists() and isinstance(e, (ValueError, OSError)): raise
         raise ValueError(f'The tokenizer in {p} cannot be loaded '
             f'({str(e).strip().splitlines()[0][:200].rstrip(".") if str(e).strip() else type(e).__name__}): fetch it '
                 'again.') from None

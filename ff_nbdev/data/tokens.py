@@ -5,15 +5,18 @@ __all__ = ['tokens_info', 'map_tokens', 'require_tokens', 'open_tokens', 'encode
 
 # %% ../../nbs/data/tokens.ipynb #a9b60c01
 import re
+from contextlib import suppress
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from .corpus import load_corpus, read_sentences
-from ff_nbdev.data.store import (SPLITS, check_disk, corpus_info, made_once, making, matches, read_sealed, sealed,
-    sizes_and_sums)
-from .tokenizers import end_id, sentence_gap, tokenizer_digest, word_marker
+from .store import (SPLITS, check_disk, corpus_info, files_digest, json_digest, made_once, making,
+    matches, read_sealed, sealed, sizes_and_sums)
+from .tokenizers import end_id, load_tokenizer, sentence_gap, tokenizer_digest, word_marker
+from ..models.hub import SHIPPED, shipped_models
 
 # %% ../../nbs/data/tokens.ipynb #e2d391da
 _full_width = re.compile(r'[。！？][」』”’）]*$')
@@ -144,10 +147,30 @@ def open_tokens(
     tokens_info(folder, [split])
     return map_tokens(folder, split)
 
+# %% ../../nbs/data/tokens.ipynb #9ff64a14
+_FROM = 'from-'
+_KINDS = '.json', '.txt', '.model', '.jinja', '.vocab', '.bpe'
+
+def _files_key(source):
+    "Digest of the files that a tokenizer on this machine is read from, and of what reads them; '' for one of the hub"
+    path = SHIPPED/str(source) if str(source) in shipped_models() else Path(source).expanduser()
+    files = [path] if path.is_file() else sorted(file for file in path.glob('*') if file.suffix in _KINDS)
+    if not files: return ''
+    names, readers = [file.name for file in files], [version(name) for name in ('transformers', 'tokenizers')]
+    return json_digest([names, files_digest(files), readers])
+
+def _encoded_before(corpus, key):
+    "Whole tokens of this text that were made by this tokenizer; None where there are none"
+    for folder in (note.parent for note in corpus.glob(f'tokens-*/{_FROM}{key}') if key):
+        with suppress(ValueError):
+            info = tokens_info(folder)
+            if 'format' in info and info['corpus'] == corpus_info(corpus)['sha256']: return folder
+
+
 # %% ../../nbs/data/tokens.ipynb #f097dcd7
 def encode_corpus(
     corpus,          # A corpus folder, or anything that `load_corpus` takes
-    tokenizer,       # A Hugging Face tokenizer
+    tokenizer,       # A Hugging Face tokenizer, or the name of one, as for `load_tokenizer`
     batch:int=4096,  # Sentences a call
     progress:bool=False, # Show a bar
 )->Path: # Folder with `{split}.ids.npy` and `{split}.starts.npy`, inside the corpus folder
@@ -155,7 +178,10 @@ def encode_corpus(
     file is damaged.
 
     Raises: `ValueError` for a tokenizer that does not know the text."""
-    corpus = load_corpus(corpus)
+    corpus, key = load_corpus(corpus), ''
+    if isinstance(tokenizer, (str, Path)):
+        if before := _encoded_before(corpus, key := _files_key(tokenizer)): return before
+        tokenizer = load_tokenizer(tokenizer)
     folder = corpus/f'tokens-{tokenizer_digest(tokenizer)}'
     if not folder.exists(): _check_known(corpus, tokenizer)
     def check(folder):
@@ -165,4 +191,7 @@ def encode_corpus(
         if 'format' not in info and sentence_gap(tokenizer) != (' ' if word_marker(tokenizer) == 'Ġ' else ''):
             raise ValueError(f'{folder} was written by a version that glued sentences together with this tokenizer.')
     def make(): _encode(corpus, folder, tokenizer, batch, progress)
-    return made_once(folder, 'tokens.json', make, check=check, begins='tokens-')
+    made_once(folder, 'tokens.json', make, check=check, begins='tokens-')
+    with suppress(OSError):                              # a cache of somebody else's may not be written to
+        if key: (folder/f'{_FROM}{key}').touch()
+    return folder

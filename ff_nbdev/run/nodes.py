@@ -11,13 +11,13 @@ import shutil
 import time
 from pathlib import Path
 
-from ..models.hub import is_bare_id
+from ..models.hub import is_bare_id, shipped_models
 from ..core.io import (
     MODEL_FILES, beside, check_own, empty_own, read_json, shown, whole, write_whole)
 from ..core.suggest import suggest
 from .errors import RunError, answer
 from .places import check_cache
-from .preflight import check_tokenizer, is_model_id, shipped_models
+from .preflight import check_tokenizer, is_model_id
 from .progress import Progress
 from .runner import check_writable
 from .settings import package_folder, resolve_corpus
@@ -48,18 +48,12 @@ def check_text(
 # %% ../../nbs/run/nodes.ipynb #9fcff003
 def _encode(corpus, model, progress):
     "The record of a text and of its tokens, and its folder in the cache"
-    progress.update(0, 3, 'reading text')
+    progress.update(0, 2, 'reading text')
     from ff_nbdev.data.corpus import load_corpus
     folder = load_corpus(corpus)
-    progress.update(1, 3, 'loading the tokenizer')
+    progress.update(1, 2, 'encoding')
     from ff_nbdev.data.tokens import encode_corpus
-    from ff_nbdev.data.tokenizers import load_tokenizer
-    try: tokenizer = load_tokenizer(model)
-    except (ValueError, OSError): raise
-    except Exception as e:                               # what tokenizers make of a damaged file
-        raise ValueError(f'The tokenizer of {model} cannot be read ({type(e).__name__}): save it again.') from None
-    progress.update(2, 3, 'encoding')
-    tokens = read_json(encode_corpus(folder, tokenizer)/'tokens.json', 'record of tokens')
+    tokens = read_json(encode_corpus(folder, model)/'tokens.json', 'record of tokens')
     return folder, {**read_json(folder/'corpus.json', 'record of a text'), **tokens}
 
 # %% ../../nbs/run/nodes.ipynb #8535d25f

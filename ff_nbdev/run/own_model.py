@@ -17,12 +17,12 @@ from pathlib import Path
 
 # %% ../../nbs/run/own_model.ipynb #e1f0f4fd
 from ..core.bars import Screen
-from ..models.hub import check_on_hub
+from ..models.hub import check_on_hub, shipped_models
 from ..core.io import read_json, shown
 from .errors import RunError
 from .launch import watching
 from .places import check_cache, check_place
-from .preflight import check_named, find_model, shipped_models
+from .preflight import check_named, find_model
 from .runner import check_writable, run_notebook
 from .settings import check_notebooks, notebooks_folder, package_folder, resolve_corpus, settings_of
 from ..mechanisms.registry import RECIPES
@@ -284,12 +284,11 @@ def split_tokens(
     if not files or folder is None or sum(path.stat().st_size for path in files) > SMALL: return {}
     from ff_nbdev.data.corpus import load_corpus
     from ff_nbdev.data.store import corpus_info
-    from ff_nbdev.data.tokenizers import load_tokenizer
     from ff_nbdev.data.tokens import encode_corpus, tokens_info
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')                  # `format_text` says that lines are joined
         made = load_corpus(corpus)
-        tokens = tokens_info(encode_corpus(made, load_tokenizer(str(folder))))['tokens']
+        tokens = tokens_info(encode_corpus(made, str(folder)))['tokens']
     return tokens | dict(sentences=sum(corpus_info(made)['sentences'].values()))
 
 # %% ../../nbs/run/own_model.ipynb #9aa8c12b

@@ -13,6 +13,7 @@ import tarfile
 from pathlib import Path
 
 from ..core.io import read_json, shown
+from ..models.hub import shipped_models
 
 # %% ../../nbs/run/packing.ipynb #ff7423de
 def plain_name(
@@ -90,7 +91,6 @@ def find_model(
     """Where a model comes from.
 
     Raises: `FileNotFoundError` where there is none."""
-    from ff_nbdev.models.tiny import shipped_models
     name, known, path = str(name), shipped_models(), Path(name).expanduser()
     if name in known: return dict(name=name, kind='shipped', bytes=0, revision='', use=name)
     if path.exists(): return _model_in_folder(path)

@@ -244,13 +244,23 @@ def _why(e, cells, timeout):
     if isinstance(e, CellTimeoutError): return f'{at}: it took longer than the {timeout} seconds allowed'
     return f'{at}: papermill could not run it: {type(e).__name__}: {" ".join(str(e).split())[:300]}'
 
+# %% ../../nbs/run/runner.ipynb #d7bb2a73
+def _papermill():
+    "Papermill, without pyarrow where nobody has imported that: a third of the import, for a file system of its own"
+    aside = [name for name in ('pyarrow', 'pyarrow.fs') if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(aside))             # None: an import of it fails
+    try: import papermill
+    finally:
+        for name in aside: sys.modules.pop(name, None)
+    return papermill
+
 # %% ../../nbs/run/runner.ipynb #54d6f99f
 _REFUSALS = 'ValueError', 'FileNotFoundError', 'TooLittleText' # By which the library refuses what it is given
 
 def _execute(src, part, params, cwd, progress, timeout):
     "Run `src` into `part` with papermill; `RunError` says in one sentence where it failed"
     _quiet()
-    import papermill
+    papermill = _papermill()
     cells = _Cells(read_notebook(src), bool(params), progress)
     try:
         papermill.execute_notebook(str(src), str(part), params, kernel_name='python3', language='python', cwd=str(cwd),

@@ -15,14 +15,14 @@ import shlex
 from pathlib import Path
 
 import ff_nbdev
-from ..models.hub import is_bare_id
+from ..models.hub import is_bare_id, shipped_models
 from ..core.io import check_name, read_json, shown
 from ..core.suggest import closest, suggest
 from .parameters import parse_parameters, plain_value, read_notebook
 from .places import check_place
 from .preflight import (
     NODES, check_corpus_folder, check_model, check_parameters, check_scale_parts, check_scale_runs,
-    check_seeds, check_together, first_look, is_model_id, read_yaml, shipped_models, split_model)
+    check_seeds, check_together, first_look, is_model_id, read_yaml, split_model)
 from .records import RunId, RunSettings
 from ..training.recipes import SCALES, dependencies
 from ..mechanisms.registry import RECIPES

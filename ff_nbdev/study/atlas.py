@@ -24,7 +24,8 @@ from ..data.store import cache_dir, files_digest
 from ..evaluation.base_test import format_learned
 from ..evaluation.readings import Readings, Sizes, Steps, check_readable
 from ..models.sites import find_sites
-from ..models.tiny import SHIPPED, load_pretrained, shipped_models
+from ..models.hub import SHIPPED, shipped_models
+from ..models.tiny import load_pretrained
 from ..models.wrappers import unwrap_model
 from ..run.own_model import check_page
 from .atlas_data import (

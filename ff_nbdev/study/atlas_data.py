@@ -34,7 +34,7 @@ from ..evaluation.spatial import morans_i
 from ..evaluation.words import bare_words
 from ..mechanisms.recall import hub_width
 from ..models.site import site_labels
-from ..models.tiny import SHIPPED
+from ..models.hub import SHIPPED
 from ..models.wrappers import predicts_next
 
 # %% ../../nbs/study/atlas_data.ipynb #4f375086
