@@ -1,5 +1,6 @@
 "The healing map, the rates and the three answers, on invented runs: with no pair, with one and with all"
 
+from dataclasses import replace
 import copy
 from functools import partial
 
@@ -13,7 +14,7 @@ from ff_nbdev.study.evidence import WAITING, in_regime, new_runs
 from ff_nbdev.study.examples import example_runs
 from ff_nbdev.study.front_door import NO_GAIN, newest, says_how_far, says_small, says_use, says_whether, some_claims
 from ff_nbdev.study.healing_curve import EXACT, NO_FIT, UNDER, curve_figure, fit_sentences, healing_fits
-from ff_nbdev.study.healing_curve import learning_figure, learning_rows, learning_sentences
+from ff_nbdev.study.healing_curve import learning_figure, learning_rows, learning_sentences, price_sentences
 from ff_nbdev.study.healing_map import (
     BLURRED,
     NONE,
@@ -93,7 +94,7 @@ def test_pulses_alone_have_a_map_of_their_own(pair):
     assert 'between two pulses, pulses alone cost' in healing_sentences(rows)[0]
     assert len(fit_sentences(runs, 'pfg_fzr')) == 2 and curve_figure(runs, 'pfg_fzr')
     assert planned_points(dict(variants=dict.fromkeys(runs.variants, {})), 'pfg_fzr') == EIGHT
-    assert 'There pulses alone cost a small model' in says_small(rows) and not says_small(rows[:3])
+    assert not says_small(rows[:3])
     assert not healing_rows(pulses_alone(laid_out(pair, EIGHT), change=''), 'pfg_fzr'), 'these have noise'
     with pytest.raises(ValueError, match='highway.*no_fzr, pfg_fzr'):
         healing_rows(runs, 'highway')
@@ -152,6 +153,23 @@ def test_what_was_learned_between_pulses_is_one_axis(pair):
     assert not learning_sentences([rows[0], rows[1] | dict(between=0.02)])
     with pytest.raises(ValueError, match='dose 2'):
         learning_figure(rows, 2)
+
+
+def test_learning_pays_with_order(pair):
+    runs = laid_out(pair, [(4.5, 200), (4.5, 300)])
+    for name, run in runs.variants.items():
+        sums = dict(rate_between_pulses=0.05 if '300' in name else 0.01)
+        run.train = run.train | dict(rate=1e-4, regime=run.train.regime | (sums if run.dose else {}))
+    least, most = (row | dict(line_over=-0.1) for row in learning_rows(runs))
+    assert [row['papers'] for row in (least, most)] == [True, True]
+    paid, left, weights = price_sentences([least, most | dict(line=0.2)])
+    assert 'learned least' in paid and 'is 0.2' not in paid and 'and 0.20; 0.30 is what' in left
+    assert not price_sentences([least])
+    one = says_small([least])
+    assert 'There pulses alone cost a small model' in one and 'kept less order' not in one
+    cheaper = most | dict(increase=replace(least['increase'], value=-9.0, lo=-9.5, hi=-8.5), line=-1.0)
+    assert 'kept less order (one seed' in says_small([least, cheaper])
+    assert 'kept less order' not in says_small([least, cheaper | dict(line=2.0)])
 
 
 def test_costs_of_a_pair_are_paired_over_windows(pair):

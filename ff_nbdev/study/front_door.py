@@ -2,8 +2,9 @@
 
 # %% auto #0
 __all__ = ['DECIDED', 'GAINS', 'DECIDED_THERE', 'NOT_KNOWN', 'NO_GAIN', 'SOME_GAIN', 'COUNTED', 'USE', 'COSTS', 'PULSES', 'FIRST',
-           'LEARNED', 'NAMED', 'NOT_MORE', 'UNDER_WAY', 'SO_FAR', 'FINISHED', 'SHORT', 'INSIDE', 'SMALL', 'newest',
-           'some_claims', 'in_any_regime', 'gains_held', 'says_whether', 'says_use', 'says_how_far', 'says_small']
+           'LEARNED', 'NAMED', 'NOT_MORE', 'UNDER_WAY', 'SO_FAR', 'FINISHED', 'SHORT', 'INSIDE', 'SMALL', 'MORE',
+           'newest', 'some_claims', 'in_any_regime', 'gains_held', 'says_whether', 'says_use', 'says_how_far',
+           'says_small']
 
 # %% ../../nbs/study/front_door.ipynb #480e711a
 from dataclasses import replace
@@ -141,15 +142,19 @@ def says_how_far(
     return f"{short} {UNDER_WAY.format(so_far=so_far if counted else '')}"
 
 # %% ../../nbs/study/front_door.ipynb #ad1d7819
-SMALL = ('There pulses alone cost a small model {cost} % cross-entropy ({seeds}; '
+SMALL = ('There pulses alone cost a small model {cost} % cross-entropy{more} ({seeds}; '
          '[healing](evidence/healing.ipynb)).')
+MORE = ', or {cost} % where it learned more and its activations kept less order'
 
 def says_small(
-    points:list[dict], # From `healing_rows`, of a map of pulses alone
+    points:list[dict], # From `learning_rows`, of pulses alone
 )->str: # '' where no point is in the paper's regime
-    "What pulses alone cost a small model"
+    "What pulses alone cost a small model, at the largest dose, where it learned least and where it learned most"
     inside = [point for point in points if point['papers']]
     if not inside: return ''
-    row = max(inside, key=lambda point: point['dose'])
-    seeds = 'one seed' if row['seeds'] == 1 else f"{row['seeds']} seeds"
-    return SMALL.format(cost=format_cost(row['increase']), seeds=seeds)
+    dose = max(point['dose'] for point in inside)
+    least, *_, most = 2*[point for point in inside if point['dose'] == dose]
+    less = most['increase'].hi < least['increase'].lo and most['line'] < least['line']
+    more = MORE.format(cost=format_cost(most['increase'])) if less else ''
+    seeds = 'one seed' if least['increase'].seeds == 1 else f"{least['increase'].seeds} seeds"
+    return SMALL.format(cost=format_cost(least['increase']), more=more, seeds=seeds)

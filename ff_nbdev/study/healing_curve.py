@@ -2,15 +2,16 @@
 
 # %% auto #0
 __all__ = ['SLOWEST', 'LATER', 'FITTED', 'FIT', 'NO_FLOOR', 'EXACT', 'FREE_FLOOR', 'UNDER', 'NO_FIT', 'INKS', 'CURVE',
-           'FITTED_TICKS', 'TICKS', 'ALIKE', 'CLOSE', 'APART', 'SUMS', 'healing_curve', 'fit_dose', 'healing_fits',
-           'fit_sentences', 'curve_figure', 'learning_rows', 'learning_sentences', 'learning_figure']
+           'FITTED_TICKS', 'TICKS', 'ALIKE', 'CLOSE', 'APART', 'PAID', 'LEFT', 'WEIGHTS', 'SUMS', 'healing_curve',
+           'fit_dose', 'healing_fits', 'fit_sentences', 'curve_figure', 'learning_rows', 'learning_sentences',
+           'price_sentences', 'learning_figure']
 
 # %% ../../nbs/study/healing_curve.ipynb #af34e279
 import numpy as np
 
 from ..run.records import rate_of, regime_of
 from .healing_map import PAPER_POINT, format_cost, healing_rows, in_windows, increase_effect
-from .healing_map import pairs_by_point, point_of, pulsed_alone
+from .healing_map import pair_numbers, pairs_by_point, point_of, pulsed_alone
 from .numbers import format_interval
 from .plots import INK, NULL, Figure, grid_below, legend_below, subplots
 from .records import Runs, reference
@@ -156,16 +157,17 @@ def curve_figure(
 def learning_rows(
     runs:Runs,       # With their variants
     recipe='no_fzr', # Of the pulsed runs, one of `PULSED`
-)->list[dict]: # run, dose, steps, rate, between, increase (an `Effect`, in percent), by dose and `between`
+)->list[dict]: # run, dose, steps, rate, between, papers, the values of `pair_numbers`, by dose and `between`
     "The pulsed runs at every rate: what they cost over a base_continued of that rate, and how much they learned"
     rows = []
     for run in runs.every.values():
         free = reference(runs, run) if pulsed_alone(run, recipe) else None
-        between = free and regime_of(run.train).rate_between_pulses
+        regime = free and regime_of(run.train)
+        between = regime and regime.rate_between_pulses
         if not between or not rate_of(run.train): continue
         dose, steps = point_of(run.train)
         rows.append(dict(run=run.name, dose=dose, steps=steps, rate=rate_of(run.train), between=between,
-                         increase=increase_effect(run, free)))
+                         papers=regime.papers, **pair_numbers(runs, run, free)))
     return sorted(rows, key=lambda row: (row['dose'], row['between']))
 
 # %% ../../nbs/study/healing_curve.ipynb #3cb8e2af
@@ -189,38 +191,68 @@ def learning_sentences(
                                  b=other['between'], costs=costs))
     return said
 
-# %% ../../nbs/study/healing_curve.ipynb #c0c54445
-SUMS = ('Points are over a base_continued of the same rate and length, with 95 % intervals; the number beside one is '
-        'its clock, in optimizer steps between two pulses.')
+# %% ../../nbs/study/healing_curve.ipynb #55a65157
+PAID = ('Of the runs of dose {dose:g}, the one that learned least between two pulses costs {least} %, and the one '
+        'that learned most {most} %.')
+LEFT = "Moran's I of their activations is {least:.2f} and {most:.2f}; {null:.2f} is what the pulses alone would give."
+WEIGHTS = "Moran's I of their weights is {least:.2f} and {most:.2f}."
 
-def _draw_learned(ax, rows, rates):
-    "Runs of one rate"
+def price_sentences(
+    rows:list[dict], # From `learning_rows`
+    dose:float=None, # Which; by default the largest that has run
+)->list[str]: # [] where fewer than two runs are there
+    "What a dose costs where least and most is learned between two pulses, and what order that leaves"
+    dose = max((row['dose'] for row in rows), default=0) if dose is None else dose
+    some = [row for row in rows if row['dose'] == dose and row['line_over'] is not None]
+    if len(some) < 2: return []
+    least, most = some[0], some[-1]
+    return [PAID.format(dose=dose, least=format_cost(least['increase']), most=format_cost(most['increase'])),
+            LEFT.format(least=least['line'], most=most['line'], null=most['line'] - most['line_over']),
+            WEIGHTS.format(least=least['moran'], most=most['moran'])]
+
+# %% ../../nbs/study/healing_curve.ipynb #c0c54445
+SUMS = ('Left: over a base_continued of the same rate and length, with 95 % intervals; the number beside a point is '
+        "its clock, in optimizer steps between two pulses. Right: Moran's I that is left, mean over sites; filled: "
+        'activations, hollow: down matrices, dotted: activations of the base pulsed alike and never trained.')
+
+def _draw_learned(axes, rows, rates):
+    "Runs of one rate: their cost, and the order that is left"
     effects, sums = [row['increase'] for row in rows], [row['between'] for row in rows]
     ends = np.abs([[e.value - e.lo, e.hi - e.value] for e in effects]).T
     number = rates.index(rows[0]['rate'])
     style = dict(fmt='o^sDv'[number % 5], color=INKS[number % len(INKS)], ms=4.5, capsize=2, lw=1)
-    ax.errorbar(sums, [e.value for e in effects], yerr=ends, label=f"rate {rows[0]['rate']:g}", **style)
+    axes[0].errorbar(sums, [e.value for e in effects], yerr=ends, label=f"rate {rows[0]['rate']:g}", **style)
     for row, effect in zip(rows, effects):
         place = dict(xytext=(6, 2), textcoords='offset points', fontsize=7, color=INK)
-        ax.annotate(f"{row['steps']:g}", (row['between'], effect.value), **place)
+        axes[0].annotate(f"{row['steps']:g}", (row['between'], effect.value), **place)
+    axes[1].errorbar(sums, [row['line'] for row in rows], **style)
+    axes[1].errorbar(sums, [row['moran'] for row in rows], **style | dict(mfc='none'))
+
+# %% ../../nbs/study/healing_curve.ipynb #8fd8b7b7
+def _draw_null(ax, rows):
+    "Moran's I of the activations of the base, pulsed alike and never trained"
+    nulls = [row['line'] - row['line_over'] for row in rows if row['line_over'] is not None]
+    if nulls: ax.axhline(np.mean(nulls), color=NULL, lw=1, ls=':')
 
 # %% ../../nbs/study/healing_curve.ipynb #7e82df58
 def learning_figure(
     rows:list[dict], # From `learning_rows`
     dose:float=None, # Which; by default the largest that has run
 )->Figure:
-    "CE increase against the rate's sum between two pulses, at one dose; `ValueError` where it has not run"
+    "What was paid and what is left, by the rate's sum between pulses; `ValueError` where no such run is"
     doses = {row['dose'] for row in rows}
     dose = max(doses, default=None) if dose is None else dose
     if dose not in doses: raise ValueError(f'No run of dose {dose:g} is here.' if dose else 'No pulsed run is here.')
     some = [row for row in rows if row['dose'] == dose]
     rates = sorted({row['rate'] for row in some})
-    with subplots(size=(6.4, 2.6)) as (fig, ax):
-        for rate in rates: _draw_learned(ax, [row for row in some if row['rate'] == rate], rates)
-        ax.axhline(0, color=INK, lw=.8)
-        ax.set(xscale='log', xlabel='sum of the rate between two pulses of a matrix', ylabel='CE increase (%)')
-        ax.margins(.08, .12)
-        grid_below(ax)
-        legend_below(fig, ax)
-    title = f'What a dose of {dose:g} costs, by what is learned between pulses'
+    with subplots(1, 2, size=(6.4, 2.8)) as (fig, axes):
+        for rate in rates: _draw_learned(axes, [row for row in some if row['rate'] == rate], rates)
+        _draw_null(axes[1], some)
+        for ax, label in zip(axes, ('CE increase (%)', "Moran's I")):
+            ax.axhline(0, color=INK, lw=.8)
+            ax.set(xscale='log', xlabel='sum of the rate between two pulses', ylabel=label)
+            ax.margins(.1, .12)
+            grid_below(ax)
+        legend_below(fig, axes[0])
+    title = f'What a dose of {dose:g} costs and leaves, by what is learned between pulses'
     return Figure('healing_learned', title, fig, SUMS, above=True)
