@@ -2,9 +2,9 @@
 
 Two that read files of the repository and nothing else are run as a user's papermill runs them."""
 
+import base64
 import copy
 import hashlib
-import io
 import os
 import pickle
 import tomllib
@@ -16,6 +16,11 @@ from conftest import NOTEBOOKS, ROOT, is_unit, page, recorded, unit
 
 FLAGS = tomllib.loads((ROOT / 'pyproject.toml').read_text())['tool']['nbdev']['tst_flags'].split()
 
+
+# A PNG of one clear pixel
+BLANK = base64.b64decode(
+    'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=='
+)
 
 PLAIN = 'api', 'tutorials/paper_in_ten_minutes'
 
@@ -67,24 +72,29 @@ def test_what_is_asked_once_is_asked_again_of_other_numbers():
     assert double(2) == dict(x=[4])
 
 
-def as_drawn(image):
-    "PNG in all its colours"
-    png = io.BytesIO()
-    image.save(png, 'png', compress_level=1)
-    return png.getvalue()
+def laid_out(figure, crop=False):
+    "A picture of no pixels, and its width on a page: every artist of the figure is asked to draw itself"
+    import matplotlib
+
+    from ff_nbdev.core.pictures import DPI, plot_style
+
+    with matplotlib.rc_context(plot_style()):
+        figure.draw_without_rendering()
+    return BLANK, round(DPI * figure.get_figwidth())
 
 
 @pytest.fixture
-def plain_pictures(monkeypatch):
-    "At the plain size and in all their colours, for nobody sees them: the choice of few took longer than the drawing"
+def no_pixels(monkeypatch):
+    "Figures are laid out and not painted, for nobody sees them; tests of reports and of pictures paint theirs"
     from ff_nbdev.core import pictures
+    from ff_nbdev.study import plots
 
-    monkeypatch.setattr(pictures, 'SCALE', 1)
-    monkeypatch.setattr(pictures, '_in_few_colours', as_drawn)
+    for module in (pictures, plots):
+        monkeypatch.setattr(module, 'picture', laid_out)
 
 
 @pytest.mark.parametrize('nb', NOTEBOOKS, ids=page)
-def test_notebook(nb, tmp_path, monkeypatch, claims_asked_once, plain_pictures):
+def test_notebook(nb, tmp_path, monkeypatch, claims_asked_once, no_pixels):
     if page(nb) in PLAIN:
         monkeypatch.chdir(ROOT)
         return by_papermill(nb, tmp_path / 'out.ipynb')

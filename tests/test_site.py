@@ -79,6 +79,7 @@ def visit(tab, address, name):
     }
     for event, listener in heard.items():
         tab.on(event, listener)
+    tab.goto('about:blank')  # or the page before, with all its folds open, would be laid out at this width first
     tab.set_viewport_size(dict(width=1280, height=900))
     tab.goto(f'{address}/{name}.html', wait_until='load', timeout=60_000)
     tab.evaluate(SETTLED)
