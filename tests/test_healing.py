@@ -162,12 +162,16 @@ def test_learning_pays_with_order(pair):
         run.train = run.train | dict(rate=1e-4, regime=run.train.regime | (sums if run.dose else {}))
     least, most = (row | dict(line_over=-0.1) for row in learning_rows(runs))
     assert [row['papers'] for row in (least, most)] == [True, True]
-    paid, left, weights = price_sentences([least, most | dict(line=0.2)])
-    assert 'learned least' in paid and 'is 0.2' not in paid and 'and 0.20; 0.30 is what' in left
+    known = dict(smooth='+1.00 [+0.90, +1.10]', over_base=None, over_untrained=None)
+    paid, left, weights, smooth = price_sentences([least | known, most | known | dict(line=0.2)])
+    assert 'smallest sum' in paid and 'and 0.20; the base, pulsed alike and never trained, has 0.30' in left
+    assert weights.endswith('is not known.') and '+1.00 [+0.90, +1.10] nats better' in smooth
     assert not price_sentences([least])
+    assert not says_small([least | known]), 'nothing is known of its base'
+    least, most = (row | dict(over_base=row['increase']) for row in (least, most))
     one = says_small([least])
-    assert 'There pulses alone cost a small model' in one and 'kept less order' not in one
-    cheaper = most | dict(increase=replace(least['increase'], value=-9.0, lo=-9.5, hi=-8.5), line=-1.0)
+    assert 'pulses alone left a small model' in one and 'kept less order' not in one
+    cheaper = most | dict(over_base=replace(least['increase'], value=-9.0, lo=-9.5, hi=-8.5), line=-1.0)
     assert 'kept less order (one seed' in says_small([least, cheaper])
     assert 'kept less order' not in says_small([least, cheaper | dict(line=2.0)])
 

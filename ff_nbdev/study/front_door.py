@@ -142,19 +142,19 @@ def says_how_far(
     return f"{short} {UNDER_WAY.format(so_far=so_far if counted else '')}"
 
 # %% ../../nbs/study/front_door.ipynb #ad1d7819
-SMALL = ('There pulses alone cost a small model {cost} % cross-entropy{more} ({seeds}; '
+SMALL = ('At the same clock pulses alone left a small model {cost} % over its base{more} ({seeds}, a short text; '
          '[healing](evidence/healing.ipynb)).')
-MORE = ', or {cost} % where it learned more and its activations kept less order'
+MORE = ', or {cost} % at a rate where its activations kept less order'
 
 def says_small(
     points:list[dict], # From `learning_rows`, of pulses alone
 )->str: # '' where no point is in the paper's regime
     "What pulses alone cost a small model, at the largest dose, where it learned least and where it learned most"
-    inside = [point for point in points if point['papers']]
+    inside = [point for point in points if point['papers'] and point['over_base']]
     if not inside: return ''
     dose = max(point['dose'] for point in inside)
     least, *_, most = 2*[point for point in inside if point['dose'] == dose]
-    less = most['increase'].hi < least['increase'].lo and most['line'] < least['line']
-    more = MORE.format(cost=format_cost(most['increase'])) if less else ''
+    less = most['over_base'].hi < least['over_base'].lo and most['line'] < least['line']
+    more = MORE.format(cost=format_cost(most['over_base'])) if less else ''
     seeds = 'one seed' if least['increase'].seeds == 1 else f"{least['increase'].seeds} seeds"
-    return SMALL.format(cost=format_cost(least['increase']), more=more, seeds=seeds)
+    return SMALL.format(cost=format_cost(least['over_base']), more=more, seeds=seeds)

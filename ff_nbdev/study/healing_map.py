@@ -22,7 +22,7 @@ from ..core.stats import quantile_interval, resample_counts
 from .effects import Effect, over_seeds
 from .numbers import format_interval, format_value, mean, pct
 from .plots import DIVERGING, INK, NULL, Figure, legend_below, subplots
-from .records import Run, Runs, ce_increase, free_rows, late_part, optimizer_of, reference
+from .records import LATE, Run, Runs, ce_increase, free_rows, late_part, optimizer_of, reference
 
 # %% ../../nbs/study/healing_map.ipynb #09cedd47
 FREE = 'base_continued'
@@ -326,7 +326,7 @@ BLURRED = 'Its matrices correlate {correlation} with the untrained null: as weig
 MOVED = 'Its matrices correlate {correlation} with the untrained null.'
 LEARNED = 'Learning moved them by {healing} of their norm, pulses and learning together by {moved}.'
 NO_MORE = 'base_continued, with nothing to mend, moved by {free}.'
-ENDED = 'Of the rise that the run watched, {part} came in its last eighth, where its rate, not its pulses, had decayed.'
+ENDED = 'Of the rise that the run watched, {part} came in its last eighth, which held {dose} of the dose.'
 OUTSIDE = "No point has the paper's dose and its clock together, so none of this says what its recipe costs."
 NONE = 'No pair has run yet, so nothing is said of healing.'
 BASE = 'The base has a cross-entropy of {ce:.2f} nats; word frequencies alone have {unigram:.2f}.'
@@ -366,13 +366,19 @@ def _slower(rows, dose):
     return [SLOWER.format(a=first['steps'], b=last['steps'], dose=dose, cost=cost),
             ITSELF.format(gain=gain, times=times)]
 
+# %% ../../nbs/study/healing_map.ipynb #fe640c03
+def _ended(row):
+    "How much of the cost came late, where the rate had decayed, beside the dose that came there"
+    train = row['pair'][0].train
+    if regime_of(train).schedule == 'constant' or row['late'] is None: return []
+    given = [(look.sentences, look.dose) for look in train.log if look.dose is not None and look.sentences is not None]
+    if not given or not given[-1][1]: return []
+    sentences, dose = zip(*given)
+    late = 1 - np.interp((1 - LATE)*sentences[-1], sentences, dose)/dose[-1]
+    return [ENDED.format(part=pct(row['late']), dose=pct(late))]
+
 # %% ../../nbs/study/healing_map.ipynb #ecb405f8
 def _nearest(rows): return max(rows, key=lambda row: (row['papers'], row['steps'], row['dose']))
-
-def _ended(row):
-    "How much of the cost came late, where the rate had decayed"
-    decayed = regime_of(row['pair'][0].train).schedule != 'constant'
-    return [ENDED.format(part=pct(row['late']))] if decayed and row['late'] is not None else []
 
 def _weights_sentence(row):
     "How far the weights are from the untrained null"
