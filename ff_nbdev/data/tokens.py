@@ -149,7 +149,7 @@ def open_tokens(
 
 # %% ../../nbs/data/tokens.ipynb #9ff64a14
 _FROM = 'from-'
-_KINDS = '.json', '.txt', '.model', '.jinja', '.vocab', '.bpe'
+_KINDS = '.json', '.txt', '.model', '.jinja', '.vocab', '.bpe', '.tiktoken'
 
 def _files_key(source):
     "Digest of the files that a tokenizer on this machine is read from, and of what reads them; '' for one of the hub"

@@ -149,7 +149,7 @@ MORE = ', or {cost} % at a rate where its activations kept less order'
 def says_small(
     points:list[dict], # From `learning_rows`, of pulses alone
 )->str: # '' where no point is in the paper's regime
-    "What pulses alone cost a small model, at the largest dose, where it learned least and where it learned most"
+    "What pulses alone cost a small model, at the largest dose: the smallest and the largest sum of the rate"
     inside = [point for point in points if point['papers'] and point['over_base']]
     if not inside: return ''
     dose = max(point['dose'] for point in inside)

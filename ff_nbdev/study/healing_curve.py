@@ -191,8 +191,8 @@ def _both(row, other, key):
 
 def learning_sentences(
     rows:list[dict], # From `learning_rows`
-)->list[str]: # [] where no two runs learned alike at different clocks
-    "Runs that learned about as much between two pulses, on different clocks, dose by dose"
+)->list[str]: # [] where no two runs are alike at different clocks
+    "Runs with about the same sum of the rate between two pulses, on different clocks, dose by dose"
     said = []
     for row, other in zip(rows, rows[1:]):
         ends = sorted((row['steps'], other['steps']))
@@ -220,7 +220,7 @@ def price_sentences(
     rows:list[dict], # From `learning_rows`
     dose:float=None, # Which; by default the largest that has run
 )->list[str]: # [] where fewer than two runs are there
-    "What a dose costs where least and most is learned between two pulses, and what order that leaves"
+    "What a dose costs at the smallest and the largest sum of the rate between two pulses, and what order that leaves"
     dose = max((row['dose'] for row in rows), default=0) if dose is None else dose
     some = [row for row in rows if row['dose'] == dose and row['line_over'] is not None]
     if len(some) < 2: return []
