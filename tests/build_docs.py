@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import json
 import pkgutil
 import sys
 from functools import lru_cache
@@ -14,6 +15,7 @@ def prepare():
     "Everything that a page imports, and that is seen by no collection in the processes that are forked from this one"
     import nbdev.config
     import nbdev.serve
+    from fastcore import nbio
 
     import ff_nbdev
     from ff_nbdev.study import site
@@ -26,6 +28,9 @@ def prepare():
 
     nbdev.serve.parallel = forked
     nbdev.config._load_toml = lru_cache(nbdev.config._load_toml)  # else it is parsed four times a cell
+    nbdev.config._find_nbdev_pyproject = lru_cache(nbdev.config._find_nbdev_pyproject)
+    # Without an indent, which nothing here reads, the fast encoder is taken
+    nbio.dumps = lambda notebook, **how: json.dumps(notebook, **{**how, 'indent': None})
     site._renderer = lambda quarto: [sys.executable, str(Path(__file__).resolve()), 'render']
     for name in [*(module.name for module in pkgutil.walk_packages(ff_nbdev.__path__, 'ff_nbdev.')), *PEERS]:
         importlib.import_module(name)

@@ -118,6 +118,11 @@ def is_unit(name):
     return (ROOT / 'tests' / name).is_file() or (ROOT / 'nbs' / f'{name}.ipynb').is_file()
 
 
+def pytest_unconfigure():
+    "Leaving a process looks for circles among all that it has imported, which is gone in a moment"
+    gc.freeze()
+
+
 def pytest_terminal_summary(terminalreporter, config):
     "Say how many wrong inputs were tried, and record durations where that was asked for"
     if config.getoption('record_durations'):

@@ -257,6 +257,10 @@ def _papermill():
 # %% ../../nbs/run/runner.ipynb #54d6f99f
 _REFUSALS = 'ValueError', 'FileNotFoundError', 'TooLittleText' # By which the library refuses what it is given
 
+# Python looks for circles after every 700 objects: with PyTorch in memory that is an eighth of an import
+_KERNEL = ['--IPKernelApp.log_level=40',
+           '--IPKernelApp.exec_lines=__import__("gc").set_threshold(50_000, 20, 20)']
+
 def _execute(src, part, params, cwd, progress, timeout):
     "Run `src` into `part` with papermill; `RunError` says in one sentence where it failed"
     _quiet()
@@ -265,7 +269,7 @@ def _execute(src, part, params, cwd, progress, timeout):
     try:
         papermill.execute_notebook(str(src), str(part), params, kernel_name='python3', language='python', cwd=str(cwd),
             progress_bar=False, log_output=False, execution_timeout=timeout, on_cell_start=cells,
-            extra_arguments=['--IPKernelApp.log_level=40'])
+            extra_arguments=_KERNEL)
     except Exception as e:
         refused = getattr(e, 'evalue', '') if getattr(e, 'ename', '') in _REFUSALS else ''
         raise RunError(f'{src.name}, {_why(e, cells, timeout)} (executed so far: {part})', refused) from None
