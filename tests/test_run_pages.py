@@ -140,6 +140,16 @@ def test_the_graph_of_seeds_and_variants():
     assert len(graph.records()) == 2 + 2 * len(graph.ids) + 2 * len(graph.with_record)
 
 
+def test_a_variant_asks_for_the_contribution_of_the_recipe_of_its_own_label():
+    "… and its wrong names are then compared with the alternatives, as those of the recipe are"
+    asks = dict(evaluate=dict(quiet_like='full_stack', tokens=9))
+    graph = graph_of(variants={'base_continued~x': asks, 'base_continued~y': {}, 'full_stack~x': {}})
+    said = graph.words['evaluate', 'base_continued~x']
+    assert "-p quiet_like 'full_stack~x/model'" in said and '-p tokens 9' in said
+    assert '-p alternatives alternatives/train' in said
+    assert not {'quiet_like', 'alternatives'} & set(graph.words['evaluate', 'base_continued~y'].split())
+
+
 @pytest.mark.parametrize(
     'more, says',
     [
@@ -150,6 +160,7 @@ def test_the_graph_of_seeds_and_variants():
         (dict(variants={'no_fzr~x': dict(model='pretrain_gpt2/model')}), 'begins with mt5 or rwkv'),
         (dict(variants={'no_fzr~x': dict(model='pretrain_mt5_512/model')}), 'not among the settings'),
         (dict(retrofit=dict(doze=1.0)), "did you mean 'dose'?"),
+        (dict(variants={'base_continued~x': dict(evaluate=dict(quiet_like='tlf'))}), 'tlf~x, which is none'),
     ],
 )
 def test_a_graph_that_could_not_run_is_refused(more, says):

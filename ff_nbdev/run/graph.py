@@ -187,7 +187,8 @@ def judged_by(self:RunGraph, name)->list[str]:
     "The record of the alternatives that the wrong names of a run are compared with; [] without"
     suffix = self.suffix(self.ids[name].arch)
     alike = [other for other in self.trained if self.suffix(self.ids[other].arch) == suffix]
-    control = self.ids[name].key.endswith('base_continued') and name not in self.settings.variants
+    control = self.ids[name].key.endswith('base_continued')
+    if name in self.settings.variants: control = control and self.matched_to(name)
     compared = name in self.trained and (self.forgives(name) or control)
     return [f'alternatives{suffix}/closeness.json'] if compared and any(map(self.forgives, alike)) else []
 
@@ -196,9 +197,15 @@ def judged_by(self:RunGraph, name)->list[str]:
 def matched_to(self:RunGraph, name)->str|None:
     "The model whose FFN contribution a run is given once more in its evaluation; None without"
     key = self.settings.quiet_like.get(self.ids[name].key)
-    if not key or name in self.settings.variants: return None
-    other = self.settings.name_of(key, self.seed(name))
+    other = self.settings.name_of(key, self.seed(name)) if key else None
+    if name in self.settings.variants: other = self._asked_like(name)
     return f'{other}/model' if other in self.ids else None
+
+@patch
+def _asked_like(self:RunGraph, name):
+    "The run of the same label whose FFN contribution a variant asks for: `evaluate: {quiet_like: full_stack}`"
+    key = (self.settings.variants[name].get('evaluate') or {}).get('quiet_like')
+    return f"{key}~{name.partition('~')[2]}" if key else None
 
 # %% ../../nbs/run/graph.ipynb #10040e22
 @patch
@@ -214,6 +221,9 @@ def _check(self:RunGraph):
                 'so that its name tells.')
     for name, changed in self.settings.variants.items():
         if changed.get('model'): self._check_base(name, changed['model'])
+        if (other := self._asked_like(name)) and other not in self.ids:
+            raise ValueError(f'{name} is to be evaluated with the FFN contribution of {other}, which is none of the '
+                'runs: leave quiet_like out of its evaluate, or add that run.')
 
 # %% ../../nbs/run/graph.ipynb #7b65a913
 @patch
@@ -288,7 +298,8 @@ def _evaluate_words(self:RunGraph, name):
     if other := self.matched_to(name): fixed['quiet_like'] = other
     if self.judged_by(name): fixed['alternatives'] = f'alternatives{self.suffix(self.ids[name].arch)}/train'
     if name in s.variants:
-        more = [s.parameters.get('evaluate_variants') or {}, s.variants[name].get('evaluate') or {}]
+        own = {key: value for key, value in (s.variants[name].get('evaluate') or {}).items() if key != 'quiet_like'}
+        more = [s.parameters.get('evaluate_variants') or {}, own]
     if self.seed(name) != s.seeds[0] and 'sae' in (s.parameters.get('evaluate') or {}): more.append(dict(sae='none'))
     return self._words('evaluate', fixed, *more)
 
