@@ -530,6 +530,17 @@ def test_errors_are_close_by_the_runs_own_forgiveness(whole, kind, key):
     assert rows_of(runs)['C13']['value'] == pytest.approx(0.18)
 
 
+@pytest.mark.parametrize('share, want', [(0.02, 'holds'), (0.2, 'holds'), (0.45, 'undecided'), (0.8, 'fails')])
+def test_close_errors_of_the_control_must_be_shown_to_be_fewer(whole, share, want):
+    runs = copy.copy(whole)
+    for name, value in dict(full_stack=0.5, base_continued=share).items():
+        tests = runs[name].evaluation['signatures']
+        errors = dict(close_alternative_share=value, close_alternative_ci=[value - 0.1, value + 0.1])
+        errors['close_alternative_by_chance'] = 0.02
+        runs[name] = evaluated(runs[name], signatures=tests | {'16:16': tests['16:16'] | errors})
+    assert rows_of(runs)['C13']['verdict'] == want
+
+
 def test_kernels_must_smooth_alike(whole):
     runs = copy.copy(whole)
     runs.variants = dict(whole.variants)
@@ -573,7 +584,7 @@ def withstanding(hits, floor=1.0):
 @pytest.mark.parametrize(
     'own, quieter, want',
     [
-        ((6.0, 5.0, 2.0), None, 'holds'),
+        ((6.0, 5.0, 2.0), None, 'undecided'),  # the control enters the verdict, and it was not measured
         ((6.0, 5.0, 2.0), (5.0, 3.0, 1.0), 'holds'),
         ((6.0, 5.0, 2.0), (6.0, 6.0, 5.0), 'fails'),
         ((6.0, 5.0, 2.0), (6.0, 5.0, 2.0), 'undecided'),
@@ -590,6 +601,11 @@ def test_quieter_layers_may_explain_what_noise_hurts_less(whole, own, quieter, w
     runs['base_continued'] = replace(free, arrays=free.arrays | score_arrays(withstanding((5.0, 3.0, 1.0))) | matched)
     found = rows_of(runs)['C16']
     assert found['verdict'] == want and 'in pairs' in found['resampled'], found
+    assert ('was not measured' in found['control']) == (quieter is None)
+    if quieter:  # scaled that far, a control may do nothing any more
+        runs['base_continued'] = evaluated(runs['base_continued'], robustness_matched=like | dict(measurable=False))
+        wiped = rows_of(runs)['C16']
+        assert wiped['verdict'] == 'undecided' and 'is wiped' in wiped['control']
 
 
 @pytest.mark.parametrize('control, want', [(0.5, 'holds'), (0.85, 'undecided'), (0.99, 'fails')])

@@ -7,12 +7,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from ff_nbdev.core.provenance import save_json
+from ff_nbdev.core.provenance import results_folder, save_json
 from ff_nbdev.study.claims import UNTESTED, answer, read_claims
 from ff_nbdev.study import healing_curve as module
-from ff_nbdev.study.evidence import WAITING, in_regime, new_runs
+from ff_nbdev.study.evidence import SMALL_IN_REGIME, WAITING, in_regime, new_runs, runs_at
 from ff_nbdev.study.examples import example_runs
 from ff_nbdev.study.front_door import NO_GAIN, newest, says_how_far, says_small, says_use, says_whether, some_claims
+from ff_nbdev.study.front_door import says_whole
 from ff_nbdev.study.healing_curve import EXACT, NO_FIT, UNDER, curve_figure, fit_sentences, healing_fits
 from ff_nbdev.study.healing_curve import learning_figure, learning_rows, learning_sentences, price_sentences
 from ff_nbdev.study.healing_map import (
@@ -29,7 +30,7 @@ from ff_nbdev.study.healing_map import (
     planned_points,
 )
 from ff_nbdev.study.rates import rate_rows, rate_sentences
-from ff_nbdev.study.records import load_runs, optimizer_of, reference
+from ff_nbdev.study.records import Runs, ce_increase, load_runs, optimizer_of, reference
 
 CLAIMS = ['C1', 'C11', 'C16']
 
@@ -174,6 +175,17 @@ def test_learning_pays_with_order(pair):
     cheaper = most | dict(over_base=replace(least['increase'], value=-9.0, lo=-9.5, hi=-8.5), line=-1.0)
     assert 'kept less order (one seed' in says_small([least, cheaper])
     assert 'kept less order' not in says_small([least, cheaper | dict(line=2.0)])
+
+
+def test_the_front_page_says_what_the_whole_method_cost_a_small_model():
+    "… once it has run, and nothing before"
+    runs = runs_at(load_runs(results_folder('healing'), kind='mt5'), SMALL_IN_REGIME)
+    threshold = lambda name: runs[name].evaluation.robustness.threshold['noise']['relative']
+    said = says_whole(runs)
+    assert f"{threshold('full_stack') / threshold('base_continued'):.0f} times the noise" in said
+    over = ce_increase(runs['full_stack'], runs['base'])
+    assert f"{100 * over['relative']:+.1f} [{100 * over['relative_lo']:+.1f}" in said
+    assert not says_whole(Runs({name: run for name, run in runs.items() if name != 'full_stack'}))
 
 
 def test_costs_of_a_pair_are_paired_over_windows(pair):

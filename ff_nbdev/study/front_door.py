@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['DECIDED', 'GAINS', 'DECIDED_THERE', 'NOT_KNOWN', 'NO_GAIN', 'SOME_GAIN', 'COUNTED', 'USE', 'COSTS', 'PULSES', 'FIRST',
            'LEARNED', 'NAMED', 'NOT_MORE', 'UNDER_WAY', 'SO_FAR', 'FINISHED', 'SHORT', 'INSIDE', 'SMALL', 'MORE',
-           'newest', 'some_claims', 'in_any_regime', 'gains_held', 'says_whether', 'says_use', 'says_how_far',
-           'says_small']
+           'WHOLE', 'newest', 'some_claims', 'in_any_regime', 'gains_held', 'says_whether', 'says_use', 'says_how_far',
+           'says_small', 'says_whole']
 
 # %% ../../nbs/study/front_door.ipynb #480e711a
 from dataclasses import replace
@@ -13,7 +13,7 @@ from .claims import UNTESTED, Claims, answer, read_claims
 from .effects import Effect
 from .healing_map import format_cost
 from .numbers import joined
-from .records import Runs
+from .records import Runs, ce_increase
 
 # %% ../../nbs/study/front_door.ipynb #0af7e554
 DECIDED = ('holds', 'fails', 'undecided')
@@ -142,9 +142,11 @@ def says_how_far(
     return f"{short} {UNDER_WAY.format(so_far=so_far if counted else '')}"
 
 # %% ../../nbs/study/front_door.ipynb #ad1d7819
-SMALL = ('At the same clock pulses alone left a small model {cost} % over its base{more} ({seeds}, a short text; '
+SMALL = ('At the same clock pulses alone left a small model {cost} % over its base{more} ({seeds}; '
          '[healing](evidence/healing.ipynb)).')
 MORE = ', or {cost} % at a rate where its activations kept less order'
+WHOLE = (' With forgiveness and noise: {cost} %, withstanding {times:.0f} times the noise '
+         '([page](evidence/small.ipynb)).')
 
 def says_small(
     points:list[dict], # From `learning_rows`, of pulses alone
@@ -158,3 +160,15 @@ def says_small(
     more = MORE.format(cost=format_cost(most['over_base'])) if less else ''
     seeds = 'one seed' if least['increase'].seeds == 1 else f"{least['increase'].seeds} seeds"
     return SMALL.format(cost=format_cost(least['over_base']), more=more, seeds=seeds)
+
+# %% ../../nbs/study/front_door.ipynb #d5e385cc
+def says_whole(
+    runs:Runs, # Of one variant, with its base
+)->str: # '' where the whole method has not run there
+    "What the whole method cost a small model, and how much more noise it then withstood"
+    if not {'base', 'base_continued', 'full_stack'} <= runs.keys(): return ''
+    base, free, full = (runs[name] for name in ('base', 'base_continued', 'full_stack'))
+    half, of_free = (run.evaluation.robustness.threshold['noise']['relative'] for run in (full, free))
+    found = ce_increase(full, base)
+    over = Effect(*(100*found[key] for key in ('relative', 'relative_lo', 'relative_hi')))
+    return WHOLE.format(cost=format_cost(over), times=half/of_free)

@@ -193,9 +193,10 @@ def _scores(run, kind, name='disturbed'):
     return scores if any(key[0] == kind for key in scores if isinstance(key, tuple)) else {}
 
 def _over_quieter(full, free, kind):
-    "How much more it withstands than base_continued with as small outputs: value, lo, hi; None where it was not asked"
+    "How much more it withstands than base_continued with as small outputs: value, lo, hi; or why it is not known"
     like, scaled = free.evaluation.robustness_matched, _scores(free, kind, 'matched')
-    if not like or not scaled or not is_run_of(like.like, full): return None
+    if not like or not scaled or not is_run_of(like.like, full): return 'was not measured'
+    if like.measurable is False: return 'is wiped, so it says nothing'
     return paired_threshold(_scores(full, kind), scaled, kind)
 
 # %% ../../nbs/study/regime_rules.ipynb #77ccee31
@@ -207,7 +208,8 @@ def _withstands(get, name, kind):
     value, lo, hi = paired_threshold(own, other, kind)
     effect = replace(effect, value=value, lo=lo, hi=hi, resampled='windows, in pairs')
     over = _over_quieter(full, free, kind)
-    return effect if over is None else replace(effect, control=over[2] < 0, doubt=over[1] <= 0 <= over[2])
+    if not isinstance(over, str): return replace(effect, control=over[2] < 0, doubt=over[1] <= 0 <= over[2])
+    return replace(effect, doubt=True, words=f'{effect.words}; base_continued with layers as quiet {over}')
 
 # %% ../../nbs/study/regime_rules.ipynb #7c7f0e8f
 @second('C15', _clear)
@@ -237,14 +239,18 @@ def _close_errors(run, kind):
     if None in values: raise NotRun(f'{run.name}: its errors were not compared with {name}')
     return [value - found[chance] for value in values]
 
-@second('C13')
+# %% ../../nbs/study/regime_rules.ipynb #852c2183
+@second('C13', _clear)
 def _c13(get):
     run = get('full_stack')
     kind = run.train.forgiveness
     if kind not in CLOSENESS: raise NotRun(f'full_stack forgives nothing that its errors could be close by ({kind})')
     own, free = _close_errors(run, kind), _close_errors(get('base_continued'), kind)
     words = f'by {CLOSENESS[kind][2]}; base_continued {pct(free[0], 1)} over its own chance'
-    return Effect(*own, control=free[1] > 0 and free[0] >= own[0], words=words, resampled='tokens', unit='points')
+    effect = Effect(*own, words=words, resampled='tokens', unit='points')
+    if free[1] <= 0: return effect               # The control does not show it
+    _, lo, hi = difference(own, free)
+    return replace(effect, control=hi < 0, doubt=lo <= 0 <= hi)
 
 # %% ../../nbs/study/regime_rules.ipynb #eb528cdb
 SMOOTHED_ALIKE = .02 # Moran's I

@@ -332,7 +332,7 @@ def is_run_of(
 )->bool:
     "Does a name mean this run's recipe, of any seed?"
     plain = lambda run_name: run_name.split('.s')[0].removeprefix('rwkv_')
-    return plain(name) == plain(run.name)
+    return plain(name) in {plain(run.name), plain(run.folder.name if run.folder else run.name)}
 
 # %% ../../nbs/study/rules.ipynb #r0000022
 METRIC_WORDS = dict(accuracy='accuracy', half='half of its correct tokens', ce='nats under the unigram')
