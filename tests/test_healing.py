@@ -186,6 +186,8 @@ def test_the_front_page_says_what_the_whole_method_cost_a_small_model():
     over = ce_increase(runs['full_stack'], runs['base'])
     assert f"{100 * over['relative']:+.1f} [{100 * over['relative_lo']:+.1f}" in said
     assert not says_whole(Runs({name: run for name, run in runs.items() if name != 'full_stack'}))
+    runs['full_stack'].evaluation.robustness.threshold['noise'] = dict(relative=None)
+    assert not says_whole(runs), 'a threshold that was not reached is no number'
 
 
 def test_costs_of_a_pair_are_paired_over_windows(pair):

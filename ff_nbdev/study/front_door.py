@@ -145,7 +145,7 @@ def says_how_far(
 SMALL = ('At the same clock pulses alone left a small model {cost} % over its base{more} ({seeds}; '
          '[healing](evidence/healing.ipynb)).')
 MORE = ', or {cost} % at a rate where its activations kept less order'
-WHOLE = (' With forgiveness and noise: {cost} %, withstanding {times:.0f} times the noise '
+WHOLE = (' With forgiveness and noise: {cost} %; it stands {times:.0f} times the noise, its control wanting '
          '([page](evidence/small.ipynb)).')
 
 def says_small(
@@ -169,6 +169,7 @@ def says_whole(
     if not {'base', 'base_continued', 'full_stack'} <= runs.keys(): return ''
     base, free, full = (runs[name] for name in ('base', 'base_continued', 'full_stack'))
     half, of_free = (run.evaluation.robustness.threshold['noise']['relative'] for run in (full, free))
+    if not half or not of_free: return ''        # Not reached, or not measurable
     found = ce_increase(full, base)
     over = Effect(*(100*found[key] for key in ('relative', 'relative_lo', 'relative_hi')))
     return WHOLE.format(cost=format_cost(over), times=half/of_free)
