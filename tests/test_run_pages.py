@@ -150,6 +150,25 @@ def test_a_variant_asks_for_the_contribution_of_the_recipe_of_its_own_label():
     assert not {'quiet_like', 'alternatives'} & set(graph.words['evaluate', 'base_continued~y'].split())
 
 
+def test_variants_of_another_seed_go_on_from_runs_of_that_seed():
+    "… a search alone serves all seeds; a rival is matched with the run of its own seed and label"
+    names = 'no_fzr', 'no_fzr.s1', 'full_stack', 'full_stack.s1', 'full_stack_to_collapse', 'topoloss.s1'
+    asks = {'base_continued.s1~x': dict(evaluate=dict(quiet_like='full_stack'))}
+    variants = {f'{name}~x': {} for name in names} | asks
+    parts = dict(stages=dict(full_stack='no_fzr'), searches=dict(full_stack='full_stack_to_collapse'))
+    graph = graph_of(seeds=[0], trained=[], variants=variants, **parts)
+    search = 'full_stack_to_collapse~x/collapse.json'
+    assert graph.needs('full_stack.s1~x') == dict(stage='no_fzr.s1~x/stage', collapse=search)
+    assert graph.needs('full_stack~x') == dict(stage='no_fzr~x/stage', collapse=search)
+    assert graph.needs('topoloss.s1~x') == dict(match='full_stack.s1~x/train.json')
+    assert "-p quiet_like 'full_stack.s1~x/model'" in graph.words['evaluate', 'base_continued.s1~x']
+    assert '-p seed 1' in graph.words['retrofit', 'full_stack.s1~x']
+    settings = dict(scale='quick', variants=dict(variants), **parts)
+    choose_recipes(settings, ['topoloss.s1~x'])
+    found = {'topoloss.s1~x', 'full_stack.s1~x', 'no_fzr.s1~x', 'full_stack_to_collapse~x'}
+    assert set(settings['variants']) == found and not settings['trained']
+
+
 @pytest.mark.parametrize(
     'more, says',
     [

@@ -101,8 +101,8 @@ def companion(self:RunGraph,
     key:str,  # Of another recipe
 )->str|None: # None where there is none
     "The run of another recipe with the same seed and, of a variant, the same label"
-    label = self.ids[name].variant
-    other = f'{key}~{label}' if label else self.settings.name_of(key, self.seed(name))
+    run = self.ids[name]
+    other = str(run.beside(key)) if run.variant else self.settings.name_of(key, self.seed(name))
     return other if other in self.ids else None
 
 # %% ../../nbs/run/graph.ipynb #5bf5a509
@@ -114,8 +114,9 @@ def parts_from(self:RunGraph,
     key, (stages, searches) = self.ids[name].key, (self.settings.stages, self.settings.searches)
     stage = self.companion(name, stages[key]) if key in stages else None
     search = self.companion(name, searches[key]) if key in searches else None
-    one_for_all = searches.get(key)                    # one search serves all seeds, and a variant without its own
-    if not search and one_for_all in self.ids: search = one_for_all
+    if key in searches and not search:                 # one serves all seeds, and a variant without its own
+        for_all = f'{searches[key]}~{self.ids[name].variant}', searches[key]
+        search = next((other for other in for_all if other in self.ids), None)
     if 'top' in self.changed(name): search = None
     found = dict(stage=f'{stage}/stage') if stage else {}
     return found | (dict(collapse=f'{search}/collapse.json') if search else {})
@@ -130,7 +131,8 @@ def needs(self:RunGraph,
     given = {*(self.settings.parameters.get('retrofit') or {}), *self.changed(name)}
     others = dependencies(self.ids[name].key, matched=not given & {'strength', 'match'})
     seed = self.seed(name)
-    found = {k: f'{self.settings.name_of(key, seed)}/{file[k]}' for k, key in others.items()}
+    of = {k: self.companion(name, key) or self.settings.name_of(key, seed) for k, key in others.items()}
+    found = {k: f'{other}/{file[k]}' for k, other in of.items()}
     return found | self.parts_from(name)
 
 # %% ../../nbs/run/graph.ipynb #f73f9c3c
@@ -203,9 +205,9 @@ def matched_to(self:RunGraph, name)->str|None:
 
 @patch
 def _asked_like(self:RunGraph, name):
-    "The run of the same label whose FFN contribution a variant asks for: `evaluate: {quiet_like: full_stack}`"
+    "The run of the same seed and label whose FFN contribution a variant asks for: `evaluate: {quiet_like: no_fzr}`"
     key = (self.settings.variants[name].get('evaluate') or {}).get('quiet_like')
-    return f"{key}~{name.partition('~')[2]}" if key else None
+    return str(self.ids[name].beside(key)) if key else None
 
 # %% ../../nbs/run/graph.ipynb #10040e22
 @patch

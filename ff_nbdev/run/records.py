@@ -8,7 +8,7 @@ __all__ = ['PAPER_STEPS', 'PAPER_DOSE', 'RunId', 'RunSettings', 'model_name', 'P
 
 # %% ../../nbs/run/records.ipynb #aa5854b6
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from fastcore.basics import patch
@@ -48,6 +48,14 @@ class RunId:
         if not found: raise ValueError(f'{name!r} names no run: it begins with a recipe, as in full_stack~size_5.')
         seed = None if found[3] is None else int(found[3])
         return cls('rwkv' if found[1] else 'mt5', found[2], seed, variant)
+
+# %% ../../nbs/run/records.ipynb #ab91b8c3
+@patch
+def beside(self:RunId,
+    key:str, # Of a recipe in `RECIPES`
+)->RunId:
+    "The run of another recipe with the same seed and label"
+    return replace(RunId.parse(key), seed=self.seed, variant=self.variant)
 
 # %% ../../nbs/run/records.ipynb #9ec1a464
 @dataclass

@@ -118,13 +118,19 @@ def _origins(settings, key):
     tables = [settings.get(name) or {} for name in ('stages', 'searches')]
     return [table[key] for table in tables if key in table]
 
+def _alike(settings, run, key):
+    "Names of the variants of recipe `key` that could serve a run: of its seed and label, or a search of its label"
+    names = [str(run.beside(key))]
+    return names + [f'{key}~{run.variant}'] if key == (settings.get('searches') or {}).get(run.key) else names
+
 def _with_origins(settings, names):
-    "Variants, and those of the same label that they part from"
+    "Variants, and those of the same seed and label that they go on from"
     known, chosen = settings.get('variants') or {}, list(names)
     for name in chosen:                                # it grows meanwhile
         run = RunId.parse(name)
-        others = [f'{origin}~{run.variant}' for origin in _origins(settings, run.key)]
-        chosen += [other for other in others if other in known and other not in chosen]
+        for key in [*_origins(settings, run.key), *_needed(settings, run.key, known[name])]:
+            found = [other for other in _alike(settings, run, key) if other in known][:1]
+            chosen += [other for other in found if other not in chosen]
     return chosen
 
 # %% ../../nbs/run/settings.ipynb #9b5f8360
@@ -134,10 +140,10 @@ def _needed(settings, key, changed=()):
     return [*dependencies(key, matched=not given & {'strength', 'match'}).values()]
 
 def _needed_by(settings, name, chosen):
-    "Recipes that a variant needs, besides the `chosen` variants of its own label"
+    "Recipes that a variant needs, besides the `chosen` variants of its own seed and label"
     run = RunId.parse(name)
-    needed = _needed(settings, run.key, settings['variants'][name])
-    return needed + [key for key in _origins(settings, run.key) if f'{key}~{run.variant}' not in chosen]
+    needed = [*_needed(settings, run.key, settings['variants'][name]), *_origins(settings, run.key)]
+    return [key for key in needed if not {*_alike(settings, run, key)} & {*chosen}]
 
 # %% ../../nbs/run/settings.ipynb #679708fd
 def _with_dependencies(settings, keys):

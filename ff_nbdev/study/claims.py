@@ -177,7 +177,7 @@ def answer(
     if odd := [name for name in claims if name not in rules]:
         raise ValueError(f'There is no rule for the claim {odd[0]!r}: the claims with rules are {", ".join(rules)}.')
     every = {**getattr(others, 'every', others or {}), **getattr(runs, 'every', runs)}
-    seeds = sorted({name.split('.s')[1] if '.s' in name else '' for name in every})
+    seeds = sorted({name.split('.s')[1] if '.s' in name else '' for name in every if '~' not in name})
     rows = []
     for name, told in claims.items():
         statistic, rule = rules[name]

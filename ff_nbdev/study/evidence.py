@@ -92,7 +92,7 @@ SMALL_IN_REGIME = 'dose_4.5_steps_200_rate_0.001' # The variant of results/heali
 def runs_at(
     runs:Runs,   # Of a study, with its variants
     variant:str, # What stands behind `~`, such as 'dose_1.5_steps_200'
-)->Runs: # Named by their recipe, the bases with them
+)->Runs: # Named by their recipe, the bases and more seeds with them
     """The runs of one variant, as a study of its own.
 
     Raises: ValueError where no run is of that variant, and names those that there are."""
@@ -102,7 +102,9 @@ def runs_at(
         there = sorted({name.split('~')[1] for name in runs.variants}) or ['none']
         raise ValueError(f'No run is of the variant {variant!r}; there are {", ".join(there)}.')
     bases = {name: run for name, run in runs.items() if not run.trained}
-    return Runs(bases | {name: replace(run, name=name) for name, run in of.items()})
+    found = Runs(bases | {name: replace(run, name=name) for name, run in of.items() if '.s' not in name})
+    found.seeds = {name: replace(run, name=name) for name, run in of.items() if '.s' in name}
+    return found
 
 # %% ../../nbs/study/evidence.ipynb #7be0f578
 class Folded:
