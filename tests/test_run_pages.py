@@ -180,6 +180,7 @@ def test_variants_of_another_seed_go_on_from_runs_of_that_seed():
         (dict(variants={'no_fzr~x': dict(model='pretrain_mt5_512/model')}), 'not among the settings'),
         (dict(retrofit=dict(doze=1.0)), "did you mean 'dose'?"),
         (dict(variants={'base_continued~x': dict(evaluate=dict(quiet_like='tlf'))}), 'tlf~x, which is none'),
+        (dict(variants={'base~x': {}, 'rwkv_tlf~x': dict(evaluate=dict(quiet_like='base'))}), 'another architecture'),
     ],
 )
 def test_a_graph_that_could_not_run_is_refused(more, says):

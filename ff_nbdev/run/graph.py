@@ -226,6 +226,9 @@ def _check(self:RunGraph):
         if (other := self._asked_like(name)) and other not in self.ids:
             raise ValueError(f'{name} is to be evaluated with the FFN contribution of {other}, which is none of the '
                 'runs: leave quiet_like out of its evaluate, or add that run.')
+        if other and self.ids[other].arch != self.ids[name].arch:
+            raise ValueError(f'{name} is to be evaluated with the FFN contribution of {other}, which is of another '
+                'architecture: name a recipe of its own in quiet_like.')
 
 # %% ../../nbs/run/graph.ipynb #7b65a913
 @patch
