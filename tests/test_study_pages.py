@@ -3,8 +3,10 @@
 import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import transformers
@@ -16,7 +18,7 @@ from ff_nbdev.run.records import TrainRecord, model_name
 from ff_nbdev.run.settings import command_for
 from ff_nbdev.study.examples import QUICK, example_runs
 from ff_nbdev.study.figures import all_figures
-from ff_nbdev.study.publish import publish, ship
+from ff_nbdev.study.publish import lean_arrays, publish, ship
 from ff_nbdev.study.records import Runs, format_dose, load_run, load_runs, per_million, reference
 
 
@@ -28,6 +30,20 @@ def folder(tmp_path):
 @pytest.fixture
 def runs(folder):
     return load_runs(folder)
+
+
+# What is published
+
+
+def test_a_variant_keeps_its_places_where_it_was_evaluated_in_full(runs):
+    "… and only there: those of a tuning would be most of what is published"
+    run, places = copy.copy(runs['full_stack']), dict(overlap_tokens=np.array(['▁a']), hubs_tokens=np.array(['▁a']))
+    run.arrays = places
+    assert set(lean_arrays(run)[0]) == set(places)
+    run.name = 'full_stack~x'
+    assert run.evaluation.signatures_250 and set(lean_arrays(run)[0]) == {'overlap_tokens'}
+    run.evaluation = replace(run.evaluation, signatures_250=None)
+    assert not lean_arrays(run)[0]
 
 
 # Records

@@ -63,6 +63,7 @@ def lean_arrays(
     "The arrays that figures need"
     name, kept = run.name.removeprefix('rwkv_'), KEPT
     if '~' not in name: kept += ('overlap_', 'hubs_')
+    elif run.evaluation.signatures_250: kept += ('overlap_',)      # A variant that was evaluated in full
     sites = [key.removeprefix('down_slice_') for key in run.arrays if key.startswith('down_slice_')]
     if name in SHOWN and sites: kept += (f'down_slice_{sites[0]}', f'null_slice_{sites[0]}')
     single = lambda array: array.astype(np.float32) if array.dtype == np.float64 else array
