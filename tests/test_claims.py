@@ -283,6 +283,13 @@ def test_searches_are_compared_in_pairs(folder):
     write(folder, 'highway_to_collapse', collapse=searched(8.0) | dict(collapsed=False, point=None, width=None))
     found = rows(folder)['C7']
     assert found['verdict'] == 'fails' and found['lo'] == -math.inf and found['lo'] <= found['value'] <= found['hi']
+    held, looks = searched(6.0), range(60)
+    held['points'] += [[6.3 + 0.1 * k, held['start'] * 0.52] for k in looks]
+    held['hits'] += [held['hits'][-1]] * len(looks)
+    write(folder, 'highway_to_collapse', collapse=held | dict(collapsed=False, point=None, width=None))
+    found = rows(folder)['C7']
+    assert found['verdict'] == 'undecided' and found['hi'] < 0, 'one curve, which one of them happens to cross the half'
+    assert 'at equal strengths the difference is +0.0' in found['control']
     write(folder, 'full_stack_to_collapse', collapse=search | dict(point=0.0))
     assert 'first look' in rows(folder)['C6']['why']
 

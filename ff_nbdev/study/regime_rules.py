@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..core.stats import quantile_interval, resample
 from ..evaluation.record import NamingTest, SmoothPart
 from ..evaluation.robustness import paired_threshold, scores_from
 from ..run.records import PAPER_DOSE, PAPER_STEPS, TrainRecord, regime_of
-from .effects import Effect, NotRun, difference, mean_of_layers, rises
+from .effects import Effect, NotRun, collapse_search, difference, mean_of_layers, rises
 from .numbers import mean, pct
-from .records import Run, ce_increase, optimizer_of
+from .records import Run, ce_increase, optimizer_of, signed
 from .rules import KERNELS, RULES, costs_nothing, is_run_of, lost
 from .wording import wording
 
@@ -86,9 +87,39 @@ def _over_parted(name, *names):
     return statistic
 
 # %% ../../nbs/study/regime_rules.ipynb #4a91ac81
-_over_parted('C7', 'full_stack_to_collapse', 'highway_to_collapse')
 _over_parted('C8', 'highway', 'full_stack')
-_over_parted('C9', 'full_stack_to_collapse', 'tlf_to_collapse')
+
+# %% ../../nbs/study/regime_rules.ipynb #719b8bfd
+def _at_equal_strengths(get, *names):
+    "During the first fall: what the first run has right more than the second, as a fraction of its start; None unknown"
+    searches = [collapse_search(get(name)) for name in names]
+    hits = [np.array(search.hits, dtype=float) for search in searches]
+    fall = min((search for search in searches if search.collapsed), key=lambda search: search.point)
+    looks = [k for k, (x, _) in enumerate(fall.points) if fall.point - (fall.width or 0) <= x <= fall.point]
+    if min(map(len, hits)) <= looks[-1] or hits[0].shape[1] != hits[1].shape[1]: return None
+    more = (hits[0][looks] - hits[1][looks]).mean(0)/hits[0][0].mean()
+    return float(more.mean()), *quantile_interval(more[resample(len(more), 2000, 0)].mean(1))
+
+# %% ../../nbs/study/regime_rules.ipynb #69ed2edf
+def _apart(effect):
+    "Rises, and the two curves lie apart"
+    return 'undecided' if effect.doubt else rises(effect)
+
+def _of_two_searches(name, *names):
+    "The first version's statistic, of searches that parted before their noise, and that differ at equal strengths"
+    @second(name, _apart)
+    def statistic(get):
+        _parted(get, *names)
+        effect, more = RULES[name][0](get), _at_equal_strengths(get, *names)
+        if more is None: return effect                 # An older record holds no hits by window
+        alike = more[2] >= 0 if effect.value < 0 else more[1] <= 0
+        words = f'{effect.words}; at equal strengths the difference is {signed(more, 1, by=100)} % of the start'
+        return replace(effect, doubt=alike, words=words)
+    return statistic
+
+# %% ../../nbs/study/regime_rules.ipynb #75d4b408
+_of_two_searches('C7', 'full_stack_to_collapse', 'highway_to_collapse')
+_of_two_searches('C9', 'full_stack_to_collapse', 'tlf_to_collapse')
 
 # %% ../../nbs/study/regime_rules.ipynb #bf9affa6
 @second('C1')
