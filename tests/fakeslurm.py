@@ -274,6 +274,7 @@ def sinfo(words):
 def scancel(words):
     "By number, or all of a name"
     names = [w.removeprefix('--name=') for w in words if w.startswith('--name=')]
+    names += [name for word, name in zip(words, words[1:]) if word == '--name']
     for job in jobs(os.environ['FAKE_SLURM']):
         if job['state'] in ENDED or not (str(job['id']) in words or job['options'].get('job_name') in names):
             continue

@@ -213,7 +213,8 @@ def test_stopping_a_run_takes_its_jobs_back(fake, asked, profile, tmp_path):
     state = lambda: [j['state'] for j in fakeslurm.jobs(tmp_path / 'slurm')]
     told = tmp_path / 'slurm' / 'told'
     until(lambda: state() == ['RUNNING'] and told.exists(), 60)
-    # Snakemake forgets its jobs while it asks for their states: after 1, 11 and 21 seconds; 12 are far from both ends
+    # Snakemake forgets its jobs while it asks for their states: after 1, 11 and 21 seconds; 12 are far from both ends.
+    # A busy machine asks when it can, and then they are taken back by the name of the run
     until(lambda: time.time() - told.stat().st_mtime > 12, 90)
     p.send_signal(signal.SIGTERM)
     assert p.wait(timeout=90) != 0 and state() == ['CANCELLED']
