@@ -91,12 +91,12 @@ _over_parted('C8', 'highway', 'full_stack')
 
 # %% ../../nbs/study/regime_rules.ipynb #719b8bfd
 def _at_equal_strengths(get, *names):
-    "During the first fall: what the first run has right more than the second, as a fraction of its start; None unknown"
+    "How much more of its start the first run has right during the first fall, with interval; None where not known"
     searches = [collapse_search(get(name)) for name in names]
     hits = [np.array(search.hits, dtype=float) for search in searches]
     fall = min((search for search in searches if search.collapsed), key=lambda search: search.point)
     looks = [k for k, (x, _) in enumerate(fall.points) if fall.point - (fall.width or 0) <= x <= fall.point]
-    if min(map(len, hits)) <= looks[-1] or hits[0].shape[1] != hits[1].shape[1]: return None
+    if not looks or min(map(len, hits)) <= looks[-1] or hits[0].shape[1] != hits[1].shape[1]: return None
     more = (hits[0][looks] - hits[1][looks]).mean(0)/hits[0][0].mean()
     return float(more.mean()), *quantile_interval(more[resample(len(more), 2000, 0)].mean(1))
 
