@@ -184,7 +184,7 @@ def train_run(words):
     mean = prepare.mean_activation
     # most of the time would go into it
     prepare.mean_activation = lambda net, tok, held, n, **kw: mean(net, tok, held, n // 10, **kw)
-    few = dict(total_sentences=900, dose=0.3, top=2.0, probes=3, save_minutes=0.0)
+    few = dict(length=64, total_sentences=450, dose=0.3, top=2.0, probes=3, save_minutes=0.0)
     train.train_run(prepare.Plan('pfg_fzr', 'tiny-mt5', 'python_prose', out, **few))
 
 
