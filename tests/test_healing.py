@@ -10,7 +10,7 @@ import pytest
 from ff_nbdev.core.provenance import results_folder, save_json
 from ff_nbdev.study.claims import UNTESTED, answer, read_claims
 from ff_nbdev.study import healing_curve as module
-from ff_nbdev.study.evidence import SMALL_IN_REGIME, WAITING, in_regime, new_runs, runs_at
+from ff_nbdev.study.evidence import WAITING, in_regime, new_runs, small_runs
 from ff_nbdev.study.examples import example_runs
 from ff_nbdev.study.front_door import NO_GAIN, newest, says_how_far, says_small, says_use, says_whether, some_claims
 from ff_nbdev.study.front_door import says_whole
@@ -29,6 +29,7 @@ from ff_nbdev.study.healing_map import (
     map_title,
     planned_points,
 )
+from ff_nbdev.study.numbers import all_seeds
 from ff_nbdev.study.rates import rate_rows, rate_sentences
 from ff_nbdev.study.records import Runs, ce_increase, load_runs, optimizer_of, reference
 
@@ -179,12 +180,12 @@ def test_learning_pays_with_order(pair):
 
 def test_the_front_page_says_what_the_whole_method_cost_a_small_model():
     "… once it has run, and nothing before"
-    runs = runs_at(load_runs(results_folder('healing'), kind='mt5'), SMALL_IN_REGIME)
+    runs = small_runs()
     threshold = lambda name: runs[name].evaluation.robustness.threshold['noise']['relative']
     said = says_whole(runs)
-    assert f"{threshold('full_stack') / threshold('base_continued'):.0f} times the noise" in said
-    over = ce_increase(runs['full_stack'], runs['base'])
-    assert f"{100 * over['relative']:+.1f} [{100 * over['relative_lo']:+.1f}" in said
+    assert f"{threshold('full_stack') / threshold('base_continued'):.0f}x the noise" in said
+    over = [ce_increase(run, runs['base'])['relative'] for run in all_seeds(runs, 'full_stack')]
+    assert f'{50 * sum(over):+.1f} [' in said and '(2 seeds)' in said and len(over) == 2
     assert not says_whole(Runs({name: run for name, run in runs.items() if name != 'full_stack'}))
     runs['full_stack'].evaluation.robustness.threshold['noise'] = dict(relative=None)
     assert not says_whole(runs), 'a threshold that was not reached is no number'

@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['COMPARED', 'WAITING', 'IN_REGIME', 'SMALL_IN_REGIME', 'holds', 'no_difference', 'spatial_columns', 'named_points',
-           'increase_over', 'by_run', 'new_runs', 'in_regime', 'runs_at', 'Folded']
+           'increase_over', 'by_run', 'new_runs', 'in_regime', 'runs_at', 'small_runs', 'Folded']
 
 # %% ../../nbs/study/evidence.ipynb #v0000004
 import html
@@ -105,6 +105,14 @@ def runs_at(
     found = Runs(bases | {name: replace(run, name=name) for name, run in of.items() if '.s' not in name})
     found.seeds = {name: replace(run, name=name) for name, run in of.items() if '.s' in name}
     return found
+
+# %% ../../nbs/study/evidence.ipynb #99a75a90
+def small_runs()->Runs: # Named by their recipe; its second seed is `full_stack.s1`
+    "The whole method in the paper's regime: `results/healing`, and a second seed of it in `results/healing_again`"
+    read = (load_runs(results_folder(name), kind='mt5') for name in ('healing', 'healing_again'))
+    runs, again = (runs_at(found, SMALL_IN_REGIME) for found in read)
+    runs.seeds |= again.seeds
+    return runs
 
 # %% ../../nbs/study/evidence.ipynb #7be0f578
 class Folded:

@@ -10,9 +10,9 @@ __all__ = ['DECIDED', 'GAINS', 'DECIDED_THERE', 'NOT_KNOWN', 'NO_GAIN', 'SOME_GA
 from dataclasses import replace
 
 from .claims import UNTESTED, Claims, answer, read_claims
-from .effects import Effect
+from .effects import Effect, over_seeds
 from .healing_map import format_cost
-from .numbers import joined
+from .numbers import all_seeds, joined
 from .records import Runs, ce_increase
 
 # %% ../../nbs/study/front_door.ipynb #0af7e554
@@ -142,10 +142,10 @@ def says_how_far(
     return f"{short} {UNDER_WAY.format(so_far=so_far if counted else '')}"
 
 # %% ../../nbs/study/front_door.ipynb #ad1d7819
-SMALL = ('At the same clock pulses alone left a small model {cost} % over its base{more} ({seeds}; '
+SMALL = ('At that clock pulses alone left a small model {cost} % over its base{more} ({seeds}; '
          '[healing](evidence/healing.ipynb)).')
 MORE = ', or {cost} % at a rate where its activations kept less order'
-WHOLE = (' With forgiveness and noise: {cost} %; it stands {times:.0f} times the noise, its control wanting '
+WHOLE = (' With forgiveness and noise: {cost} %{seeds}; it stands {times:.0f}x the noise, its control wanting '
          '([page](evidence/small.ipynb)).')
 
 def says_small(
@@ -167,9 +167,13 @@ def says_whole(
 )->str: # '' where the whole method has not run there
     "What the whole method cost a small model, and how much more noise it then withstood"
     if not {'base', 'base_continued', 'full_stack'} <= runs.keys(): return ''
-    base, free, full = (runs[name] for name in ('base', 'base_continued', 'full_stack'))
-    half, of_free = (run.evaluation.robustness.threshold['noise']['relative'] for run in (full, free))
-    if not half or not of_free: return ''        # Not reached, or not measurable
-    found = ce_increase(full, base)
-    over = Effect(*(100*found[key] for key in ('relative', 'relative_lo', 'relative_hi')))
-    return WHOLE.format(cost=format_cost(over), times=half/of_free)
+    over, times, every = [], [], {**runs, **runs.seeds}
+    for full in all_seeds(runs, 'full_stack'):
+        free = every.get(full.name.replace('full_stack', 'base_continued'))
+        half, of_free = (run and run.evaluation.robustness.threshold['noise']['relative'] for run in (full, free))
+        if not half or not of_free: return ''        # Not reached, or not measurable
+        found = ce_increase(full, runs['base'])
+        over.append(Effect(*(100*found[key] for key in ('relative', 'relative_lo', 'relative_hi'))))
+        times.append(half/of_free)
+    seeds = f' ({len(over)} seeds)' if over[1:] else ''
+    return WHOLE.format(cost=format_cost(over_seeds(over)), seeds=seeds, times=sum(times)/len(times))
