@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import ROOT
 from shared import SCALE
 
 import ff_nbdev
@@ -43,6 +44,7 @@ from ff_nbdev.run.settings import (
     choose_recipes,
     notebooks_folder,
     read_scale,
+    scale_name,
     resolve_corpus,
 )
 
@@ -100,6 +102,8 @@ def test_what_the_command_line_changes(tmp_path):
         (lambda: resolve_corpus(str(tmp_path / 'empty.txt')), ValueError),
     ):
         refused(call, '', error)
+    assert scale_name(str(ROOT / 'workflow' / 'config' / 'quick.yaml')) == scale_name('quick')
+    assert scale_name(str(tmp_path / 'quick.yaml')) == str(tmp_path / 'quick.yaml')
     settings = read_scale('quick')
     choose_recipes(settings, ['full_stack', 'base'])
     assert [settings['given'], settings['trained']] == [['base'], ['full_stack']]
@@ -167,6 +171,7 @@ def test_variants_of_another_seed_go_on_from_runs_of_that_seed():
     choose_recipes(settings, ['topoloss.s1~x'])
     found = {'topoloss.s1~x', 'full_stack.s1~x', 'no_fzr.s1~x', 'full_stack_to_collapse~x'}
     assert set(settings['variants']) == found and not settings['trained']
+    assert settings['given'] == ['base'], 'a report says what a run costs beside its base'
 
 
 @pytest.mark.parametrize(

@@ -62,9 +62,11 @@ def read_scale(
 
 def scale_name(
     name:str, # As for `read_scale`
-)->str: # The same; a file of your own seen from anywhere
+)->str: # The same; the name of a shipped file; a file of your own seen from anywhere
     "How run.json names a scale"
-    return name if name in scales() else str(Path(name).expanduser().absolute())
+    path = Path(name).expanduser().absolute()
+    shipped = path.stem in scales() and path.resolve() == (workflow_folder()/'config'/path.name).resolve()
+    return name if name in scales() else path.stem if shipped else str(path)
 
 # %% ../../nbs/run/settings.ipynb #9ca94628
 def _stamp(data): return hashlib.sha256(data).hexdigest()[:16]
@@ -145,6 +147,8 @@ def _needed_by(settings, name, chosen):
     needed = [*_needed(settings, run.key, settings['variants'][name]), *_origins(settings, run.key)]
     return [key for key in needed if not {*_alike(settings, run, key)} & {*chosen}]
 
+def _base_of(name): return 'rwkv_base' if name.startswith('rwkv_') else 'base'
+
 # %% ../../nbs/run/settings.ipynb #679708fd
 def _with_dependencies(settings, keys):
     "Recipes, and those that they need"
@@ -172,6 +176,7 @@ def choose_recipes(
     if every and not settings.get('shipped'): chosen = list(variants)
     keys = dict.fromkeys(name for name in names if '~' not in name)
     for name in chosen if names else (): keys.update(dict.fromkeys(_needed_by(settings, name, chosen)))
+    if names and not keys: keys = dict.fromkeys(_base_of(name) for name in chosen)       # A report begins with it
     if not names: keys = RECIPES if every else [*settings['given'], *SCALES[settings['scale']].order[:first]]
     keys = _with_dependencies(settings, keys)
     for part, trained in (('given', False), ('trained', True)):
