@@ -183,7 +183,7 @@ def test_the_front_page_says_what_the_whole_method_cost_a_small_model():
     runs = small_runs()
     threshold = lambda name: runs[name].evaluation.robustness.threshold['noise']['relative']
     said = says_whole(runs)
-    assert f"{threshold('full_stack') / threshold('base_continued'):.0f}x the noise" in said
+    assert f"{threshold('full_stack') / threshold('base_continued'):.0f}x as much" in said
     over = [ce_increase(run, runs['base'])['relative'] for run in all_seeds(runs, 'full_stack')]
     assert f'{50 * sum(over):+.1f} [' in said and '(2 seeds)' in said and len(over) == 2
     assert not says_whole(Runs({name: run for name, run in runs.items() if name != 'full_stack'}))

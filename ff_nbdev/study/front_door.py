@@ -120,7 +120,7 @@ def says_use(
     return USE.format(said=FIRST.format(cost=100*first['C1']['value'], named=named, learned=part))
 
 # %% ../../nbs/study/front_door.ipynb #c0101817
-UNDER_WAY = 'A study in that regime is under way (`ff-nbdev run study`){so_far}.'
+UNDER_WAY = 'A study there is under way (`ff-nbdev run study`){so_far}.'
 SO_FAR = ': {done} of its {of} runs {have} finished'
 FINISHED = 'The study in that regime (`ff-nbdev run study`) has finished.'
 SHORT = ("The first study was not in the paper's regime: it had {steps} optimizer steps, {between:.1f} between two "
@@ -144,9 +144,9 @@ def says_how_far(
 # %% ../../nbs/study/front_door.ipynb #ad1d7819
 SMALL = ('At that clock pulses alone left a small model {cost} % over its base{more} ({seeds}; '
          '[healing](evidence/healing.ipynb)).')
-MORE = ', or {cost} % at a rate where its activations kept less order'
-WHOLE = (' With forgiveness and noise: {cost} %{seeds}; it stands {times:.0f}x the noise, its control wanting '
-         '([page](evidence/small.ipynb)).')
+MORE = ', or {cost} % at a rate where activations kept less order'
+WHOLE = (' With forgiveness and noise there: {cost} %{seeds}; trained under noise, it stands {times:.0f}x as much '
+         'relatively (undecided; [page](evidence/small.ipynb)).')
 
 def says_small(
     points:list[dict], # From `learning_rows`, of pulses alone
